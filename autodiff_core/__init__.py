@@ -1,0 +1,34 @@
+"""Whole derivatives of PyTorch functions, block by block.
+
+The six operations of `torch.autograd.functional` with three strategies and without its limits,
+and `blocks`, the stream that they are assembled from. Pure torch.
+"""
+
+from autodiff_core._block import AxisLayout, Block
+from autodiff_core._errors import (
+    DoubleBackwardError,
+    Fallback,
+    FallbackWarning,
+    MissingForwardDerivativeError,
+    NotHolomorphicError,
+)
+from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
+from autodiff_core._stream import BlockStream, blocks
+
+__all__ = [
+    "AxisLayout",
+    "Block",
+    "BlockStream",
+    "DoubleBackwardError",
+    "Fallback",
+    "FallbackWarning",
+    "MissingForwardDerivativeError",
+    "NotHolomorphicError",
+    "blocks",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "vhp",
+    "vjp",
+]

@@ -1,0 +1,166 @@
+"""Apply a linear map to many vectors: one by one, or batched under `torch.func.vmap`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from autodiff_core._errors import Fallback, first_line, is_out_of_memory
+from autodiff_core._vectors import Vector, Vectors, combination
+
+LinearMap = Callable[[Vector], tuple[Tensor, ...]]
+"""Takes one vector, gives the tensors of its image."""
+
+Report = Callable[[Fallback], None]
+"""Is told every slower way that is taken."""
+
+
+def one_by_one(
+    linear_map: LinearMap, vectors: Vectors, start: int, stop: int, *, keep_graph: bool
+) -> tuple[Tensor, ...]:
+    """The images of the vectors start, ..., stop - 1, stacked, with one application each."""
+    images = (
+        linear_map(tuple(None if part is None else part[0] for part in vectors.stack(i, i + 1)))
+        for i in range(start, stop)
+    )
+    if keep_graph:
+        return tuple(torch.stack(parts) for parts in zip(*images, strict=True))
+    first = next(images)
+    stacked = tuple(part.new_empty((stop - start, *part.shape)) for part in first)
+    for row, image in enumerate(chain((first,), images)):
+        for whole, part in zip(stacked, image, strict=True):
+            whole[row].copy_(part)
+    return stacked
+
+
+class Batched:
+    """A linear map under vmap, checked against its plain self, with a loop to fall back to.
+
+    Batching rules are many and some are wrong without an error (that of the derivative of
+    `torch.cdist` in torch 2.13 is one). So the first batch is held against one plain
+    application of the map to a random combination of its vectors, which by linearity proves
+    every row of it: the random-projection check of Freivalds, "Probabilistic machines can use
+    less running time" (IFIP 1977).
+    """
+
+    def __init__(
+        self,
+        linear_map: LinearMap,
+        loop_map: LinearMap,
+        *,
+        strategy: str,
+        keep_graph: bool,
+        report: Report,
+    ) -> None:
+        """Prepare; nothing is computed yet.
+
+        Args:
+            linear_map: The map to batch.
+            loop_map: The map that is applied one by one where batching fails.
+            strategy: The name of the strategy, for the record of a fallback.
+            keep_graph: Whether images must stay differentiable.
+            report: Is told when the loop takes over.
+        """
+        self._linear_map = linear_map
+        self._loop_map = loop_map
+        self._strategy = strategy
+        self._keep_graph = keep_graph
+        self._report = report
+        self._is_proven = False
+        self._has_failed = False
+
+    def __call__(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
+        """The images of the vectors start, ..., stop - 1, stacked."""
+        if not self._has_failed:
+            try:
+                return self._batch(vectors.stack(start, stop), stop - start)
+            # A function can resist a transformation with an exception of any type: the loop
+            # decides whether the function itself is at fault.
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                reason = first_line(error)
+        images = one_by_one(self._loop_map, vectors, start, stop, keep_graph=self._keep_graph)
+        if not self._has_failed:
+            self._has_failed = True
+            self._report(Fallback(self._strategy, "one vector at a time", reason))
+        return images
+
+    def _batch(self, stacks: Vector, count: int) -> tuple[Tensor, ...]:
+        present = [index for index, stack in enumerate(stacks) if stack is not None]
+
+        def from_present(*parts: Tensor) -> tuple[Tensor, ...]:
+            vector: list[Tensor | None] = [None] * len(stacks)
+            for index, part in zip(present, parts, strict=True):
+                vector[index] = part
+            return self._linear_map(tuple(vector))
+
+        if not present:
+            image = self._linear_map(stacks)
+            return tuple(part.expand(count, *part.shape) for part in image)
+        batched = torch.func.vmap(from_present, randomness="same")
+        if self._is_proven:
+            return batched(*(stacks[index] for index in present))
+        with self._watching_for_slow_operators():
+            images = batched(*(stacks[index] for index in present))
+        self._prove(stacks, images, count)
+        self._is_proven = True
+        return images
+
+    def _prove(self, stacks: Vector, images: Sequence[Tensor], count: int) -> None:
+        generator = torch.Generator().manual_seed(count)
+        weights = torch.randn(count, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            expected = self._linear_map(combination(weights, stacks))
+            given = combination(weights, images)
+            for image, plain, combined in zip(images, expected, given, strict=True):
+                assert combined is not None
+                difference = relative_difference(plain, combined, image)
+                if difference > agreement_tolerance(plain.dtype):
+                    raise RuntimeError(
+                        "the batched result disagreed with the plain one "
+                        f"(relative difference {difference:.1e})"
+                    )
+
+    @contextmanager
+    def _watching_for_slow_operators(self) -> Iterator[None]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for warning in caught:
+            text = str(warning.message)
+            if "batching rule" in text:
+                reason = text.split(". ")[0]
+                self._report(Fallback(self._strategy, "a loop inside one operator", reason))
+            else:
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
+
+
+def agreement_tolerance(dtype: torch.dtype) -> float:
+    """The largest relative difference between two honest ways to the same numbers.
+
+    Half of the dtype's digits: rounding amplified by the conditioning of the function stays
+    below, a wrong batching rule or a lost dependence is off in the leading digits.
+    """
+    return torch.finfo(dtype).eps ** 0.5 if dtype.is_floating_point or dtype.is_complex else 0.0
+
+
+def relative_difference(plain: Tensor, combined: Tensor, parts: Tensor) -> float:
+    """How far two results differ, against the size of what was combined.
+
+    Entries that are not finite on both sides are left out: a combination spreads them
+    differently. `parts` has shape (vectors, *plain.shape) and gives the scale.
+    """
+    finite = torch.isfinite(plain) & torch.isfinite(combined)
+    if not finite.any():
+        return 0.0
+    magnitude = torch.nan_to_num(parts.abs(), nan=0.0, posinf=0.0).sum(0)[finite].max()
+    difference = (plain - combined).abs()[finite].max()
+    return float(difference / magnitude) if difference > 0 else 0.0

@@ -1,0 +1,217 @@
+"""The boundary of the core: what users pass in, checked once and flattened to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodiff_core._tree import TreeStructure, flatten, leaf_paths, rebuild
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A nested structure of tensors, flattened.
+
+    Attributes:
+        leaves: The tensors in order.
+        structure: How they nest.
+    """
+
+    leaves: tuple[Tensor, ...]
+    structure: TreeStructure
+
+    @classmethod
+    def of(cls, tree: Any, operation: str, what: str) -> Tensors:
+        """Flatten a structure all of whose leaves must be tensors.
+
+        Args:
+            tree: A tensor, or tensors nested in tuples, lists, dictionaries or other pytrees.
+            operation: The function that the user called, for the message.
+            what: The argument that the user gave, for the message.
+
+        Raises:
+            TypeError: A leaf is not a tensor.
+        """
+        leaves, structure = flatten(tree)
+        for index, leaf in enumerate(leaves):
+            if not isinstance(leaf, Tensor):
+                where = leaf_paths(tree)[index]
+                raise TypeError(
+                    f"{operation}: {what}{where} is of type {type(leaf).__name__}; valid is a "
+                    "Tensor, or Tensors nested in tuples, lists and dictionaries"
+                )
+        return cls(tuple(leaves), structure)
+
+    def nest(self, leaves: Sequence[Any]) -> Any:
+        """The same nesting around other leaves."""
+        return rebuild(leaves, self.structure)
+
+
+class Arguments:
+    """The positional arguments of a function, split into differentiated and constant ones.
+
+    A tuple of inputs is the list of the function's arguments, anything else is its only
+    argument, as in `torch.autograd.functional`.
+
+    Attributes:
+        differentiated: The tensors with respect to which derivatives are taken, as given.
+    """
+
+    def __init__(self, inputs: Any, argnums: int | Sequence[int] | None, operation: str) -> None:
+        """Split the arguments.
+
+        Args:
+            inputs: The inputs as the user gave them.
+            argnums: The positions to differentiate; None stands for all.
+            operation: The function that the user called, for messages.
+
+        Raises:
+            TypeError: A differentiated leaf is not a tensor, or `argnums` is no integer.
+            ValueError: `argnums` names no argument, or one twice.
+            RuntimeError: A differentiated tensor is neither floating point nor complex.
+        """
+        self._positional = inputs if isinstance(inputs, tuple) else (inputs,)
+        self._positions = _positions(argnums, len(self._positional), operation)
+        if argnums is None:
+            selected = inputs
+        elif isinstance(argnums, int):
+            selected = self._positional[self._positions[0]]
+        else:
+            selected = tuple(self._positional[position] for position in self._positions)
+        self.differentiated = Tensors.of(selected, operation, "inputs")
+        for index, leaf in enumerate(self.differentiated.leaves):
+            if not (leaf.is_floating_point() or leaf.is_complex()):
+                raise RuntimeError(
+                    f"{operation}: inputs{leaf_paths(selected)[index]} is of dtype {leaf.dtype}; "
+                    "only floating-point and complex tensors can be differentiated"
+                )
+        self._is_single = argnums is None and not isinstance(inputs, tuple)
+        self._is_single = self._is_single or isinstance(argnums, int)
+
+    def call(self, func: Callable[..., Any], leaves: Sequence[Tensor]) -> Any:
+        """Call the function with other tensors in the place of the differentiated ones."""
+        selected = self.differentiated.nest(leaves)
+        replaced = list(self._positional)
+        for position, value in zip(
+            self._positions, (selected,) if self._is_single else selected, strict=True
+        ):
+            replaced[position] = value
+        return func(*replaced)
+
+
+def _positions(argnums: int | Sequence[int] | None, count: int, operation: str) -> tuple[int, ...]:
+    if argnums is None:
+        return tuple(range(count))
+    given = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for number in given:
+        if not isinstance(number, int):
+            raise TypeError(f"{operation}: argnums holds {number!r}; valid are integers")
+        if not -count <= number < count:
+            raise ValueError(
+                f"{operation}: argnums names argument {number}, but inputs holds {count}"
+            )
+    positions = tuple(number % count for number in given)
+    if len(set(positions)) != len(positions):
+        raise ValueError(f"{operation}: argnums={argnums!r} names an argument twice")
+    return positions
+
+
+class FlatFunction:
+    """A user's function as one from tensors to a tuple of tensors.
+
+    Attributes:
+        structure: The nesting of the outputs; None before the first call.
+        auxiliary: What the first call returned beside the outputs (with `has_aux`).
+    """
+
+    def __init__(
+        self, func: Callable[..., Any], arguments: Arguments, operation: str, *, has_aux: bool
+    ) -> None:
+        """Wrap `func`; nothing is called yet."""
+        self._func = func
+        self._arguments = arguments
+        self._operation = operation
+        self._has_aux = has_aux
+        self.structure: TreeStructure | None = None
+        self.auxiliary: Any = None
+
+    def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate at other tensors.
+
+        Raises:
+            TypeError: The function returned something that is not a tensor.
+        """
+        result = self._arguments.call(self._func, leaves)
+        auxiliary = None
+        if self._has_aux:
+            if not (isinstance(result, tuple) and len(result) == 2):
+                raise TypeError(
+                    f"{self._operation}: with has_aux=True func must return a pair "
+                    f"(output, auxiliary), not {type(result).__name__}"
+                )
+            result, auxiliary = result
+        outputs = Tensors.of(result, self._operation, "the output of func")
+        if self.structure is None:
+            self.structure = outputs.structure
+            self.auxiliary = auxiliary
+        return outputs.leaves
+
+
+def prepare_primals(leaves: Sequence[Tensor], *, create_graph: bool) -> tuple[Tensor, ...]:
+    """Fresh tensors that require a gradient and share the users' memory.
+
+    Fresh objects, because the users' tensors must never be modified, and because a tensor that
+    the function also captures must count as a constant there. With `create_graph` the fresh
+    tensors stay connected to the users'.
+    """
+    return tuple(
+        _connected(leaf) if create_graph and leaf.requires_grad else leaf.detach().requires_grad_()
+        for leaf in leaves
+    )
+
+
+def prepare_vectors(leaves: Sequence[Tensor], *, create_graph: bool) -> tuple[Tensor, ...]:
+    """The users' vectors, cut off from their history unless `create_graph` wants it."""
+    return tuple(
+        _connected(leaf) if create_graph and leaf.requires_grad else leaf.detach()
+        for leaf in leaves
+    )
+
+
+def _connected(leaf: Tensor) -> Tensor:
+    # A sparse tensor has no views.
+    return leaf.clone() if leaf.layout != torch.strided else leaf.view_as(leaf)
+
+
+def check_vectors(
+    vectors: Sequence[Tensor], references: Sequence[Tensor], operation: str, *, stacked: bool
+) -> None:
+    """Check that vectors have the sizes of the tensors that they multiply.
+
+    Args:
+        vectors: One tensor for each reference, with a leading dimension over vectors if `stacked`.
+        references: The outputs (for `vjp`) or the inputs (for the other products).
+        operation: The function that the user called, for the message.
+        stacked: Whether several vectors are given at once.
+
+    Raises:
+        RuntimeError: There are too few or too many tensors, or one has another size.
+    """
+    if len(vectors) != len(references):
+        raise RuntimeError(
+            f"{operation}: v holds {len(vectors)} tensors; valid is {len(references)}, one for "
+            "each tensor that it multiplies"
+        )
+    counts = {len(vector) for vector in vectors if stacked and vector.dim()}
+    for index, (vector, reference) in enumerate(zip(vectors, references, strict=True)):
+        expected = tuple(reference.shape)
+        given = tuple(vector.shape[1:] if stacked else vector.shape)
+        if given != expected or (stacked and (vector.dim() == 0 or len(counts) != 1)):
+            valid = f"(vectors, {', '.join(map(str, expected))})" if stacked else f"{expected}"
+            raise RuntimeError(
+                f"{operation}: v[{index}] has the shape {tuple(vector.shape)}; valid is {valid}"
+            )

@@ -1,0 +1,91 @@
+"""What a stream of derivatives is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from autodiff_core._errors import Fallback
+
+Axis = Literal["rows", "columns"]
+
+
+@dataclass(frozen=True)
+class AxisLayout:
+    """The tensors whose elements, one after the other, make one axis of a matrix.
+
+    Attributes:
+        shapes: The shape of each tensor (of one point, where there are many).
+        dtypes: The dtype of each tensor.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[torch.dtype, ...]
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], *, points: int | None = None) -> AxisLayout:
+        """The layout of given tensors; with `points` a leading dimension is left out."""
+        skipped = 0 if points is None else 1
+        return cls(
+            tuple(tuple(tensor.shape[skipped:]) for tensor in tensors),
+            tuple(tensor.dtype for tensor in tensors),
+        )
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each tensor begins, and at the end the length of the axis."""
+        return (0, *accumulate(torch.Size(shape).numel() for shape in self.shapes))
+
+    @property
+    def size(self) -> int:
+        """The length of the axis."""
+        return self.offsets[-1]
+
+    def overlaps(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Which tensors a range touches: (index, first, last + 1) in elements of the tensor."""
+        return [
+            (index, max(start, first) - first, min(stop, last) - first)
+            for index, (first, last) in enumerate(zip(self.offsets, self.offsets[1:], strict=False))
+            if max(start, first) < min(stop, last)
+        ]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The derivative entries of one basis chunk.
+
+    Attributes:
+        axis: Whether the range counts rows or columns of the matrix.
+        start: The first row or column.
+        stop: One past the last.
+        pieces: The entries tensor by tensor along the other axis, each of shape
+            (stop - start, elements), or (stop - start, points, elements) with many points. They
+            are kept apart because tensors may differ in dtype and device.
+        dtype: The dtype of the matrix.
+        fallbacks: Slower ways that were first taken for this block.
+    """
+
+    axis: Axis
+    start: int
+    stop: int
+    pieces: tuple[Tensor, ...]
+    dtype: torch.dtype
+    fallbacks: tuple[Fallback, ...] = ()
+
+    @property
+    def values(self) -> Tensor:
+        """The block as one tensor in the orientation of the matrix.
+
+        Shape (stop - start, columns) for rows, (rows, stop - start) for columns, with a leading
+        dimension over points where there are many.
+        """
+        device = self.pieces[0].device
+        lines = torch.cat([piece.to(device, self.dtype) for piece in self.pieces], dim=-1)
+        if lines.dim() == 3:
+            lines = lines.transpose(0, 1)
+        return lines if self.axis == "rows" else lines.transpose(-1, -2)

@@ -1,0 +1,146 @@
+"""Forward-mode strategies: tangents pushed through the function with dual numbers."""
+
+from __future__ import annotations
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+from autodiff_core._apply import Batched, Report, one_by_one
+from autodiff_core._errors import missing_forward_derivative
+from autodiff_core._functions import Function
+from autodiff_core._randomness import ReplayedRandomness
+from autodiff_core._vectors import Vector, Vectors
+
+
+class ForwardLoop:
+    """The function is evaluated on dual numbers once for each tangent.
+
+    Attributes:
+        axis: What a basis chunk gives: columns.
+        outputs: The outputs at the point.
+    """
+
+    axis = "columns"
+    name = "forward-loop"
+
+    def __init__(
+        self,
+        function: Function,
+        primals: tuple[Tensor, ...],
+        *,
+        create_graph: bool,
+        report: Report,
+    ) -> None:
+        """Evaluate the function at the primals once, for the shapes of its outputs.
+
+        Args:
+            function: The function to linearise.
+            primals: The point.
+            create_graph: Whether derivatives must themselves be differentiable in reverse.
+            report: Is told every slower way that is taken.
+        """
+        self._function = function
+        self._primals = primals
+        self._create_graph = create_graph
+        self._report = report
+        self._randomness = ReplayedRandomness(primals)
+        with torch.set_grad_enabled(create_graph):
+            self.outputs = function(*self._copies())
+
+    def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
+        """Jacobian-vector products.
+
+        Args:
+            tangents: Vectors over the inputs.
+            start: The first vector.
+            stop: One past the last.
+
+        Returns:
+            For each output a tensor of shape (stop - start, *output.shape).
+
+        Raises:
+            MissingForwardDerivativeError: An operator in the function has no forward derivative.
+        """
+        try:
+            return self._apply(tangents, start, stop)
+        except RuntimeError as error:
+            clear = missing_forward_derivative(error, self.name)
+            if clear is error:
+                raise
+            raise clear from error
+
+    def _apply(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
+        return one_by_one(self._push, tangents, start, stop, keep_graph=self._create_graph)
+
+    def _push(self, tangent: Vector) -> tuple[Tensor, ...]:
+        """One product with dual numbers of torch's ordinary forward mode."""
+        with (
+            self._randomness.replayed(),
+            torch.set_grad_enabled(self._create_graph),
+            forward_ad.dual_level(),
+        ):
+            inputs = [
+                copy if part is None else forward_ad.make_dual(copy, part)
+                for copy, part in zip(self._copies(), tangent, strict=True)
+            ]
+            tangents = [
+                forward_ad.unpack_dual(output).tangent for output in self._function(*inputs)
+            ]
+        return tuple(
+            torch.zeros_like(output) if part is None else part
+            for output, part in zip(self.outputs, tangents, strict=True)
+        )
+
+    def _copies(self) -> list[Tensor]:
+        # A function may modify its arguments in place; expanded tensors cannot be made dual.
+        return [primal.clone() for primal in self._primals]
+
+
+class ForwardMode(ForwardLoop):
+    """The tangents of a whole basis chunk are pushed through at once under vmap."""
+
+    name = "forward-mode"
+
+    def __init__(
+        self,
+        function: Function,
+        primals: tuple[Tensor, ...],
+        *,
+        create_graph: bool,
+        report: Report,
+    ) -> None:
+        """Evaluate the function at the primals once, as `ForwardLoop` does."""
+        super().__init__(function, primals, create_graph=create_graph, report=report)
+        self._batched = Batched(
+            self._push_under_transform,
+            self._push,
+            strategy=self.name,
+            keep_graph=create_graph,
+            report=report,
+        )
+
+    def _apply(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
+        return self._batched(tangents, start, stop)
+
+    def _push_under_transform(self, tangent: Vector) -> tuple[Tensor, ...]:
+        """One product by `torch.func.jvp`, which vmap can batch."""
+        touched = [index for index, part in enumerate(tangent) if part is not None]
+        if not touched:
+            return tuple(torch.zeros_like(output) for output in self.outputs)
+
+        with self._randomness.replayed(), torch.set_grad_enabled(self._create_graph):
+            copies = self._copies()
+
+            def of_touched(*values: Tensor) -> tuple[Tensor, ...]:
+                inputs = list(copies)
+                for index, value in zip(touched, values, strict=True):
+                    inputs[index] = value
+                return self._function.under_transform(*inputs)
+
+            _, pushed = torch.func.jvp(
+                of_touched,
+                tuple(copies[index] for index in touched),
+                tuple(part for part in tangent if part is not None),
+            )
+        return pushed

@@ -1,0 +1,384 @@
+"""The six operations with the signatures and results of `torch.autograd.functional`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodiff_core._arguments import Tensors
+from autodiff_core._assembly import assemble
+from autodiff_core._errors import Fallback, FallbackWarning
+from autodiff_core._linearize import Choices, Linearized, linearize
+from autodiff_core._strict import require_graph
+from autodiff_core._stream import BlockStream, stacked_vectors
+
+
+def jacobian(
+    func: Callable[..., Any],
+    inputs: Any,
+    create_graph: bool = False,
+    strict: bool = False,
+    vectorize: bool = False,
+    strategy: str = "reverse-mode",
+    *,
+    chunk_size: int | None = None,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    points: bool = False,
+) -> Any:
+    """The Jacobian of a function.
+
+    Args:
+        func: Called with the tensors of a tuple of inputs as its arguments; returns a tensor, a
+            tuple of tensors, or another nested structure of tensors.
+        inputs: A tensor, a tuple of arguments, or another nested structure of tensors.
+        create_graph: Whether the result must be differentiable.
+        strict: Whether an output that is independent of an input is an error; else the
+            derivative is zero.
+        vectorize: Whether a chunk of rows or columns is computed at once; for the strategies of
+            `torch.autograd.functional` alone.
+        strategy: ``reverse-mode`` or ``forward-mode`` (with or without `vectorize`), or by the
+            names of this package ``reverse-loop``, ``vectorize``, ``forward-loop``.
+        chunk_size: How many rows or columns are computed at once; None takes at most 64 of them
+            and 64 MiB.
+        argnums: Which arguments to differentiate; None stands for all.
+        has_aux: Whether `func` returns a pair (output, auxiliary).
+        points: Whether all inputs have a leading dimension over points, at each of which the
+            Jacobian is taken.
+
+    Returns:
+        The nesting of the outputs with, in the place of each, the nesting of the inputs with, in
+        the place of each, a tensor of shape output.shape + input.shape (with a leading
+        dimension over points). With `has_aux` a pair of that and the auxiliary value.
+
+    Raises:
+        TypeError: Inputs or outputs that are not tensors.
+        AssertionError: An unknown strategy.
+        RuntimeError: What `strict` forbids.
+    """
+    choices = Choices(
+        _strategy("jacobian", "strategy", strategy, vectorize),
+        create_graph=create_graph,
+        strict=strict,
+        argnums=argnums,
+        has_aux=has_aux,
+        points=points,
+    )
+    return _matrix("jacobian", func, inputs, choices, chunk_size)
+
+
+def hessian(
+    func: Callable[..., Any],
+    inputs: Any,
+    create_graph: bool = False,
+    strict: bool = False,
+    vectorize: bool = False,
+    outer_jacobian_strategy: str = "reverse-mode",
+    *,
+    chunk_size: int | None = None,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    points: bool = False,
+) -> Any:
+    """The Hessian of a scalar function: the Jacobian of its gradient by reverse mode.
+
+    Args:
+        func: Returns one tensor with one element.
+        inputs: A tensor, a tuple of arguments, or another nested structure of tensors.
+        create_graph: Whether the result must be differentiable.
+        strict: Whether an output or a gradient that is independent of an input is an error.
+        vectorize: As for `jacobian`.
+        outer_jacobian_strategy: How the gradient is differentiated; the names are those of the
+            `strategy` of `jacobian`.
+        chunk_size: As for `jacobian`.
+        argnums: As for `jacobian`.
+        has_aux: As for `jacobian`.
+        points: As for `jacobian`.
+
+    Returns:
+        The nesting of the inputs twice over, with tensors of shape input.shape + input.shape.
+
+    Raises:
+        TypeError: Inputs or outputs that are not tensors.
+        AssertionError: An unknown strategy.
+        RuntimeError: A function that is not scalar, or what `strict` forbids.
+    """
+    choices = Choices(
+        _strategy("hessian", "outer_jacobian_strategy", outer_jacobian_strategy, vectorize),
+        create_graph=create_graph,
+        strict=strict,
+        argnums=argnums,
+        has_aux=has_aux,
+        points=points,
+    )
+    return _matrix("hessian", func, inputs, choices, chunk_size)
+
+
+def vjp(
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
+    *,
+    strategy: str = "reverse-loop",
+    stacked: bool = False,
+    chunk_size: int | None = None,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+) -> Any:
+    """The product of a vector with the Jacobian.
+
+    Args:
+        func: As for `jacobian`.
+        inputs: As for `jacobian`.
+        v: The vector, nested like the outputs; may be left out for a single output with one
+            element.
+        create_graph: Whether value and product must be differentiable.
+        strict: Whether an input on which no output depends is an error.
+        strategy: ``reverse-loop`` or ``vectorize``.
+        stacked: Whether the tensors of `v` have a leading dimension over many vectors.
+        chunk_size: How many of the vectors are multiplied at once; None takes at most 64 of
+            them and 64 MiB.
+        argnums: As for `jacobian`.
+        has_aux: As for `jacobian`.
+
+    Returns:
+        The pair (value, product), the product nested like the inputs, with a leading dimension
+        over vectors if `stacked`. With `has_aux` the auxiliary value comes third.
+
+    Raises:
+        TypeError: Inputs, outputs or vectors that are not tensors.
+        ValueError: A strategy that has no such product.
+        RuntimeError: Vectors of the wrong number or size, or what `strict` forbids.
+    """
+    choices = Choices(
+        strategy, create_graph=create_graph, strict=strict, argnums=argnums, has_aux=has_aux
+    )
+    return _product("vjp", func, inputs, v, choices, stacked=stacked, chunk_size=chunk_size)
+
+
+def jvp(
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
+    *,
+    strategy: str = "reverse-loop",
+    stacked: bool = False,
+    chunk_size: int | None = None,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+) -> Any:
+    """The product of the Jacobian with a vector.
+
+    Args:
+        func: As for `jacobian`.
+        inputs: As for `jacobian`.
+        v: The vector, nested like the inputs; may be left out for a single input with one
+            element.
+        create_graph: Whether value and product must be differentiable.
+        strict: Whether an input on which no output depends is an error.
+        strategy: ``forward-mode`` or ``forward-loop`` (dual numbers), ``reverse-loop`` or
+            ``vectorize`` (the double-backward trick).
+        stacked: As for `vjp`.
+        chunk_size: As for `vjp`.
+        argnums: As for `jacobian`.
+        has_aux: As for `jacobian`.
+
+    Returns:
+        The pair (value, product), the product nested like the outputs, with a leading dimension
+        over vectors if `stacked`. With `has_aux` the auxiliary value comes third.
+
+    Raises:
+        TypeError: Inputs, outputs or vectors that are not tensors.
+        ValueError: An unknown strategy.
+        RuntimeError: Vectors of the wrong number or size, or what `strict` forbids.
+        DoubleBackwardError: The double-backward trick gives wrong numbers for this function.
+        MissingForwardDerivativeError: An operator has no forward derivative.
+    """
+    choices = Choices(
+        strategy, create_graph=create_graph, strict=strict, argnums=argnums, has_aux=has_aux
+    )
+    return _product("jvp", func, inputs, v, choices, stacked=stacked, chunk_size=chunk_size)
+
+
+def vhp(
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
+    *,
+    strategy: str = "reverse-loop",
+    stacked: bool = False,
+    chunk_size: int | None = None,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+) -> Any:
+    """The product of a vector with the Hessian of a scalar function.
+
+    Args:
+        func: Returns one tensor with one element.
+        inputs: As for `jacobian`.
+        v: The vector, nested like the inputs; may be left out for a single input with one
+            element.
+        create_graph: Whether value and product must be differentiable.
+        strict: Whether a zero Hessian by structure is an error.
+        strategy: ``reverse-loop`` or ``vectorize``.
+        stacked: As for `vjp`.
+        chunk_size: As for `vjp`.
+        argnums: As for `jacobian`.
+        has_aux: As for `jacobian`.
+
+    Returns:
+        The pair (value, product), the product nested like the inputs, with a leading dimension
+        over vectors if `stacked`. With `has_aux` the auxiliary value comes third.
+
+    Raises:
+        TypeError: Inputs, outputs or vectors that are not tensors.
+        ValueError: A strategy that has no such product.
+        RuntimeError: A function that is not scalar, vectors of the wrong number or size, or
+            what `strict` forbids.
+    """
+    choices = Choices(
+        strategy, create_graph=create_graph, strict=strict, argnums=argnums, has_aux=has_aux
+    )
+    return _product("vhp", func, inputs, v, choices, stacked=stacked, chunk_size=chunk_size)
+
+
+def hvp(
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
+    *,
+    strategy: str = "reverse-loop",
+    stacked: bool = False,
+    chunk_size: int | None = None,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+) -> Any:
+    """The product of the Hessian of a scalar function with a vector.
+
+    Args:
+        func: Returns one tensor with one element.
+        inputs: As for `jacobian`.
+        v: The vector, nested like the inputs; may be left out for a single input with one
+            element.
+        create_graph: Whether value and product must be differentiable.
+        strict: Whether a zero Hessian by structure is an error.
+        strategy: ``forward-mode`` or ``forward-loop`` (forward over reverse), ``reverse-loop``
+            or ``vectorize`` (the double-backward trick over reverse).
+        stacked: As for `vjp`.
+        chunk_size: As for `vjp`.
+        argnums: As for `jacobian`.
+        has_aux: As for `jacobian`.
+
+    Returns:
+        The pair (value, product), the product nested like the inputs, with a leading dimension
+        over vectors if `stacked`. With `has_aux` the auxiliary value comes third.
+
+    Raises:
+        TypeError: Inputs, outputs or vectors that are not tensors.
+        ValueError: An unknown strategy.
+        RuntimeError: A function that is not scalar, vectors of the wrong number or size, or
+            what `strict` forbids.
+        DoubleBackwardError: The double-backward trick gives wrong numbers for this function.
+        MissingForwardDerivativeError: An operator has no forward derivative.
+    """
+    choices = Choices(
+        strategy, create_graph=create_graph, strict=strict, argnums=argnums, has_aux=has_aux
+    )
+    return _product("hvp", func, inputs, v, choices, stacked=stacked, chunk_size=chunk_size)
+
+
+def _matrix(
+    operation: str,
+    func: Callable[..., Any],
+    inputs: Any,
+    choices: Choices,
+    chunk_size: int | None,
+) -> Any:
+    linearized = linearize(operation, func, inputs, choices, _warn)
+    entries = assemble(BlockStream(linearized, [], chunk_size=chunk_size))
+    if choices.strict and choices.create_graph:
+        for line in entries:
+            require_graph(operation, line, f"the {operation} for input")
+    lines = [linearized.inputs.nest(line) for line in entries]
+    outer = linearized.inputs if linearized.operation.is_second_order else linearized.outputs
+    result = outer.nest(lines)
+    return (result, linearized.auxiliary) if choices.has_aux else result
+
+
+def _product(
+    operation: str,
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any,
+    choices: Choices,
+    *,
+    stacked: bool,
+    chunk_size: int | None,
+) -> Any:
+    linearized = linearize(operation, func, inputs, choices, _warn)
+    vectors = stacked_vectors(
+        _one(linearized, operation) if v is None else v, linearized, operation, stacked=stacked
+    )
+    stream = BlockStream(linearized, [], vectors=vectors, chunk_size=chunk_size)
+    pieces = [block.pieces for block in stream]
+    products = [
+        torch.cat(parts).reshape(len(vectors), *shape)
+        for parts, shape in zip(zip(*pieces, strict=True), stream.columns.shapes, strict=True)
+    ]
+    if not stacked:
+        products = [product[0] for product in products]
+    if choices.strict and choices.create_graph:
+        require_graph(operation, products, "the product for tensor")
+    outputs = linearized.outputs
+    value = outputs.nest(outputs.leaves) if choices.create_graph else stream.value
+    target: Tensors = outputs if operation == "jvp" else linearized.inputs
+    result = (value, target.nest(products))
+    return (*result, linearized.auxiliary) if choices.has_aux else result
+
+
+def _one(linearized: Linearized, operation: str) -> tuple[Tensor, ...]:
+    """The vector that may be left out: a one, where there is just one element."""
+    is_pullback = operation == "vjp"
+    tensors = linearized.linearization.outputs if is_pullback else linearized.primals
+    if len(tensors) != 1 or tensors[0].numel() != 1:
+        what = "output" if is_pullback else "input"
+        raise RuntimeError(
+            f"{operation}: v is missing; it may be left out only for a single {what} with one "
+            f"element, and here the {what}s hold {sum(tensor.numel() for tensor in tensors)}"
+        )
+    return (torch.ones_like(tensors[0]).detach(),)
+
+
+def _strategy(operation: str, argument: str, strategy: str, vectorize: bool) -> str:
+    """The strategy of ours for the pair of arguments that torch has."""
+    ours = {
+        ("reverse-mode", False): "reverse-loop",
+        ("reverse-mode", True): "vectorize",
+        ("forward-mode", False): "forward-loop",
+        ("forward-mode", True): "forward-mode",
+    }
+    if (strategy, vectorize) in ours:
+        return ours[strategy, vectorize]
+    if strategy in ("reverse-loop", "vectorize", "forward-loop"):
+        return strategy
+    # The type is that of torch.autograd.functional.
+    raise AssertionError(
+        f"{operation}: {argument}={strategy!r}: valid are reverse-mode, forward-mode, "
+        "reverse-loop, vectorize and forward-loop"
+    )
+
+
+def _warn(fallback: Fallback) -> None:
+    warnings.warn(FallbackWarning(str(fallback)), stacklevel=2)

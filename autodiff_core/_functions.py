@@ -1,0 +1,161 @@
+"""Functions from tensors to tensors that strategies linearise: the user's, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from autodiff_core._apply import Report
+from autodiff_core._errors import Fallback, first_line, is_out_of_memory
+
+
+class Function(Protocol):
+    """A function from tensors to a tuple of tensors."""
+
+    def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate, with torch's ordinary autograd where a derivative is needed inside."""
+        ...
+
+    def under_transform(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate inside a transformation of `torch.func`."""
+        ...
+
+
+class Direct:
+    """The user's function as it stands."""
+
+    def __init__(self, flat: Callable[..., tuple[Tensor, ...]]) -> None:
+        """Take a function from tensors to a tuple of tensors."""
+        self._flat = flat
+
+    def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate."""
+        return self._flat(*primals)
+
+    under_transform = __call__
+
+
+class Pointwise:
+    """A function applied to each of many points along the leading dimension of its inputs.
+
+    Batched with `torch.func.vmap` where the function allows it and the batched values agree
+    with plain ones, else in a loop over the points.
+    """
+
+    def __init__(
+        self, flat: Callable[..., tuple[Tensor, ...]], *, strategy: str, report: Report
+    ) -> None:
+        """Take the function of one point."""
+        self._flat = flat
+        self._strategy = strategy
+        self._report = report
+        self._is_batched: bool | None = None
+
+    def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate at all points; outputs have shape (points, *shape)."""
+        if self._is_batched is None:
+            return self._first(*primals)
+        return self._batched(*primals) if self._is_batched else self._looped(*primals)
+
+    under_transform = __call__
+
+    def _first(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            plain = self._flat(*(primal[0] for primal in primals))
+        try:
+            values = self._batched(*primals)
+            for value, expected in zip(values, plain, strict=True):
+                torch.testing.assert_close(value[0], expected, equal_nan=True)
+        # As in Batched: a function resists vmap with an exception of any type.
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            self._is_batched = False
+            values = self._looped(*primals)
+            self._report(Fallback(self._strategy, "one point at a time", first_line(error)))
+        else:
+            self._is_batched = True
+        return values
+
+    def _batched(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        return torch.func.vmap(self._flat, randomness="different")(*primals)
+
+    def _looped(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        values = [self._flat(*point) for point in zip(*primals, strict=True)]
+        return tuple(torch.stack(parts) for parts in zip(*values, strict=True))
+
+
+class Gradient:
+    """The gradient of a scalar function, itself a function of the same inputs.
+
+    Attributes:
+        value: What the scalar function returned at the first evaluation; None before it.
+    """
+
+    def __init__(
+        self, function: Function, operation: str, *, keep_graph: bool, points: int | None
+    ) -> None:
+        """Prepare; nothing is evaluated yet.
+
+        Args:
+            function: The scalar function.
+            operation: The function that the user called, for messages.
+            keep_graph: Whether the gradient must be differentiable in reverse again.
+            points: With a number, the function gives one scalar for each of so many points.
+        """
+        self._function = function
+        self._operation = operation
+        self._keep_graph = keep_graph
+        self._points = points
+        self.value: Tensor | None = None
+
+    def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        """The gradient by reverse mode on the ordinary autograd graph.
+
+        Primals that do not require a gradient yet are made to: strategies pass tensors of their
+        own.
+
+        Raises:
+            RuntimeError: The function does not return one tensor with one element.
+        """
+        with torch.enable_grad():
+            inputs = tuple(p if p.requires_grad else p.requires_grad_() for p in primals)
+            value = self._scalar(self._function(*inputs))
+            if self.value is None:
+                self.value = value
+            if not value.requires_grad:
+                return tuple(torch.zeros_like(primal) for primal in inputs)
+            return torch.autograd.grad(
+                value,
+                inputs,
+                torch.ones_like(value),
+                create_graph=self._keep_graph,
+                materialize_grads=True,
+            )
+
+    def under_transform(self, *primals: Tensor) -> tuple[Tensor, ...]:
+        """The gradient by `torch.func.vjp`, the only way inside other transformations."""
+
+        def scalar(*inputs: Tensor) -> Tensor:
+            return self._scalar(self._function.under_transform(*inputs))
+
+        value, pullback = torch.func.vjp(scalar, *primals)
+        return pullback(torch.ones_like(value))
+
+    def _scalar(self, outputs: tuple[Tensor, ...]) -> Tensor:
+        if len(outputs) != 1:
+            raise RuntimeError(
+                f"{self._operation}: func returned {len(outputs)} tensors; valid is one tensor "
+                "with one element"
+            )
+        value = outputs[0]
+        if value.numel() != (self._points or 1):
+            shape = tuple(value.shape if self._points is None else value.shape[1:])
+            raise RuntimeError(
+                f"{self._operation}: func returned a tensor of shape {shape}; valid is one "
+                "tensor with one element"
+            )
+        return value

@@ -1,0 +1,29 @@
+"""Nested structures of tensors, flattened and rebuilt.
+
+torch has a public name for its pytree functions only in some of the versions that are
+supported, so the private module is imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils import _pytree
+
+TreeStructure = _pytree.TreeSpec
+
+
+def flatten(tree: Any) -> tuple[list[Any], TreeStructure]:
+    """The leaves of a nested structure in order, and the structure."""
+    return _pytree.tree_flatten(tree)
+
+
+def rebuild(leaves: Sequence[Any], structure: TreeStructure) -> Any:
+    """The nested structure with the given leaves; the inverse of `flatten`."""
+    return _pytree.tree_unflatten(list(leaves), structure)
+
+
+def leaf_paths(tree: Any) -> list[str]:
+    """For every leaf how one reaches it, written as an index expression such as ``[1]['x']``."""
+    return [_pytree.keystr(path) for path, _ in _pytree.tree_flatten_with_path(tree)[0]]
