@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +83,8 @@ class Batched:
             # A function can resist a transformation with an exception of any type: the loop
             # decides whether the function itself is at fault.
             except Exception as error:
-                if is_out_of_memory(error):
+                # A warning is raised as an error where the user asks for that.
+                if is_out_of_memory(error) or isinstance(error, Warning):
                     raise
                 reason = first_line(error)
         images = one_by_one(self._loop_map, vectors, start, stop, keep_graph=self._keep_graph)
@@ -129,18 +131,21 @@ class Batched:
 
     @contextmanager
     def _watching_for_slow_operators(self) -> Iterator[None]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        """Report operators that vmap runs in a loop, which torch tells by a warning alone."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", message=".*batching rule")
+            show = warnings.showwarning
+
+            def watch(message: Warning | str, *details: Any) -> None:
+                text = str(message)
+                if "batching rule" in text:
+                    reason = text.split(". ")[0]
+                    self._report(Fallback(self._strategy, "a loop inside one operator", reason))
+                else:
+                    show(message, *details)
+
+            warnings.showwarning = watch
             yield
-        for warning in caught:
-            text = str(warning.message)
-            if "batching rule" in text:
-                reason = text.split(". ")[0]
-                self._report(Fallback(self._strategy, "a loop inside one operator", reason))
-            else:
-                warnings.warn_explicit(
-                    warning.message, warning.category, warning.filename, warning.lineno
-                )
 
 
 def agreement_tolerance(dtype: torch.dtype) -> float:

@@ -80,5 +80,5 @@ class _Entry:
             whole = torch.cat(self._parts, -2 if self._is_by_rows else -1)
         else:
             whole = self._like.detach().new_zeros(())
-            whole = whole.expand(*self._leading, *self._sizes)
-        return whole.reshape(*self._leading, *self._shape)
+            whole = whole.expand((*self._leading, *self._sizes))
+        return whole.reshape((*self._leading, *self._shape))

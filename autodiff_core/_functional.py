@@ -13,8 +13,8 @@ from autodiff_core._arguments import Tensors
 from autodiff_core._assembly import assemble
 from autodiff_core._errors import Fallback, FallbackWarning
 from autodiff_core._linearize import Choices, Linearized, linearize
-from autodiff_core._strict import require_graph
 from autodiff_core._stream import BlockStream, stacked_vectors
+from autodiff_core._strict import require_graph
 
 
 def jacobian(
@@ -306,8 +306,11 @@ def _matrix(
     choices: Choices,
     chunk_size: int | None,
 ) -> Any:
-    linearized = linearize(operation, func, inputs, choices, _warn)
-    entries = assemble(BlockStream(linearized, [], chunk_size=chunk_size))
+    fallbacks: list[Fallback] = []
+    with torch.set_grad_enabled(choices.create_graph or torch.is_grad_enabled()):
+        linearized = linearize(operation, func, inputs, choices, fallbacks.append)
+        entries = assemble(BlockStream(linearized, [], chunk_size=chunk_size))
+    _warn(fallbacks)
     if choices.strict and choices.create_graph:
         for line in entries:
             require_graph(operation, line, f"the {operation} for input")
@@ -327,18 +330,20 @@ def _product(
     stacked: bool,
     chunk_size: int | None,
 ) -> Any:
-    linearized = linearize(operation, func, inputs, choices, _warn)
-    vectors = stacked_vectors(
-        _one(linearized, operation) if v is None else v, linearized, operation, stacked=stacked
-    )
-    stream = BlockStream(linearized, [], vectors=vectors, chunk_size=chunk_size)
-    pieces = [block.pieces for block in stream]
-    products = [
-        torch.cat(parts).reshape(len(vectors), *shape)
-        for parts, shape in zip(zip(*pieces, strict=True), stream.columns.shapes, strict=True)
-    ]
-    if not stacked:
-        products = [product[0] for product in products]
+    fallbacks: list[Fallback] = []
+    with torch.set_grad_enabled(choices.create_graph or torch.is_grad_enabled()):
+        linearized = linearize(operation, func, inputs, choices, fallbacks.append)
+        given = _one(linearized, operation) if v is None else v
+        vectors = stacked_vectors(given, linearized, operation, stacked=stacked)
+        stream = BlockStream(linearized, [], vectors=vectors, chunk_size=chunk_size)
+        pieces = [block.pieces for block in stream]
+        products = [
+            torch.cat(parts).reshape((len(vectors), *shape))
+            for parts, shape in zip(zip(*pieces, strict=True), stream.columns.shapes, strict=True)
+        ]
+        if not stacked:
+            products = [product[0] for product in products]
+    _warn(fallbacks)
     if choices.strict and choices.create_graph:
         require_graph(operation, products, "the product for tensor")
     outputs = linearized.outputs
@@ -380,5 +385,7 @@ def _strategy(operation: str, argument: str, strategy: str, vectorize: bool) -> 
     )
 
 
-def _warn(fallback: Fallback) -> None:
-    warnings.warn(FallbackWarning(str(fallback)), stacklevel=2)
+def _warn(fallbacks: Sequence[Fallback]) -> None:
+    for fallback in fallbacks:
+        # The line to point at is the user's: three frames up, through _matrix or _product.
+        warnings.warn(FallbackWarning(str(fallback)), stacklevel=4)

@@ -233,7 +233,7 @@ def _scalar_products(stacks: Vector, vector: Sequence[Tensor]) -> tuple[Tensor, 
         if stack is None or not _is_inexact(part):
             continue
         wide = torch.complex128 if part.is_complex() else torch.float64
-        terms = (stack.to(wide) * part.to(wide).conj()).real.flatten(1)
+        terms = (stack.to(wide) * part.to(wide).conj()).real.reshape(len(stack), part.numel())
         products = products + terms.sum(1).cpu()
         sizes = sizes + terms.abs().sum(1).cpu()
     return products, sizes
