@@ -1,0 +1,1 @@
+"""The batch job runner: ``python -m jobs.run op=hessian strategy=forward-mode``."""

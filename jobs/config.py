@@ -1,0 +1,73 @@
+"""From Hydra's DictConfig to a checked `JobConfig`. DictConfig goes no further than this module."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from jobs.errors import ConfigurationError, unknown
+from jobs.schema import COMPRESSIONS, DTYPES, OPERATIONS, STRATEGIES, JobConfig
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def check_config(composed: DictConfig) -> JobConfig:
+    """Turn a composed configuration into typed options and check all that needs no torch.
+
+    Raises:
+        ConfigurationError: An option is unknown, missing or not valid, or two do not fit.
+    """
+    try:
+        config = OmegaConf.to_object(composed)
+    except MissingMandatoryValue as error:
+        raise ConfigurationError(f"{error.full_key}: a value is needed") from error
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(str(error).splitlines()[0]) from error
+    assert isinstance(config, JobConfig)
+    _refuse_additions(composed, config, "")
+    _check_choice("op", config.op, OPERATIONS)
+    _check_choice("strategy", config.strategy, STRATEGIES)
+    _check_choice("dtype", config.dtype, DTYPES)
+    _check_choice("output.compression", config.output.compression, COMPRESSIONS)
+    if not _DEVICE.fullmatch(config.device):
+        raise ConfigurationError(f"device={config.device}: valid are auto, cpu, cuda, cuda:0, ...")
+    _check_chunk_size(config.chunk_size)
+    if not 0 <= config.seed < 2**63:
+        raise ConfigurationError(f"seed={config.seed}: valid is an integer from 0 to 2^63 - 1")
+    if config.strategy == "forward-mode" and config.op in ("vjp", "vhp"):
+        other = {"vjp": "jvp", "vhp": "hvp"}[config.op]
+        raise ConfigurationError(
+            f"op={config.op} strategy=forward-mode has no meaning: a product from the left pulls "
+            f"back, and forward mode pushes forward; valid are op={config.op} with "
+            f"strategy=reverse-loop or strategy=vectorize, or op={other}"
+        )
+    return config
+
+
+def to_yaml(config: JobConfig) -> str:
+    """The options as YAML, for the result file."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _refuse_additions(composed: DictConfig, config: Any, prefix: str) -> None:
+    valid = [field.name for field in dataclasses.fields(config)]
+    for key in composed:
+        if key not in valid:
+            raise unknown("option", f"{prefix}{key}", [prefix + name for name in valid])
+        value = getattr(config, str(key))
+        if dataclasses.is_dataclass(value):
+            _refuse_additions(composed[key], value, f"{prefix}{key}.")
+
+
+def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise unknown(option, value, valid)
+
+
+def _check_chunk_size(value: int | str) -> None:
+    if value != "auto" and (not isinstance(value, int) or value < 1):
+        raise ConfigurationError(f"chunk_size={value}: valid are auto and integers from 1 on")

@@ -1,0 +1,32 @@
+"""What the program tells a person when a job cannot go on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class JobError(Exception):
+    """A job cannot start or go on; the text is one message for the user.
+
+    The only argument is the message, so that the error survives pickling on its way back from
+    another process.
+    """
+
+
+class ConfigurationError(JobError):
+    """An option has a value that is not valid, or the options do not fit together."""
+
+
+def unknown(option: str, value: object, valid: Iterable[str]) -> ConfigurationError:
+    """The error for a value that is none of the valid choices.
+
+    Args:
+        option: The option as the user spells it.
+        value: What was given.
+        valid: What could have been given.
+    """
+    choices = list(valid)
+    nearest = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return ConfigurationError(f"{option}={value}: valid are {', '.join(choices)}{hint}")

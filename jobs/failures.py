@@ -1,0 +1,53 @@
+"""Failures inside the user's function, told as one message that points into their file."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import autodiff_core
+import outputs
+from jobs.errors import JobError
+from jobs.functions import LoadedFunction
+
+_logger = logging.getLogger(__name__)
+_OURS = (
+    str(Path(__file__).parent),
+    *(str(Path(module.__file__ or "").parent) for module in (torch, autodiff_core, outputs)),
+)
+
+
+@contextmanager
+def explaining_failures(function: LoadedFunction) -> Iterator[None]:
+    """Turn an exception inside the function, or about it, into a `JobError`.
+
+    The traceback goes to the log of the job.
+
+    Raises:
+        JobError: Anything but a `JobError` was raised inside.
+    """
+    try:
+        yield
+    except JobError:
+        raise
+    # A user's function may raise anything.
+    except Exception as error:
+        _logger.debug("the computation failed", exc_info=error)
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if not frame.filename.startswith(_OURS) and Path(frame.filename).exists()
+        ]
+        if not frames:
+            raise JobError(f"function={function.reference}: {lines[0]}") from error
+        last = frames[-1]
+        raise JobError(
+            f"function={function.reference}: {type(error).__name__} at {last.filename}:"
+            f"{last.lineno} in {last.name}: {lines[0]}"
+        ) from error

@@ -1,0 +1,152 @@
+"""From checked options to a job: a function, a point and everything that determines the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.config import to_yaml
+from jobs.errors import ConfigurationError
+from jobs.failures import explaining_failures
+from jobs.fingerprint import fingerprint
+from jobs.functions import LoadedFunction, load_function
+from jobs.inputs import load_point, load_vectors
+from jobs.paths import RunPaths
+from jobs.schema import JobConfig
+
+PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that is ready to be planned.
+
+    Attributes:
+        operation: What is computed.
+        strategy: How.
+        function: The function with its names.
+        point: Argument name to tensor.
+        vectors: For the products: the vectors by tensor name, stacked; else empty.
+        dtype: The dtype of the point.
+        device: Where it is computed.
+        chunk_size: Rows or columns at once; None leaves the choice to the plan.
+        seed: The seed of torch's generators.
+        compression: The filter of the stored matrix.
+        fingerprint: The hash of what determines the numbers.
+        paths: Where the files go.
+        configuration: All options as YAML.
+    """
+
+    operation: str
+    strategy: str
+    function: LoadedFunction
+    point: dict[str, Tensor]
+    vectors: dict[str, Tensor]
+    dtype: torch.dtype
+    device: torch.device
+    chunk_size: int | None
+    seed: int
+    compression: str
+    fingerprint: str
+    paths: RunPaths
+    configuration: str
+
+    @property
+    def inputs(self) -> Any:
+        """The point as `autodiff_core` takes it: a tensor, or the tuple of arguments."""
+        return nested(self.point)
+
+    @property
+    def stacked_vectors(self) -> Any:
+        """The vectors as `autodiff_core` takes them; None where there are none."""
+        return tuple(self.vectors.values()) if self.vectors else None
+
+
+def nested(tensors: dict[str, Tensor]) -> Any:
+    """A single tensor by itself, several as a tuple."""
+    values = tuple(tensors.values())
+    return values[0] if len(values) == 1 else values
+
+
+def resolve(config: JobConfig) -> Job:
+    """Load the function, the point and the vectors, and name the run.
+
+    Raises:
+        JobError: Something does not exist or does not fit.
+    """
+    device = _device(config.device)
+    dtype = getattr(torch, config.dtype)
+    torch.manual_seed(config.seed)
+    function = load_function(config.function, config.op, dtype, device)
+    point = load_point(config.inputs, function, dtype, device)
+    vectors: dict[str, Tensor] = {}
+    if config.op in PRODUCTS:
+        like = _outputs(function, point, config.seed) if config.op == "vjp" else point
+        vectors = load_vectors(config.vectors, like, dtype, device)
+    digest = fingerprint(
+        operation=config.op,
+        strategy=config.strategy,
+        function=function,
+        point=point,
+        vectors=vectors,
+        dtype=dtype,
+        seed=config.seed,
+    )
+    return Job(
+        operation=config.op,
+        strategy=config.strategy,
+        function=function,
+        point=point,
+        vectors=vectors,
+        dtype=dtype,
+        device=device,
+        chunk_size=None if config.chunk_size == "auto" else int(config.chunk_size),
+        seed=config.seed,
+        compression=config.output.compression,
+        fingerprint=digest,
+        paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest),
+        configuration=to_yaml(config),
+    )
+
+
+def output_names(function: LoadedFunction, value: Any) -> tuple[str, ...]:
+    """The names of a function's outputs: its own, the keys of a dictionary, or numbered ones.
+
+    Raises:
+        ConfigurationError: The outputs nest deeper than a tuple, list or dictionary of tensors.
+    """
+    if isinstance(value, dict):
+        names, leaves = tuple(str(key) for key in value), list(value.values())
+    elif isinstance(value, tuple | list):
+        names, leaves = tuple(f"output{index}" for index in range(len(value))), list(value)
+    else:
+        names, leaves = ("output",), [value]
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        raise ConfigurationError(
+            f"{function.name} returns {type(value).__name__} of something else than tensors; "
+            "valid are a tensor, or a tuple, list or dictionary of tensors"
+        )
+    return function.outputs if function.outputs is not None else names
+
+
+def _outputs(function: LoadedFunction, point: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    with torch.no_grad(), explaining_failures(function):
+        value = function.function(*point.values())
+    leaves = value.values() if isinstance(value, dict) else value
+    leaves = (value,) if isinstance(value, Tensor) else tuple(leaves)
+    return dict(zip(output_names(function, value), leaves, strict=True))
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if available else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= available:
+        valid = ", ".join(["cpu", *(f"cuda:{index}" for index in range(available))])
+        raise ConfigurationError(f"device={name}: there is no such device here; valid are {valid}")
+    return device

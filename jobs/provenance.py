@@ -1,0 +1,80 @@
+"""Where a result comes from: versions, machine, commit, time."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import h5py
+import numpy
+import torch
+
+from jobs.job import Job
+
+
+def provenance(job: Job) -> dict[str, str | int | float | bool]:
+    """The facts that a result file keeps about its origin."""
+    facts: dict[str, str | int | float | bool] = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "h5py": h5py.__version__,
+        "hdf5": h5py.version.hdf5_version,
+        "autodiff_jobs": _own_version(),
+        "device": device_name(job.device),
+        "dtype": str(job.dtype).removeprefix("torch."),
+        "seed": job.seed,
+        "function_reference": job.function.reference,
+        "function_source_sha256": job.function.source,
+    }
+    commit = git_commit(job)
+    if commit:
+        facts["git_commit"] = commit
+    return facts
+
+
+def device_name(device: torch.device) -> str:
+    """A device with the name of its hardware."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def git_commit(job: Job) -> str:
+    """The commit of the checkout that holds the function, with "+" for changed files; or ""."""
+    module = sys.modules.get(job.function.function.__module__)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return ""
+    folder = Path(file).parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit + ("+" if _git(folder, "status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()
+
+
+def _own_version() -> str:
+    try:
+        return version("autodiff-jobs")
+    except PackageNotFoundError:
+        return "not installed"

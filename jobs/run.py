@@ -1,0 +1,124 @@
+"""The command line: ``python -m jobs.run`` and ``autodiff-jobs``.
+
+torch is imported when a job begins, not before: help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from jobs.config import check_config
+from jobs.errors import JobError
+from jobs.mistakes import explain
+from jobs.schema import register
+
+if TYPE_CHECKING:
+    from jobs.job import Job
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def config_directory() -> Path:
+    """The folder of the configuration: inside an installed package, beside it in a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def run_job(composed: DictConfig) -> None:
+    """Run one job of a composed configuration.
+
+    Raises:
+        JobError: The job cannot start or go on.
+    """
+    config = check_config(composed)
+    from jobs.display import Display
+    from jobs.execute import execute
+    from jobs.job import resolve
+
+    job = resolve(config)
+    with _log_file(job, enabled=not config.plan):
+        execute(job, Display(), overwrite=config.overwrite, plan_only=config.plan)
+
+
+def main() -> None:
+    """Run the program; ends the process with 0, or with 1 after one message on standard error."""
+    register()
+    # Hydra then raises instead of printing, and the message is ours. A user who asks for Hydra's
+    # full errors gets the traceback.
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    failures: list[JobError] = []
+
+    def task(composed: DictConfig) -> None:
+        try:
+            run_job(composed)
+        except JobError as error:
+            # A single job is told by its message alone. In a sweep the launcher must see the
+            # failure, and the message belongs beside the job that it is about.
+            if HydraConfig.get().mode == RunMode.RUN:
+                failures.append(error)
+                return
+            print(f"error: {error}", file=sys.stderr)
+            raise
+
+    application = hydra.main(
+        version_base="1.3", config_path=str(config_directory()), config_name="config"
+    )(task)
+    try:
+        application()
+    except JobError:
+        if wants_traceback:
+            raise
+        sys.exit(EXIT_FAILED)
+    except (HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        sys.exit(f"error: {explain(error)}")
+    except KeyboardInterrupt:
+        print(
+            "interrupted; what was computed is kept, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_INTERRUPTED)
+    if failures:
+        if wants_traceback:
+            raise failures[0]
+        sys.exit(f"error: {failures[0]}")
+
+
+class _log_file:  # noqa: N801 - a context manager that reads as a function
+    """Keep what the job logs, with tracebacks, in its directory."""
+
+    def __init__(self, job: Job, *, enabled: bool) -> None:
+        self._path = job.paths.log if enabled else None
+
+    def __enter__(self) -> None:
+        self._handler: logging.Handler = logging.NullHandler()
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._handler = logging.FileHandler(self._path)
+            form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+            self._handler.setFormatter(form)
+        logger = logging.getLogger("jobs")
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(self._handler)
+
+    def __exit__(self, *exception: object) -> None:
+        logging.getLogger("jobs").removeHandler(self._handler)
+        self._handler.close()
+
+
+if __name__ == "__main__":
+    main()
