@@ -1,0 +1,32 @@
+"""Results on disk: a stream of blocks into an HDF5 file, and the file back into arrays.
+
+Knows neither the computation nor its configuration; imports numpy and h5py only.
+"""
+
+from outputs._background import BackgroundWriter
+from outputs._description import ResultDescription, TensorSpec
+from outputs._errors import (
+    FingerprintMismatchError,
+    ResultError,
+    ResultExistsError,
+    ResultNotFoundError,
+    UnfinishedResultError,
+)
+from outputs._files import part_path
+from outputs._reader import Result, open_result
+from outputs._writer import ResultWriter
+
+__all__ = [
+    "BackgroundWriter",
+    "FingerprintMismatchError",
+    "Result",
+    "ResultDescription",
+    "ResultError",
+    "ResultExistsError",
+    "ResultNotFoundError",
+    "ResultWriter",
+    "TensorSpec",
+    "UnfinishedResultError",
+    "open_result",
+    "part_path",
+]

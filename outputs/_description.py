@@ -1,0 +1,128 @@
+"""Everything known about a result before its first block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from outputs._errors import ResultError
+
+Axis = Literal["rows", "columns"]
+Compression = Literal["none", "gzip"]
+
+MATRICES = ("jacobian", "hessian")
+PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of the tuple whose flattened elements make up an axis.
+
+    Attributes:
+        name: The tensor's name, for example a parameter name; unique on its axis.
+        shape: Natural shape; ``()`` for a scalar.
+        dtype: The tensor's own dtype in numpy's or torch's spelling, for example ``"bfloat16"``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class ResultDescription:
+    """What is known before the first block; it is laid out in the file and sealed.
+
+    Attributes:
+        operation: ``jacobian``, ``hessian``, ``vjp``, ``jvp``, ``vhp`` or ``hvp``; also the name
+            of the matrix in the file.
+        strategy: How the blocks are computed.
+        function: Reference of the function, for example ``package.module:name``.
+        fingerprint: Hash of what determines the numbers.
+        axis: The axis along which blocks arrive.
+        rows: The tensors of the rows one after the other; for the products one
+            ``TensorSpec("vectors", (count,), "int64")``.
+        columns: The tensors of the columns one after the other.
+        dtype: Stored dtype of the matrix, one that numpy has.
+        rows_are_tuple: Whether the function returned a tuple (Hessian: took one).
+        columns_are_tuple: Whether the columns' tensors came as a tuple.
+        point: The inputs, by name.
+        value: The function's value there, by name.
+        vectors: The vectors of a product, by name.
+        configuration: The composed configuration as YAML.
+        provenance: Versions, device, seeds, commit, host, time of creation and the like.
+        tile: Shape of the HDF5 chunk; None lets the layout choose.
+        compression: ``none`` or ``gzip``.
+
+    Raises:
+        ResultError: If the description contradicts itself.
+    """
+
+    operation: str
+    strategy: str
+    function: str
+    fingerprint: str
+    axis: Axis
+    rows: tuple[TensorSpec, ...]
+    columns: tuple[TensorSpec, ...]
+    dtype: str
+    rows_are_tuple: bool
+    columns_are_tuple: bool
+    point: Mapping[str, np.ndarray]
+    value: Mapping[str, np.ndarray]
+    vectors: Mapping[str, np.ndarray]
+    configuration: str
+    provenance: Mapping[str, str | int | float | bool]
+    tile: tuple[int, int] | None = None
+    compression: Compression = "none"
+
+    def __post_init__(self) -> None:
+        _require_choice("operation", self.operation, MATRICES + PRODUCTS)
+        _require_choice("axis", self.axis, ("rows", "columns"))
+        _require_choice("compression", self.compression, ("none", "gzip"))
+        _require_numeric(self.dtype)
+        for axis, tensors in (("rows", self.rows), ("columns", self.columns)):
+            _require_unique(axis, [tensor.name for tensor in tensors])
+        if self.tile is not None and min(self.tile) < 1:
+            raise ResultError(f"A tile has at least one row and one column, not {self.tile}.")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the matrix: (elements of all row tensors, elements of all column tensors)."""
+        return sum(t.size for t in self.rows), sum(t.size for t in self.columns)
+
+    @property
+    def lines(self) -> int:
+        """Length of the axis along which blocks arrive."""
+        return self.shape[0] if self.axis == "rows" else self.shape[1]
+
+
+def _require_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
+    if given not in choices:
+        raise ResultError(f"The {what} is one of {', '.join(choices)}, not {given!r}.")
+
+
+def _require_numeric(dtype: str) -> None:
+    try:
+        kind = np.dtype(dtype).kind
+    except TypeError:
+        kind = ""
+    if kind not in "fciu" or not kind:
+        raise ResultError(
+            f"A matrix cannot be stored as {dtype!r}; widen it to a dtype that numpy has."
+        )
+
+
+def _require_unique(axis: str, names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ResultError(f"Two tensors of the {axis} share the name {repeated[0]!r}.")

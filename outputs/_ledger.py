@@ -1,0 +1,153 @@
+"""The record of committed blocks, kept inside the result file."""
+
+from __future__ import annotations
+
+import bisect
+import zlib
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+
+from outputs._description import Axis
+from outputs._layout import LEDGER_DTYPE
+
+EMPTY, COMMITTED, REJECTED = 0, 1, 2
+
+_PIECE_ENTRIES = 65536
+_PIECE_BYTES = 16 * 2**20
+
+
+class Ledger:
+    """An append table of blocks over one axis, with the ranges they cover.
+
+    Args:
+        table: The dataset, one entry of ``LEDGER_DTYPE`` for each line of the axis.
+        lines: Length of the axis.
+    """
+
+    def __init__(self, table: h5py.Dataset, lines: int) -> None:
+        self._table = table
+        self._lines = lines
+        self._load(_used_entries(table))
+
+    def _load(self, entries: np.ndarray) -> None:
+        self._entries = entries
+        self._free = np.flatnonzero(self._entries["state"] == REJECTED).tolist()
+        self._used = len(self._entries)
+        self._covered: list[tuple[int, int]] = []
+        for entry in np.sort(self.committed, order="start"):
+            self._cover(int(entry["start"]), int(entry["stop"]))
+
+    @property
+    def committed(self) -> np.ndarray:
+        """The entries that were committed when the ledger was opened, in order of writing."""
+        return self._entries[self._entries["state"] == COMMITTED]
+
+    @property
+    def lines_committed(self) -> int:
+        """Number of lines that committed blocks cover."""
+        return sum(stop - start for start, stop in self._covered)
+
+    def missing(self) -> list[range]:
+        """The ranges that no committed block covers, in order."""
+        edges = [0, *(edge for pair in self._covered for edge in pair), self._lines]
+        gaps = zip(edges[::2], edges[1::2], strict=True)
+        return [range(start, stop) for start, stop in gaps if start < stop]
+
+    def overlaps(self, start: int, stop: int) -> bool:
+        """Whether a committed block holds a line of the range."""
+        place = bisect.bisect_right(self._covered, start, key=lambda pair: pair[0])
+        before = place > 0 and self._covered[place - 1][1] > start
+        after = place < len(self._covered) and self._covered[place][0] < stop
+        return before or after
+
+    def commit(self, start: int, stop: int, checksum: int, seconds: float) -> None:
+        """Records a block whose data already stand in the file.
+
+        The entry's fields come first and its state last, each flushed: a kill in between leaves
+        a slot that is still free.
+        """
+        slot = self._free[-1] if self._free else self._used
+        state = REJECTED if self._free else EMPTY
+        for written in (state, COMMITTED):
+            self._table[slot] = np.array((start, stop, seconds, checksum, written), LEDGER_DTYPE)
+            self._table.file.flush()
+        if self._free:
+            self._free.pop()
+        else:
+            self._used += 1
+        self._cover(start, stop)
+
+    def reject(self, failing: set[tuple[int, int]]) -> None:
+        """Gives up committed blocks whose data are not what was written."""
+        for slot, entry in enumerate(self._entries):
+            if entry["state"] == COMMITTED and (int(entry["start"]), int(entry["stop"])) in failing:
+                entry["state"] = REJECTED
+                self._table[slot] = entry
+        self._table.file.flush()
+        self._load(self._entries)
+
+    def _cover(self, start: int, stop: int) -> None:
+        place = bisect.bisect_left(self._covered, (start, stop))
+        if place < len(self._covered) and self._covered[place][0] == stop:
+            stop = self._covered.pop(place)[1]
+        if place > 0 and self._covered[place - 1][1] == start:
+            place -= 1
+            start = self._covered.pop(place)[0]
+        self._covered.insert(place, (start, stop))
+
+
+def block_checksum(values: np.ndarray, value: int = 0) -> int:
+    """CRC-32 of a block's bytes in C order, continued from ``value``."""
+    flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    return zlib.crc32(flat.data, value)
+
+
+def failing_blocks(matrix: h5py.Dataset, axis: Axis, committed: np.ndarray) -> set[tuple[int, int]]:
+    """The committed ranges whose stored data do not have the checksum of the ledger.
+
+    Every byte is read once, in pieces, and in the order in which tiles lie beside each other.
+
+    Args:
+        matrix: Of shape (rows, columns).
+        axis: The axis along which the ranges run.
+        committed: Entries of ``LEDGER_DTYPE``.
+    """
+    expected = {
+        (int(entry["start"]), int(entry["stop"])): int(entry["checksum"])
+        for entry in np.sort(committed, order="start")
+    }
+    pieces = _row_blocks if axis == "rows" else _column_blocks
+    found = dict.fromkeys(expected, 0)
+    for block, values in pieces(matrix, list(expected)):
+        found[block] = block_checksum(values, found[block])
+    return {block for block, checksum in expected.items() if found[block] != checksum}
+
+
+Pieces = Iterator[tuple[tuple[int, int], np.ndarray]]
+
+
+def _row_blocks(matrix: h5py.Dataset, blocks: list[tuple[int, int]]) -> Pieces:
+    height = max(1, _PIECE_BYTES // max(1, matrix.shape[1] * matrix.dtype.itemsize))
+    for start, stop in blocks:
+        for row in range(start, stop, height):
+            yield (start, stop), matrix[row : min(row + height, stop)]
+
+
+def _column_blocks(matrix: h5py.Dataset, blocks: list[tuple[int, int]]) -> Pieces:
+    height = matrix.chunks[0] if matrix.chunks else max(1, matrix.shape[0])
+    for row in range(0, matrix.shape[0], height):
+        for start, stop in blocks:
+            yield (start, stop), matrix[row : row + height, start:stop]
+
+
+def _used_entries(table: h5py.Dataset) -> np.ndarray:
+    pieces = []
+    for start in range(0, table.shape[0], _PIECE_ENTRIES):
+        piece = table[start : start + _PIECE_ENTRIES]
+        used = np.flatnonzero(piece["state"] == EMPTY)
+        pieces.append(piece[: used[0]] if used.size else piece)
+        if used.size:
+            break
+    return np.concatenate(pieces) if pieces else np.empty(0, LEDGER_DTYPE)

@@ -1,0 +1,223 @@
+"""Writing a result block by block, so that a kill at any moment loses at most one block."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from outputs import _layout as layout
+from outputs._description import Axis, ResultDescription
+from outputs._errors import (
+    FingerprintMismatchError,
+    ResultError,
+    ResultExistsError,
+    ResultNotFoundError,
+    UnfinishedResultError,
+)
+from outputs._files import lock, open_file, part_path, publish, scratch_path, seal, translated
+from outputs._ledger import Ledger, block_checksum, failing_blocks
+from outputs._pack import pack
+from outputs._tiles import Region, write_region
+
+
+class ResultWriter:
+    """The one writer of a result; made by ``create`` or ``resume``, closed by its context.
+
+    Until it is finished the file is named ``<path>.part``. Its layout is sealed before the first
+    block and no metadata change afterwards, which is what makes it survive a kill.
+
+    Attributes:
+        path: Where the finished result will stand.
+        part: The unfinished file.
+    """
+
+    def __init__(self, path: Path, claim: int) -> None:
+        self.path = path
+        self.part = part_path(path)
+        self._claim: int | None = claim
+        self._opened = time.monotonic()
+        self._file = open_file(self.part, "r+")
+        self._matrix, self._axis, self._ledger = _parts(self._file)
+        self._lines = self._matrix.shape[0 if self._axis == "rows" else 1]
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], description: ResultDescription) -> ResultWriter:
+        """Lays out ``<path>.part``, seals it and opens it for writing.
+
+        Raises:
+            ResultExistsError: If a finished or unfinished result stands there already.
+            ResultError: If the file cannot be created.
+        """
+        path = Path(path).absolute()
+        part, scratch = part_path(path), scratch_path(path)
+        _refuse_finished(path)
+        if part.exists():
+            raise ResultExistsError(f"An unfinished result already exists: {part}.")
+        if not path.parent.is_dir():
+            raise ResultNotFoundError(f"There is no directory {path.parent}.")
+        # Laid out under a name of its own, a .part is complete from the moment it exists.
+        try:
+            with translated(scratch):
+                layout.create(scratch, description)
+                seal(scratch)
+            publish(scratch, part)
+        finally:
+            scratch.unlink(missing_ok=True)
+        return cls._claimed(path)
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], fingerprint: str) -> ResultWriter:
+        """Opens ``<path>.part`` where an earlier writer stopped.
+
+        The committed blocks are read and compared with their checksums, because a machine that
+        lost its power may have kept a ledger entry and lost its data. Blocks that fail are
+        missing again.
+
+        Raises:
+            ResultNotFoundError: If there is no unfinished result.
+            ResultExistsError: If the result is finished.
+            FingerprintMismatchError: If it belongs to another job.
+            ResultError: If it is not ours, of a newer format version, damaged or being written.
+                It is never modified then.
+        """
+        path = Path(path).absolute()
+        part = part_path(path)
+        _refuse_finished(path)
+        if not part.exists():
+            raise ResultNotFoundError(f"There is no unfinished result {part}.")
+        with translated(part), open_file(part, "r") as file:
+            layout.require_ours(file, part)
+            if file.attrs["fingerprint"] != fingerprint:
+                raise FingerprintMismatchError(
+                    f"{part} belongs to another job: its fingerprint is "
+                    f"{file.attrs['fingerprint']}, not {fingerprint}."
+                )
+        return cls._claimed(path)
+
+    @classmethod
+    def _claimed(cls, path: Path) -> ResultWriter:
+        part = part_path(path)
+        claim = lock(part)
+        try:
+            with translated(part):
+                # Before it is opened for writing: HDF5 gives a file that is open twice in one
+                # process a single cache, and the writer's holds no tiles.
+                with open_file(part, "r") as file:
+                    matrix, axis, ledger = _parts(file)
+                    failing = failing_blocks(matrix, axis, ledger.committed)
+                writer = cls(path, claim)
+                if failing:
+                    writer._ledger.reject(failing)
+        except BaseException:
+            os.close(claim)
+            raise
+        return writer
+
+    def __enter__(self) -> ResultWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def missing(self) -> list[range]:
+        """The ranges of the block axis that are not committed, in order.
+
+        Nothing is missing from a matrix without entries.
+        """
+        return self._ledger.missing() if 0 not in self._matrix.shape else []
+
+    def write(self, start: int, stop: int, values: np.ndarray) -> None:
+        """Writes and commits one block: data, flush, ledger entry, flush.
+
+        Args:
+            start: First line of the block on the axis along which blocks arrive.
+            stop: Line after its last.
+            values: Of shape (stop - start, columns) for row blocks, (rows, stop - start) for
+                column blocks; of the stored dtype.
+
+        Raises:
+            ResultError: If the block does not fit, is committed already, or cannot be written.
+        """
+        region = self._region(start, stop)
+        if values.shape != (expected := tuple(part.stop - part.start for part in region)):
+            raise ResultError(f"{self._axis} {start}:{stop} take {expected}, not {values.shape}.")
+        if values.dtype != self._matrix.dtype:
+            raise ResultError(f"The matrix is {self._matrix.dtype}, the block {values.dtype}.")
+        values = np.ascontiguousarray(values)
+        checksum = block_checksum(values)
+        with translated(self.part):
+            if values.size:
+                write_region(self._matrix, region, values)
+            self._file.flush()
+            self._ledger.commit(start, stop, checksum, time.monotonic() - self._opened)
+
+    def finish(self, execution: Mapping[str, Any]) -> Path:
+        """Completes the result and gives it its name.
+
+        Args:
+            execution: What JSON can hold: chunk sizes, fallbacks, peak memory, verification.
+
+        Returns:
+            The absolute path of the finished file.
+
+        Raises:
+            UnfinishedResultError: If blocks are missing.
+            ResultExistsError: If a finished result has appeared meanwhile.
+            ResultError: If the record does not fit or the disk fails.
+        """
+        self._require_open()
+        if missing := self.missing():
+            raise UnfinishedResultError(
+                f"{self.part} is not complete: {self._axis} {missing[0].start}:{missing[0].stop} "
+                f"are the first that are missing."
+            )
+        with translated(self.part):
+            layout.write_execution(self._file, execution)
+            compressed = self._file.attrs["compression"] != "none"
+            self._file.close()
+            seal(self.part)
+            publish(pack(self.part) if compressed else self.part, self.path)
+            self.part.unlink(missing_ok=True)
+        self.close()
+        return self.path
+
+    def close(self) -> None:
+        """Closes the file; an unfinished one can be resumed."""
+        try:
+            with translated(self.part):
+                self._file.close()
+        finally:
+            if self._claim is not None:
+                os.close(self._claim)
+                self._claim = None
+
+    def _region(self, start: int, stop: int) -> Region:
+        self._require_open()
+        if not 0 <= start < stop <= self._lines:
+            raise ResultError(f"{self._axis} {start}:{stop} are not within 0:{self._lines}.")
+        if self._ledger.overlaps(start, stop):
+            raise ResultError(f"Some of the {self._axis} {start}:{stop} are committed already.")
+        rows, columns = self._matrix.shape
+        lines = slice(start, stop)
+        return (lines, slice(0, columns)) if self._axis == "rows" else (slice(0, rows), lines)
+
+    def _require_open(self) -> None:
+        if not self._file:
+            raise ResultError(f"The writer of {self.path} is closed.")
+
+
+def _parts(file: h5py.File) -> tuple[h5py.Dataset, Axis, Ledger]:
+    matrix, axis = layout.matrix_of(file), layout.axis_of(file)
+    lines = matrix.shape[0 if axis == "rows" else 1]
+    return matrix, axis, Ledger(layout.dataset(file, layout.Names.LEDGER), lines)
+
+
+def _refuse_finished(path: Path) -> None:
+    if path.exists():
+        raise ResultExistsError(f"A finished result already exists: {path}.")
