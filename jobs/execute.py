@@ -292,7 +292,6 @@ def _plan(
         dtype=description.dtype,
         itemsize=np.dtype(description.dtype).itemsize,
         bytes_free=shutil.disk_usage(existing).free,
-        is_compressed=job.compression != "none",
         path=str(job.paths.result),
     )
 

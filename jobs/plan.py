@@ -25,7 +25,6 @@ class Plan:
         dtype: The stored dtype.
         itemsize: Bytes an entry.
         bytes_free: Free bytes on the file system of the result.
-        is_compressed: Whether the stored size is only an upper bound.
         path: The result file.
     """
 
@@ -41,7 +40,6 @@ class Plan:
     dtype: str
     itemsize: int
     bytes_free: int
-    is_compressed: bool
     path: str
 
     @property
@@ -51,7 +49,7 @@ class Plan:
 
     @property
     def bytes_of_matrix(self) -> int:
-        """Bytes of all entries, uncompressed."""
+        """Bytes of all entries; a compressed result needs them too, until it is finished."""
         return self.rows * self.columns * self.itemsize
 
     @property
@@ -70,7 +68,7 @@ class Plan:
         Raises:
             JobError: The disk has too little room.
         """
-        if not self.is_compressed and self.bytes_needed > self.bytes_free:
+        if self.bytes_needed > self.bytes_free:
             raise JobError(
                 f"the result needs {self.bytes_needed / 1e9:.2f} GB on the disk of {self.path} and "
                 f"{self.bytes_free / 1e9:.2f} GB are free; choose another place with runs=..., or "

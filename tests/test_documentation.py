@@ -1,0 +1,95 @@
+"""Everything that a user can type in the README and the docs is executed here, page by page."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^ {4}((?:python -m|autodiff-jobs|make) .*)$", re.MULTILINE)
+FILE_NAME = re.compile(r"`(\w+\.py)`:?\s*$")
+# What sets the environment up is what this test itself runs in; the rest has a test of its own.
+ELSEWHERE = ("make test", "make run", "make bench-memory", ". .venv/bin/activate")
+
+
+def steps(text: str) -> list[tuple[str, str]]:
+    """The blocks of a page in order: (kind, content), the kind of a named file being its name."""
+    found = []
+    for match in BLOCK.finditer(text):
+        indent, language, body = match.groups()
+        body = "\n".join(line.removeprefix(indent) for line in body.splitlines()) + "\n"
+        named = FILE_NAME.search(text[: match.start()].rstrip())
+        kind = named.group(1) if named and language == "python" else language
+        found.append((match.start(), kind, body))
+    fenced = [match.span() for match in BLOCK.finditer(text)]
+    for match in COMMAND.finditer(text):
+        if not any(start <= match.start() < stop for start, stop in fenced):
+            found.append((match.start(), "bash", match.group(1) + "\n"))
+    return [(kind, body) for _, kind, body in sorted(found)]
+
+
+def run(command: list[str], directory: Path) -> None:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def make_result(directory: Path) -> None:
+    """The result that a page about results speaks of."""
+    job = ["op=jacobian", "strategy=vectorize", "function=mlp"]
+    run([sys.executable, "-m", "jobs.run", *job], directory)
+    (result,) = directory.glob("runs/*/result.h5")
+    result.rename(directory / "result.h5")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_everything_on_a_page_runs(page: str, tmp_path: Path) -> None:
+    text = (ROOT / page).read_text()
+    if '"result.h5"' in text:
+        make_result(tmp_path)
+    for kind, body in steps(text):
+        if kind.endswith(".py"):
+            (tmp_path / kind).write_text(body)
+        elif kind == "python":
+            run([sys.executable, "-c", body], tmp_path)
+        elif kind == "bash":
+            for line in body.splitlines():
+                if line.split("#")[0].strip() not in ELSEWHERE:
+                    words = shlex.split(line, comments=True)
+                    assert words[0] == "python", line
+                    run([sys.executable, *words[1:]], tmp_path)
+
+
+def test_pages_hold_commands_at_all() -> None:
+    kinds = [kind for page in PAGES for kind, _ in steps((ROOT / page).read_text())]
+    assert kinds.count("bash") >= 10
+    assert kinds.count("python") >= 8
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.skipif(
+    not (ROOT / ".venv/.installed").exists(),
+    reason="the checkout was not set up by make, and the test installs nothing",
+)
+def test_make_run_computes_the_default_job() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+    done = subprocess.run(
+        ["make", "--no-print-directory", "run"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Path(done.stdout.splitlines()[-1]).is_file()
