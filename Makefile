@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check format bench-memory clean
+.PHONY: run test check format torture bench-memory bench-overlap clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -22,8 +22,15 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# 200 kills of the real command, resumed each time; minutes, where the suite makes ten.
+torture: $(VENV)/.installed-test
+	AUTODIFF_JOBS_KILLS=200 $(BIN)/python -m pytest tests/jobs/test_torture.py
+
 bench-memory: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/memory.py
+
+bench-overlap: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/overlap.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,7 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from jobs.errors import ConfigurationError, unknown
-from jobs.schema import COMPRESSIONS, DTYPES, OPERATIONS, STRATEGIES, JobConfig
+from jobs.mistakes import explain
+from jobs.schema import (
+    COMPRESSIONS,
+    DTYPES,
+    NONFINITE_POLICIES,
+    OPERATIONS,
+    STRATEGIES,
+    VERIFICATIONS,
+    JobConfig,
+)
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -26,16 +35,20 @@ def check_config(composed: DictConfig) -> JobConfig:
     except MissingMandatoryValue as error:
         raise ConfigurationError(f"{error.full_key}: a value is needed") from error
     except OmegaConfBaseException as error:
-        raise ConfigurationError(str(error).splitlines()[0]) from error
+        raise ConfigurationError(explain(error)) from error
     assert isinstance(config, JobConfig)
     _refuse_additions(composed, config, "")
     _check_choice("op", config.op, OPERATIONS)
     _check_choice("strategy", config.strategy, STRATEGIES)
     _check_choice("dtype", config.dtype, DTYPES)
+    _check_choice("verify", config.verify, VERIFICATIONS)
+    _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
     _check_choice("output.compression", config.output.compression, COMPRESSIONS)
     if not _DEVICE.fullmatch(config.device):
         raise ConfigurationError(f"device={config.device}: valid are auto, cpu, cuda, cuda:0, ...")
     _check_chunk_size(config.chunk_size)
+    if not config.runs:
+        raise ConfigurationError("runs=: the name of a directory is needed")
     if not 0 <= config.seed < 2**63:
         raise ConfigurationError(f"seed={config.seed}: valid is an integer from 0 to 2^63 - 1")
     if config.strategy == "forward-mode" and config.op in ("vjp", "vhp"):

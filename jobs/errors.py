@@ -27,6 +27,11 @@ def unknown(option: str, value: object, valid: Iterable[str]) -> ConfigurationEr
         valid: What could have been given.
     """
     choices = list(valid)
-    nearest = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    hint = did_you_mean(str(value), choices)
     return ConfigurationError(f"{option}={value}: valid are {', '.join(choices)}{hint}")
+
+
+def did_you_mean(value: str, choices: Iterable[str]) -> str:
+    """The end of a message that suggests the nearest choice; nothing where none is near."""
+    nearest = difflib.get_close_matches(value, list(choices), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

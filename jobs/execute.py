@@ -23,7 +23,9 @@ from jobs.display import Display, duration, size
 from jobs.errors import JobError
 from jobs.failures import explaining_failures
 from jobs.functions import SECOND_ORDER
+from jobs.interruption import leaving_after_a_block
 from jobs.job import PRODUCTS, Job, output_names
+from jobs.nonfinite import NonFinite
 from jobs.plan import Plan
 from jobs.proof import Proof, prepare_proof
 from jobs.provenance import device_name, provenance
@@ -45,11 +47,13 @@ class Record:
     """What happened while a job ran; kept in the result.
 
     Attributes:
+        nonfinite: The count of entries that are not finite.
         fallbacks: Slower ways that were taken, as sentences.
         lines: How many rows or columns this run computed.
         seconds: How long that took.
     """
 
+    nonfinite: NonFinite
     fallbacks: list[str] = field(default_factory=list)
     lines: int = 0
     seconds: float = 0.0
@@ -87,16 +91,16 @@ def execute(
             vectors=job.stacked_vectors,
             chunk_size=job.chunk_size,
         )
-    description = describe(job, stream)
     is_new = not part_path(target).exists()
     try:
+        description = describe(job, stream)
         if is_new or plan_only:
             plan = _plan(job, stream, description, target, [range(description.lines)])
             display.plan(plan)
             plan.check()
         if plan_only:
             return final
-        record, proof = Record(), _proof(job, stream)
+        record, proof = Record(NonFinite(job.nonfinite)), _proof(job, stream)
         with _writer(target, description) as writer:
             if not is_new:
                 display.plan(_plan(job, stream, description, target, writer.missing()))
@@ -172,15 +176,18 @@ def _compute(
         BackgroundWriter(writer) as background,
         display.progress(sum(map(len, missing)), stream.axis) as advance,
         explaining_failures(job.function),
+        leaving_after_a_block() as leave_if_asked,
     ):
         for block in stream.blocks(missing):
             for fallback in block.fallbacks:
                 record.fallbacks.append(str(fallback))
                 display.say(f"note: {fallback}")
             proven = _proven(stream, block, proof)
+            record.nonfinite.inspect(proven)
             background.submit(block.start, block.stop, to_numpy(proven.values))
             record.lines += block.stop - block.start
             advance(block.stop - block.start)
+            leave_if_asked()
     record.seconds = time.monotonic() - started
 
 
@@ -306,6 +313,7 @@ def _execution(job: Job, stream: BlockStream, record: Record, proof: Proof) -> d
         "seconds": record.seconds,
         "peak_memory_bytes": peak_memory(job.device),
         "fallbacks": record.fallbacks,
+        "nonfinite": record.nonfinite.figures(),
         "verification": proof.figures(),
     }
 
@@ -323,19 +331,17 @@ def _facts(
     job: Job, description: ResultDescription, record: Record, proof: Proof
 ) -> dict[str, str]:
     rows, columns = description.shape
-    figures = proof.figures()
-    if figures["kind"] == "none":
-        verified = f"none: {proof.reason}"
-    else:
-        verified = (
-            f"{proof.checked} {description.axis} agree with an independent product, largest "
-            f"relative error {proof.largest_error:.1e} (tolerance {proof.tolerance:.1e})"
-        )
     written = record.lines * (columns if description.axis == "rows" else rows)
     rate = written * np.dtype(description.dtype).itemsize / max(record.seconds, 1e-9)
-    return {
+    facts = {
         "matrix": f"/{description.operation}, {rows} rows x {columns} columns, {description.dtype}",
         "time": f"{duration(record.seconds)}, {size(round(rate))}/s",
         "memory": f"{size(peak_memory(job.device))} at most",
-        "verified": verified,
+        "verified": str(proof),
     }
+    if record.nonfinite.count:
+        row, column = record.nonfinite.first[0]
+        facts["not finite"] = (
+            f"{record.nonfinite.count} entries, first at row {row}, column {column}"
+        )
+    return facts

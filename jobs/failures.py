@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,11 @@ from jobs.functions import LoadedFunction
 
 _logger = logging.getLogger(__name__)
 _OURS = (
-    str(Path(__file__).parent),
-    *(str(Path(module.__file__ or "").parent) for module in (torch, autodiff_core, outputs)),
+    str(Path(__file__).parent) + os.sep,
+    *(
+        str(Path(module.__file__ or "").parent) + os.sep
+        for module in (torch, autodiff_core, outputs)
+    ),
 )
 
 
@@ -35,8 +39,8 @@ def explaining_failures(function: LoadedFunction) -> Iterator[None]:
         yield
     except JobError:
         raise
-    # A user's function may raise anything.
-    except Exception as error:
+    # A user's function may raise anything, and may end the program.
+    except (Exception, SystemExit) as error:
         _logger.debug("the computation failed", exc_info=error)
         lines = str(error).strip().splitlines() or [type(error).__name__]
         frames = [

@@ -34,13 +34,19 @@ def fingerprint(
         "operation": operation,
         "strategy": strategy,
         "function": function.reference,
-        "source": function.source,
+        "source": source_digest(function),
         "point": {name: _digest(tensor) for name, tensor in point.items()},
         "vectors": {name: _digest(tensor) for name, tensor in vectors.items()},
         "dtype": str(dtype),
         "seed": seed,
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def source_digest(function: LoadedFunction) -> str:
+    """A hash of the source files that a function comes from."""
+    contents = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in function.files)
+    return hashlib.sha256(contents).hexdigest()
 
 
 def _digest(tensor: Tensor) -> str:

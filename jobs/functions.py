@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import functools
 import importlib
 import inspect
 import os
@@ -11,13 +11,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jobs.errors import ConfigurationError, JobError, unknown
+from jobs.errors import ConfigurationError, JobError, did_you_mean
 from jobs.problems import load_builder
 from jobs.schema import FunctionConfig, PythonFunction
 
@@ -33,7 +32,7 @@ class LoadedFunction:
         name: What it is called in file names and reports.
         function: The function; called with the tensors of the point as its arguments.
         reference: What determines it: the name and all parameters.
-        source: A hash of the source file that it is defined in.
+        files: The source files that it is defined in and imported from.
         arguments: The names of its arguments in order; None where they cannot be known.
         point: Its default point by argument name; None where it has none.
         outputs: The names of its outputs in order; None where they cannot be known.
@@ -42,7 +41,7 @@ class LoadedFunction:
     name: str
     function: Callable[..., Any]
     reference: str
-    source: str
+    files: tuple[Path, ...]
     arguments: tuple[str, ...] | None
     point: dict[str, Tensor] | None
     outputs: tuple[str, ...] | None
@@ -99,16 +98,19 @@ def import_target(option: str, target: str) -> Any:
             f"{option}={target}: there is no module {error.name}; looked in {os.getcwd()} and "
             "among the installed packages"
         ) from error
-    # The user's module may fail in any way while it is imported.
-    except Exception as error:
+    # The user's module may fail in any way while it is imported; a script ends the program.
+    except (Exception, SystemExit) as error:
         raise JobError(
             f"{option}={target}: importing {module_name} failed with "
             f"{type(error).__name__}: {error}"
         ) from error
     for part in name.split("."):
         if not hasattr(found, part):
-            public = [key for key in vars(found) if not key.startswith("_")]
-            raise unknown(option, target, [f"{module_name}:{key}" for key in public])
+            file = getattr(sys.modules[module_name], "__file__", None)
+            raise ConfigurationError(
+                f"{option}={target}: there is no {name} in {file or module_name}"
+                + did_you_mean(part, dir(found))
+            )
         found = getattr(found, part)
     return found
 
@@ -139,7 +141,7 @@ def _load_problem(
         name=config.name,
         function=function,
         reference=f"{config.name}({', '.join(f'{k}={v}' for k, v in options.items())})",
-        source=_source_hash(sys.modules[builder.__module__]),
+        files=_source_files(builder.__module__),
         arguments=tuple(problem.point),
         point=problem.point,
         outputs=problem.outputs if operation not in SECOND_ORDER else None,
@@ -155,16 +157,20 @@ def _load_python(
             f"function.target={config.target}: this is of type {type(function).__name__} and "
             "cannot be called"
         )
+    if isinstance(function, type):
+        raise ConfigurationError(
+            f"function.target={config.target}: this is a class; valid is a function, or an object "
+            "that can be called with tensors"
+        )
     arguments = _argument_names(function)
     point = None
     if config.point is not None:
         point = _default_point(config.point, arguments, dtype, device)
-    module = sys.modules[config.target.partition(":")[0]]
     return LoadedFunction(
         name=config.target.rpartition(":")[2],
         function=function,
         reference=config.target,
-        source=_source_hash(module),
+        files=_source_files(config.target.partition(":")[0], _defining_module(function)),
         arguments=arguments,
         point=point,
         outputs=None,
@@ -194,7 +200,13 @@ def _default_point(
 ) -> dict[str, Tensor]:
     point = import_target("function.point", target)
     if callable(point) and not isinstance(point, Tensor):
-        point = point()
+        try:
+            point = point()
+        # The user's function may fail in any way.
+        except Exception as error:
+            raise JobError(
+                f"function.point={target}: calling it failed with {type(error).__name__}: {error}"
+            ) from error
     named: dict[str, Any]
     if isinstance(point, dict):
         named = point
@@ -207,10 +219,15 @@ def _default_point(
                 f"function.point={target}: {name} is of type {type(tensor).__name__}; valid is a "
                 "tensor, or a tuple or dictionary of tensors"
             )
+        if tensor.is_complex() and not dtype.is_complex:
+            raise ConfigurationError(
+                f"function.point={target}: {name} is complex; valid are dtype=complex64 and "
+                "dtype=complex128"
+            )
     if arguments is not None and set(named) != set(arguments):
         raise ConfigurationError(
             f"function.point={target} gives {', '.join(named)}; the function takes "
-            f"{', '.join(arguments)}"
+            f"{', '.join(arguments) or 'no argument without a default'}"
         )
     order = named if arguments is None else arguments
     return {name: named[name].detach().to(device, dtype) for name in order}
@@ -223,8 +240,14 @@ def argument_names(arguments: tuple[str, ...] | None, count: int) -> tuple[str, 
     return ("input",) if count == 1 else tuple(f"input{index}" for index in range(count))
 
 
-def _source_hash(module: ModuleType) -> str:
-    file = getattr(module, "__file__", None)
-    if file is None or not Path(file).exists():
-        return ""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+def _defining_module(function: Callable[..., Any]) -> str:
+    """The module of a function that may be wrapped, bound, or imported from elsewhere."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(inspect.unwrap(function), "__module__", None) or ""
+
+
+def _source_files(*modules: str) -> tuple[Path, ...]:
+    """The files of modules, each once, where there are some."""
+    names = (getattr(sys.modules.get(module), "__file__", None) for module in modules)
+    return tuple(dict.fromkeys(Path(name) for name in names if name and Path(name).exists()))

@@ -43,13 +43,15 @@ def load_point(
         ConfigurationError: The source does not exist or does not fit the function.
     """
     if isinstance(config, RandomInputs):
-        shapes = _random_shapes(config, function)
-        arrays = draw(shapes, config.distribution, config.scale, config.seed, dtype, "inputs")
+        layouts = {name: (shape, dtype) for name, shape in _random_shapes(config, function).items()}
+        arrays = draw(layouts, config.distribution, config.scale, config.seed, "inputs")
     elif isinstance(config, NumpyInputs):
         arrays = _read_numpy("inputs", config.path)
     elif isinstance(config, Hdf5Inputs):
         arrays = _read_hdf5("inputs", config.path, config.datasets)
     elif function.point is not None:
+        for name, tensor in function.point.items():
+            _check_finite("inputs=default", name, int((~tensor.isfinite()).sum()))
         return function.point
     else:
         raise ConfigurationError(
@@ -73,19 +75,25 @@ def load_vectors(
 
     Args:
         config: The option `vectors`.
-        like: The tensors that the vectors multiply.
-        dtype: The dtype of all tensors.
+        like: The tensors that the vectors multiply; they have the same dtypes.
+        dtype: The dtype of vectors that multiply integers.
         device: Their device.
 
     Raises:
         ConfigurationError: The source does not exist or does not fit the tensors.
     """
+    if not like:
+        raise ConfigurationError("vectors: the function returns no tensors, so there are none")
     shapes = {name: tuple(tensor.shape) for name, tensor in like.items()}
+    dtypes = {
+        name: tensor.dtype if tensor.is_floating_point() or tensor.is_complex() else dtype
+        for name, tensor in like.items()
+    }
     if isinstance(config, RandomVectors):
         if config.count < 1:
             raise ConfigurationError(f"vectors.count={config.count}: valid are integers from 1 on")
-        stacked = {name: (config.count, *shape) for name, shape in shapes.items()}
-        arrays = draw(stacked, config.distribution, config.scale, config.seed, dtype, "vectors")
+        stacked = {name: ((config.count, *shape), dtypes[name]) for name, shape in shapes.items()}
+        arrays = draw(stacked, config.distribution, config.scale, config.seed, "vectors")
     elif isinstance(config, NumpyVectors):
         arrays = _read_numpy("vectors", config.path)
     elif isinstance(config, Hdf5Vectors):
@@ -101,18 +109,24 @@ def load_vectors(
         )
     ((count,),) = counts
     _check_shapes("vectors", arrays, {name: (count, *shape) for name, shape in shapes.items()})
-    return {name: _tensor("vectors", name, a, dtype, device) for name, a in arrays.items()}
+    return {name: _tensor("vectors", name, a, dtypes[name], device) for name, a in arrays.items()}
 
 
 def draw(
-    shapes: Mapping[str, tuple[int, ...]],
+    layouts: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
     distribution: str,
     scale: float,
     seed: int,
-    dtype: torch.dtype,
     option: str,
 ) -> dict[str, np.ndarray]:
     """Draw arrays from a generator of their own, the same for every dtype up to rounding.
+
+    Args:
+        layouts: Name to shape and to the dtype that decides between real and complex numbers.
+        distribution: One of `DISTRIBUTIONS`.
+        scale: What they are multiplied with.
+        seed: Of the generator.
+        option: The option that asks for them, for messages.
 
     Raises:
         ConfigurationError: An unknown distribution or a seed that is none.
@@ -125,7 +139,7 @@ def draw(
     sample: Callable[[tuple[int, ...]], np.ndarray]
     sample = generator.standard_normal if distribution == "normal" else generator.random
     drawn = {}
-    for name, shape in shapes.items():
+    for name, (shape, dtype) in layouts.items():
         values = np.asarray(sample(shape))
         if dtype.is_complex:
             values = values + 1j * np.asarray(sample(shape))
@@ -135,6 +149,10 @@ def draw(
 
 def _random_shapes(config: RandomInputs, function: LoadedFunction) -> dict[str, tuple[int, ...]]:
     if config.shapes is not None:
+        if any(length < 0 for shape in config.shapes for length in shape):
+            raise ConfigurationError(
+                f"inputs.shapes={config.shapes}: the length of a dimension is 0 or more"
+            )
         names = argument_names(function.arguments, len(config.shapes))
         return {name: tuple(shape) for name, shape in zip(names, config.shapes, strict=True)}
     if function.point is None:
@@ -238,11 +256,16 @@ def _tensor(
         )
     if array.dtype.kind == "c" and not dtype.is_complex:
         raise ConfigurationError(
-            f"{option}: {name} is complex; valid are dtype=complex64 and dtype=complex128"
+            f"{option}: {name} is complex where {str(dtype).removeprefix('torch.')} is needed; "
+            "valid for complex inputs are dtype=complex64 and dtype=complex128"
         )
-    if array.dtype.kind in "fc" and not np.isfinite(array).all():
-        count = int((~np.isfinite(array)).sum())
-        raise ConfigurationError(f"{option}: {name} holds {count} values that are not finite")
+    if array.dtype.kind in "fc":
+        _check_finite(option, name, int((~np.isfinite(array)).sum()))
     # Byte order and half-known dtypes are numpy's business, not torch's.
     wide = np.complex128 if array.dtype.kind == "c" else np.float64
     return torch.from_numpy(np.array(array, dtype=wide)).to(device, dtype)
+
+
+def _check_finite(option: str, name: str, count: int) -> None:
+    if count:
+        raise ConfigurationError(f"{option}: {name} holds {count} values that are not finite")

@@ -34,6 +34,8 @@ class Job:
         device: Where it is computed.
         chunk_size: Rows or columns at once; None leaves the choice to the plan.
         seed: The seed of torch's generators.
+        verify: How much of the result is proved: ``probe``, ``sample`` or ``off``.
+        nonfinite: What happens to entries that are not finite: ``record`` or ``fail``.
         compression: The filter of the stored matrix.
         fingerprint: The hash of what determines the numbers.
         paths: Where the files go.
@@ -49,6 +51,8 @@ class Job:
     device: torch.device
     chunk_size: int | None
     seed: int
+    verify: str
+    nonfinite: str
     compression: str
     fingerprint: str
     paths: RunPaths
@@ -105,6 +109,8 @@ def resolve(config: JobConfig) -> Job:
         device=device,
         chunk_size=None if config.chunk_size == "auto" else int(config.chunk_size),
         seed=config.seed,
+        verify=config.verify,
+        nonfinite=config.nonfinite,
         compression=config.output.compression,
         fingerprint=digest,
         paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest),
@@ -116,7 +122,8 @@ def output_names(function: LoadedFunction, value: Any) -> tuple[str, ...]:
     """The names of a function's outputs: its own, the keys of a dictionary, or numbered ones.
 
     Raises:
-        ConfigurationError: The outputs nest deeper than a tuple, list or dictionary of tensors.
+        ConfigurationError: The outputs nest deeper than a tuple, list or dictionary of tensors,
+            or there are none.
     """
     if isinstance(value, dict):
         names, leaves = tuple(str(key) for key in value), list(value.values())
@@ -128,6 +135,13 @@ def output_names(function: LoadedFunction, value: Any) -> tuple[str, ...]:
         raise ConfigurationError(
             f"{function.name} returns {type(value).__name__} of something else than tensors; "
             "valid are a tensor, or a tuple, list or dictionary of tensors"
+        )
+    if not leaves:
+        raise ConfigurationError(f"{function.name} returns no tensors; valid is at least one")
+    if len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"{function.name} returns a dictionary two of whose keys are the same as text: "
+            f"{', '.join(names)}"
         )
     return function.outputs if function.outputs is not None else names
 

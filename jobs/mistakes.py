@@ -9,27 +9,59 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jobs.errors import unknown
 
+# What OmegaConf says about a value of the wrong type, and what would be valid.
+_VALID = {
+    r"Value '(.*)' of type '\w+' could not be converted to Integer": "valid is an integer",
+    r"Value '(.*)' of type '\w+' could not be converted to Float": "valid is a number",
+    r"Value '(.*)' is not a valid bool": "valid are true and false",
+    r"Value '(.*)' of type '\w+' is incompatible with .*int, str": "valid are an integer and auto",
+}
+
 
 def explain(error: BaseException) -> str:
     """One message that names the option, the value and what would be valid.
 
     Args:
-        error: What Hydra raised while it composed the configuration.
+        error: What Hydra or OmegaConf raised while the configuration was composed.
     """
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        text = str(cause).splitlines()[0]
-        if re.match(r"Key '.*' (not in|is not in)", text):
-            return str(unknown("option", cause.full_key, _siblings(cause)))
-        return f"{cause.full_key}: {text}"
+        return _about_key(cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    missing_choice = re.search(r"Could not find '(\w+)/(.*)'", lines[0])
+    missing_choice = re.search(r"Could not find '(.+)/([^/]*)'", lines[0])
     if missing_choice and "Available options" in str(error):
         group, value = missing_choice.groups()
         first = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         last = next(i for i, line in enumerate(lines) if line.startswith("Config search path"))
         return str(unknown(group, value, lines[first + 1 : last]))
+    several = re.match(r"Ambiguous value for argument '(.*)'", lines[0])
+    if several:
+        return (
+            f"{several[1]}: several values make several jobs, which --multirun runs; a list is "
+            "written in brackets, and a value that holds a comma in quotes within quotes"
+        )
+    unreadable = re.match(r"Error parsing override '(.*)'", lines[0])
+    if unreadable:
+        return (
+            f"{unreadable[1]}: valid is option=value; a value with one of =,:()[]{{}}'\" is "
+            "written in quotes within quotes, such as \"inputs.path='a=b.npy'\""
+        )
     return lines[0]
+
+
+def _about_key(error: OmegaConfBaseException) -> str:
+    text = str(error).splitlines()[0]
+    if re.match(r"Key '.*' (not in|is not in)", text):
+        return str(unknown("option", error.full_key, _siblings(error)))
+    if "is not Optional" in text:
+        return f"{error.full_key}=null: a value is needed"
+    for pattern, valid in _VALID.items():
+        found = re.match(pattern, text)
+        if found:
+            return f"{error.full_key}={found[1]}: {valid}"
+    if "is not a ListConfig" in text:
+        return f"{error.full_key}: valid is a list, in brackets"
+    return f"{error.full_key}: {text}"
 
 
 def _siblings(error: OmegaConfBaseException) -> list[str]:

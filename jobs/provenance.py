@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import socket
 import subprocess
-import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +13,7 @@ import h5py
 import numpy
 import torch
 
+from jobs.fingerprint import source_digest
 from jobs.job import Job
 
 
@@ -33,7 +33,7 @@ def provenance(job: Job) -> dict[str, str | int | float | bool]:
         "dtype": str(job.dtype).removeprefix("torch."),
         "seed": job.seed,
         "function_reference": job.function.reference,
-        "function_source_sha256": job.function.source,
+        "function_source_sha256": source_digest(job.function),
     }
     commit = git_commit(job)
     if commit:
@@ -50,11 +50,9 @@ def device_name(device: torch.device) -> str:
 
 def git_commit(job: Job) -> str:
     """The commit of the checkout that holds the function, with "+" for changed files; or ""."""
-    module = sys.modules.get(job.function.function.__module__)
-    file = getattr(module, "__file__", None)
-    if file is None:
+    if not job.function.files:
         return ""
-    folder = Path(file).parent
+    folder = job.function.files[0].parent
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain") else "")

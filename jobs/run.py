@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
 def config_directory() -> Path:
@@ -45,10 +46,11 @@ def run_job(composed: DictConfig) -> None:
     config = check_config(composed)
     from jobs.display import Display
     from jobs.execute import execute
+    from jobs.interruption import leaving_at_once
     from jobs.job import resolve
 
     job = resolve(config)
-    with _log_file(job, enabled=not config.plan):
+    with leaving_at_once(), _log_file(job, enabled=not config.plan):
         execute(job, Display(), overwrite=config.overwrite, plan_only=config.plan)
 
 
@@ -86,12 +88,21 @@ def main() -> None:
         if wants_traceback:
             raise
         sys.exit(f"error: {explain(error)}")
-    except KeyboardInterrupt:
+    except BrokenPipeError:
+        # Nobody reads any more; the interpreter must not try to flush into the pipe either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)
+    # The directory of the results is made by Hydra, before the job begins.
+    except OSError as error:
+        if wants_traceback:
+            raise
+        sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+    except KeyboardInterrupt as interruption:
         print(
             "interrupted; what was computed is kept, and the same command goes on from there",
             file=sys.stderr,
         )
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(getattr(interruption, "exit_code", EXIT_INTERRUPTED))
     if failures:
         if wants_traceback:
             raise failures[0]

@@ -15,6 +15,8 @@ from omegaconf import MISSING
 OPERATIONS = ("jacobian", "hessian", "vjp", "jvp", "vhp", "hvp")
 STRATEGIES = ("reverse-loop", "vectorize", "forward-mode")
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+VERIFICATIONS = ("probe", "sample", "off")
+NONFINITE_POLICIES = ("record", "fail")
 COMPRESSIONS = ("none", "gzip")
 
 
@@ -183,6 +185,8 @@ class JobConfig:
     # OmegaConf knows this form of a union alone.
     chunk_size: Union[int, str] = MISSING  # noqa: UP007
     seed: int = MISSING
+    verify: str = MISSING
+    nonfinite: str = MISSING
     output: OutputConfig = field(default_factory=OutputConfig)
     runs: str = MISSING
     overwrite: bool = MISSING

@@ -1,0 +1,127 @@
+"""Whether writing overlaps with computing: a written job against its two halves alone.
+
+    python benchmarks/overlap.py [--repeats 3]
+
+Three things are timed, interleaved, and the medians printed: computing all blocks and dropping
+them; writing the same number of ready blocks; and the job that does both. The block size is chosen
+so that the two halves take about alike; a fourth column is the ratio of the job to the longer
+half, of which 1 is perfect overlap and 2 none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autodiff_core import BlockStream, blocks
+from outputs import BackgroundWriter, ResultDescription, ResultWriter, TensorSpec
+
+CHUNK_SIZE = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--gigabytes", type=float, default=1.0)
+    options = parser.parse_args()
+    # One thread computes, so that the writer's thread has a core of its own.
+    torch.set_num_threads(1)
+    stream = mlp_stream(options.gigabytes)
+    ready = stream.block(0, CHUNK_SIZE).values.numpy()
+    directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-overlap-"))
+    halves: dict[str, Callable[[], None]] = {
+        "compute": lambda: compute(stream),
+        "write": lambda: write(directory, stream, ready),
+        "both": lambda: both(directory, stream),
+    }
+    try:
+        times: dict[str, list[float]] = {name: [] for name in halves}
+        for _ in range(options.repeats):
+            for name, half in halves.items():
+                started = time.perf_counter()
+                half()
+                times[name].append(time.perf_counter() - started)
+                for file in directory.iterdir():
+                    file.unlink()
+    finally:
+        shutil.rmtree(directory)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    ratio = medians["both"] / max(medians["compute"], medians["write"])
+    size = stream.shape[0] * stream.shape[1] * stream.dtype.itemsize / 2**30
+    print(f"matrix {stream.shape[0]} x {stream.shape[1]}, {size:.2f} GiB, medians of", end=" ")
+    print(f"{options.repeats}: " + ", ".join(f"{k} {v:.2f} s" for k, v in medians.items()))
+    print(f"the job takes {ratio:.2f} of the longer half")
+
+
+def mlp_stream(gigabytes: float) -> BlockStream:
+    """The input Jacobian of a perceptron, as rows."""
+    n = int((gigabytes * 2**30 / 4) ** 0.5)
+    generator = torch.Generator().manual_seed(0)
+    inner = max(16, n // 64)
+    first = torch.randn(inner, n, generator=generator) / n**0.5
+    second = torch.randn(n, inner, generator=generator) / inner**0.5
+    point = torch.randn(n, generator=generator)
+    return blocks(
+        lambda x: torch.tanh(second @ torch.tanh(first @ x)),
+        point,
+        operation="jacobian",
+        strategy="vectorize",
+        chunk_size=CHUNK_SIZE,
+    )
+
+
+def compute(stream: BlockStream) -> None:
+    """Compute all blocks and drop them."""
+    for _ in stream:
+        pass
+
+
+def write(directory: Path, stream: BlockStream, ready: np.ndarray) -> None:
+    """Write the same block everywhere."""
+    with writer(directory, stream) as result, BackgroundWriter(result) as background:
+        for start in range(0, stream.shape[0], CHUNK_SIZE):
+            stop = min(start + CHUNK_SIZE, stream.shape[0])
+            background.submit(start, stop, ready[: stop - start])
+
+
+def both(directory: Path, stream: BlockStream) -> None:
+    """Compute and write, as a job does."""
+    with writer(directory, stream) as result, BackgroundWriter(result) as background:
+        for block in stream:
+            background.submit(block.start, block.stop, block.values.numpy())
+
+
+def writer(directory: Path, stream: BlockStream) -> ResultWriter:
+    """A new result file for the stream."""
+    return ResultWriter.create(
+        directory / "result.h5",
+        ResultDescription(
+            operation="jacobian",
+            strategy="vectorize",
+            function="benchmark",
+            fingerprint="0",
+            axis="rows",
+            rows=(TensorSpec("y", (stream.shape[0],), "float32"),),
+            columns=(TensorSpec("x", (stream.shape[1],), "float32"),),
+            dtype="float32",
+            rows_are_tuple=False,
+            columns_are_tuple=False,
+            point={},
+            value={},
+            vectors={},
+            configuration="",
+            provenance={},
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

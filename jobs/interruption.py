@@ -1,0 +1,74 @@
+"""Ctrl-C and SIGTERM: the block at hand is finished and written, then the job leaves."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The job was asked to stop.
+
+    Attributes:
+        exit_code: 128 plus the number of the signal, as shells have it.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Take the number of the signal."""
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """While the body runs, SIGTERM ends it by an exception as Ctrl-C does."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    with _handling(leave):
+        yield
+
+
+@contextmanager
+def leaving_after_a_block() -> Iterator[Callable[[], None]]:
+    """While the body runs, a first signal is only remembered, and a second one ends it at once.
+
+    Yields:
+        A function to call between blocks.
+
+    Raises:
+        Interrupted: By that function, when a signal has come.
+    """
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise Interrupted(number)
+        received.append(number)
+
+    def check() -> None:
+        if received:
+            raise Interrupted(received[0])
+
+    with _handling(remember):
+        yield check
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    # Python lets the main thread alone handle signals; elsewhere the launcher's rules hold.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
