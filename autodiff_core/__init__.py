@@ -10,6 +10,7 @@ from autodiff_core._errors import (
     Fallback,
     FallbackWarning,
     MissingForwardDerivativeError,
+    MissingReverseDerivativeError,
     NotHolomorphicError,
 )
 from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
@@ -23,6 +24,7 @@ __all__ = [
     "Fallback",
     "FallbackWarning",
     "MissingForwardDerivativeError",
+    "MissingReverseDerivativeError",
     "NotHolomorphicError",
     "blocks",
     "hessian",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +13,17 @@ import torch
 from torch import Tensor
 
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._vectors import Vector, Vectors, combination
+from autodiff_core._vectors import PROBES, Vector, Vectors, combination
 
 LinearMap = Callable[[Vector], tuple[Tensor, ...]]
 """Takes one vector, gives the tensors of its image."""
 
 Report = Callable[[Fallback], None]
 """Is told every slower way that is taken."""
+
+# `warnings.catch_warnings` swaps the state of the process, and two threads that leave it in the
+# wrong order leave it swapped for good.
+_WARNINGS_LOCK = threading.RLock()
 
 
 def one_by_one(
@@ -46,7 +51,8 @@ class Batched:
     `torch.cdist` in torch 2.13 is one). So the first batch is held against one plain
     application of the map to a random combination of its vectors, which by linearity proves
     every row of it: the random-projection check of Freivalds, "Probabilistic machines can use
-    less running time" (IFIP 1977).
+    less running time" (IFIP 1977). One-hot vectors reach only a part of the function, so a
+    batch of dense random vectors is held against the plain map before.
     """
 
     def __init__(
@@ -74,12 +80,13 @@ class Batched:
         self._report = report
         self._is_proven = False
         self._has_failed = False
+        self._slow_operators: set[str] = set()
 
     def __call__(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         """The images of the vectors start, ..., stop - 1, stacked."""
         if not self._has_failed:
             try:
-                return self._batch(vectors.stack(start, stop), stop - start)
+                return self._batch(vectors, start, stop)
             # A function can resist a transformation with an exception of any type: the loop
             # decides whether the function itself is at fault.
             except Exception as error:
@@ -93,8 +100,20 @@ class Batched:
             self._report(Fallback(self._strategy, "one vector at a time", reason))
         return images
 
-    def _batch(self, stacks: Vector, count: int) -> tuple[Tensor, ...]:
+    def _batch(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
+        if self._is_proven:
+            return self._vmapped(vectors.stack(start, stop), stop - start)
+        probe = vectors.probe()
+        self._prove(probe, self._vmapped(probe, PROBES), PROBES)
+        stacks = vectors.stack(start, stop)
+        images = self._vmapped(stacks, stop - start)
+        self._prove(stacks, images, stop - start)
+        self._is_proven = True
+        return images
+
+    def _vmapped(self, stacks: Vector, count: int) -> tuple[Tensor, ...]:
         present = [index for index, stack in enumerate(stacks) if stack is not None]
+        parts = [stack for stack in stacks if stack is not None]
 
         def from_present(*parts: Tensor) -> tuple[Tensor, ...]:
             vector: list[Tensor | None] = [None] * len(stacks)
@@ -106,13 +125,10 @@ class Batched:
             image = self._linear_map(stacks)
             return tuple(part.expand(count, *part.shape) for part in image)
         batched = torch.func.vmap(from_present, randomness="same")
-        if self._is_proven:
-            return batched(*(stacks[index] for index in present))
+        if self._is_proven and not self._slow_operators:
+            return batched(*parts)
         with self._watching_for_slow_operators():
-            images = batched(*(stacks[index] for index in present))
-        self._prove(stacks, images, count)
-        self._is_proven = True
-        return images
+            return batched(*parts)
 
     def _prove(self, stacks: Vector, images: Sequence[Tensor], count: int) -> None:
         generator = torch.Generator().manual_seed(count)
@@ -132,20 +148,23 @@ class Batched:
     @contextmanager
     def _watching_for_slow_operators(self) -> Iterator[None]:
         """Report operators that vmap runs in a loop, which torch tells by a warning alone."""
-        with warnings.catch_warnings():
+        reasons: set[str] = set()
+        with _WARNINGS_LOCK, warnings.catch_warnings():
             warnings.filterwarnings("always", message=".*batching rule")
             show = warnings.showwarning
 
             def watch(message: Warning | str, *details: Any) -> None:
                 text = str(message)
                 if "batching rule" in text:
-                    reason = text.split(". ")[0]
-                    self._report(Fallback(self._strategy, "a loop inside one operator", reason))
+                    reasons.add(text.split(". ")[0])
                 else:
                     show(message, *details)
 
             warnings.showwarning = watch
             yield
+        for reason in sorted(reasons - self._slow_operators):
+            self._slow_operators.add(reason)
+            self._report(Fallback(self._strategy, "a loop inside one operator", reason))
 
 
 def agreement_tolerance(dtype: torch.dtype) -> float:

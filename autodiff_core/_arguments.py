@@ -162,14 +162,16 @@ class FlatFunction:
 
 
 def prepare_primals(leaves: Sequence[Tensor], *, create_graph: bool) -> tuple[Tensor, ...]:
-    """Fresh tensors that require a gradient and share the users' memory.
+    """Copies that require a gradient.
 
-    Fresh objects, because the users' tensors must never be modified, and because a tensor that
-    the function also captures must count as a constant there. With `create_graph` the fresh
-    tensors stay connected to the users'.
+    Copies, because the users' tensors must never be modified, even by a function that works in
+    place, and because a tensor that the function also captures must count as a constant there.
+    With `create_graph` the copies stay connected to the users' tensors.
     """
     return tuple(
-        _connected(leaf) if create_graph and leaf.requires_grad else leaf.detach().requires_grad_()
+        leaf.clone()
+        if create_graph and leaf.requires_grad
+        else leaf.detach().clone().requires_grad_()
         for leaf in leaves
     )
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -14,8 +17,12 @@ class MissingForwardDerivativeError(NotImplementedError):
     """The function contains an operator that has no forward derivative."""
 
 
+class MissingReverseDerivativeError(NotImplementedError):
+    """The function, or its gradient, contains an operator that has no reverse derivative."""
+
+
 class DoubleBackwardError(RuntimeError):
-    """The double-backward trick gives wrong numbers for this function."""
+    """A backward in this function is not differentiable, so derivatives of it are wrong."""
 
 
 class NotHolomorphicError(RuntimeError):
@@ -60,25 +67,72 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def missing_forward_derivative(error: BaseException, strategy: str) -> BaseException:
-    """Turn torch's many texts for a missing forward derivative into one clear error.
+@contextmanager
+def explained(strategy: str) -> Iterator[None]:
+    """Turn torch's many texts for a function that resists into one clear error.
 
     Args:
-        error: What torch raised while a tangent was pushed forward.
-        strategy: The strategy that was running.
+        strategy: The strategy that is running.
 
-    Returns:
-        A `MissingForwardDerivativeError` when that is what happened, else `error` itself.
+    Raises:
+        MissingForwardDerivativeError: A tangent met an operator or custom Function without a
+            forward derivative.
+        MissingReverseDerivativeError: A cotangent met an operator without a reverse derivative.
+        RuntimeError: Anything else that was raised inside, as it is, and what no strategy can
+            differentiate.
     """
+    try:
+        yield
+    except RuntimeError as error:
+        clear = _explanation(error, strategy)
+        if clear is None:
+            raise
+        raise clear from error
+
+
+def _explanation(error: RuntimeError, strategy: str) -> RuntimeError | None:
     text = str(error)
-    operator = re.search(r"forward AD with (\S+) that does not support it", text)
-    if operator:
-        culprit = f"the operator {operator.group(1)} has no forward derivative"
-    elif "implement the jvp function for custom autograd.Function" in text:
-        culprit = "a custom autograd.Function in it defines no jvp"
-    else:
-        return error
+    custom = _custom_function(error)
+    if "use_reentrant=True" in text or custom == "CheckpointFunction":
+        return RuntimeError(
+            "this function calls torch.utils.checkpoint with use_reentrant=True, through which no "
+            "strategy can differentiate; with use_reentrant=False all can"
+        )
+    forward = re.search(r"forward AD with (\S+) that does not support it", text)
+    if forward:
+        return _missing_forward(
+            strategy, f"the operator {forward[1]} has no forward derivative{_hint(forward[1])}"
+        )
+    if "implement the jvp function for custom autograd.Function" in text:
+        return _missing_forward(strategy, f"the custom autograd.Function {custom} defines no jvp")
+    reverse = re.search(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", text)
+    if reverse:
+        return MissingReverseDerivativeError(
+            f"strategy {strategy!r} cannot pull cotangents through this function: the operator "
+            f"{reverse[1]} has no reverse derivative{_hint(reverse[1])}; the strategies "
+            "'forward-mode' and 'forward-loop' need a forward derivative of it in its place"
+        )
+    return None
+
+
+def _missing_forward(strategy: str, culprit: str) -> MissingForwardDerivativeError:
     return MissingForwardDerivativeError(
-        f"strategy {strategy!r} cannot push tangents through this function: {culprit}; "
-        "the strategies 'reverse-loop' and 'vectorize' need none"
+        f"strategy {strategy!r} cannot push tangents through this function: {culprit}; the "
+        "strategies 'reverse-loop' and 'vectorize' need a reverse derivative in its place"
     )
+
+
+def _hint(operator: str) -> str:
+    if "scaled_dot_product" not in operator:
+        return ""
+    return " (under torch.nn.attention.sdpa_kernel(SDPBackend.MATH) attention has all derivatives)"
+
+
+def _custom_function(error: BaseException) -> str | None:
+    """The name of the custom autograd.Function whose `apply` an exception passed through."""
+    name = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("cls")
+        if frame.f_code.co_name == "apply" and isinstance(owner, type):
+            name = owner.__name__
+    return name

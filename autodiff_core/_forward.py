@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from autodiff_core._apply import Batched, Report, one_by_one
-from autodiff_core._errors import missing_forward_derivative
+from autodiff_core._errors import explained
 from autodiff_core._functions import Function
 from autodiff_core._randomness import ReplayedRandomness
 from autodiff_core._vectors import Vector, Vectors
@@ -45,8 +47,8 @@ class ForwardLoop:
         self._create_graph = create_graph
         self._report = report
         self._randomness = ReplayedRandomness(primals)
-        with torch.set_grad_enabled(create_graph):
-            self.outputs = function(*self._copies())
+        self._is_grad_enabled = create_graph
+        self.outputs = self._first_outputs()
 
     def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         """Jacobian-vector products.
@@ -62,13 +64,24 @@ class ForwardLoop:
         Raises:
             MissingForwardDerivativeError: An operator in the function has no forward derivative.
         """
-        try:
+        with explained(self.name):
             return self._apply(tangents, start, stop)
+
+    def _first_outputs(self) -> tuple[Tensor, ...]:
+        try:
+            return self._evaluate()
         except RuntimeError as error:
-            clear = missing_forward_derivative(error, self.name)
-            if clear is error:
+            if "does not require grad" not in str(error):
                 raise
-            raise clear from error
+        # A function that calls autograd itself (forces as the gradient of an energy, say) needs
+        # arguments with a graph; all others are spared the memory of one.
+        self._is_grad_enabled = True
+        return self._evaluate()
+
+    def _evaluate(self) -> tuple[Tensor, ...]:
+        with explained(self.name), torch.set_grad_enabled(self._is_grad_enabled):
+            outputs = self._function(*self._copies())
+        return outputs if self._create_graph else tuple(output.detach() for output in outputs)
 
     def _apply(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         return one_by_one(self._push, tangents, start, stop, keep_graph=self._create_graph)
@@ -77,24 +90,28 @@ class ForwardLoop:
         """One product with dual numbers of torch's ordinary forward mode."""
         with (
             self._randomness.replayed(),
-            torch.set_grad_enabled(self._create_graph),
+            torch.set_grad_enabled(self._is_grad_enabled),
             forward_ad.dual_level(),
         ):
             inputs = [
-                copy if part is None else forward_ad.make_dual(copy, part)
+                copy if part is None else forward_ad.make_dual(copy, part.clone())
                 for copy, part in zip(self._copies(), tangent, strict=True)
             ]
             tangents = [
                 forward_ad.unpack_dual(output).tangent for output in self._function(*inputs)
             ]
-        return tuple(
+        return self._finished(
             torch.zeros_like(output) if part is None else part
             for output, part in zip(self.outputs, tangents, strict=True)
         )
 
     def _copies(self) -> list[Tensor]:
-        # A function may modify its arguments in place; expanded tensors cannot be made dual.
+        # A function may modify its arguments in place, and then their tangents too; expanded
+        # tensors cannot be made dual.
         return [primal.clone() for primal in self._primals]
+
+    def _finished(self, images: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(image if self._create_graph else image.detach() for image in images)
 
 
 class ForwardMode(ForwardLoop):
@@ -129,7 +146,7 @@ class ForwardMode(ForwardLoop):
         if not touched:
             return tuple(torch.zeros_like(output) for output in self.outputs)
 
-        with self._randomness.replayed(), torch.set_grad_enabled(self._create_graph):
+        with self._randomness.replayed(), torch.set_grad_enabled(self._is_grad_enabled):
             copies = self._copies()
 
             def of_touched(*values: Tensor) -> tuple[Tensor, ...]:
@@ -138,9 +155,9 @@ class ForwardMode(ForwardLoop):
                     inputs[index] = value
                 return self._function.under_transform(*inputs)
 
-            _, pushed = torch.func.jvp(
+            pushed = torch.func.jvp(
                 of_touched,
                 tuple(copies[index] for index in touched),
-                tuple(part for part in tangent if part is not None),
-            )
-        return pushed
+                tuple(part.clone() for part in tangent if part is not None),
+            )[1]
+        return self._finished(pushed)

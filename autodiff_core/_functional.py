@@ -336,7 +336,10 @@ def _product(
         given = _one(linearized, operation) if v is None else v
         vectors = stacked_vectors(given, linearized, operation, stacked=stacked)
         stream = BlockStream(linearized, [], vectors=vectors, chunk_size=chunk_size)
-        pieces = [block.pieces for block in stream]
+        is_pushforward = linearized.operation.product == "pushforward"
+        targets = linearized.linearization.outputs if is_pushforward else linearized.primals
+        none = tuple(target.new_empty(0, target.numel()) for target in targets)
+        pieces = [block.pieces for block in stream] or [none]
         products = [
             torch.cat(parts).reshape((len(vectors), *shape))
             for parts, shape in zip(zip(*pieces, strict=True), stream.columns.shapes, strict=True)

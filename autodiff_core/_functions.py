@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autodiff_core._apply import Report
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
+from autodiff_core._second_order import has_custom_backward
 
 
 class Function(Protocol):
@@ -25,15 +26,30 @@ class Function(Protocol):
 
 
 class Direct:
-    """The user's function as it stands."""
+    """The user's function as it stands.
+
+    A function that works in place on its arguments is refused by autograd where these are
+    leaves, before anything has changed; it is then given copies, from that evaluation on. The
+    arguments are not copies from the start, because a function may look at the `grad` of a leaf.
+    """
 
     def __init__(self, flat: Callable[..., tuple[Tensor, ...]]) -> None:
         """Take a function from tensors to a tuple of tensors."""
         self._flat = flat
+        self._works_in_place = False
 
     def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
         """Evaluate."""
-        return self._flat(*primals)
+        if not self._works_in_place:
+            try:
+                return self._flat(*primals)
+            except RuntimeError as error:
+                if "leaf Variable that requires grad is being used in an in-place" not in str(
+                    error
+                ):
+                    raise
+            self._works_in_place = True
+        return self._flat(*(primal.clone() for primal in primals))
 
     under_transform = __call__
 
@@ -64,9 +80,10 @@ class Pointwise:
 
     def _first(self, *primals: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            plain = self._flat(*(primal[0] for primal in primals))
+            plain = self._flat(*(primal[0].clone() for primal in primals))
         try:
-            values = self._batched(*primals)
+            # Copies, as above: a function that works in place must not spoil what comes after.
+            values = self._batched(*(primal.clone() for primal in primals))
             for value, expected in zip(values, plain, strict=True):
                 torch.testing.assert_close(value[0], expected, equal_nan=True)
         # As in Batched: a function resists vmap with an exception of any type.
@@ -93,6 +110,7 @@ class Gradient:
 
     Attributes:
         value: What the scalar function returned at the first evaluation; None before it.
+        has_custom_backward: Whether a custom `torch.autograd.Function` took part in that.
     """
 
     def __init__(
@@ -111,6 +129,7 @@ class Gradient:
         self._keep_graph = keep_graph
         self._points = points
         self.value: Tensor | None = None
+        self.has_custom_backward = False
 
     def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
         """The gradient by reverse mode on the ordinary autograd graph.
@@ -126,6 +145,7 @@ class Gradient:
             value = self._scalar(self._function(*inputs))
             if self.value is None:
                 self.value = value
+                self.has_custom_backward = has_custom_backward(value)
             if not value.requires_grad:
                 return tuple(torch.zeros_like(primal) for primal in inputs)
             return torch.autograd.grad(
@@ -142,7 +162,7 @@ class Gradient:
         def scalar(*inputs: Tensor) -> Tensor:
             return self._scalar(self._function.under_transform(*inputs))
 
-        value, pullback = torch.func.vjp(scalar, *primals)
+        value, pullback = torch.func.vjp(scalar, *primals)[:2]
         return pullback(torch.ones_like(value))
 
     def _scalar(self, outputs: tuple[Tensor, ...]) -> Tensor:

@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from autodiff_core._apply import Report
 from autodiff_core._arguments import Arguments, FlatFunction, Tensors, prepare_primals
 from autodiff_core._forward import ForwardLoop, ForwardMode
 from autodiff_core._functions import Direct, Function, Gradient, Pointwise
+from autodiff_core._randomness import ReplayedRandomness
 from autodiff_core._reverse import ReverseLoop, Vectorize
+from autodiff_core._second_order import check_second_order
 from autodiff_core._strict import require_dependence, require_graph
+from autodiff_core._tree import TreeStructure, is_leaf
+from autodiff_core._vectors import StackedVectors
 
 
 class Operation(NamedTuple):
@@ -113,14 +118,16 @@ def linearize(
     operation = _operation(name)
     strategy = _strategy(choices.strategy, name)
     arguments = Arguments(inputs, choices.argnums, name)
-    primals = prepare_primals(arguments.differentiated.leaves, create_graph=choices.create_graph)
-    points = _points(primals, name) if choices.points else None
+    given = arguments.differentiated.leaves
+    points = _points(given, name) if choices.points else None
     flat = FlatFunction(func, arguments, name, has_aux=choices.has_aux)
 
     def linearized_by(strategy: type[ReverseLoop] | type[ForwardLoop]) -> Linearized:
+        primals = prepare_primals(given, create_graph=choices.create_graph)
         direct: Function = Direct(flat)
         if points is not None:
-            direct = Pointwise(flat, strategy=strategy.name, report=report)
+            direct = Pointwise(direct, strategy=strategy.name, report=report)
+        randomness = ReplayedRandomness(primals)
         gradient = Gradient(
             direct,
             name,
@@ -133,8 +140,12 @@ def linearize(
             create_graph=choices.create_graph,
             report=report,
         )
-        value = linearization.outputs if gradient.value is None else (gradient.value,)
         assert flat.structure is not None
+        if operation.is_second_order:
+            _check_single_output(flat.structure, name)
+        if gradient.has_custom_backward:
+            _check_second_order(gradient, linearization, primals, randomness)
+        value = linearization.outputs if gradient.value is None else (gradient.value,)
         return Linearized(
             operation,
             strategy.name,
@@ -154,8 +165,39 @@ def linearize(
         _check_strict(linearized, name)
         return linearized
     # Which output depends on which input stands in the graph of reverse mode alone.
-    _check_strict(linearized_by(ReverseLoop), name)
+    with ReplayedRandomness(given).replayed():
+        reference = linearized_by(ReverseLoop)
+    _check_strict(reference, name)
+    if choices.create_graph:
+        _check_strict_derivative(reference, name)
     return linearized_by(strategy)
+
+
+def _check_single_output(structure: TreeStructure, name: str) -> None:
+    if not is_leaf(structure):
+        raise RuntimeError(
+            f"{name}: func returned a tensor nested in another structure; valid is the tensor "
+            "itself, with one element"
+        )
+
+
+def _check_second_order(
+    gradient: Gradient,
+    linearization: ReverseLoop | ForwardLoop,
+    primals: tuple[Tensor, ...],
+    randomness: ReplayedRandomness,
+) -> None:
+    # A Hessian is symmetric: both products give the same.
+    multiply = (
+        linearization.pushforward
+        if isinstance(linearization, ForwardLoop)
+        else linearization.pullback
+    )
+
+    def product(vector: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return multiply(StackedVectors([part.unsqueeze(0) for part in vector]), 0, 1)
+
+    check_second_order(gradient, product, primals, randomness.replayed)
 
 
 def _check_strict(linearized: Linearized, name: str) -> None:
@@ -168,6 +210,21 @@ def _check_strict(linearized: Linearized, name: str) -> None:
         linearized.primals,
         jointly=linearized.operation.product is not None,
     )
+
+
+def _check_strict_derivative(reference: Linearized, name: str) -> None:
+    """Check that the derivative depends on the inputs.
+
+    Tangents of forward mode are connected to all they are multiplied by, zeros included, so the
+    derivative that reverse mode gives is asked.
+    """
+    way = reference.linearization
+    assert isinstance(way, ReverseLoop)
+    is_pushforward = reference.operation.product == "pushforward"
+    space = reference.primals if is_pushforward else way.outputs
+    ones = StackedVectors([torch.ones_like(tensor).detach()[None] for tensor in space])
+    derivatives = (way.pushforward if is_pushforward else way.pullback)(ones, 0, 1)
+    require_graph(name, derivatives, "the derivative for tensor")
 
 
 def _operation(name: str) -> Operation:

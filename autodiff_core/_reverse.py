@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._apply import Batched, LinearMap, Report, agreement_tolerance, one_by_one
-from autodiff_core._errors import DoubleBackwardError
+from autodiff_core._errors import DoubleBackwardError, explained
 from autodiff_core._functions import Function
 from autodiff_core._vectors import Vector, Vectors
 
@@ -46,7 +46,7 @@ class ReverseLoop:
         self._create_graph = create_graph
         self._report = report
         self._transposed: TransposedPullback | None = None
-        with torch.enable_grad():
+        with explained(self.name), torch.enable_grad():
             self.outputs = function(*primals)
 
     def pullback(self, cotangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
@@ -60,7 +60,8 @@ class ReverseLoop:
         Returns:
             For each input a tensor of shape (stop - start, *input.shape).
         """
-        return self._apply(self._pull, cotangents, start, stop)
+        with explained(self.name):
+            return self._apply(self._pull, cotangents, start, stop)
 
     def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         """Jacobian-vector products by the double-backward trick.
@@ -76,11 +77,12 @@ class ReverseLoop:
         Raises:
             DoubleBackwardError: The trick gives wrong numbers for this function.
         """
-        if self._transposed is None:
-            self._transposed = TransposedPullback(
-                self.outputs, self._primals, create_graph=self._create_graph
-            )
-        images = self._apply(self._transposed.push, tangents, start, stop)
+        with explained(self.name):
+            if self._transposed is None:
+                self._transposed = TransposedPullback(
+                    self.outputs, self._primals, create_graph=self._create_graph
+                )
+            images = self._apply(self._transposed.push, tangents, start, stop)
         self._transposed.check(tangents.stack(start, stop), images)
         return images
 
@@ -225,7 +227,9 @@ def _standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return drawn.to(device=like.device, dtype=like.dtype)
 
 
-def _scalar_products(stacks: Vector, vector: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _scalar_products(
+    stacks: Sequence[Tensor | None], vector: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
     """Real scalar products of stacked vectors with one vector, and the sizes of the terms."""
     products = torch.zeros(())
     sizes = torch.zeros(())

@@ -226,7 +226,8 @@ class BlockStream:
         if self._other == range(across.size):
             return tuple(flat)
         overlaps = across.overlaps(self._other.start, self._other.stop)
-        return tuple(flat[index][..., first:last] for index, first, last in overlaps)
+        selected = tuple(flat[index][..., first:last] for index, first, last in overlaps)
+        return selected or tuple(line[..., :0] for line in flat)
 
 
 def _matrix_lines(linearized: Linearized) -> Callable[[int, int], tuple[Tensor, ...]]:

@@ -24,6 +24,11 @@ def rebuild(leaves: Sequence[Any], structure: TreeStructure) -> Any:
     return _pytree.tree_unflatten(list(leaves), structure)
 
 
+def is_leaf(structure: TreeStructure) -> bool:
+    """Whether the structure is that of a single leaf, nested in nothing."""
+    return structure.is_leaf()
+
+
 def leaf_paths(tree: Any) -> list[str]:
     """For every leaf how one reaches it, written as an index expression such as ``[1]['x']``."""
     return [_pytree.keystr(path) for path, _ in _pytree.tree_flatten_with_path(tree)[0]]

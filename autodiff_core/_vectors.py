@@ -13,6 +13,10 @@ Vector = tuple[Tensor | None, ...]
 """One vector, or a stack of them, over several tensors; None stands for zeros."""
 
 
+PROBES = 2
+"""How many vectors a probe stacks: the fewest that make a batch."""
+
+
 class Vectors(Protocol):
     """An ordered set of vectors, each over the same tuple of tensors."""
 
@@ -22,6 +26,10 @@ class Vectors(Protocol):
 
     def stack(self, start: int, stop: int) -> Vector:
         """The vectors start, ..., stop - 1, stacked along a new leading dimension."""
+        ...
+
+    def probe(self) -> Vector:
+        """A stack of `PROBES` random vectors of the same space, without zeros."""
         ...
 
 
@@ -63,11 +71,21 @@ class StandardBasis:
             )
         )
 
+    def probe(self) -> Vector:
+        """Random vectors over all tensors that the basis has vectors of."""
+        return tuple(
+            _random_stack(tensor.shape, tensor) if self._covers(tensor) else None
+            for tensor in self._tensors
+        )
+
+    def _covers(self, tensor: Tensor) -> bool:
+        return tensor.is_complex() or not isinstance(self._factor, complex)
+
     def _one_hot(
         self, tensor: Tensor, first: int, last: int, start: int, stop: int
     ) -> Tensor | None:
         low, high = max(first, start), min(last, stop)
-        if low >= high or (isinstance(self._factor, complex) and not tensor.is_complex()):
+        if low >= high or not self._covers(tensor):
             return None
         stacked = tensor.new_zeros((stop - start, *tensor.shape))
         leading = (stop - start,) if self._points is None else (stop - start, self._points)
@@ -91,6 +109,17 @@ class StackedVectors:
     def stack(self, start: int, stop: int) -> Vector:
         """The vectors of a range; views of what was given."""
         return tuple(tensor[start:stop] for tensor in self._tensors)
+
+    def probe(self) -> Vector:
+        """Random vectors of the shapes of those that were given."""
+        return tuple(_random_stack(tensor.shape[1:], tensor) for tensor in self._tensors)
+
+
+def _random_stack(shape: Sequence[int], like: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(4)
+    dtype = torch.complex128 if like.is_complex() else torch.float64
+    drawn = torch.randn((PROBES, *shape), generator=generator, dtype=dtype)
+    return drawn.to(like.device, like.dtype)
 
 
 def combination(weights: Tensor, stacks: Sequence[Tensor | None]) -> Vector:

@@ -1,0 +1,99 @@
+"""A proof of second derivatives, where a custom backward could falsify them.
+
+The second derivative of a custom `torch.autograd.Function` is the derivative of its backward. A
+backward that leaves torch for numpy, or that is declared once-differentiable, has none, and
+autograd then takes what it cannot see for constant: the Hessian lacks a term, without an error.
+So where a graph holds a custom backward, one product with the Hessian is held against central
+differences of the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from autodiff_core._errors import DoubleBackwardError
+
+VISIBLE_SHARE = 1e-2
+"""The smallest missing share of a product that central differences show beyond doubt."""
+
+
+def has_custom_backward(tensor: Tensor) -> bool:
+    """Whether the graph of a tensor holds the backward of a custom `torch.autograd.Function`."""
+    pending = [tensor.grad_fn]
+    seen = set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return True
+        seen.add(node)
+        pending.extend(following for following, _ in node.next_functions)
+    return False
+
+
+def check_second_order(
+    gradient: Callable[..., tuple[Tensor, ...]],
+    product: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]],
+    primals: Sequence[Tensor],
+    replayed: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Compare a product with the Hessian with central differences of the gradient.
+
+    Differences with two steps tell whether the function is smooth enough at the point for the
+    comparison; where they disagree with one another nothing is said.
+
+    Args:
+        gradient: The gradient as a function of the primals.
+        product: Multiplies the Hessian by one vector.
+        primals: The point.
+        replayed: Makes a context in which random numbers are those of the first evaluation.
+
+    Raises:
+        DoubleBackwardError: The product lacks something that the differences show.
+    """
+    generator = torch.Generator().manual_seed(2)
+    direction = tuple(
+        torch.randn(primal.shape, generator=generator, dtype=torch.float64).to(
+            primal.device, primal.dtype
+        )
+        for primal in primals
+    )
+    epsilon = max(torch.finfo(primal.dtype).eps for primal in primals)
+    step = epsilon ** (1 / 3)
+
+    def along(distance: float) -> Tensor:
+        with torch.no_grad(), replayed():
+            shifted = [p + distance * d for p, d in zip(primals, direction, strict=True)]
+            return _flat(gradient(*shifted))
+
+    def difference(distance: float) -> Tensor:
+        return (along(distance) - along(-distance)) / (2 * distance)
+
+    coarse, fine = difference(step), difference(step / 2)
+    given = _flat(product(direction))
+    missing = (given - fine).norm()
+    noise = 1e3 * epsilon * along(0).norm() / step
+    doubt = torch.stack(
+        [
+            10 * (coarse - fine).norm(),
+            VISIBLE_SHARE * torch.maximum(fine.norm(), given.norm()),
+            noise,
+        ]
+    ).max()
+    if bool(missing > doubt):
+        raise DoubleBackwardError(
+            "a custom autograd.Function in this function has a backward that is not "
+            "differentiable (it leaves torch, or is declared once-differentiable), so the second "
+            "derivative by any strategy would be wrong; write the backward with differentiable "
+            "operations of torch"
+        )
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    parts = [torch.view_as_real(part) if part.is_complex() else part for part in tensors]
+    return torch.cat([part.detach().reshape(-1).to("cpu", torch.float64) for part in parts])

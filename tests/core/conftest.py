@@ -1,0 +1,20 @@
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+# The suite imports in the mode "importlib", which finds no helper modules beside the tests.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_configure() -> None:
+    # torch loads its decompositions for forward mode at the first use, and they warn about
+    # torch.jit.script; the suite makes errors of warnings.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        point = torch.ones(2, 2)
+        torch.func.jvp(torch.nn.functional.silu, (point,), (point,))
+        torch.autograd.functional.jacobian(
+            torch.nn.functional.logsigmoid, point, strategy="forward-mode", vectorize=True
+        )

@@ -1,0 +1,407 @@
+"""Functions that resist differentiation, one of each kind."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.attention
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from autodiff_core import (
+    DoubleBackwardError,
+    MissingForwardDerivativeError,
+    MissingReverseDerivativeError,
+)
+
+DTYPE = torch.float64
+
+
+class OldStyleCube(torch.autograd.Function):
+    """Without setup_context: torch.func refuses it, and it has no jvp."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * grad
+
+
+class SetupContextCube(torch.autograd.Function):
+    """With setup_context, but neither a vmap rule nor a jvp."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * grad
+
+
+class NumpyBackwardCube(torch.autograd.Function):
+    """The backward leaves torch: right once, but not differentiable itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        return torch.from_numpy(3 * x.detach().numpy() ** 2 * grad.detach().numpy())
+
+
+class PartlyNumpyBackwardCube(torch.autograd.Function):
+    """The backward is differentiable in its cotangent alone: a term of the Hessian is lost."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        return grad * torch.from_numpy(3 * x.detach().numpy() ** 2)
+
+
+class LinearFunction(torch.autograd.Function):
+    """A custom backward that is right to be constant."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return 3 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return 3 * grad
+
+
+class OnceDifferentiableCube(torch.autograd.Function):
+    """The backward is declared to have no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * grad
+
+
+def _in_place(x: Tensor) -> Tensor:
+    y = x.sin()
+    y.mul_(x)
+    y[0] += x[1]
+    return y
+
+
+def _in_place_on_the_argument(x: Tensor) -> Tensor:
+    x.mul_(2).add_(1)
+    return x.sin()
+
+
+def _in_place_on_captured(x: Tensor) -> Tensor:
+    buffer = torch.zeros(x.shape, dtype=DTYPE)
+    buffer.add_(x.sin())
+    return buffer * x
+
+
+def _item(x: Tensor) -> Tensor:
+    return x.sin() * round(x.sum().item())
+
+
+def _branch(x: Tensor) -> Tensor:
+    return x.sin() if x.sum() > 0 else x.cos()
+
+
+def _numpy_round_trip(x: Tensor) -> Tensor:
+    scale = torch.from_numpy(np.ceil(3 * x.detach().numpy()))
+    return x**2 * scale
+
+
+def _forces(x: Tensor) -> Tensor:
+    x.requires_grad_()
+    return -torch.autograd.grad((x.sin() * x.roll(1)).sum(), x, create_graph=True)[0]
+
+
+def _checkpointed(use_reentrant: bool) -> Callable[[Tensor], Tensor]:
+    def body(y: Tensor) -> Tensor:
+        return (y.sin() * y).tanh()
+
+    return lambda x: checkpoint(body, x, use_reentrant=use_reentrant, preserve_rng_state=False)
+
+
+def _batch_norm() -> Callable[[Tensor], Tensor]:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)).to(DTYPE)
+    return lambda x: module(x.reshape(-1, 2))
+
+
+def _attention(x: Tensor) -> Tensor:
+    q = x.reshape(1, 1, 3, 2)
+    return torch.nn.functional.scaled_dot_product_attention(q, q.sin(), q.cos())
+
+
+def _mathematical_attention(x: Tensor) -> Tensor:
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        return _attention(x)
+
+
+def _multihead() -> Callable[[Tensor], Tensor]:
+    torch.manual_seed(0)
+    module = torch.nn.MultiheadAttention(2, 1, batch_first=True).to(DTYPE)
+    return lambda x: module(*(x.reshape(1, 3, 2),) * 3, need_weights=False)[0]
+
+
+def _lstm() -> Callable[[Tensor], Tensor]:
+    torch.manual_seed(0)
+    module = torch.nn.LSTM(2, 2).to(DTYPE)
+    return lambda x: module(x.reshape(3, 1, 2))[0]
+
+
+def _max_pool(x: Tensor) -> Tensor:
+    return torch.nn.functional.max_pool2d((x * x).reshape(1, 1, 2, 3), 2, 1)
+
+
+def _grid_sample(x: Tensor) -> Tensor:
+    grid = torch.linspace(-0.8, 0.8, 8, dtype=DTYPE).reshape(1, 2, 2, 2)
+    return torch.nn.functional.grid_sample(
+        (x**2).reshape(1, 1, 2, 3), grid * x[0].sin(), align_corners=False
+    )
+
+
+def _ctc(x: Tensor) -> Tensor:
+    log_probabilities = x.reshape(3, 1, 2).log_softmax(-1)
+    lengths = torch.tensor([3]), torch.tensor([1])
+    return torch.nn.functional.ctc_loss(log_probabilities, torch.tensor([[1]]), *lengths)
+
+
+def _embedding_bag(x: Tensor) -> Tensor:
+    indices = torch.tensor([[0, 1], [1, 2]])
+    return torch.nn.functional.embedding_bag(indices, x.reshape(3, 2), mode="mean") ** 2
+
+
+def _sparse(layout: str) -> Callable[[Tensor], Tensor]:
+    dense = torch.tensor([[1.0, 0, 2, 0, 0, 0], [0, 0, 0, 3, 0, 1]], dtype=DTYPE)
+    matrix = dense.to_sparse() if layout == "coo" else _csr(dense)
+    return lambda x: torch.sparse.mm(matrix, (x**2).reshape(6, 1))
+
+
+def _csr(dense: Tensor) -> Tensor:
+    rows, columns = dense.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(dense))
+    pointers = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    return torch.sparse_csr_tensor(pointers, columns, dense[rows, columns], dense.shape)
+
+
+def _constant_beside_live(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.ones(2, dtype=DTYPE), x.sin()
+
+
+def _integer_output(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.argsort(), x.sin()
+
+
+def _cdist(x: Tensor) -> Tensor:
+    anchors = torch.linspace(-1, 2, 10, dtype=DTYPE).reshape(5, 2)
+    return torch.cdist(x.reshape(3, 2), anchors)
+
+
+def _dropout(x: Tensor) -> Tensor:
+    return torch.nn.functional.dropout(x, 0.5) * x
+
+
+def _point() -> Tensor:
+    return torch.tensor([0.3, 0.7, 1.1, 0.2, 0.9, 0.5], dtype=DTYPE)
+
+
+def _expanded() -> Tensor:
+    return torch.tensor([0.3], dtype=DTYPE).expand(4)
+
+
+@dataclass(frozen=True)
+class Slower:
+    """The numbers are right, and a fallback is reported."""
+
+    instead: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One clear error."""
+
+    kind: type[Exception]
+    words: tuple[str, ...]
+
+
+Outcome = Slower | Refused | None
+"""What happens under a strategy; None: it works without further ado."""
+
+Outcomes = dict[str, Outcome]
+
+FORWARD = ("forward-loop", "forward-mode")
+REVERSE = ("reverse-loop", "vectorize")
+
+
+def _refuses(kind: type[Exception], *words: str, strategies: tuple[str, ...] = FORWARD) -> Outcomes:
+    return dict.fromkeys(strategies, Refused(kind, words))
+
+
+def _no_forward(culprit: str) -> Outcomes:
+    return _refuses(MissingForwardDerivativeError, culprit, "'reverse-loop' and 'vectorize'")
+
+
+def _no_second(culprit: str, *words: str) -> Outcomes:
+    return _refuses(MissingReverseDerivativeError, culprit, *words, strategies=REVERSE)
+
+
+LOOPED: Outcomes = {"vectorize": Slower("one vector at a time")}
+LOOPED_FORWARD: Outcomes = {"forward-mode": Slower("one vector at a time")}
+LOOPED_INSIDE: Outcomes = {"vectorize": Slower("a loop inside one operator")}
+NO_REENTRANT = _refuses(RuntimeError, "use_reentrant=False", strategies=REVERSE + FORWARD)
+NO_DOUBLE_BACKWARD = _refuses(
+    DoubleBackwardError, "custom autograd.Function", "differentiable", strategies=REVERSE
+)
+FLASH = "_scaled_dot_product_flash_attention_for_cpu"
+
+
+@dataclass(frozen=True)
+class Resisting:
+    """One kind of difficult function.
+
+    Attributes:
+        make: Makes the function anew: some keep state.
+        point: Makes the point.
+        jacobian: What happens under the strategies under which it does not just work.
+        hessian: Likewise for the Hessian of the sum of squares of the output.
+    """
+
+    make: Callable[[], Callable[[Tensor], Any]]
+    point: Callable[[], Tensor] = _point
+    jacobian: Outcomes = field(default_factory=dict)
+    hessian: Outcomes = field(default_factory=dict)
+
+
+FUNCTIONS: dict[str, Resisting] = {
+    "in-place": Resisting(lambda: _in_place),
+    "in-place on the argument": Resisting(lambda: _in_place_on_the_argument),
+    "in-place on a tensor made inside": Resisting(lambda: _in_place_on_captured),
+    "item": Resisting(lambda: _item),
+    "branch": Resisting(lambda: _branch),
+    "old-style Function": Resisting(
+        lambda: OldStyleCube.apply,
+        jacobian=_no_forward("OldStyleCube"),
+        hessian=_no_forward("OldStyleCube"),
+    ),
+    "setup_context Function": Resisting(
+        lambda: SetupContextCube.apply,
+        jacobian=_no_forward("SetupContextCube"),
+        hessian=_no_forward("SetupContextCube"),
+    ),
+    "numpy backward": Resisting(
+        lambda: NumpyBackwardCube.apply,
+        jacobian=_no_forward("NumpyBackwardCube") | LOOPED,
+        hessian=_no_forward("NumpyBackwardCube") | NO_DOUBLE_BACKWARD,
+    ),
+    "partly numpy backward": Resisting(
+        lambda: PartlyNumpyBackwardCube.apply,
+        jacobian=_no_forward("PartlyNumpyBackwardCube"),
+        hessian=_no_forward("PartlyNumpyBackwardCube") | NO_DOUBLE_BACKWARD,
+    ),
+    "once differentiable": Resisting(
+        lambda: OnceDifferentiableCube.apply,
+        jacobian=_no_forward("OnceDifferentiableCube"),
+        hessian=_no_forward("OnceDifferentiableCube") | NO_DOUBLE_BACKWARD,
+    ),
+    "linear Function": Resisting(
+        lambda: LinearFunction.apply,
+        jacobian=_no_forward("LinearFunction"),
+        hessian=_no_forward("LinearFunction"),
+    ),
+    "numpy round trip": Resisting(
+        lambda: _numpy_round_trip, jacobian=LOOPED_FORWARD, hessian=LOOPED_FORWARD
+    ),
+    "forces": Resisting(lambda: _forces, jacobian=LOOPED_FORWARD, hessian=LOOPED_FORWARD),
+    "checkpoint": Resisting(lambda: _checkpointed(False), hessian=LOOPED_FORWARD),
+    "reentrant checkpoint": Resisting(
+        lambda: _checkpointed(True), jacobian=NO_REENTRANT, hessian=NO_REENTRANT
+    ),
+    "dropout": Resisting(lambda: _dropout),
+    "batch norm": Resisting(_batch_norm, jacobian=LOOPED_FORWARD, hessian=LOOPED_FORWARD),
+    "attention": Resisting(
+        lambda: _attention,
+        jacobian=_no_forward(FLASH) | LOOPED_INSIDE,
+        hessian=_no_forward(FLASH) | _no_second(FLASH, "SDPBackend.MATH"),
+    ),
+    "attention in plain mathematics": Resisting(lambda: _mathematical_attention),
+    "multihead attention": Resisting(
+        _multihead,
+        jacobian=_no_forward(FLASH) | LOOPED_INSIDE,
+        hessian=_no_forward(FLASH) | _no_second(FLASH, "SDPBackend.MATH"),
+    ),
+    "lstm": Resisting(_lstm),
+    "max_pool2d": Resisting(lambda: _max_pool),
+    "grid_sample": Resisting(
+        lambda: _grid_sample,
+        jacobian=_no_forward("grid_sampler_2d"),
+        hessian=_no_forward("grid_sampler_2d") | LOOPED_INSIDE,
+    ),
+    "ctc_loss": Resisting(
+        lambda: _ctc,
+        jacobian=_no_forward("_ctc_loss") | LOOPED_INSIDE,
+        hessian=_no_forward("_ctc_loss") | _no_second("_ctc_loss_backward"),
+    ),
+    "embedding_bag": Resisting(
+        lambda: _embedding_bag,
+        jacobian=_no_forward("_embedding_bag") | LOOPED_INSIDE,
+        hessian=_no_forward("_embedding_bag") | _no_second("_embedding_bag_backward"),
+    ),
+    "sparse COO": Resisting(
+        lambda: _sparse("coo"),
+        jacobian=_no_forward("_sparse_addmm") | LOOPED,
+        hessian=_no_forward("_sparse_addmm") | LOOPED,
+    ),
+    "sparse CSR": Resisting(
+        lambda: _sparse("csr"),
+        jacobian=_no_forward("_sparse_addmm") | LOOPED,
+        hessian=_no_forward("_sparse_addmm") | LOOPED,
+    ),
+    "expanded input": Resisting(lambda: torch.sin, _expanded),
+    "constant output": Resisting(lambda: _constant_beside_live),
+    "integer output": Resisting(lambda: _integer_output),
+    # The batched derivative of cdist is wrong in torch 2.13, without an error.
+    "cdist": Resisting(
+        lambda: _cdist,
+        jacobian=_no_forward("_cdist_forward") | LOOPED,
+        hessian=_no_forward("_cdist_forward") | _no_second("_cdist_backward"),
+    ),
+}
+
+
+def sum_of_squares(func: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    """A scalar function of the output, for Hessians."""
+
+    def scalar(x: Tensor) -> Tensor:
+        outputs = func(x)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        terms = [(part**2).sum() for part in outputs if part.is_floating_point()]
+        return torch.stack(terms).sum()
+
+    return scalar

@@ -1,0 +1,69 @@
+"""The core stands alone: torch, and nothing of the other packages."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autodiff_core
+
+PACKAGE = Path(autodiff_core.__file__).parent
+MODULES = sorted(PACKAGE.glob("*.py"))
+FOREIGN = ("hydra", "omegaconf", "h5py", "outputs", "jobs", "torch.autograd.functional")
+
+
+def _imported(module: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_a_fresh_interpreter_loads_nothing_of_the_other_packages():
+    script = (
+        "import sys, torch; before = set(sys.modules); import autodiff_core; "
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PACKAGE.parent,
+    )
+    loaded = set(done.stdout.split())
+    assert "autodiff_core" in loaded
+    assert not loaded & {"hydra", "omegaconf", "h5py", "outputs", "jobs", "yaml", "rich"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_modules_import_torch_the_standard_library_and_one_another(module):
+    for name in _imported(module):
+        root = name.split(".")[0]
+        assert root in {"torch", "autodiff_core"} | sys.stdlib_module_names
+        assert not name.startswith(FOREIGN)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_private_parts_of_torch_stand_in_one_module(module):
+    text = module.read_text()
+    private = [
+        name
+        for name in _imported(module)
+        if name.startswith("torch") and any(part.startswith("_") for part in name.split("."))
+    ]
+    assert bool(private) == (module.name == "_tree.py")
+    assert "torch._" not in text
+    assert "torch.autograd.functional import" not in text
+
+
+def test_the_public_names_are_those_of_all():
+    assert all(hasattr(autodiff_core, name) for name in autodiff_core.__all__)
+    assert list(autodiff_core.__all__) == sorted(autodiff_core.__all__)
