@@ -105,6 +105,12 @@ def _explanation(error: RuntimeError, strategy: str) -> RuntimeError | None:
         )
     if "implement the jvp function for custom autograd.Function" in text:
         return _missing_forward(strategy, f"the custom autograd.Function {custom} defines no jvp")
+    if "ZeroTensors are immutable" in text:
+        return _missing_forward(
+            strategy,
+            "the second derivative of an operator in it (that of mse_loss is one) fails "
+            "in torch's forward mode where an argument is constant",
+        )
     reverse = re.search(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", text)
     if reverse:
         return MissingReverseDerivativeError(

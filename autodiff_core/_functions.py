@@ -113,20 +113,16 @@ class Gradient:
         has_custom_backward: Whether a custom `torch.autograd.Function` took part in that.
     """
 
-    def __init__(
-        self, function: Function, operation: str, *, keep_graph: bool, points: int | None
-    ) -> None:
+    def __init__(self, function: Function, operation: str, *, points: int | None) -> None:
         """Prepare; nothing is evaluated yet.
 
         Args:
             function: The scalar function.
             operation: The function that the user called, for messages.
-            keep_graph: Whether the gradient must be differentiable in reverse again.
             points: With a number, the function gives one scalar for each of so many points.
         """
         self._function = function
         self._operation = operation
-        self._keep_graph = keep_graph
         self._points = points
         self.value: Tensor | None = None
         self.has_custom_backward = False
@@ -134,8 +130,10 @@ class Gradient:
     def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
         """The gradient by reverse mode on the ordinary autograd graph.
 
-        Primals that do not require a gradient yet are made to: strategies pass tensors of their
-        own.
+        Always with a graph, also where only tangents are wanted: without one the backward of
+        some operators (the determinant is one) takes a short cut on which tangents get lost,
+        without an error. Primals that do not require a gradient yet are made to: strategies pass
+        tensors of their own.
 
         Raises:
             RuntimeError: The function does not return one tensor with one element.
@@ -152,18 +150,22 @@ class Gradient:
                 value,
                 inputs,
                 torch.ones_like(value),
-                create_graph=self._keep_graph,
+                create_graph=True,
                 materialize_grads=True,
             )
 
     def under_transform(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        """The gradient by `torch.func.vjp`, the only way inside other transformations."""
+        """The gradient by `torch.func.vjp`, the only way inside other transformations.
+
+        With a graph, as above.
+        """
 
         def scalar(*inputs: Tensor) -> Tensor:
             return self._scalar(self._function.under_transform(*inputs))
 
-        value, pullback = torch.func.vjp(scalar, *primals)[:2]
-        return pullback(torch.ones_like(value))
+        with torch.enable_grad():
+            value, pullback = torch.func.vjp(scalar, *primals)[:2]
+            return pullback(torch.ones_like(value))
 
     def _scalar(self, outputs: tuple[Tensor, ...]) -> Tensor:
         if len(outputs) != 1:

@@ -131,7 +131,6 @@ def linearize(
         gradient = Gradient(
             direct,
             name,
-            keep_graph=choices.create_graph or strategy.axis == "rows",
             points=points,
         )
         linearization = strategy(
