@@ -24,7 +24,7 @@ MEBIBYTE = 2**20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the matrix in GiB")
     parser.add_argument("--chunk-size", type=int, default=32)
     parser.add_argument("--strategy", help="run one strategy in this process (used by itself)")

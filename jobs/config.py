@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from jobs.errors import ConfigurationError, unknown
@@ -14,8 +15,10 @@ from jobs.mistakes import explain
 from jobs.schema import (
     COMPRESSIONS,
     DTYPES,
+    FSYNCS,
     NONFINITE_POLICIES,
     OPERATIONS,
+    STORED_DTYPES,
     STRATEGIES,
     VERIFICATIONS,
     JobConfig,
@@ -37,12 +40,14 @@ def check_config(composed: DictConfig) -> JobConfig:
     except OmegaConfBaseException as error:
         raise ConfigurationError(explain(error)) from error
     assert isinstance(config, JobConfig)
-    _refuse_additions(composed, config, "")
+    _check_keys(composed, config, "")
     _check_choice("op", config.op, OPERATIONS)
     _check_choice("strategy", config.strategy, STRATEGIES)
     _check_choice("dtype", config.dtype, DTYPES)
     _check_choice("verify", config.verify, VERIFICATIONS)
     _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
+    _check_choice("output.dtype", config.output.dtype, STORED_DTYPES)
+    _check_choice("output.fsync", config.output.fsync, FSYNCS)
     _check_choice("output.compression", config.output.compression, COMPRESSIONS)
     if not _DEVICE.fullmatch(config.device):
         raise ConfigurationError(f"device={config.device}: valid are auto, cpu, cuda, cuda:0, ...")
@@ -66,14 +71,18 @@ def to_yaml(config: JobConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def _refuse_additions(composed: DictConfig, config: Any, prefix: str) -> None:
+def _check_keys(composed: Mapping[Any, Any], config: Any, prefix: str) -> None:
     valid = [field.name for field in dataclasses.fields(config)]
     for key in composed:
         if key not in valid:
             raise unknown("option", f"{prefix}{key}", [prefix + name for name in valid])
-        value = getattr(config, str(key))
+    for key in valid:
+        value = getattr(config, key)
+        # An option that was deleted with ~option.
+        if value == MISSING:
+            raise ConfigurationError(f"{prefix}{key}: a value is needed")
         if dataclasses.is_dataclass(value):
-            _refuse_additions(composed[key], value, f"{prefix}{key}.")
+            _check_keys(composed.get(key, {}), value, f"{prefix}{key}.")
 
 
 def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:

@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -101,7 +101,8 @@ def execute(
         if plan_only:
             return final
         record, proof = Record(NonFinite(job.nonfinite)), _proof(job, stream)
-        with _writer(target, description) as writer:
+        description = replace(description, probes=proof.probes())
+        with _writer(target, description, job.fsync) as writer:
             if not is_new:
                 display.plan(_plan(job, stream, description, target, writer.missing()))
             _compute(job, stream, writer, record, proof, display)
@@ -130,7 +131,9 @@ def _already_finished(job: Job, display: Display) -> Path:
 
 
 @contextmanager
-def _writer(target: Path, description: ResultDescription) -> Iterator[ResultWriter]:
+def _writer(
+    target: Path, description: ResultDescription, fsync: Literal["block", "end"]
+) -> Iterator[ResultWriter]:
     """A writer that goes on where an earlier one stopped.
 
     A new file that ends without a single block is removed again: it holds nothing to keep, and
@@ -140,9 +143,9 @@ def _writer(target: Path, description: ResultDescription) -> Iterator[ResultWrit
     is_new = not part.exists()
     if is_new:
         target.parent.mkdir(parents=True, exist_ok=True)
-        writer = ResultWriter.create(target, description)
+        writer = ResultWriter.create(target, description, fsync=fsync)
     else:
-        writer = ResultWriter.resume(target, description.fingerprint)
+        writer = ResultWriter.resume(target, description.fingerprint, fsync=fsync)
     is_empty = False
     try:
         with writer:
@@ -170,6 +173,7 @@ def _compute(
     proof: Proof,
     display: Display,
 ) -> None:
+    stored = stored_dtype(job.storage or stream.dtype)
     missing = writer.missing()
     started = time.monotonic()
     with (
@@ -184,7 +188,8 @@ def _compute(
                 display.say(f"note: {fallback}")
             proven = _proven(stream, block, proof)
             record.nonfinite.inspect(proven)
-            background.submit(block.start, block.stop, to_numpy(proven.values))
+            values = to_numpy(proven.values).astype(stored, copy=False)
+            background.submit(block.start, block.stop, values)
             record.lines += block.stop - block.start
             advance(block.stop - block.start)
             leave_if_asked()
@@ -246,7 +251,7 @@ def describe(job: Job, stream: BlockStream) -> ResultDescription:
         axis=stream.axis,
         rows=rows,
         columns=_specs(column_names, stream.columns),
-        dtype=str(stored_dtype(stream.dtype)),
+        dtype=str(stored_dtype(job.storage or stream.dtype)),
         rows_are_tuple=rows_are_tuple,
         columns_are_tuple=columns_are_tuple,
         point=_arrays(job.point),
@@ -254,6 +259,7 @@ def describe(job: Job, stream: BlockStream) -> ResultDescription:
         vectors=_arrays(job.vectors),
         configuration=job.configuration,
         provenance=provenance(job),
+        tile=job.tile,
         compression="gzip" if job.compression == "gzip" else "none",
     )
 

@@ -166,11 +166,12 @@ def _random_shapes(config: RandomInputs, function: LoadedFunction) -> dict[str, 
 def _read_numpy(option: str, path: str) -> dict[str, np.ndarray]:
     _require_file(option, path)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded as archive:
-            return {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
+            with loaded as archive:
+                return {name: archive[name] for name in archive.files}
     # A damaged file makes numpy and zipfile raise errors of many types.
     except Exception as error:
         raise ConfigurationError(

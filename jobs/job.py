@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +36,9 @@ class Job:
         seed: The seed of torch's generators.
         verify: How much of the result is proved: ``probe``, ``sample`` or ``off``.
         nonfinite: What happens to entries that are not finite: ``record`` or ``fail``.
+        storage: The dtype in which the matrix is stored; None stores it as it is computed.
+        tile: The shape of a tile of the stored matrix; None leaves it to the layout.
+        fsync: When the disk must have the data: ``block`` or ``end``.
         compression: The filter of the stored matrix.
         fingerprint: The hash of what determines the numbers.
         paths: Where the files go.
@@ -53,6 +56,9 @@ class Job:
     seed: int
     verify: str
     nonfinite: str
+    storage: torch.dtype | None
+    tile: tuple[int, int] | None
+    fsync: Literal["block", "end"]
     compression: str
     fingerprint: str
     paths: RunPaths
@@ -111,6 +117,9 @@ def resolve(config: JobConfig) -> Job:
         seed=config.seed,
         verify=config.verify,
         nonfinite=config.nonfinite,
+        storage=_storage(config.output.dtype, dtype),
+        tile=_tile(config.output.tile),
+        fsync="block" if config.output.fsync == "block" else "end",
         compression=config.output.compression,
         fingerprint=digest,
         paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest),
@@ -133,8 +142,8 @@ def output_names(function: LoadedFunction, value: Any) -> tuple[str, ...]:
         names, leaves = ("output",), [value]
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
         raise ConfigurationError(
-            f"{function.name} returns {type(value).__name__} of something else than tensors; "
-            "valid are a tensor, or a tuple, list or dictionary of tensors"
+            f"{function.name} returns a value of type {type(value).__name__} that is neither a "
+            "tensor nor a tuple, list or dictionary of tensors"
         )
     if not leaves:
         raise ConfigurationError(f"{function.name} returns no tensors; valid is at least one")
@@ -150,9 +159,31 @@ def _outputs(function: LoadedFunction, point: dict[str, Tensor], seed: int) -> d
     torch.manual_seed(seed)
     with torch.no_grad(), explaining_failures(function):
         value = function.function(*point.values())
+    names = output_names(function, value)
     leaves = value.values() if isinstance(value, dict) else value
     leaves = (value,) if isinstance(value, Tensor) else tuple(leaves)
-    return dict(zip(output_names(function, value), leaves, strict=True))
+    return dict(zip(names, leaves, strict=True))
+
+
+def _storage(name: str, dtype: torch.dtype) -> torch.dtype | None:
+    if name == "auto":
+        return None
+    storage = getattr(torch, name)
+    if dtype.is_complex and not storage.is_complex:
+        raise ConfigurationError(
+            f"output.dtype={name}: the matrix is complex; valid are auto, complex64 and complex128"
+        )
+    return storage
+
+
+def _tile(tile: list[int] | None) -> tuple[int, int] | None:
+    if tile is None:
+        return None
+    if len(tile) != 2 or min(tile) < 1:
+        raise ConfigurationError(
+            f"output.tile={tile}: valid is [rows,columns] with at least one of each"
+        )
+    return tile[0], tile[1]
 
 
 def _device(name: str) -> torch.device:

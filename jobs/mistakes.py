@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from hydra.errors import OverrideParseException
 from omegaconf import Container
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,6 +16,7 @@ _VALID = {
     r"Value '(.*)' of type '\w+' could not be converted to Float": "valid is a number",
     r"Value '(.*)' is not a valid bool": "valid are true and false",
     r"Value '(.*)' of type '\w+' is incompatible with .*int, str": "valid are an integer and auto",
+    r"Value '(.*)' \(\w+\) is incompatible with type hint 'int'": "valid is an integer",
 }
 
 
@@ -40,10 +42,9 @@ def explain(error: BaseException) -> str:
             f"{several[1]}: several values make several jobs, which --multirun runs; a list is "
             "written in brackets, and a value that holds a comma in quotes within quotes"
         )
-    unreadable = re.match(r"Error parsing override '(.*)'", lines[0])
-    if unreadable:
+    if isinstance(error, OverrideParseException):
         return (
-            f"{unreadable[1]}: valid is option=value; a value with one of =,:()[]{{}}'\" is "
+            f"{error.override}: valid is option=value; a value with one of =,:()[]{{}}'\" is "
             "written in quotes within quotes, such as \"inputs.path='a=b.npy'\""
         )
     return lines[0]

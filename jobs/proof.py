@@ -29,12 +29,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import autodiff_core
 from autodiff_core import Block, BlockStream
 from jobs.job import PRODUCTS, Job
+from outputs import Probes
 
 SAMPLES = 3
 _PUSHFORWARD = {"jacobian": "jvp", "vjp": "jvp", "hessian": "hvp", "vhp": "hvp"}
@@ -65,6 +67,10 @@ class Proof(Protocol):
         """What the result file keeps."""
         ...
 
+    def probes(self) -> Probes | None:
+        """The vectors and products with which the file can be proved again, by itself."""
+        ...
+
     def __str__(self) -> str:
         """How it went, in one line."""
         ...
@@ -79,7 +85,9 @@ def prepare_proof(job: Job, stream: BlockStream) -> Proof:
     """
     if job.verify == "off":
         return Unproved("verify=off")
-    tolerance = torch.finfo(job.dtype).eps ** 0.5
+    # A result stored in a shorter dtype is proved again from what is stored.
+    widest = max(torch.finfo(dtype).eps for dtype in (job.dtype, job.storage or job.dtype))
+    tolerance = widest**0.5
     if job.verify == "sample":
         return SampleProof(job, stream, tolerance)
     probes = _Probes(job, stream)
@@ -111,6 +119,10 @@ class Unproved:
     def figures(self) -> dict[str, Any]:
         """Only the reason."""
         return {"kind": "none", "reason": self._reason}
+
+    def probes(self) -> Probes | None:
+        """There are none."""
+        return None
 
     def __str__(self) -> str:
         """Say that nothing was checked."""
@@ -158,6 +170,7 @@ class ProbeProof:
         finite = product[torch.isfinite(product)]
         self._typical = float(finite.square().mean().sqrt()) if finite.numel() else 0.0
         self._lines = 0
+        self._without_product = 0
         self._largest = 0.0
 
     def error(self, block: Block) -> float:
@@ -167,7 +180,10 @@ class ProbeProof:
         given = _project(values, vector, is_product=self._is_product)
         expected = self._probe.product[block.start : block.stop].to(given.dtype)
         size = torch.linalg.vector_norm(values, dim=1) * torch.linalg.vector_norm(vector)
-        finite = torch.isfinite(given) & torch.isfinite(expected) & torch.isfinite(size)
+        finite = torch.isfinite(expected)
+        # A line that is not finite although its product is has no honest error.
+        if not bool(torch.isfinite(given[finite]).all()):
+            return float("inf")
         error = (given - expected).abs()[finite]
         scale = (size + expected.abs())[finite] + self._typical
         if not bool((error > 0).any()):
@@ -176,7 +192,9 @@ class ProbeProof:
 
     def record(self, block: Block, error: float) -> None:
         """Count a block that has passed."""
-        self._lines += block.stop - block.start
+        product = self._probe.product[block.start : block.stop]
+        self._lines += int(torch.isfinite(product).sum())
+        self._without_product += int((~torch.isfinite(product)).sum())
         self._largest = max(self._largest, error)
 
     def figures(self) -> dict[str, Any]:
@@ -184,15 +202,33 @@ class ProbeProof:
         return {
             "kind": "probe",
             "lines_checked": self._lines,
+            "lines_without_finite_product": self._without_product,
             "largest_relative_error": self._largest,
             "tolerance": self.tolerance,
         }
+
+    def probes(self) -> Probes | None:
+        """Both probes, as far as another route gives them."""
+        right, left = self.right, self.left
+        return Probes(
+            right=None if right is None else _array(right.vector),
+            right_product=None if right is None else _array(right.product),
+            left=None if left is None else _array(left.vector),
+            left_product=None if left is None else _array(left.product),
+            tolerance=self.tolerance,
+            pairing="real inner product" if self._is_product else "bilinear",
+        )
 
     def __str__(self) -> str:
         """How many lines passed, and how well."""
         return (
             f"{self._lines} lines agree with an independent product, largest relative error "
             f"{self._largest:.1e} (tolerance {self.tolerance:.1e})"
+            + (
+                f"; {self._without_product} lines have no finite one"
+                if self._without_product
+                else ""
+            )
         )
 
 
@@ -262,6 +298,10 @@ class SampleProof:
             "reason": self._reason,
         }
 
+    def probes(self) -> Probes | None:
+        """There are none: a few lines prove nothing of the others."""
+        return None
+
     def __str__(self) -> str:
         """Which lines passed, and how well."""
         sampled = f"{len(self._rows)} rows and {len(self._columns)} columns"
@@ -280,11 +320,12 @@ class _Probes:
         is_second_order = job.operation in ("hessian", "vhp", "hvp")
         self._inputs = list(job.point.values())
         self._outputs = self._inputs if is_second_order else _leaves(stream.value)
-        self._generator = torch.Generator().manual_seed(_seed(job))
+        self._generator = torch.Generator()
         self._is_complex = any(t.is_complex() for t in (*self._outputs, *self._inputs))
 
     def right(self) -> tuple[Probe | None, str]:
-        """V and M v."""
+        """The vector v and M v."""
+        self._generator.manual_seed(_seed(self._job))
         vector = self._draw(self._inputs, real=True)
         operation = _PUSHFORWARD[self._job.operation]
         pushed, reason = self._product(operation, vector, _FORWARD_ROUTES)
@@ -303,7 +344,8 @@ class _Probes:
         return Probe(_flat(vector), _flat(pushed)), ""
 
     def left(self) -> tuple[Probe | None, str]:
-        """U and uᵀ M."""
+        """The vector u and uᵀ M; for a Hessian u is v, so that both tell its asymmetry."""
+        self._generator.manual_seed(_seed(self._job))
         vector = self._draw(self._outputs, real=True)
         if not self._is_complex:
             pulled, reason = self._pull(vector)
@@ -327,10 +369,11 @@ class _Probes:
         return Probe(_flat(vector), _flat(product)), ""
 
     def of_product(self) -> tuple[Probe | None, str]:
-        """W and the scalar products <V, M w> that the rows of a product must have with w.
+        """The vector w and the products <V, M w> that rows of a product must have with it.
 
         A row of a pullback is Mᵀ V_i, and <Mᵀ V_i, w> = <V_i, M w>; of a pushforward likewise.
         """
+        self._generator.manual_seed(_seed(self._job))
         operation = self._job.operation
         if operation in _PUSHFORWARD:
             vector = self._draw(self._inputs, real=False)
@@ -396,9 +439,11 @@ def _project(values: Tensor, vector: Tensor, *, is_product: bool) -> Tensor:
 
 def _largest_difference(given: Tensor, expected: Tensor) -> float:
     given, expected = _wide(given), _wide(expected.to(given.device, given.dtype))
-    finite = torch.isfinite(given) & torch.isfinite(expected)
+    finite = torch.isfinite(expected)
     if not bool(finite.any()):
         return 0.0
+    if not bool(torch.isfinite(given[finite]).all()):
+        return float("inf")
     difference = (given - expected)[finite].abs().max()
     size = torch.maximum(given[finite].abs().max(), expected[finite].abs().max())
     return float(difference / size) if difference > 0 else 0.0
@@ -415,8 +460,16 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """Scalar products of half precision are taken in single."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    """Scalar products of half precision are taken in single, those of integers in double."""
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        return tensor.float()
+    return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.double()
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """In double precision, whatever it was computed in."""
+    wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+    return wide.resolve_conj().cpu().numpy()
 
 
 def _seed(job: Job) -> int:

@@ -17,6 +17,8 @@ STRATEGIES = ("reverse-loop", "vectorize", "forward-mode")
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 VERIFICATIONS = ("probe", "sample", "off")
 NONFINITE_POLICIES = ("record", "fail")
+STORED_DTYPES = ("auto", "float16", "float32", "float64", "complex64", "complex128")
+FSYNCS = ("end", "block")
 COMPRESSIONS = ("none", "gzip")
 
 
@@ -169,6 +171,9 @@ class OutputConfig:
     """How the result is stored."""
 
     compression: str = MISSING
+    dtype: str = MISSING
+    tile: list[int] | None = None
+    fsync: str = MISSING
 
 
 @dataclass
@@ -193,7 +198,7 @@ class JobConfig:
     plan: bool = MISSING
 
 
-_GROUPS = {
+GROUPS = {
     "function": {
         "rosenbrock": Rosenbrock,
         "mlp": Mlp,
@@ -219,6 +224,6 @@ def register() -> None:
     """Make the schemas known to Hydra, under names that the YAML files refer to."""
     store = ConfigStore.instance()
     store.store(name="job_schema", node=JobConfig)
-    for group, schemas in _GROUPS.items():
+    for group, schemas in GROUPS.items():
         for name, schema in schemas.items():
             store.store(group=f"schema/{group}", name=name, node=schema)

@@ -4,9 +4,10 @@ Knows neither the computation nor its configuration; imports numpy and h5py only
 """
 
 from outputs._background import BackgroundWriter
-from outputs._description import ResultDescription, TensorSpec
+from outputs._description import Probes, ResultDescription, TensorSpec
 from outputs._errors import (
     FingerprintMismatchError,
+    MissingDependencyError,
     ResultError,
     ResultExistsError,
     ResultNotFoundError,
@@ -14,11 +15,14 @@ from outputs._errors import (
 )
 from outputs._files import part_path
 from outputs._reader import Result, open_result
+from outputs._verification import Verification, verify_result
 from outputs._writer import ResultWriter
 
 __all__ = [
     "BackgroundWriter",
     "FingerprintMismatchError",
+    "MissingDependencyError",
+    "Probes",
     "Result",
     "ResultDescription",
     "ResultError",
@@ -27,6 +31,8 @@ __all__ = [
     "ResultWriter",
     "TensorSpec",
     "UnfinishedResultError",
+    "Verification",
     "open_result",
     "part_path",
+    "verify_result",
 ]

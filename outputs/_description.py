@@ -17,6 +17,9 @@ Compression = Literal["none", "gzip"]
 MATRICES = ("jacobian", "hessian")
 PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
 
+Pairing = Literal["bilinear", "real inner product"]
+PAIRINGS = ("bilinear", "real inner product")
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -36,6 +39,52 @@ class TensorSpec:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """Vectors and their products with the matrix M, computed by another route than its blocks.
+
+    Attributes:
+        right: Of shape (columns,), float or complex; None without ``right_product``.
+        right_product: Of shape (rows,): what M makes of ``right``.
+        left: Of shape (rows,), float or complex; None without ``left_product``.
+        left_product: Of shape (columns,): what ``left`` makes of M.
+        tolerance: The largest honest error of a product's entry relative to |line| |vector|, the
+            entry itself and the typical entry, added up.
+        pairing: ``bilinear``: ``M @ right`` and ``left @ M``; ``real inner product``:
+            ``(M.conj() @ right).real`` and ``(left.conj() @ M).real``.
+
+    Raises:
+        ResultError: If a vector comes without its product, or is none.
+    """
+
+    right: np.ndarray | None
+    right_product: np.ndarray | None
+    left: np.ndarray | None
+    left_product: np.ndarray | None
+    tolerance: float
+    pairing: Pairing = "bilinear"
+
+    def __post_init__(self) -> None:
+        _require_choice("pairing", self.pairing, PAIRINGS)
+        if not 0 <= self.tolerance < math.inf:
+            raise ResultError(f"A tolerance is finite and not negative, not {self.tolerance}.")
+        for side in ("right", "left"):
+            vector, product = getattr(self, side), getattr(self, f"{side}_product")
+            if (vector is None) != (product is None):
+                raise ResultError(f"The {side} probe and its product come together or not at all.")
+        for name, array in self.arrays().items():
+            if array.ndim != 1 or array.dtype.kind not in "fc":
+                raise ResultError(
+                    f"The probe {name} is a vector of floating-point or complex numbers, not "
+                    f"{array.dtype} of shape {array.shape}."
+                )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The vectors that there are, by name."""
+        names = ("right", "right_product", "left", "left_product")
+        return {name: a for name in names if (a := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -62,6 +111,7 @@ class ResultDescription:
         provenance: Versions, device, seeds, commit, host, time of creation and the like.
         tile: Shape of the HDF5 chunk; None lets the layout choose.
         compression: ``none`` or ``gzip``.
+        probes: Products by which the matrix can be verified; None without.
 
     Raises:
         ResultError: If the description contradicts itself.
@@ -84,6 +134,7 @@ class ResultDescription:
     provenance: Mapping[str, str | int | float | bool]
     tile: tuple[int, int] | None = None
     compression: Compression = "none"
+    probes: Probes | None = None
 
     def __post_init__(self) -> None:
         _require_choice("operation", self.operation, MATRICES + PRODUCTS)
@@ -94,6 +145,8 @@ class ResultDescription:
             _require_unique(axis, [tensor.name for tensor in tensors])
         if self.tile is not None and min(self.tile) < 1:
             raise ResultError(f"A tile has at least one row and one column, not {self.tile}.")
+        if self.probes is not None:
+            require_fitting(self.probes, self.shape)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -104,6 +157,22 @@ class ResultDescription:
     def lines(self) -> int:
         """Length of the axis along which blocks arrive."""
         return self.shape[0] if self.axis == "rows" else self.shape[1]
+
+
+def require_fitting(probes: Probes, shape: tuple[int, int]) -> None:
+    """Checks that probes have the lengths of a matrix's axes.
+
+    Raises:
+        ResultError: If one has another length.
+    """
+    rows, columns = shape
+    lengths = {"right": columns, "right_product": rows, "left": rows, "left_product": columns}
+    for name, array in probes.arrays().items():
+        if len(array) != lengths[name]:
+            raise ResultError(
+                f"The probe {name} has {len(array)} entries; a matrix of {rows} x {columns} takes "
+                f"{lengths[name]}."
+            )
 
 
 def _require_choice(what: str, given: str, choices: tuple[str, ...]) -> None:

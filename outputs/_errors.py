@@ -19,3 +19,7 @@ class UnfinishedResultError(ResultError):
 
 class FingerprintMismatchError(ResultError):
     """The file belongs to another job."""
+
+
+class MissingDependencyError(ResultError, ImportError):
+    """A library that this way of reading needs is not installed."""

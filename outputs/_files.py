@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ LIBVER = ("earliest", "v108")
 # one tile should find it again.
 _WRITE_CACHE_BYTES = 0
 _READ_CACHE_BYTES = 64 * 2**20
+
+# What the system says, inside HDF5's own sentences.
+_FULL = ("No space left", "Disk quota exceeded", "File too large")
 
 
 def part_path(path: str | os.PathLike[str]) -> Path:
@@ -98,6 +102,23 @@ def translated(path: Path) -> Iterator[None]:
         raise ResultError(_sentence(path, error)) from error
 
 
+@contextlib.contextmanager
+def parsed(path: Path) -> Iterator[None]:
+    """Turns whatever the content of a file can provoke into one sentence that names the file.
+
+    For headers, tables and records, which anybody may have written; not for what a caller asks.
+
+    Raises:
+        ResultError: In place of every other exception.
+    """
+    try:
+        yield
+    except ResultError:
+        raise
+    except Exception as error:
+        raise ResultError(_sentence(path, error)) from error
+
+
 def seal(path: Path) -> None:
     """Brings a closed file and its directory entry to the disk."""
     _fsync(path)
@@ -124,6 +145,34 @@ def publish(source: Path, target: Path) -> None:
     _fsync(target.parent)
 
 
+def require_space(directory: Path, needed: int, what: str) -> None:
+    """Refuses to begin what the disk cannot hold.
+
+    Args:
+        directory: Where it is to stand.
+        needed: Bytes.
+        what: The beginning of the sentence.
+
+    Raises:
+        ResultError: If less is free.
+    """
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise ResultError(f"{what} {needed} bytes; {free} are free in {directory}.")
+
+
+def _full_disk(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        state, free = path.stat(), shutil.disk_usage(path.parent).free
+        needed = max(0, state.st_size - state.st_blocks * 512)
+        return (
+            f"{path} cannot be written on: the disk or the quota is full. About {needed} bytes "
+            f"more are needed, {free} are free; nothing that was committed is lost, and the same "
+            f"command goes on when there is room."
+        )
+    return f"{path} cannot be written: the disk or the quota is full."
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -140,6 +189,6 @@ def _sentence(path: Path, error: Exception) -> str:
         return f"{path} is truncated: its end is missing."
     if isinstance(error, PermissionError):
         return f"{path} may not be opened: permission denied."
-    if "No space left" in text:
-        return f"{path} cannot grow: the disk is full."
+    if any(sign in text for sign in _FULL):
+        return _full_disk(path)
     return f"{path} is damaged or cannot be accessed ({text.strip(chr(34))})."

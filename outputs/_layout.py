@@ -11,9 +11,20 @@ from urllib.parse import unquote
 import h5py
 import numpy as np
 
-from outputs._description import Axis, Compression, ResultDescription, TensorSpec
+from outputs._description import (
+    MATRICES,
+    PRODUCTS,
+    Axis,
+    Compression,
+    Pairing,
+    Probes,
+    ResultDescription,
+    TensorSpec,
+    require_fitting,
+)
 from outputs._errors import ResultError
 from outputs._files import create_file
+from outputs._sound import member, require_sound, scalar
 
 FORMAT = "autodiff-jobs"
 FORMAT_VERSION = 1
@@ -30,6 +41,10 @@ LEDGER_DTYPE = np.dtype(
     ]
 )
 
+TABLE_FIELDS = ("name", "shape", "start", "stop", "dtype")
+PROBES = ("right", "right_product", "left", "left_product")
+
+_MAX_TEXT_BYTES = 64 * 2**20
 _EXECUTION_BYTES = 256 * 1024
 _TILE_BYTES = 2 * 2**20
 _TILE_LINES = 16
@@ -48,6 +63,7 @@ class Names:
     PROVENANCE = "provenance"
     EXECUTION = "execution"
     LEDGER = "ledger"
+    PROBES = "probes"
     ROW = "row"
     COLUMN = "column"
 
@@ -62,6 +78,13 @@ class Names:
     def unescape(component: str) -> str:
         """The tensor name of an HDF5 path component."""
         return "" if component == "%" else unquote(component)
+
+
+def stored_bytes(description: ResultDescription) -> int:
+    """About how much space an unfinished result takes on the disk."""
+    rows, columns = description.shape
+    matrix = rows * columns * np.dtype(description.dtype).itemsize
+    return matrix + description.lines * LEDGER_DTYPE.itemsize + _EXECUTION_BYTES
 
 
 def tile_shape(shape: tuple[int, int], itemsize: int, axis: Axis) -> tuple[int, int]:
@@ -113,33 +136,35 @@ def create(path: Path, description: ResultDescription, *, packed: bool = False) 
         ):
             _write_arrays(file.create_group(group, track_order=True), arrays)
         _write_text(file, Names.CONFIGURATION, description.configuration.encode())
-        file.create_group(Names.PROVENANCE).attrs.update(description.provenance)
+        _write_attributes(file.create_group(Names.PROVENANCE), description.provenance)
         _write_text(file, Names.EXECUTION, b"", _EXECUTION_BYTES)
         _create_ledger(file, description.lines)
+        if description.probes is not None:
+            _write_probes(file.create_group(Names.PROBES), description.probes)
 
 
 def read_description(file: h5py.File) -> ResultDescription:
     """The description that a file was created with; its arrays are read into memory."""
-    attributes: dict[str, Any] = dict(file.attrs)
     matrix = matrix_of(file)
     return ResultDescription(
-        operation=attributes["operation"],
-        strategy=attributes["strategy"],
-        function=attributes["function"],
-        fingerprint=attributes["fingerprint"],
+        operation=read_attribute(file, "operation"),
+        strategy=read_attribute(file, "strategy"),
+        function=read_attribute(file, "function"),
+        fingerprint=read_attribute(file, "fingerprint"),
         axis=axis_of(file),
         rows=read_table(file, Names.ROWS),
         columns=read_table(file, Names.COLUMNS),
         dtype=matrix.dtype.name,
-        rows_are_tuple=bool(attributes["rows_are_tuple"]),
-        columns_are_tuple=bool(attributes["columns_are_tuple"]),
+        rows_are_tuple=bool(scalar(file, "rows_are_tuple")),
+        columns_are_tuple=bool(scalar(file, "columns_are_tuple")),
         point=read_arrays(file, Names.POINT),
         value=read_arrays(file, Names.VALUE),
         vectors=read_arrays(file, Names.VECTORS),
         configuration=read_text(file, Names.CONFIGURATION),
         provenance=read_provenance(file),
         tile=matrix.chunks,
-        compression=cast(Compression, attributes["compression"]),
+        compression=cast(Compression, read_attribute(file, "compression")),
+        probes=read_probes(file),
     )
 
 
@@ -149,9 +174,11 @@ def require_ours(file: h5py.File, path: Path) -> None:
     Raises:
         ResultError: If it is another kind of file, or of a newer format version.
     """
-    if file.attrs.get("format") != FORMAT:
+    if "format" not in file.attrs or scalar(file, "format") != FORMAT:
         raise ResultError(f"{path} is an HDF5 file, but not a result of {FORMAT}.")
-    version = int(cast(Any, file.attrs["format_version"]))
+    version = scalar(file, "format_version")
+    if not isinstance(version, int) or version < 1:
+        raise ResultError(f"{path} is damaged: its format version is {version!r}.")
     if version > FORMAT_VERSION:
         raise ResultError(
             f"{path} has format version {version}; this installation reads versions up to "
@@ -159,54 +186,133 @@ def require_ours(file: h5py.File, path: Path) -> None:
         )
 
 
+def read_attribute(file: h5py.File, name: str) -> str:
+    """A text attribute of the root."""
+    value = scalar(file, name)
+    if not isinstance(value, str):
+        raise ResultError(f"{file.filename} is damaged: its {name} is no text.")
+    return value
+
+
 def matrix_of(file: h5py.File) -> h5py.Dataset:
     """The matrix, of shape (rows, columns)."""
-    return dataset(file, cast(str, file.attrs["operation"]))
+    operation = read_attribute(file, "operation")
+    if operation not in MATRICES + PRODUCTS:
+        raise ResultError(f"{file.filename} is damaged: {operation!r} is no operation.")
+    matrix = dataset(file, operation)
+    if len(matrix.shape) != 2 or matrix.dtype.kind not in "fciu":
+        raise ResultError(f"{file.filename} is damaged: its {operation} is no matrix of numbers.")
+    return matrix
 
 
 def axis_of(file: h5py.File) -> Axis:
     """The axis along which blocks arrive."""
-    return cast(Axis, file.attrs["axis"])
+    axis = read_attribute(file, "axis")
+    if axis not in ("rows", "columns"):
+        raise ResultError(f"{file.filename} is damaged: {axis!r} is no axis.")
+    return cast(Axis, axis)
 
 
-def dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset that every result has."""
-    return cast(h5py.Dataset, file[name])
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A dataset that stands in the file itself, and whole.
+
+    Raises:
+        ResultError: If it is missing, stands elsewhere, or is larger than the file.
+    """
+    found = member(group, name)
+    if not isinstance(found, h5py.Dataset):
+        raise ResultError(f"{group.file.filename} is damaged: {name!r} is no dataset.")
+    require_sound(found)
+    return found
+
+
+def group_of(file: h5py.File, name: str) -> h5py.Group:
+    """A group that stands in the file itself.
+
+    Raises:
+        ResultError: If it is missing or stands elsewhere.
+    """
+    found = member(file, name)
+    if not isinstance(found, h5py.Group):
+        raise ResultError(f"{file.filename} is damaged: {name!r} is no group.")
+    return found
+
+
+def ledger_of(file: h5py.File, lines: int) -> h5py.Dataset:
+    """The ledger, of ``LEDGER_DTYPE`` and shape (lines,)."""
+    table = dataset(file, Names.LEDGER)
+    if table.dtype != LEDGER_DTYPE or table.shape != (lines,):
+        raise ResultError(f"{file.filename} is damaged: its ledger does not fit its matrix.")
+    return table
 
 
 def read_table(file: h5py.File, name: str) -> tuple[TensorSpec, ...]:
-    """The tensors of one axis."""
-    return tuple(
-        TensorSpec(
-            entry["name"].decode(),
-            tuple(json.loads(entry["shape"])),
-            entry["dtype"].decode(),
-        )
-        for entry in dataset(file, name)[()]
-    )
+    """The tensors of one axis, whose ranges follow each other from 0.
+
+    Raises:
+        ResultError: If the table is none, or contradicts itself.
+    """
+    table = dataset(file, name)
+    if len(table.shape) != 1 or table.dtype.names != TABLE_FIELDS:
+        raise ResultError(f"{file.filename} is damaged: {name} is no table of tensors.")
+    tensors, stop = [], 0
+    for entry in table[()]:
+        shape = json.loads(entry["shape"])
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+            raise ResultError(f"{file.filename} is damaged: {name} holds a shape that is none.")
+        tensor = TensorSpec(entry["name"].decode(), tuple(shape), entry["dtype"].decode())
+        if (int(entry["start"]), int(entry["stop"])) != (stop, stop + tensor.size):
+            raise ResultError(f"{file.filename} is damaged: the ranges of {name} have gaps.")
+        stop += tensor.size
+        tensors.append(tensor)
+    return tuple(tensors)
 
 
 def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
     """The arrays of ``point``, ``value`` or ``vectors``, by tensor name, in stored order."""
-    group = cast(h5py.Group, file[name])
-    return {
-        Names.unescape(str(key)): np.asarray(cast(h5py.Dataset, array)[()])
-        for key, array in group.items()
+    group = group_of(file, name)
+    arrays = {}
+    for key in map(str, group):
+        array = dataset(group, key)
+        if array.dtype.kind not in "biufc":
+            raise ResultError(f"{file.filename} is damaged: {name}/{key} holds no numbers.")
+        arrays[Names.unescape(key)] = np.asarray(array[()])
+    return arrays
+
+
+def read_probes(file: h5py.File) -> Probes | None:
+    """The probes; None in a file without.
+
+    Raises:
+        ResultError: If they contradict themselves or do not fit the matrix.
+    """
+    if file.get(Names.PROBES, getlink=True) is None:
+        return None
+    group = group_of(file, Names.PROBES)
+    arrays = {
+        name: np.asarray(dataset(group, name)[()]) if name in group else None for name in PROBES
     }
+    tolerance, pairing = scalar(group, "tolerance"), scalar(group, "pairing")
+    try:
+        probes = Probes(**arrays, tolerance=float(tolerance), pairing=cast(Pairing, pairing))
+        require_fitting(probes, matrix_of(file).shape)
+    except ResultError as error:
+        raise ResultError(f"{file.filename} is damaged: {error}") from error
+    return probes
 
 
 def read_provenance(file: h5py.File) -> dict[str, str | int | float | bool]:
     """The provenance as plain Python values."""
-    attributes = file[Names.PROVENANCE].attrs
-    return {
-        name: value.item() if isinstance(value, np.generic) else cast(Any, value)
-        for name, value in attributes.items()
-    }
+    group = group_of(file, Names.PROVENANCE)
+    return {name: scalar(group, name) for name in map(str, group.attrs)}
 
 
 def read_text(file: h5py.File, name: str) -> str:
     """The text of a scalar fixed-length string."""
-    return bytes(dataset(file, name)[()]).rstrip(b"\0").decode()
+    text = dataset(file, name)
+    if text.shape != () or text.dtype.kind != "S" or text.dtype.itemsize > _MAX_TEXT_BYTES:
+        raise ResultError(f"{file.filename} is damaged: its {name} is no text.")
+    return bytes(text[()]).rstrip(b"\0").decode()
 
 
 def write_execution(file: h5py.File, record: Mapping[str, Any]) -> None:
@@ -230,17 +336,33 @@ def write_execution(file: h5py.File, record: Mapping[str, Any]) -> None:
 
 def read_execution(file: h5py.File) -> dict[str, Any]:
     """The execution record; empty before the result is finished."""
-    return json.loads(read_text(file, Names.EXECUTION) or "{}")
+    record = json.loads(read_text(file, Names.EXECUTION) or "{}")
+    if not isinstance(record, dict):
+        raise ResultError(f"{file.filename} is damaged: its execution record is no record.")
+    return record
 
 
 def _write_header(file: h5py.File, description: ResultDescription) -> None:
-    file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION
-    for name in ("operation", "strategy", "function", "fingerprint", "axis", "compression"):
-        file.attrs[name] = getattr(description, name)
+    texts = ("operation", "strategy", "function", "fingerprint", "axis", "compression")
     # Numbers, because HDF5 has no boolean and readers differ on h5py's enumeration.
-    file.attrs["rows_are_tuple"] = int(description.rows_are_tuple)
-    file.attrs["columns_are_tuple"] = int(description.columns_are_tuple)
+    numbers = ("rows_are_tuple", "columns_are_tuple")
+    _write_attributes(
+        file,
+        {"format": FORMAT, "format_version": FORMAT_VERSION}
+        | {name: getattr(description, name) for name in texts}
+        | {name: int(getattr(description, name)) for name in numbers},
+    )
+
+
+def _write_attributes(target: h5py.Group, values: Mapping[str, str | int | float | bool]) -> None:
+    for name, value in values.items():
+        if isinstance(value, str):
+            # Of fixed length: those of variable length stand in a heap, in which HDF5 never
+            # comes to an end when it is damaged (measured).
+            text = value.encode()
+            target.attrs.create(name, text, dtype=_fixed([text]))
+        else:
+            target.attrs[name] = value
 
 
 def _create_matrix(
@@ -320,6 +442,11 @@ def _write_table(
 
 def _fixed(texts: Iterable[bytes]) -> np.dtype:
     return h5py.string_dtype("utf-8", max([1, *map(len, texts)]))
+
+
+def _write_probes(group: h5py.Group, probes: Probes) -> None:
+    _write_attributes(group, {"tolerance": probes.tolerance, "pairing": probes.pairing})
+    _write_arrays(group, probes.arrays())
 
 
 def _write_arrays(group: h5py.Group, arrays: Mapping[str, np.ndarray]) -> None:

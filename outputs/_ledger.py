@@ -36,13 +36,16 @@ class Ledger:
         self._free = np.flatnonzero(self._entries["state"] == REJECTED).tolist()
         self._used = len(self._entries)
         self._covered: list[tuple[int, int]] = []
+        # Committed entries that cannot be, as a loss of power may leave them: they count as absent.
+        self.impossible = _impossible_slots(entries, self._lines)
+        self._sound = np.delete(entries, self.impossible)
         for entry in np.sort(self.committed, order="start"):
             self._cover(int(entry["start"]), int(entry["stop"]))
 
     @property
     def committed(self) -> np.ndarray:
         """The entries that were committed when the ledger was opened, in order of writing."""
-        return self._entries[self._entries["state"] == COMMITTED]
+        return self._sound[self._sound["state"] == COMMITTED]
 
     @property
     def lines_committed(self) -> int:
@@ -79,12 +82,23 @@ class Ledger:
             self._used += 1
         self._cover(start, stop)
 
-    def reject(self, failing: set[tuple[int, int]]) -> None:
-        """Gives up committed blocks whose data are not what was written."""
-        for slot, entry in enumerate(self._entries):
-            if entry["state"] == COMMITTED and (int(entry["start"]), int(entry["stop"])) in failing:
+    def repair(self, failing: set[tuple[int, int]]) -> None:
+        """Gives up what cannot be trusted, before anything is written.
+
+        Rejected are blocks whose data are not what was written, and entries that cannot be.
+        Entries behind the end of the table, of which a loss of power kept the later ones only,
+        are cleared: they would come back when the gap is filled.
+        """
+        bad = set(self.impossible)
+        for slot in np.flatnonzero(self._entries["state"] == COMMITTED).tolist():
+            entry = self._entries[slot]
+            if slot in bad or (int(entry["start"]), int(entry["stop"])) in failing:
                 entry["state"] = REJECTED
                 self._table[slot] = entry
+        for start in range(self._used, self._table.shape[0], _PIECE_ENTRIES):
+            piece = self._table[start : start + _PIECE_ENTRIES]
+            if piece["state"].any():
+                self._table[start : start + len(piece)] = np.zeros_like(piece)
         self._table.file.flush()
         self._load(self._entries)
 
@@ -151,3 +165,28 @@ def _used_entries(table: h5py.Dataset) -> np.ndarray:
         if used.size:
             break
     return np.concatenate(pieces) if pieces else np.empty(0, LEDGER_DTYPE)
+
+
+def _impossible_slots(entries: np.ndarray, lines: int) -> list[int]:
+    """Committed entries that are not within the axis, or overlap one before them."""
+    slots = np.flatnonzero(entries["state"] == COMMITTED)
+    start, stop = entries["start"][slots], entries["stop"][slots]
+    within = (start >= 0) & (start < stop) & (stop <= lines)
+    bad = slots[~within].tolist()
+    slots = slots[within]
+    order = slots[np.argsort(entries["start"][slots], kind="stable")]
+    kept_slot, kept_stop = -1, 0
+    for slot, begin, end in zip(
+        order.tolist(),
+        entries["start"][order].tolist(),
+        entries["stop"][order].tolist(),
+        strict=True,
+    ):
+        if begin >= kept_stop:
+            kept_slot, kept_stop = slot, end
+        elif slot > kept_slot:
+            bad.append(slot)
+        else:
+            bad.append(kept_slot)
+            kept_slot, kept_stop = slot, end
+    return bad

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from outputs import _layout as layout
-from outputs._description import TensorSpec
+from outputs._dask import dask_array
+from outputs._description import Probes, TensorSpec
 from outputs._errors import ResultError, ResultNotFoundError, UnfinishedResultError
-from outputs._files import open_file, part_path, translated
+from outputs._files import open_file, parsed, part_path, translated
 from outputs._ledger import Ledger
 from outputs._nesting import nested_tensors
+from outputs._operator import linear_operator
+from outputs._optional import load
+from outputs._sound import scalar
+
+if TYPE_CHECKING:
+    import dask.array
+    import xarray
+    from scipy.sparse.linalg import LinearOperator
 
 
-def open_result(path: str | os.PathLike[str]) -> Result:
-    """Opens a finished result; a context manager that reads only what is asked for.
+def open_result(path: str | os.PathLike[str], *, allow_partial: bool = False) -> Result:
+    """Opens a result; a context manager that reads only what is asked for.
+
+    Args:
+        path: The result; with ``allow_partial`` either of its names, finished or ``.part``.
+        allow_partial: Whether an unfinished result may be read. ``Result.mask`` then says which
+            lines are there; the others hold anything.
 
     Raises:
         ResultNotFoundError: If there is no file.
-        UnfinishedResultError: If there is only a ``.part``, or blocks are missing.
+        UnfinishedResultError: If there is only a ``.part``, or blocks are missing, and
+            ``allow_partial`` is not set.
         ResultError: If the file is not ours, of a newer format version, truncated or damaged.
     """
     path = Path(path).absolute()
-    if not path.exists() and part_path(path).exists():
-        with Result(part_path(path)) as result:
-            raise UnfinishedResultError(f"{path} is unfinished: {result.progress}.")
-    result = Result(path)
-    if not result.complete:
+    found = path if path.exists() or not part_path(path).exists() else part_path(path)
+    result = Result(found)
+    if not allow_partial and (found != path or not result.complete):
         with result:
             raise UnfinishedResultError(f"{path} is unfinished: {result.progress}.")
     return result
@@ -53,6 +66,9 @@ class Result:
         dtype: Stored dtype of the matrix.
         rows: The tensors of the rows.
         columns: The tensors of the columns.
+        complete: Whether every line is there.
+        blocks: Number of committed blocks.
+        progress: How much is committed, as part of a sentence.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +77,7 @@ class Result:
         self.path = path
         self._file = open_file(path, "r")
         try:
-            with translated(path):
+            with parsed(path):
                 layout.require_ours(self._file, path)
                 self._read_header()
         except BaseException:
@@ -69,22 +85,25 @@ class Result:
             raise
 
     def _read_header(self) -> None:
-        attributes: dict[str, Any] = dict(self._file.attrs)
-        self.operation: str = attributes["operation"]
-        self.strategy: str = attributes["strategy"]
-        self.function: str = attributes["function"]
-        self.fingerprint: str = attributes["fingerprint"]
-        self.compression: str = attributes["compression"]
+        self.operation = layout.read_attribute(self._file, "operation")
+        self.strategy = layout.read_attribute(self._file, "strategy")
+        self.function = layout.read_attribute(self._file, "function")
+        self.fingerprint = layout.read_attribute(self._file, "fingerprint")
+        self.compression = layout.read_attribute(self._file, "compression")
         self.axis = layout.axis_of(self._file)
-        self._rows_are_tuple = bool(attributes["rows_are_tuple"])
-        self._columns_are_tuple = bool(attributes["columns_are_tuple"])
+        self._rows_are_tuple = bool(scalar(self._file, "rows_are_tuple"))
+        self._columns_are_tuple = bool(scalar(self._file, "columns_are_tuple"))
         self._matrix: h5py.Dataset = layout.matrix_of(self._file)
         self.shape: tuple[int, int] = self._matrix.shape
         self.dtype: np.dtype = self._matrix.dtype
         self.rows = layout.read_table(self._file, layout.Names.ROWS)
         self.columns = layout.read_table(self._file, layout.Names.COLUMNS)
+        sizes = tuple(sum(t.size for t in tensors) for tensors in (self.rows, self.columns))
+        if sizes != self.shape:
+            raise ResultError(f"{self.path} is damaged: its tables do not fit its matrix.")
         lines = self.shape[0 if self.axis == "rows" else 1]
-        ledger = Ledger(layout.dataset(self._file, layout.Names.LEDGER), lines)
+        ledger = Ledger(layout.ledger_of(self._file, lines), lines)
+        self._ledger = ledger
         self.blocks = len(ledger.committed)
         self.complete = 0 in self.shape or not ledger.missing()
         self.progress = (
@@ -100,6 +119,10 @@ class Result:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process goes the path; the file is opened again there.
+        return open_result, (self.path.absolute(),)
 
     def __repr__(self) -> str:
         rows, columns = self.shape
@@ -139,6 +162,22 @@ class Result:
         values = self[above : above + row_spec.size, left : left + column_spec.size]
         return values.reshape(row_spec.shape + column_spec.shape)
 
+    @property
+    def mask(self) -> np.ndarray:
+        """Which lines of the block axis are there, bool of shape (rows,) or (columns,)."""
+        lines = self.shape[0 if self.axis == "rows" else 1]
+        mask = np.ones(lines, bool)
+        for missing in self._ledger.missing():
+            mask[missing.start : missing.stop] = False
+        return mask
+
+    @property
+    def probes(self) -> Probes | None:
+        """Products by which the matrix can be verified; None in a file without."""
+        self._require_open()
+        with parsed(self.path):
+            return layout.read_probes(self._file)
+
     def as_torch(self) -> Any:
         """The whole result as ``torch.autograd.functional`` returns it.
 
@@ -150,6 +189,76 @@ class Result:
             ResultError: If the file is closed or damaged.
         """
         return nested_tensors(self)
+
+    def as_numpy(self) -> np.ndarray:
+        """The whole matrix in memory, of shape (rows, columns).
+
+        Raises:
+            ResultError: If the file is closed or damaged.
+        """
+        return self[...]
+
+    def as_xarray(self) -> xarray.Dataset:
+        """A dataset of xarray; the matrix is read when it is needed, while the result is open.
+
+        Returns:
+            The matrix under the name of its operation with dimensions ("row", "column"), the
+            tables as ``row_name``, ``row_start`` and so on over ("row_tensor",), likewise for the
+            columns, the arrays as ``point_<name>``, ``value_<name>``, ``vectors_<name>``; as
+            attributes what the result is.
+
+        Raises:
+            MissingDependencyError: If xarray is not installed.
+            ResultError: If the file is closed, incomplete or damaged.
+        """
+        load("xarray", "reading", "as_xarray()")
+        from outputs._xarray import xarray_dataset
+
+        self.dataset()
+        return xarray_dataset(self)
+
+    def as_dask(self) -> dask.array.Array:
+        """A lazy array of dask; chunks are bands of rows, or whole tiles of a tiled matrix.
+
+        The result has to stay open. Workers in other processes open the file for themselves.
+
+        Raises:
+            MissingDependencyError: If dask is not installed.
+            ResultError: If the file is closed, incomplete or damaged.
+        """
+        return dask_array(self)
+
+    def as_linear_operator(self) -> LinearOperator:
+        """An operator for ``scipy.sparse.linalg`` that multiplies without loading the matrix.
+
+        Each product, with one vector or with many, by the matrix or by its adjoint, reads every
+        byte once, in pieces of about 4 MiB. The result has to stay open.
+
+        Returns:
+            Of shape (rows, columns), with ``matvec``, ``rmatvec``, ``matmat`` and ``rmatmat``.
+
+        Raises:
+            MissingDependencyError: If SciPy is not installed.
+            ResultError: If the file is closed, incomplete or damaged; by the products as well.
+        """
+        return linear_operator(self)
+
+    def dataset(self) -> h5py.Dataset:
+        """The complete matrix as h5py has it, for code that reads in its own way.
+
+        Raises:
+            ResultError: If the file is closed.
+            UnfinishedResultError: If blocks are missing.
+        """
+        self._require_open()
+        if not self.complete:
+            raise UnfinishedResultError(f"{self.path} is unfinished: {self.progress}.")
+        return self._matrix
+
+    @property
+    def ndim(self) -> int:
+        """Two: rows and columns."""
+        return len(self.shape)
 
     @property
     def rows_are_tuple(self) -> bool:
@@ -192,26 +301,26 @@ class Result:
     def configuration(self) -> str:
         """The composed configuration, YAML."""
         self._require_open()
-        with translated(self.path):
+        with parsed(self.path):
             return layout.read_text(self._file, layout.Names.CONFIGURATION)
 
     @property
     def provenance(self) -> dict[str, str | int | float | bool]:
         """Versions, device, seeds, commit and the like."""
         self._require_open()
-        with translated(self.path):
+        with parsed(self.path):
             return layout.read_provenance(self._file)
 
     @property
     def execution(self) -> dict[str, Any]:
         """The execution record; empty before the result is finished."""
         self._require_open()
-        with translated(self.path):
+        with parsed(self.path):
             return layout.read_execution(self._file)
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
         self._require_open()
-        with translated(self.path):
+        with parsed(self.path):
             return layout.read_arrays(self._file, name)
 
     def _require_open(self) -> None:

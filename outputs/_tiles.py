@@ -24,6 +24,23 @@ def tiles_of(shape: tuple[int, int], tile: tuple[int, int], region: Region) -> I
             )
 
 
+def extents(matrix: h5py.Dataset, region: Region) -> Iterator[tuple[int, int]]:
+    """Where a region's bytes, or the tiles that it touches, stand in the file: (offset, size).
+
+    Args:
+        matrix: Unfiltered, of shape (rows, columns), with all its space allocated.
+        region: Of whole rows where the matrix is contiguous.
+    """
+    if matrix.chunks is None:
+        row = matrix.shape[1] * matrix.dtype.itemsize
+        first = region[0].start * row
+        yield matrix.id.get_offset() + first, (region[0].stop - region[0].start) * row
+        return
+    for tile in tiles_of(matrix.shape, matrix.chunks, region):
+        info = matrix.id.get_chunk_info_by_coord((tile[0].start, tile[1].start))
+        yield info.byte_offset, info.size
+
+
 def write_region(matrix: h5py.Dataset, region: Region, values: np.ndarray) -> None:
     """Writes a region of the matrix.
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -20,10 +20,23 @@ from outputs._errors import (
     ResultNotFoundError,
     UnfinishedResultError,
 )
-from outputs._files import lock, open_file, part_path, publish, scratch_path, seal, translated
+from outputs._files import (
+    lock,
+    open_file,
+    parsed,
+    part_path,
+    publish,
+    require_space,
+    scratch_path,
+    seal,
+    translated,
+)
+from outputs._layout import stored_bytes
 from outputs._ledger import Ledger, block_checksum, failing_blocks
 from outputs._pack import pack
-from outputs._tiles import Region, write_region
+from outputs._tiles import Region, extents, write_region
+
+Fsync = Literal["end", "block"]
 
 
 class ResultWriter:
@@ -37,23 +50,38 @@ class ResultWriter:
         part: The unfinished file.
     """
 
-    def __init__(self, path: Path, claim: int) -> None:
+    def __init__(self, path: Path, claim: int, fsync: Fsync) -> None:
         self.path = path
         self.part = part_path(path)
         self._claim: int | None = claim
+        self._fsync = fsync
         self._opened = time.monotonic()
         self._file = open_file(self.part, "r+")
         self._matrix, self._axis, self._ledger = _parts(self._file)
         self._lines = self._matrix.shape[0 if self._axis == "rows" else 1]
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], description: ResultDescription) -> ResultWriter:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        description: ResultDescription,
+        *,
+        fsync: Fsync = "end",
+    ) -> ResultWriter:
         """Lays out ``<path>.part``, seals it and opens it for writing.
+
+        Args:
+            path: Where the finished result will stand.
+            description: What it holds.
+            fsync: When the disk, and not only the operating system, has to have the data:
+                ``end`` after the layout and when finished, ``block`` also before and after each
+                ledger entry, so that committed blocks survive a loss of power.
 
         Raises:
             ResultExistsError: If a finished or unfinished result stands there already.
-            ResultError: If the file cannot be created.
+            ResultError: If the file cannot be created, or the disk has no room for it.
         """
+        _require_fsync(fsync)
         path = Path(path).absolute()
         part, scratch = part_path(path), scratch_path(path)
         _refuse_finished(path)
@@ -61,6 +89,7 @@ class ResultWriter:
             raise ResultExistsError(f"An unfinished result already exists: {part}.")
         if not path.parent.is_dir():
             raise ResultNotFoundError(f"There is no directory {path.parent}.")
+        require_space(path.parent, stored_bytes(description), f"{path} takes")
         # Laid out under a name of its own, a .part is complete from the moment it exists.
         try:
             with translated(scratch):
@@ -69,51 +98,65 @@ class ResultWriter:
             publish(scratch, part)
         finally:
             scratch.unlink(missing_ok=True)
-        return cls._claimed(path)
+        return cls._claimed(path, fsync)
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str], fingerprint: str) -> ResultWriter:
+    def resume(
+        cls, path: str | os.PathLike[str], fingerprint: str, *, fsync: Fsync = "end"
+    ) -> ResultWriter:
         """Opens ``<path>.part`` where an earlier writer stopped.
 
         The committed blocks are read and compared with their checksums, because a machine that
         lost its power may have kept a ledger entry and lost its data. Blocks that fail are
         missing again.
 
+        Args:
+            path: Where the finished result will stand.
+            fingerprint: That of the job.
+            fsync: As in ``create``; it may differ from the earlier writer's.
+
         Raises:
             ResultNotFoundError: If there is no unfinished result.
             ResultExistsError: If the result is finished.
             FingerprintMismatchError: If it belongs to another job.
-            ResultError: If it is not ours, of a newer format version, damaged or being written.
-                It is never modified then.
+            ResultError: If it is not ours, of a newer format version, damaged or being written, or
+                the disk has no room for the rest. It is never modified then.
         """
+        _require_fsync(fsync)
         path = Path(path).absolute()
         part = part_path(path)
         _refuse_finished(path)
         if not part.exists():
             raise ResultNotFoundError(f"There is no unfinished result {part}.")
-        with translated(part), open_file(part, "r") as file:
+        with open_file(part, "r") as file, parsed(part):
             layout.require_ours(file, part)
-            if file.attrs["fingerprint"] != fingerprint:
+            found = layout.read_attribute(file, "fingerprint")
+            if found != fingerprint:
                 raise FingerprintMismatchError(
-                    f"{part} belongs to another job: its fingerprint is "
-                    f"{file.attrs['fingerprint']}, not {fingerprint}."
+                    f"{part} belongs to another job: its fingerprint is {found}, not {fingerprint}."
                 )
-        return cls._claimed(path)
+        return cls._claimed(path, fsync)
 
     @classmethod
-    def _claimed(cls, path: Path) -> ResultWriter:
+    def _claimed(cls, path: Path, fsync: Fsync) -> ResultWriter:
         part = part_path(path)
         claim = lock(part)
         try:
-            with translated(part):
+            with parsed(part):
                 # Before it is opened for writing: HDF5 gives a file that is open twice in one
                 # process a single cache, and the writer's holds no tiles.
                 with open_file(part, "r") as file:
                     matrix, axis, ledger = _parts(file)
                     failing = failing_blocks(matrix, axis, ledger.committed)
-                writer = cls(path, claim)
-                if failing:
-                    writer._ledger.reject(failing)
+                    holes = part.stat().st_size - part.stat().st_blocks * 512
+                    gaps = sum(map(len, ledger.missing())) * _line_bytes(matrix, axis)
+                    require_space(part.parent, min(holes, gaps), f"The rest of {path} takes")
+                writer = cls(path, claim, fsync)
+                try:
+                    writer._ledger.repair(failing)
+                except BaseException:
+                    writer._file.close()
+                    raise
         except BaseException:
             os.close(claim)
             raise
@@ -153,9 +196,12 @@ class ResultWriter:
         checksum = block_checksum(values)
         with translated(self.part):
             if values.size:
+                self._reserve(region)
                 write_region(self._matrix, region, values)
             self._file.flush()
+            self._sync_block()
             self._ledger.commit(start, stop, checksum, time.monotonic() - self._opened)
+            self._sync_block()
 
     def finish(self, execution: Mapping[str, Any]) -> Path:
         """Completes the result and gives it its name.
@@ -179,7 +225,7 @@ class ResultWriter:
             )
         with translated(self.part):
             layout.write_execution(self._file, execution)
-            compressed = self._file.attrs["compression"] != "none"
+            compressed = layout.read_attribute(self._file, "compression") != "none"
             self._file.close()
             seal(self.part)
             publish(pack(self.part) if compressed else self.part, self.path)
@@ -196,6 +242,20 @@ class ResultWriter:
             if self._claim is not None:
                 os.close(self._claim)
                 self._claim = None
+
+    def _reserve(self, region: Region) -> None:
+        """Takes the disk's space for a region, before HDF5 writes there.
+
+        HDF5 that meets a full disk keeps what it could not write and crashes the process when
+        the file is closed (measured); here it is an error like others.
+        """
+        if self._claim is not None and hasattr(os, "posix_fallocate"):
+            for offset, size in extents(self._matrix, region):
+                os.posix_fallocate(self._claim, offset, size)
+
+    def _sync_block(self) -> None:
+        if self._fsync == "block" and self._claim is not None:
+            os.fsync(self._claim)
 
     def _region(self, start: int, stop: int) -> Region:
         self._require_open()
@@ -215,7 +275,16 @@ class ResultWriter:
 def _parts(file: h5py.File) -> tuple[h5py.Dataset, Axis, Ledger]:
     matrix, axis = layout.matrix_of(file), layout.axis_of(file)
     lines = matrix.shape[0 if axis == "rows" else 1]
-    return matrix, axis, Ledger(layout.dataset(file, layout.Names.LEDGER), lines)
+    return matrix, axis, Ledger(layout.ledger_of(file, lines), lines)
+
+
+def _line_bytes(matrix: h5py.Dataset, axis: Axis) -> int:
+    return matrix.shape[1 if axis == "rows" else 0] * matrix.dtype.itemsize
+
+
+def _require_fsync(fsync: str) -> None:
+    if fsync not in ("end", "block"):
+        raise ResultError(f"The fsync policy is one of end, block, not {fsync!r}.")
 
 
 def _refuse_finished(path: Path) -> None:

@@ -19,6 +19,7 @@ from outputs._reader import Result
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _LONGEST_LIST = 8
+_FIRST, _LAST = 10, 2  # of a long table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,11 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m outputs.show", description="Print what a result file holds."
     )
     parser.add_argument("file", type=Path, help="a result, finished or unfinished (.part)")
-    path: Path = parser.parse_args(arguments).file
+    parser.add_argument("--all", action="store_true", help="every tensor of a long table")
+    options = parser.parse_args(arguments)
+    path: Path = options.file
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
     try:
         with Result(path) as result:
-            for table in _tables(result):
+            for table in _tables(result, shorten=not options.all):
                 console.print(table)
     except ResultError as error:
         print(error, file=sys.stderr)
@@ -46,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _tables(result: Result) -> Iterable[Table]:
+def _tables(result: Result, *, shorten: bool) -> Iterable[Table]:
     yield _pairs("Result", _summary(result))
-    yield _tensors("Rows", result.rows)
-    yield _tensors("Columns", result.columns)
+    yield _tensors("Rows", result.rows, shorten)
+    yield _tensors("Columns", result.columns, shorten)
     yield _pairs("Provenance", result.provenance)
     execution = dict(result.execution)
     verification = execution.pop("verification", {})
@@ -69,11 +72,14 @@ def _summary(result: Result) -> dict[str, Any]:
         "operation": result.operation,
         "function": result.function,
         "strategy": result.strategy,
-        "shape": f"{rows} x {columns} (rows x columns)",
+        "shape": f"{rows:,} x {columns:,} (rows x columns)",
         "dtype": result.dtype,
         "size": f"{_bytes(rows * columns * result.dtype.itemsize)}, "
         f"{_bytes(result.stored_bytes)} stored ({layout}, compression {result.compression})",
         "blocks": f"{result.blocks} blocks of {result.axis}",
+        "made": _made(result.provenance),
+        "time": _time(result),
+        "verified": _verified(result.execution),
         "point": _arrays(result.points),
         "value": _arrays(result.value),
         "vectors": _arrays(result.vectors),
@@ -91,12 +97,56 @@ def _pairs(title: str, values: Mapping[str, Any]) -> Table:
     return table
 
 
-def _tensors(title: str, tensors: tuple[TensorSpec, ...]) -> Table:
+def _made(provenance: Mapping[str, Any]) -> str:
+    """When, where and by which versions."""
+    versions = [f"{n} {provenance[n]}" for n in ("autodiff_jobs", "torch") if n in provenance]
+    place = [f"on {provenance[name]}" for name in ("device", "host") if name in provenance]
+    return ", ".join([str(provenance.get("created", "at an unknown time")), *place, *versions])
+
+
+def _time(result: Result) -> str:
+    """How long it took and how fast that is, where the record says so."""
+    record = result.execution
+    seconds, lines = record.get("seconds"), record.get("lines_computed")
+    if not isinstance(seconds, int | float) or not seconds > 0:
+        return "unknown"
+    shown = f"{seconds:.3g} s"
+    if not isinstance(lines, int) or 0 in result.shape:
+        return shown
+    across = result.shape[1 if result.axis == "rows" else 0]
+    rate = lines / seconds
+    entries = _si(rate * across, "").rstrip() + " entries/s"
+    volume = _si(rate * across * result.dtype.itemsize, "B/s")
+    resumed = record.get("lines_resumed")
+    rest = f"; {resumed:,} {result.axis} are of earlier runs" if resumed else ""
+    return f"{shown} for {lines:,} {result.axis}: {entries}, {volume}{rest}"
+
+
+def _verified(record: Mapping[str, Any]) -> str:
+    """One line of the verification; its own table has the figures."""
+    figures = record.get("verification")
+    if not isinstance(figures, Mapping) or not figures or figures.get("kind") == "off":
+        return "no"
+    error, bound = figures.get("largest_relative_error"), figures.get("tolerance")
+    if not isinstance(error, int | float) or not isinstance(bound, int | float):
+        return f"yes ({figures.get('kind', 'see below')})"
+    return (
+        f"{figures.get('kind', 'yes')}: largest relative error {error:.2g}, tolerance {bound:.2g}"
+    )
+
+
+def _tensors(title: str, tensors: tuple[TensorSpec, ...], shorten: bool) -> Table:
     table = Table(title=title, title_justify="left")
     for heading in ("name", "shape", "range", "dtype"):
         table.add_column(heading, overflow="fold")
     start = 0
-    for tensor in tensors:
+    hidden = range(_FIRST, len(tensors) - _LAST) if shorten else range(0)
+    for index, tensor in enumerate(tensors):
+        if len(hidden) > 1 and index in hidden:
+            if index == hidden.start:
+                table.add_row(f"… {len(hidden):,} more, see --all")
+            start += tensor.size
+            continue
         cells = (tensor.name, tensor.shape, f"{start}:{start + tensor.size}", tensor.dtype)
         table.add_row(*(Text(str(cell)) for cell in cells))
         start += tensor.size
@@ -117,15 +167,23 @@ def _flat(record: Mapping[str, Any], prefix: str = "", keep_name: bool = True) -
 
 
 def _arrays(arrays: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {a.shape} {a.dtype}" for name, a in arrays.items()) or "none"
+    shown = [f"{name} {a.shape} {a.dtype}" for name, a in arrays.items()]
+    if len(shown) > _LONGEST_LIST:
+        shown = [*shown[: _LONGEST_LIST - 1], f"… {len(shown) - _LONGEST_LIST + 1:,} more"]
+    return ", ".join(shown) or "none"
 
 
 def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.4g} {unit}"
-        count /= 1024
-    return f"{count:.4g} TiB"
+    return _si(count, "B")
+
+
+def _si(count: float, unit: str) -> str:
+    """A count of three to four digits with an SI prefix: 1.92 kB."""
+    for prefix in ("", "k", "M", "G"):
+        if count < 1000:
+            return f"{count:.4g} {prefix}{unit}"
+        count /= 1000
+    return f"{count:.4g} T{unit}"
 
 
 if __name__ == "__main__":

@@ -22,12 +22,27 @@ BRUSSELATOR = ["op=jacobian", "function=brusselator", "function.n=12"]
 JOBS = {
     "rows": [*BRUSSELATOR, "strategy=vectorize", "chunk_size=2"],
     "columns in tiles": [*BRUSSELATOR, "strategy=forward-mode", "chunk_size=3"],
-    "rows one by one": ["op=hessian", "function=rosenbrock", "function.n=150"]
-    + ["strategy=reverse-loop", "chunk_size=1"],
-    "compressed columns": [*BRUSSELATOR, "strategy=forward-mode", "chunk_size=4"]
-    + ["output.compression=gzip"],
-    "products": ["op=hvp", "function=rosenbrock", "function.n=300", "strategy=vectorize"]
-    + ["vectors.count=300", "chunk_size=2"],
+    "compressed columns": [
+        *BRUSSELATOR,
+        "strategy=forward-mode",
+        "chunk_size=4",
+        "output.compression=gzip",
+    ],
+    "rows one by one": [
+        "op=hessian",
+        "function=rosenbrock",
+        "function.n=150",
+        "strategy=reverse-loop",
+        "chunk_size=1",
+    ],
+    "products": [
+        "op=hvp",
+        "function=rosenbrock",
+        "function.n=300",
+        "strategy=vectorize",
+        "vectors.count=300",
+        "chunk_size=2",
+    ],
 }
 
 

@@ -1,0 +1,42 @@
+"""CRC-32 of data whose pieces are summed side by side."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+# The polynomial of CRC-32 (IEEE 802.3) with its bits reflected, as zlib has it.
+_POLYNOMIAL = 0xEDB88320
+_ONE = 1 << 31  # the polynomial 1, reflected
+
+
+def combine(first: int, second: int, length: int) -> int:
+    """The CRC-32 of two pieces together, as zlib's ``crc32_combine``.
+
+    Args:
+        first: CRC-32 of the first piece.
+        second: CRC-32 of the second piece.
+        length: Bytes of the second piece.
+    """
+    return _multiply(_shift(length), first) ^ second
+
+
+@lru_cache(maxsize=64)
+def _shift(length: int) -> int:
+    """X to the power of the number of bits, modulo the polynomial."""
+    power, square, bits = _ONE, _ONE >> 1, 8 * length
+    while bits:
+        if bits & 1:
+            power = _multiply(power, square)
+        square = _multiply(square, square)
+        bits >>= 1
+    return power
+
+
+def _multiply(a: int, b: int) -> int:
+    product = 0
+    while a:
+        if a & _ONE:
+            product ^= b
+        a = (a << 1) & 0xFFFFFFFF
+        b = b >> 1 ^ _POLYNOMIAL if b & 1 else b >> 1
+    return product

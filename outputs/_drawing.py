@@ -1,0 +1,233 @@
+"""Figures of matplotlib, without its global state.
+
+Imports matplotlib; imported itself only by those who draw.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from outputs._description import TensorSpec
+from outputs._spectrum import Spectrum
+from outputs._survey import Survey
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from outputs._reader import Result
+
+_INK, _FAINT = "#1f3b5c", "#9aa5b1"
+_NEGATIVE, _WRONG = "#c0392b", "#e6007e"
+_DECADES = 12
+_NAMED_TENSORS = 12
+_DRAWN_BOUNDARIES = 60
+_LONGEST_NAME = 22
+_NAME_SPACE = 0.045
+_LONGEST_TITLE = 90
+_POINTS = 2000
+_STYLE: dict[str, Any] = {"fontsize": 9}
+
+
+def draw(result: Result, seen: Survey, values: Spectrum | None) -> Figure:
+    """A figure of a matrix: magnitudes with norms at their margins, and the spectrum.
+
+    Args:
+        result: What was surveyed.
+        seen: What was found.
+        values: Its spectrum; None for no such panel.
+    """
+    wide = values is not None
+    figure = Figure(figsize=(12.5 if wide else 7.6, 7.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(
+        2,
+        3 if wide else 2,
+        width_ratios=[5, 1.15, 4.2][: 3 if wide else 2],
+        height_ratios=[5, 1.15],
+    )
+    heat = figure.add_subplot(grid[0, 0])
+    _heat_map(figure, heat, result, seen)
+    _norms(figure.add_subplot(grid[0, 1], sharey=heat), seen.row_norms, "rows")
+    below = figure.add_subplot(grid[1, 0], sharex=heat)
+    _norms(below, seen.column_norms, "columns")
+    _label(heat, result, below)
+    if values is not None:
+        _spectrum(figure.add_subplot(grid[:, 2]), values, result.dtype)
+    figure.suptitle(_title(result), fontsize=13, x=0.012, ha="left")
+    return figure
+
+
+def _title(result: Result) -> str:
+    rows, columns = result.shape
+    what = f"{result.operation.capitalize()} of {result.function}"
+    if len(what) > _LONGEST_TITLE:
+        what = what[: _LONGEST_TITLE - 1] + "…"
+    return f"{what}\n{rows:,} x {columns:,} (rows x columns), {result.dtype}, {result.strategy}"
+
+
+def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
+    rows, columns = result.shape
+    largest = float(seen.magnitude.max(initial=0.0))
+    extent = (0, max(1, columns), max(1, rows), 0)
+    axes.set_facecolor("white")
+    if largest > 0:
+        least = float(seen.magnitude[seen.magnitude > 0].min())
+        least = max(least, largest * 10.0**-_DECADES)
+        if least > largest / 10:
+            least = largest / 10
+        shown = np.ma.masked_equal(seen.magnitude, 0)
+        image = axes.imshow(
+            np.ma.clip(shown, least, largest),
+            norm=LogNorm(least, largest),
+            cmap="viridis",
+            extent=extent,
+            aspect="auto",
+            interpolation="nearest",
+        )
+        bar = figure.colorbar(image, ax=axes, location="top", shrink=0.95, aspect=40, pad=0.02)
+        bar.set_label(_legend(result, seen), **_STYLE)
+        bar.ax.tick_params(which="both", labelsize=8)
+    else:
+        axes.set_xlim(extent[:2])
+        axes.set_ylim(extent[2:])
+        axes.set_title("every entry is zero" if 0 not in result.shape else "no entries", **_STYLE)
+    if seen.nonfinite.any():
+        axes.imshow(
+            np.ma.masked_equal(seen.nonfinite, False),
+            cmap=ListedColormap([_WRONG]),
+            extent=extent,
+            aspect="auto",
+            interpolation="nearest",
+        )
+
+
+def _legend(result: Result, seen: Survey) -> str:
+    rows, columns = result.shape
+    parts = ["|entry|"]
+    if seen.magnitude.size < rows * columns:
+        parts = ["largest |entry| in each cell"]
+    if seen.zero_entries:
+        share = 100 * seen.zero_entries / (rows * columns)
+        parts.append(f"white: zero ({share:.3g} % of the entries)")
+    if seen.nonfinite_entries:
+        parts.append(f"magenta: NaN or Inf ({seen.nonfinite_entries:,})")
+    return ";  ".join(parts)
+
+
+def _label(heat: Axes, result: Result, below: Axes) -> None:
+    for axis, what, tensors, length in (
+        (heat.yaxis, "rows", result.rows, result.shape[0]),
+        (heat.xaxis, "columns", result.columns, result.shape[1]),
+    ):
+        edges = np.cumsum([0, *(tensor.size for tensor in tensors)])
+        if 1 < len(tensors) <= _DRAWN_BOUNDARIES:
+            line = heat.axhline if what == "rows" else heat.axvline
+            for edge in edges[1:-1]:
+                line(edge, color=_FAINT, linewidth=0.6)
+        if 1 < len(tensors) <= _NAMED_TENSORS:
+            _name_tensors(axis, tensors, edges, length)
+        else:
+            axis.set_major_locator(MaxNLocator(6, integer=True))
+        names = _shortened(tensors[0]) if len(tensors) == 1 else f"{len(tensors)} tensors"
+        axis.set_label_text(f"{what}: {names}", **_STYLE)
+    heat.tick_params(labelsize=8)
+    heat.tick_params(axis="x", labelbottom=False, bottom=False)
+    below.set_xlabel(heat.get_xlabel(), **_STYLE)
+    heat.set_xlabel("")
+    if 1 < len(result.columns) <= _NAMED_TENSORS:
+        for name in below.get_xticklabels():
+            name.set(rotation=35, ha="right", rotation_mode="anchor")
+
+
+def _name_tensors(
+    axis: Any, tensors: tuple[TensorSpec, ...], edges: np.ndarray, length: int
+) -> None:
+    """Names at the middles of the ranges, of the larger ones where not all have space."""
+    named: dict[float, str] = {}
+    ranges = zip(tensors, edges[:-1], edges[1:], strict=True)
+    for tensor, start, stop in sorted(ranges, key=lambda part: part[1] - part[2]):
+        middle = float(start + stop) / 2
+        if all(abs(middle - other) >= _NAME_SPACE * length for other in named):
+            named[middle] = _shortened(tensor, with_shape=False)
+    axis.set_ticks(list(named), list(named.values()))
+    axis.set_tick_params(length=0)
+
+
+def _shortened(tensor: TensorSpec, with_shape: bool = True) -> str:
+    name = tensor.name
+    if len(name) > _LONGEST_NAME:
+        name = "…" + name[1 - _LONGEST_NAME :]
+    # Matplotlib reads what stands between two dollars as a formula.
+    name = name.replace("$", r"\$")
+    return f"{name} {tensor.shape}" if with_shape else name
+
+
+def _norms(axes: Axes, norms: np.ndarray, what: str) -> None:
+    """Norms along a margin; of very many the largest of each group is drawn."""
+    places, group = np.arange(len(norms)) + 0.5, -(-len(norms) // _POINTS)
+    if group > 1:
+        first = np.arange(0, len(norms), group)
+        norms, places = np.maximum.reduceat(norms, first), first + group / 2
+    positive = np.where((norms > 0) & np.isfinite(norms), norms, np.nan)
+    log = np.isfinite(positive).any() and np.nanmax(positive) > 20 * np.nanmin(positive)
+    shown = positive if log else norms
+    scale = "log" if log else "linear"
+    mark: dict[str, Any] = {"color": _INK, "linewidth": 0.9}
+    if len(norms) <= 60:
+        mark |= {"marker": ".", "markersize": 4}
+    if what == "rows":
+        axes.plot(shown, places, **mark)
+        axes.set_xscale(scale)
+        axes.tick_params(axis="y", labelleft=False, left=False)
+        value = axes.xaxis
+        axes.set_title("row norms", **_STYLE)
+    else:
+        axes.plot(places, shown, **mark)
+        axes.set_yscale(scale)
+        value = axes.yaxis
+        axes.set_ylabel("column norms", **_STYLE)
+    if log:
+        value.set_major_locator(LogLocator(numticks=4))
+        value.set_minor_formatter(NullFormatter())
+    else:
+        value.set_major_locator(MaxNLocator(3))
+    axes.tick_params(which="both", labelsize=8)
+    axes.grid(color=_FAINT, alpha=0.35, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _spectrum(axes: Axes, values: Spectrum, dtype: np.dtype) -> None:
+    """Magnitudes by rank, those of each sign apart; what rounding makes of a zero is left out."""
+    largest = np.abs(values.values).max(initial=0.0)
+    # The backward error of a dense solver is a small multiple of this (LAPACK Users' Guide, 4.7).
+    noise = largest * len(values.values) * np.finfo(np.result_type(dtype, np.float32)).eps
+    drawn = values.values[np.abs(values.values) > noise]
+    zero = len(values.values) - len(drawn)
+    signs = (("positive", 1, _INK), ("negative", -1, _NEGATIVE))
+    for label, sign, colour in signs:
+        sizes = np.sort(sign * drawn[sign * drawn > 0])[::-1]
+        if sizes.size:
+            label = f"{label} ({sizes.size:,})"
+            rank = np.arange(1, sizes.size + 1)
+            axes.plot(rank, sizes, ".", color=colour, markersize=5, label=label)
+    if largest > 0:
+        axes.set_yscale("log")
+        axes.set_ylim(np.abs(drawn).min() / 2, largest * 2)
+    if (drawn < 0).any():
+        axes.legend(fontsize=8, frameon=False)
+    by = "|eigenvalue|" if values.kind == "eigenvalues" else "singular value"
+    rest = f" ({zero:,} zero up to rounding, not drawn)" if zero else ""
+    axes.set_title(f"{values.kind}: {values.method}{rest}", **_STYLE)
+    among = " of each sign" if values.kind == "eigenvalues" else ""
+    axes.set_xlabel(f"rank by magnitude{among}", **_STYLE)
+    axes.set_ylabel(by, **_STYLE)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.tick_params(which="both", labelsize=8)
+    axes.grid(color=_FAINT, alpha=0.35, linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)

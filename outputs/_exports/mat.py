@@ -1,0 +1,199 @@
+"""MATLAB's MAT-file of version 7.3, which is HDF5 with conventions.
+
+Not version 5, the other one that is common: its variables end at 2 GiB, and SciPy, which writes
+it, takes a matrix that is in memory.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from outputs import _companions as companions
+from outputs._description import TensorSpec
+from outputs._exports import Advance
+from outputs._files import LIBVER
+from outputs._pieces import piece_shape, pieces
+
+if TYPE_CHECKING:
+    from outputs._reader import Result
+
+_USER_BLOCK = 512
+_CHUNK_BYTES = 2 * 2**20
+_LONGEST_NAME = 63
+_CLASSES = {"f8": "double", "f4": "single", "c16": "double", "c8": "single", "b1": "logical"}
+_REFERENCES = "#refs#"
+
+
+def write(result: Result, path: Path, advance: Advance) -> None:
+    """Writes variables that ``load`` of MATLAB shows in their natural orientation.
+
+    The matrix under the name of its operation, rows x columns; ``rows`` and ``columns``, structs
+    with the cell arrays ``name``, ``shape`` and ``dtype`` and the columns ``first`` and ``last``,
+    which count from 1 as MATLAB does; ``point``, ``value`` and ``vectors``, structs of arrays;
+    ``about``, a struct that says what the result is.
+
+    Args:
+        result: A complete result.
+        path: A file that does not exist.
+        advance: Told the bytes of every piece.
+    """
+    with h5py.File(path, "x", userblock_size=_USER_BLOCK, libver=LIBVER) as file:
+        _matrix(file, result, advance)
+        for name, tensors in (("rows", result.rows), ("columns", result.columns)):
+            _table(file, name, tensors)
+        for name, members in companions.arrays(result).items():
+            _struct(file, name, members)
+        _struct(file, "about", companions.attributes(result))
+    with open(path, "r+b") as raw:
+        raw.write(_header())
+
+
+def _header() -> bytes:
+    text = b"MATLAB 7.3 MAT-file, Platform: Python, Created by: autodiff-jobs HDF5 schema 1.00 ."
+    # 116 bytes of text, no subsystem data, version 2.0, and the mark of little-endian numbers.
+    return struct.pack("<116s8xH2s", text.ljust(116), 0x0200, b"IM")
+
+
+def _matrix(file: h5py.File, result: Result, advance: Advance) -> None:
+    if 0 in result.shape:
+        _array(file, result.operation, np.empty(result.shape, result.dtype))
+        return
+    source = result.dataset()
+    height, width = _chunk(source)
+    dtype = _stored(result.dtype)
+    # MATLAB's first dimension runs fastest, HDF5's last: the file holds the transpose.
+    target = file.create_dataset(
+        result.operation, result.shape[::-1], dtype, chunks=(width, height)
+    )
+    _classify(target, result.dtype)
+    whole = piece_shape(source)
+    tall, wide = (max(c, p - p % c) for p, c in zip(whole, (height, width), strict=True))
+    for region, values in pieces(source, (tall, wide)):
+        target[region[1], region[0]] = _converted(values.T)
+        advance(values.nbytes)
+
+
+def _chunk(source: h5py.Dataset) -> tuple[int, int]:
+    """Extents of a chunk in (rows, columns): those of a tile, or a square of about 2 MiB."""
+    if source.chunks is not None:
+        return source.chunks
+    side = 2 ** int(np.log2(_CHUNK_BYTES // source.dtype.itemsize) / 2)
+    rows, columns = source.shape
+    height = min(rows, side)
+    return height, min(columns, max(side, side * side // height))
+
+
+def _table(file: h5py.File, name: str, tensors: tuple[TensorSpec, ...]) -> None:
+    records = companions.table(tensors)
+    fields: dict[str, Any] = {
+        "name": [record["name"] for record in records],
+        "shape": [np.array([record["shape"]], dtype=float) for record in records],
+        "first": np.array([record["start"] + 1 for record in records], dtype=float),
+        "last": np.array([record["stop"] for record in records], dtype=float),
+        "dtype": [record["dtype"] for record in records],
+    }
+    _struct(file, name, fields)
+
+
+def _struct(parent: h5py.Group, name: str, fields: Mapping[str, Any]) -> None:
+    group = parent.create_group(name, track_order=True)
+    _mark(group, "struct")
+    for field, value in zip(_identifiers(fields), fields.values(), strict=True):
+        if isinstance(value, list):
+            _cell(group, field, value)
+        else:
+            _value(group, field, value)
+
+
+def _cell(parent: h5py.Group, name: str, values: list[Any]) -> None:
+    store = parent.file.require_group(_REFERENCES)
+    references = [_value(store, f"r{len(store)}", value).ref for value in values]
+    cell = parent.create_dataset(name, (1, len(values)), h5py.ref_dtype)
+    _mark(cell, "cell")
+    for index, reference in enumerate(references):
+        cell[0, index] = reference
+
+
+def _value(parent: h5py.Group, name: str, value: Any) -> h5py.Dataset:
+    if isinstance(value, str):
+        return _text(parent, name, value)
+    return _array(parent, name, np.asarray(value))
+
+
+def _text(parent: h5py.Group, name: str, text: str) -> h5py.Dataset:
+    units = np.frombuffer(text.encode("utf-16-le"), "<u2")
+    if not units.size:
+        return _empty(parent, name, (0, 0), "char")
+    stored = parent.create_dataset(name, data=units.reshape(-1, 1))
+    _mark(stored, "char", decode=2)
+    return stored
+
+
+def _array(parent: h5py.Group, name: str, values: np.ndarray) -> h5py.Dataset:
+    # MATLAB has no fewer than two dimensions; a vector is a column.
+    shape = values.shape + (1,) * (2 - values.ndim)
+    if not values.size:
+        return _empty(parent, name, shape, _class(values.dtype))
+    stored = parent.create_dataset(name, data=_converted(values.reshape(shape).T))
+    _classify(stored, values.dtype)
+    return stored
+
+
+def _empty(parent: h5py.Group, name: str, shape: tuple[int, ...], kind: str) -> h5py.Dataset:
+    stored = parent.create_dataset(name, data=np.array(shape, "<u8"))
+    _mark(stored, kind)
+    stored.attrs["MATLAB_empty"] = np.uint8(1)
+    return stored
+
+
+def _stored(dtype: np.dtype) -> np.dtype:
+    """The dtype of a dataset: complex numbers as (real, imag), logical ones as bytes."""
+    wide = np.dtype({"f2": "f4", "b1": "u1"}.get(dtype.str[1:], dtype.str))
+    if wide.kind != "c":
+        return wide
+    part = np.dtype(f"f{wide.itemsize // 2}")
+    return np.dtype([("real", part), ("imag", part)])
+
+
+def _converted(values: np.ndarray) -> np.ndarray:
+    stored = _stored(values.dtype)
+    if stored.names is None:
+        return values.astype(stored, copy=False)
+    return np.ascontiguousarray(values).view(stored)
+
+
+def _classify(target: h5py.Dataset, dtype: np.dtype) -> None:
+    _mark(target, _class(dtype), decode=1 if dtype.kind == "b" else None)
+
+
+def _class(dtype: np.dtype) -> str:
+    wide = "f4" if dtype == np.float16 else dtype.str[1:]
+    return _CLASSES.get(wide, dtype.name)
+
+
+def _mark(target: h5py.Group | h5py.Dataset, kind: str, decode: int | None = None) -> None:
+    target.attrs["MATLAB_class"] = np.bytes_(kind)
+    if decode is not None:
+        target.attrs["MATLAB_int_decode"] = np.int32(decode)
+
+
+def _identifiers(names: Iterable[str]) -> list[str]:
+    """Names that MATLAB takes for fields, one for each and no two alike."""
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        if not plain[:1].isalpha():
+            plain = f"x{plain}"
+        plain, number = plain[:_LONGEST_NAME], 1
+        while plain in found:
+            number += 1
+            plain = f"{plain[: _LONGEST_NAME - 8]}_{number}"
+        found.append(plain)
+    return found

@@ -1,0 +1,78 @@
+"""netCDF-4.
+
+Imports h5netcdf; imported itself only by an export to it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5netcdf
+import h5py
+import numpy as np
+
+from outputs import _companions as companions
+from outputs._exports import Advance
+from outputs._pieces import piece_shape, pieces
+
+if TYPE_CHECKING:
+    from outputs._reader import Result
+
+_CHUNK_BYTES = 2 * 2**20
+
+
+def write(result: Result, path: Path, advance: Advance) -> None:
+    """Writes the variables that ``as_xarray()`` has, under the same names and dimensions.
+
+    netCDF knows neither complex numbers, which become two variables ``<name>_real`` and
+    ``<name>_imag``, nor half floats, which become floats.
+
+    Args:
+        result: A complete result.
+        path: A file that does not exist.
+        advance: Told the bytes of every piece.
+    """
+    matrix = result.dataset()
+    chunk = piece_shape(matrix, _CHUNK_BYTES)
+    with h5netcdf.File(path, "x") as file:
+        file.attrs.update(companions.attributes(result))
+        for name, (dimensions, values) in companions.beside(result).items():
+            for variable, part in _parts(name, values):
+                _create(file, variable, dimensions, part.shape, part.dtype)[...] = part
+        targets = [
+            _create(file, name, ("row", "column"), result.shape, part.dtype, chunk)
+            for name, part in _parts(result.operation, np.empty((0, 0), result.dtype))
+        ]
+        for region, values in pieces(matrix, chunk):
+            for target, (_, part) in zip(targets, _parts("", values), strict=True):
+                target[region] = part
+            advance(values.nbytes)
+
+
+def _parts(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """The variables that hold an array: itself, or its real and its imaginary part."""
+    if np.iscomplexobj(values):
+        return [(f"{name}_real", np.real(values)), (f"{name}_imag", np.imag(values))]
+    if values.dtype.kind == "U":
+        return [(name, values.astype(object))]
+    narrow = {np.dtype(np.float16): np.float32, np.dtype(np.bool_): np.int8}
+    return [(name, values.astype(narrow.get(values.dtype, values.dtype), copy=False))]
+
+
+def _create(
+    file: h5netcdf.File,
+    name: str,
+    dimensions: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    chunk: tuple[int, int] | None = None,
+) -> Any:
+    for dimension, size in zip(dimensions, shape, strict=True):
+        if dimension not in file.dimensions:
+            file.dimensions[dimension] = size
+    stored: Any = h5py.string_dtype() if dtype.kind == "O" else dtype
+    if chunk is None or 0 in shape:
+        return file.create_variable(name, dimensions, stored)
+    chunks = tuple(min(c, n) for c, n in zip(chunk, shape, strict=True))
+    return file.create_variable(name, dimensions, stored, chunks=chunks)

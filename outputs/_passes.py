@@ -1,0 +1,251 @@
+"""One pass over a matrix with several threads: every byte is read once, and never all at a time.
+
+Bytes are read beside HDF5, which reads one dataset at a time: it only says where they stand.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import h5py
+import numpy as np
+
+from outputs._description import Axis
+from outputs._errors import ResultError
+from outputs._tiles import Region, tiles_of
+
+_PIECE_BYTES = 8 * 2**20
+_LARGEST_PIECE_BYTES = 256 * 2**20
+_LONGEST_READ = 2**30
+_MAX_WORKERS = 8
+_KNOWN_FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
+
+Span = tuple[int, int]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A region that is read and looked at as a whole.
+
+    Attributes:
+        region: Its rows and columns.
+        parts: The blocks in it: their place in the list of blocks, and their rows and columns.
+    """
+
+    region: Region
+    parts: list[tuple[int, Region]]
+
+
+def pieces(matrix: h5py.Dataset, axis: Axis, blocks: list[Span]) -> Iterator[Piece]:
+    """Divides the blocks of a matrix into pieces; those of one block come in C order.
+
+    Args:
+        matrix: Of shape (rows, columns).
+        axis: The axis along which the blocks run.
+        blocks: Ranges without overlap, in order.
+    """
+    if not blocks or 0 in matrix.shape:
+        return
+    rows, columns = matrix.shape
+    groups = [(0, len(blocks))] if axis == "rows" else list(_groups(matrix, blocks))
+    for first, last in groups:
+        left, right = (0, columns) if axis == "rows" else (blocks[first][0], blocks[last - 1][1])
+        height = _height(matrix, right - left)
+        for top in range(0, rows, height):
+            band = slice(top, min(top + height, rows))
+            if axis == "columns":
+                parts = [(index, (band, slice(*blocks[index]))) for index in range(first, last)]
+                yield Piece((band, slice(left, right)), parts)
+                continue
+            width = columns
+            if height == 1 and columns * matrix.dtype.itemsize > _LARGEST_PIECE_BYTES:
+                width = _PIECE_BYTES // matrix.dtype.itemsize
+            for start in range(0, columns, width):
+                across = slice(start, min(start + width, columns))
+                if parts := list(_parts(blocks, band, across)):
+                    yield Piece((band, across), parts)
+
+
+def _groups(matrix: h5py.Dataset, blocks: list[Span]) -> Iterator[Span]:
+    """Neighbouring blocks of columns that together are wide enough and end where tiles do."""
+    if matrix.chunks is None:
+        yield 0, len(blocks)
+        return
+    height, width = matrix.chunks
+    enough = max(1, _PIECE_BYTES // (min(height, matrix.shape[0]) * matrix.dtype.itemsize))
+    first = 0
+    for index, (_, stop) in enumerate(blocks):
+        wide = stop - blocks[first][0]
+        if wide >= enough and (stop % width == 0 or wide >= 4 * enough):
+            yield first, index + 1
+            first = index + 1
+    if first < len(blocks):
+        yield first, len(blocks)
+
+
+def _height(matrix: h5py.Dataset, width: int) -> int:
+    line = width * matrix.dtype.itemsize
+    height = max(1, _PIECE_BYTES // line)
+    if matrix.chunks is not None:
+        height = max(matrix.chunks[0], height - height % matrix.chunks[0])
+    # Tiles that are too tall are read more than once: memory comes before speed.
+    return height if height * line <= _LARGEST_PIECE_BYTES else max(1, _PIECE_BYTES // line)
+
+
+def _parts(blocks: list[Span], band: slice, across: slice) -> Iterator[tuple[int, Region]]:
+    index = max(0, bisect_left(blocks, (band.start, band.start)) - 1)
+    while index < len(blocks) and blocks[index][0] < band.stop:
+        start, stop = max(blocks[index][0], band.start), min(blocks[index][1], band.stop)
+        if start < stop:
+            yield index, (slice(start, stop), across)
+        index += 1
+
+
+class Source:
+    """The bytes of a matrix, read by any number of threads.
+
+    Args:
+        matrix: Of shape (rows, columns), sound (see ``_sound``).
+        path: Its file.
+
+    Raises:
+        ResultError: If it is stored in a way that the format does not know.
+    """
+
+    def __init__(self, matrix: h5py.Dataset, path: Path) -> None:
+        properties = matrix.id.get_create_plist()
+        filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+        if filters not in ([], _KNOWN_FILTERS):
+            raise ResultError(f"{path} is compressed by filters that this format does not have.")
+        if matrix.id.get_type().get_size() != matrix.dtype.itemsize:
+            raise ResultError(f"{path} is damaged: its entries are of an unknown type.")
+        self._matrix, self._path, self._packed = matrix, path, bool(filters)
+        self._dtype, self._shape, self._tile = matrix.dtype, matrix.shape, matrix.chunks
+        self._offset = matrix.id.get_offset() or 0
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self.bytes_read = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+    def reading(self, region: Region) -> Callable[[], np.ndarray]:
+        """A function for any thread that reads a region; HDF5 is asked before it is returned."""
+        if self._tile is None:
+            rows, columns = region
+            if columns.stop - columns.start < self._shape[1] and rows.stop - rows.start > 1:
+                columns = slice(0, self._shape[1])
+            entries = (rows.stop - rows.start) * (columns.stop - columns.start)
+            self.bytes_read += entries * self._dtype.itemsize
+            return lambda: self._contiguous(region, columns)
+        places = [(tile, self._place(tile)) for tile in tiles_of(self._shape, self._tile, region)]
+        self.bytes_read += sum(size for _, (_, size) in places)
+        return lambda: self._gathered(region, places)
+
+    def _contiguous(self, region: Region, columns: slice) -> np.ndarray:
+        """Reads neighbouring bytes: whole rows, or a part of a single one."""
+        rows = region[0]
+        first = rows.start * self._shape[1] + columns.start
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        size = shape[0] * shape[1] * self._dtype.itemsize
+        data = self._bytes(self._offset + first * self._dtype.itemsize, size)
+        values = data.view(self._dtype).reshape(shape)
+        left = region[1].start - columns.start
+        return values[:, left : left + region[1].stop - region[1].start]
+
+    def _place(self, tile: Region) -> Span:
+        corner = tile[0].start, tile[1].start
+        info = self._matrix.id.get_chunk_info_by_coord(corner)
+        if info.byte_offset is None or not info.size or info.filter_mask:
+            raise ResultError(f"{self._path} is damaged: the tile at {corner} is missing.")
+        return info.byte_offset, info.size
+
+    def _gathered(self, region: Region, places: list[tuple[Region, Span]]) -> np.ndarray:
+        shape = tuple(part.stop - part.start for part in region)
+        values = np.empty(shape if len(places) > 1 else (0, 0), self._dtype)
+        for tile, (offset, size) in places:
+            entries = self._entries(self._bytes(offset, size))
+            common = [
+                slice(max(t.start, r.start), min(t.stop, r.stop))
+                for t, r in zip(tile, region, strict=True)
+            ]
+            piece = entries[_within(common[0], tile[0]), _within(common[1], tile[1])]
+            if len(places) == 1:
+                return piece
+            values[_within(common[0], region[0]), _within(common[1], region[1])] = piece
+        return values
+
+    def _entries(self, data: np.ndarray) -> np.ndarray:
+        tile: Any = self._tile
+        size = tile[0] * tile[1] * self._dtype.itemsize
+        if self._packed:
+            inflate = zlib.decompressobj()
+            try:
+                plain = inflate.decompress(data.data, size)
+            except zlib.error:
+                raise ResultError(f"{self._path} is damaged: a tile does not unpack.") from None
+            shuffled = np.frombuffer(plain, np.uint8)
+            if len(shuffled) == size:
+                data = np.ascontiguousarray(shuffled.reshape(self._dtype.itemsize, -1).T)
+            else:
+                data = shuffled
+        if data.size != size:
+            raise ResultError(f"{self._path} is damaged: a tile has another size.")
+        return data.reshape(-1).view(self._dtype).reshape(tile)
+
+    def _bytes(self, offset: int, size: int) -> np.ndarray:
+        data = np.empty(size, np.uint8)
+        done = 0
+        while done < size:
+            view = data.data[done : done + _LONGEST_READ]
+            count = os.preadv(self._descriptor, [view], offset + done)
+            if not count:
+                raise ResultError(f"{self._path} is truncated: its end is missing.")
+            done += count
+        return data
+
+
+def _within(part: slice, origin: slice) -> slice:
+    return slice(part.start - origin.start, part.stop - origin.start)
+
+
+def each(
+    source: Source, work: Callable[[Piece, np.ndarray], Answer], pending: Iterator[Piece]
+) -> Iterator[tuple[Piece, Answer]]:
+    """Runs ``work`` on every piece, several at a time; answers come in the order of the pieces."""
+    workers = min(_MAX_WORKERS, os.cpu_count() or 1)
+    running: deque[tuple[Piece, Future[Answer]]] = deque()
+
+    def task(piece: Piece, read: Callable[[], np.ndarray]) -> Answer:
+        return work(piece, read())
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for piece in pending:
+                running.append((piece, pool.submit(task, piece, source.reading(piece.region))))
+                if len(running) > 2 * workers:
+                    done, future = running.popleft()
+                    yield done, future.result()
+            while running:
+                done, future = running.popleft()
+                yield done, future.result()
+        finally:
+            for _, future in running:
+                future.cancel()

@@ -1,0 +1,123 @@
+"""``python -m outputs.plot FILE``: a picture of a result."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from outputs._description import PRODUCTS
+from outputs._errors import ResultError
+from outputs._files import scratch_path
+from outputs._optional import load
+from outputs._reader import Result, open_result
+from outputs._spectrum import Spectrum, spectrum
+from outputs._survey import Survey, survey
+
+_VALUES = 20
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Those of the command line where None.
+
+    Returns:
+        The exit code: 0, 1 after one sentence on stderr, 130 when interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        with open_result(options.file) as result:
+            target = Path(options.output or result.path.with_suffix(".png")).absolute()
+            plot(result, target, values=options.values)
+    except ResultError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{target}: {error.strerror or error}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    print(target)
+    return 0
+
+
+def plot(result: Result, target: Path, *, values: int = _VALUES) -> None:
+    """Draws magnitudes, norms and spectrum of a complete result into a PNG.
+
+    The picture replaces what stands at ``target`` in one step. The matrix is read in pieces.
+
+    Args:
+        result: A complete result.
+        target: Where the picture will stand.
+        values: Eigenvalues or singular values of a matrix too large for all; 0 for no spectrum.
+
+    Raises:
+        MissingDependencyError: If Matplotlib, or SciPy for a large matrix, is not installed.
+        ResultError: If the result is incomplete or damaged.
+        OSError: If the picture cannot be written.
+    """
+    load("matplotlib", "plot", "outputs.plot")
+    from outputs import _drawing
+
+    seen = _survey_with_progress(result)
+    figure = _drawing.draw(result, seen, _spectrum(result, seen, values))
+    scratch = scratch_path(target)
+    try:
+        figure.savefig(scratch, format="png", dpi=130)
+        os.replace(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _spectrum(result: Result, seen: Survey, values: int) -> Spectrum | None:
+    if values < 1 or result.operation in PRODUCTS or seen.nonfinite_entries:
+        return None
+    with Console(stderr=True).status("spectrum"):
+        return spectrum(result, values)
+
+
+def _survey_with_progress(result: Result) -> Survey:
+    console = Console(stderr=True)
+    rows, columns = result.shape
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("reading", total=rows * columns * result.dtype.itemsize)
+        return survey(result, advance=lambda count: progress.advance(task, count))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m outputs.plot",
+        description="Draw a result: magnitudes, row and column norms, spectrum.",
+    )
+    parser.add_argument("file", type=Path, help="a finished result")
+    parser.add_argument(
+        "-o", "--output", metavar="PNG", help="the picture; beside the result by default"
+    )
+    parser.add_argument(
+        "--values",
+        type=int,
+        default=_VALUES,
+        metavar="N",
+        help="eigenvalues or singular values of a matrix too large for all of them "
+        "(default %(default)s; each costs several passes over the file); 0 for no spectrum",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

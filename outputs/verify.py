@@ -1,0 +1,110 @@
+"""``python -m outputs.verify FILE...``: checks result files without the functions behind them."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from outputs._verification import Verification, verify_apart
+
+_WIDTH_WITHOUT_TERMINAL = 160
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; each file is checked in a process of its own.
+
+    Args:
+        arguments: Those of the command line where None.
+
+    Returns:
+        The exit code: 0 if every file is sound, 1 if one is not or there is none.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m outputs.verify",
+        description="Check structure, ledger, checksums and probe products of result files.",
+    )
+    parser.add_argument("file", nargs="+", help="files, directories (all *.h5 below), globs")
+    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    options = parser.parse_args(arguments)
+    paths, empty = _files(options.file)
+    for pattern in empty:
+        print(f"There is no result {pattern}.", file=sys.stderr)
+    found = [verify_apart(path) for path in paths]
+    if options.json:
+        print(json.dumps([asdict(one) | {"ok": one.ok} for one in found], indent=2))
+    elif found:
+        console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+        console.print(_details(found[0]) if len(found) == 1 else _table(found))
+    return 0 if found and not empty and all(one.ok for one in found) else 1
+
+
+def _files(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
+    """The files that the arguments name, each once, and the arguments that name none."""
+    found: dict[Path, None] = {}
+    empty = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            matches = sorted(path.rglob("*.h5"))
+        elif path.exists():
+            matches = [path]
+        else:
+            matches = sorted(map(Path, glob.glob(argument, recursive=True)))
+        found |= dict.fromkeys(matches)
+        if not matches:
+            empty.append(argument)
+    return list(found), empty
+
+
+def _details(one: Verification) -> Table:
+    table = Table(title="Verification", title_justify="left", show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _cells(one).items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def _table(found: list[Verification]) -> Table:
+    table = Table()
+    rows = [_cells(one) for one in found]
+    for heading in rows[0]:
+        table.add_column(heading, overflow="fold")
+    for cells in rows:
+        table.add_row(*map(Text, cells.values()))
+    return table
+
+
+def _cells(one: Verification) -> dict[str, str]:
+    speed = one.bytes_read / 2**20 / one.seconds if one.seconds and one.bytes_read else 0
+    return {
+        "file": one.path,
+        "result": "sound" if one.ok else "; ".join(one.problems),
+        "matrix": f"{one.operation} {one.shape[0]} x {one.shape[1]} {one.dtype}"
+        if one.shape
+        else "",
+        "blocks": str(one.blocks),
+        "not finite": "" if one.nonfinite is None else str(one.nonfinite),
+        "row error": _figure(one.right_error),
+        "column error": _figure(one.left_error),
+        "allowed": _figure(one.tolerance),
+        "asymmetry": _figure(one.asymmetry),
+        "time": f"{one.seconds:.2f} s" + (f", {speed:.0f} MiB/s" if speed else ""),
+    }
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

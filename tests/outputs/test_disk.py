@@ -1,0 +1,166 @@
+"""The disk takes part: power cuts between two fsyncs, and a disk that is full."""
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from outputs import ResultError, ResultWriter, open_result, part_path, verify_result
+
+FINGERPRINT = "0123456789abcdef"
+PAGE = 4096
+
+
+class Disk:
+    """What the disk holds: a file as it was at the last fsync, and some pages written since."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.synced = b""
+
+    def fsync(self, descriptor: int) -> None:
+        if part_path(self.path).exists():
+            if os.fstat(descriptor).st_ino == part_path(self.path).stat().st_ino:
+                self.synced = part_path(self.path).read_bytes()
+        elif Path(f"/proc/self/fd/{descriptor}").resolve().suffix == ".new":
+            self.synced = Path(f"/proc/self/fd/{descriptor}").resolve().read_bytes()
+
+    def cut(self, kept: float, seed: int) -> None:
+        """Replaces the file by what a loss of power leaves; each later page is kept by chance."""
+        current = bytearray(part_path(self.path).read_bytes())
+        assert len(current) == len(self.synced)
+        chance = random.Random(seed)
+        for start in range(0, len(current), PAGE):
+            if chance.random() >= kept:
+                current[start : start + PAGE] = self.synced[start : start + PAGE]
+        part_path(self.path).write_bytes(current)
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    disk = Disk(tmp_path / "r.h5")
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    return disk
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+@pytest.mark.parametrize("fsync", ["block", "end"])
+def test_a_loss_of_power(describe, entries, disk, fsync, axis, kept, seed):
+    matrix = entries((300, 400), "float64")
+    committed = {}
+    with ResultWriter.create(disk.path, describe(matrix.shape, axis=axis), fsync=fsync) as writer:
+        lines = matrix.shape[0 if axis == "rows" else 1]
+        order = list(range(0, lines, 20))
+        random.Random(seed).shuffle(order)
+        for start in order[:9]:
+            part = slice(start, start + 20)
+            block = matrix[part] if axis == "rows" else matrix[:, part]
+            writer.write(start, start + 20, block)
+            committed[start] = block
+        disk.cut(kept, seed)
+    disk.cut(kept, seed)  # closing wrote the same bytes again
+    with ResultWriter.resume(disk.path, FINGERPRINT, fsync=fsync) as writer:
+        missing = {line for gap in writer.missing() for line in gap}
+        if fsync == "block":
+            assert not missing & {start + i for start in committed for i in range(20)}
+        for gap in writer.missing():
+            part = slice(gap.start, gap.stop)
+            block = matrix[part] if axis == "rows" else matrix[:, part]
+            writer.write(gap.start, gap.stop, block)
+        writer.finish({})
+    assert verify_result(disk.path).problems == ()
+    with open_result(disk.path) as result:
+        assert np.array_equal(result[:, :], matrix)
+
+
+def test_impossible_and_left_over_ledger_entries_are_given_up(describe, entries, tmp_path):
+    matrix = entries((12, 20), "float64")
+    with ResultWriter.create(tmp_path / "r.h5", describe()) as writer:
+        for start in range(0, 8, 2):
+            writer.write(start, start + 2, matrix[start : start + 2])
+    with h5py.File(writer.part, "r+", libver=("earliest", "v108")) as file:
+        ledger = file["ledger"]
+        assert isinstance(ledger, h5py.Dataset)
+        entry = ledger[0]
+        for slot, span in ((1, (-5, 3)), (2, (1, 7)), (9, (8, 10))):
+            entry["start"], entry["stop"] = span
+            ledger[slot] = entry
+    with open_result(writer.path, allow_partial=True) as result:
+        assert result.mask.tolist() == [True] * 2 + [False] * 4 + [True] * 2 + [False] * 4
+    with ResultWriter.resume(writer.path, FINGERPRINT) as writer:
+        assert writer.missing() == [range(2, 6), range(8, 12)]
+        for start, stop in ((2, 4), (4, 6), (8, 12)):
+            writer.write(start, stop, matrix[start:stop])
+        writer.finish({})
+    assert verify_result(writer.path).problems == ()
+
+
+def test_an_unknown_policy(describe, tmp_path):
+    with pytest.raises(ResultError, match="one of end, block"):
+        ResultWriter.create(tmp_path / "r.h5", describe(), fsync="never")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_is_too_small_is_refused_at_the_start(describe, small_disk):
+    with pytest.raises(ResultError, match=r"takes \d+ bytes; \d+ are free"):
+        ResultWriter.create(small_disk / "r.h5", describe((1000, 1000)))
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_a_full_disk_loses_nothing(describe, entries, small_disk, axis):
+    matrix = entries((300, 400), "float64")
+    path, ballast = small_disk / "r.h5", small_disk / "ballast"
+    lines = matrix.shape[0 if axis == "rows" else 1]
+
+    def write(writer: ResultWriter) -> None:
+        for gap in writer.missing():
+            for start in range(gap.start, gap.stop, 20):
+                part = slice(start, min(start + 20, gap.stop))
+                block = matrix[part] if axis == "rows" else matrix[:, part]
+                writer.write(part.start, part.stop, block)
+
+    tile = None if axis == "rows" else (300, 20)
+    writer = ResultWriter.create(path, describe(matrix.shape, axis=axis, tile=tile))
+    write_until_full(writer, write, ballast)
+    with pytest.raises(ResultError, match=r"takes \d+ bytes; \d+ are free"):
+        ResultWriter.resume(path, FINGERPRINT)
+    with open_result(path, allow_partial=True) as result:
+        assert 0 < result.mask.sum() < lines
+        there = result[:, :][result.mask] if axis == "rows" else result[:, :][:, result.mask]
+        kept = matrix[result.mask] if axis == "rows" else matrix[:, result.mask]
+        assert np.array_equal(there, kept)
+    ballast.unlink()
+    with ResultWriter.resume(path, FINGERPRINT) as writer:
+        assert sum(map(len, writer.missing())) < lines
+        write(writer)
+        writer.finish({})
+    assert verify_result(path).problems == ()
+
+
+def write_until_full(writer, write, ballast: Path) -> None:
+    free = os.statvfs(ballast.parent)
+    ballast.write_bytes(b"x" * (free.f_bavail * free.f_frsize - 400_000))
+    with pytest.raises(ResultError, match=r"About \d+ bytes more are needed, \d+ are free"):
+        write(writer)
+    # Closing repeats the write that failed.
+    with contextlib.suppress(ResultError):
+        writer.close()
