@@ -10,8 +10,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
 
+# A process a core, each with one thread: torch's threads would only wait for one another.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
