@@ -1,0 +1,159 @@
+"""Jobs in this process, and the command line in this one and in its own."""
+
+import copy
+import functools
+import io
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from rich.console import Console
+
+import outputs
+from jobs.config import check_config
+from jobs.display import Display
+from jobs.execute import execute
+from jobs.job import Job, resolve
+from jobs.run import config_directory, main
+from jobs.schema import GROUPS, register
+
+
+def pytest_configure() -> None:
+    # torch's first forward derivative imports a module that calls a deprecated function.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def result(self) -> Path:
+        return Path(self.out.splitlines()[-1])
+
+
+@pytest.fixture
+def compose_config() -> Callable[..., DictConfig]:
+    """Compose the options of a command line, with Hydra's own where asked for."""
+    register()
+
+    def composed(*overrides: str, hydra: bool = False) -> DictConfig:
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_directory())):
+            return compose("config", [*overrides], return_hydra_config=hydra)
+
+    return composed
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The directory in which the job is started; what it imports is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@functools.cache
+def composed_groups(*choices: str) -> DictConfig:
+    """The options with members of groups chosen; composing takes longer than a small job."""
+    register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_directory())):
+        return compose("config", [*choices])
+
+
+@pytest.fixture
+def resolved(directory: Path) -> Callable[..., Job]:
+    """The job of a command line."""
+
+    def job(*overrides: str) -> Job:
+        choices = [each for each in overrides if each.partition("=")[0] in GROUPS]
+        config = copy.deepcopy(composed_groups(*choices))
+        config.merge_with_dotlist([each for each in overrides if each not in choices])
+        return resolve(check_config(config))
+
+    return job
+
+
+@pytest.fixture
+def said() -> io.StringIO:
+    """What jobs in this process print."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def quiet(said: io.StringIO) -> Display:
+    return Display(Console(file=said, width=1000))
+
+
+@pytest.fixture
+def run_job(
+    resolved: Callable[..., Job], quiet: Display
+) -> Iterator[Callable[..., outputs.Result]]:
+    """Run a job, or that of a command line, in this process and open its result."""
+    opened: list[outputs.Result] = []
+
+    def run(*given: Job | str, **options: bool) -> outputs.Result:
+        job = given[0] if isinstance(given[0], Job) else resolved(*given)
+        opened.append(outputs.open_result(execute(job, quiet, **options)))
+        return opened[-1]
+
+    yield run
+    for result in opened:
+        result.close()
+
+
+@pytest.fixture
+def command_line(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """Run the program in this process, as the interpreter would."""
+
+    def run(*arguments: str) -> Finished:
+        # main() sets it; what it was before comes back after the test.
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(sys, "argv", ["jobs.run", *arguments])
+        capfd.readouterr()
+        code: str | int | None = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = exit.code
+        finally:
+            logging.getLogger("jobs").handlers.clear()
+        out, err = capfd.readouterr()
+        if isinstance(code, str):
+            return Finished(1, out, err + code + "\n")
+        return Finished(code or 0, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> Callable[..., Finished]:
+    """Run the program as a process of its own."""
+
+    def run(*arguments: str, cwd: Path, command: tuple[str, ...] = ()) -> Finished:
+        command = command or (sys.executable, "-m", "jobs.run")
+        done = subprocess.run(
+            [*command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run

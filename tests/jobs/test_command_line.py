@@ -1,0 +1,301 @@
+"""The program as a user meets it: exit codes, messages, help, sweeps, places."""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import outputs
+from jobs.schema import GROUPS, JobConfig
+from outputs import open_result
+
+Run = Callable[..., Any]
+MLP = ("op=jacobian", "function=mlp", "function.n=4")
+PYTHON = ("op=jacobian", "function=python")
+
+# Arguments and what the single message must hold.
+MISTAKES = [
+    (["op=hesian"], "did you mean hessian?"),
+    (["strategy=forward"], "did you mean forward-mode?"),
+    (["functon=mlp"], "did you mean function?"),
+    (["function=rosenbrok"], "did you mean rosenbrock?"),
+    (["function.n=many"], "function.n=many: valid is an integer"),
+    (["chunk_size=0"], "chunk_size=0"),
+    (["foo"], "option=value"),
+    (["+foo=1"], "foo"),
+    (["inputs=numpy inputs.path=a=b"], "inputs"),
+    (["op=jacobian,hessian"], "--multirun"),
+    (["hydra/launcher=slurm"], "hydra/launcher"),
+    (["hydra.run.dirr=x"], "hydra.run.dirr"),
+    (["dtype=float65"], "dtype=float65"),
+    (["device=cuda:99"], "there is no such device"),
+    (["op=vjp", "strategy=forward-mode"], "has no meaning"),
+    (["op=hessian", "function=mlp"], "a Hessian needs a scalar function"),
+    ([*MLP, "inputs=numpy", "inputs.path=nowhere.npy"], "there is no such file"),
+    ([*MLP, "runs=a_file"], "a_file"),
+    ([*MLP, "runs=a_file/below"], "a_file"),
+    ([*MLP, "runs=/proc/nowhere"], "/proc/nowhere"),
+    ([*PYTHON], "function.target: a value is needed"),
+    ([*PYTHON, "function.target=nowhere:f"], "there is no module nowhere"),
+    ([*PYTHON, "function.target=user:g", "function.point=user:p"], "there is no g in"),
+    ([*PYTHON, "function.target=user:f"], "no default point"),
+    ([*PYTHON, "function.target=user:f", "function.point=user:p"], "ValueError at"),
+    ([*PYTHON, "function.target=user:h", "function.point=user:p"], "SystemExit at"),
+    (["op=hessian", *PYTHON[1:], "function.target=user:v", "function.point=user:p"], "one element"),
+    ([*PYTHON, "function.target=user:no_forward", "function.point=user:p"], "defines no jvp"),
+    (["--config-name=nowhere"], "nowhere"),
+]
+USER = """
+import torch
+def f(x): raise ValueError("no good")
+def h(x): raise SystemExit(0)
+def v(x): return x**2
+p = torch.ones(3)
+
+class NoForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+def no_forward(x): return NoForward.apply(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
+)
+def test_a_mistake_ends_in_one_message(
+    arguments: list[str], part: str, command_line: Run, directory: Path
+) -> None:
+    (directory / "user.py").write_text(USER)
+    (directory / "a_file").write_text("mine")
+    ended = command_line(*arguments)
+    assert ended.code == 1
+    (message,) = ended.err.splitlines()
+    assert message.startswith("error: ")
+    assert part in message
+    assert "Traceback" not in ended.out
+    assert not list(directory.glob("**/*.h5*"))
+    assert (directory / "a_file").read_text() == "mine"
+
+
+def test_an_unknown_flag_is_told_with_the_valid_ones(command_line: Run) -> None:
+    ended = command_line("--nowhere")
+    assert ended.code == 2
+    assert "--multirun" in ended.err
+    assert "unrecognized arguments: --nowhere" in ended.err
+
+
+def test_a_mistake_in_a_process_of_its_own(run_cli: Run, tmp_path: Path) -> None:
+    ended = run_cli("op=hesian", cwd=tmp_path)
+    assert ended.code == 1
+    assert ended.out == ""
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_the_traceback_is_there_for_who_asks(
+    command_line: Run, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "user.py").write_text(USER)
+    arguments = (*PYTHON, "function.target=user:f", "function.point=user:p")
+    ended = command_line(*arguments)
+    assert ended.code == 1
+    (log,) = directory.glob("runs/*/job.log")
+    assert "Traceback" in log.read_text()
+    assert 'raise ValueError("no good")' in log.read_text()
+    assert "Traceback" not in ended.err
+
+
+# Help
+
+
+def schema_options() -> set[str]:
+    """Every option that the schema knows, as it is spelled on the command line."""
+    options = {field.name for field in dataclasses.fields(JobConfig)} - {"output"}
+    options.add("output.compression")
+    for group, members in GROUPS.items():
+        for schema in members.values():
+            fields = {field.name for field in dataclasses.fields(schema)} - {"name", "source"}
+            options |= {f"{group}.{name}" for name in fields}
+    return options
+
+
+def test_help_names_every_option_and_choice(command_line: Run) -> None:
+    ended = command_line("--help")
+    assert ended.code == 0
+    words = ended.out
+    problem_options = {"samples", "inducing", "width", "heads", "seed"}
+    for option in schema_options():
+        group, _, name = option.partition(".")
+        assert option in words or (group == "function" and name in problem_options), option
+        assert name in words
+    for members in GROUPS.values():
+        for name in members:
+            assert name in words
+    assert max(map(len, words.splitlines())) <= 110
+    assert "hydra.run" not in words
+
+
+def test_the_composed_configuration_is_yaml_of_every_option(command_line: Run) -> None:
+    ended = command_line("--cfg", "job", "function=gp_residual", "op=vhp", "strategy=vectorize")
+    assert ended.code == 0
+    composed = yaml.safe_load(ended.out)
+    assert list(composed) == [field.name for field in dataclasses.fields(JobConfig)]
+    assert composed["function"]["inducing"] == 50
+    assert composed["op"] == "vhp"
+
+
+# One job
+
+
+def test_the_last_line_is_the_absolute_path_of_the_result(
+    command_line: Run, directory: Path
+) -> None:
+    ended = command_line(*MLP)
+    assert ended.code == 0
+    assert ended.err == ""
+    assert ended.result.is_absolute()
+    assert ended.result.is_relative_to(directory / "runs")
+    assert outputs.open_result(ended.result).shape == (4, 4)
+    for word in ("4 rows x 4 columns", "forward-mode", "verified", "to write", "free"):
+        assert word in ended.out
+
+
+def test_progress_without_a_terminal_is_lines_with_the_time_left(
+    command_line: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.display.SECONDS_BETWEEN_LINES", 0)
+    out = command_line(*MLP, "chunk_size=1").out
+    lines = [line.strip() for line in out.splitlines() if line.endswith(" left")]
+    assert [line.partition(" (")[0] for line in lines] == [f"{n} of 4 columns" for n in range(1, 5)]
+    assert lines[1].startswith("2 of 4 columns (50 %), ")
+    assert lines[-1].endswith("0.0 s left")
+    assert "\r" not in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("name", ["with space", "it's", 'a "b"', "a=b,c", "[x](y){z}", "ünï"])
+def test_a_directory_of_any_name(
+    name: str, directory: Path, command_line: Run, monkeypatch
+) -> None:
+    start = directory / name
+    start.mkdir()
+    monkeypatch.chdir(start)
+    np.save(start / "point.npy", np.arange(4.0))
+    ended = command_line(*MLP, "inputs=numpy", "inputs.path=point.npy", "runs=my runs")
+    assert ended.code == 0, ended.err
+    assert ended.result.is_relative_to(start / "my runs")
+    with open_result(ended.result) as result:
+        assert result.points["x"].tolist() == [0, 1, 2, 3]
+
+
+# Sweeps
+
+
+def test_a_sweep_of_all_six_agrees(command_line: Run, directory: Path) -> None:
+    ended = command_line(
+        *("--multirun", "op=jacobian,hessian", "strategy=reverse-loop,vectorize,forward-mode"),
+        *("function=gp_residual", "function.n=9", "function.inducing=4"),
+    )
+    assert ended.code == 0, ended.err
+    paths = sorted(directory.glob("runs/*/result.h5"))
+    assert {str(path) for path in paths} <= set(ended.out.splitlines())
+    assert len(paths) == 6
+    for operation, shape in (("jacobian", (9, 5)), ("hessian", (5, 5))):
+        found = {}
+        for path in paths:
+            with open_result(path) as result:
+                if result.operation == operation:
+                    assert result.shape == shape
+                    found[result.strategy] = result[...]
+        assert sorted(found) == ["forward-mode", "reverse-loop", "vectorize"]
+        for matrix in found.values():
+            np.testing.assert_allclose(matrix, found["reverse-loop"], rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("values", ["mlp,rosenbrock", "rosenbrock,mlp"])
+def test_a_job_that_fails_does_not_stop_a_sweep(
+    values: str, command_line: Run, directory: Path
+) -> None:
+    ended = command_line("--multirun", "op=hessian", f"function={values}", "function.n=5")
+    assert ended.code == 1
+    # The second line is Hydra's, with the overrides of the job that failed.
+    message, which = ended.err.splitlines()
+    assert message.startswith("error: op=hessian function=mlp has no meaning")
+    assert "function=mlp" in which
+    (path,) = directory.glob("runs/*/result.h5")
+    assert "rosenbrock" in path.parent.name
+    assert str(path) in ended.out.splitlines()
+
+
+def test_a_sweep_started_again_runs_only_what_is_missing(
+    command_line: Run, directory: Path
+) -> None:
+    sweep = ("--multirun", "op=jacobian", "function=mlp,rosenbrock")
+    assert command_line(*sweep[:2], "function=mlp", "function.n=5").code == 0
+    ended = command_line(*sweep, "function.n=5")
+    assert ended.code == 0
+    assert ended.out.count("finished already") == 1
+    assert len(list(directory.glob("runs/*/result.h5"))) == 2
+
+
+# Places
+
+LOOK = "import jobs, outputs, json; print(json.dumps([jobs.__file__, outputs.__file__]))"
+
+
+def test_foreign_directories_of_the_same_names_do_no_harm(run_cli: Run, tmp_path: Path) -> None:
+    for name in ("outputs", "jobs", "conf", "autodiff_core"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "2020-01-01").mkdir()
+    (tmp_path / "user.py").write_text(LOOK + "\n" + USER)
+    ended = run_cli(*PYTHON, "function.target=user:v", "function.point=user:p", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    found = [Path(name) for name in json.loads(ended.out.splitlines()[0])]
+    assert found == [Path(sys.modules[name].__file__ or "") for name in ("jobs", "outputs")]
+    assert ended.result.is_relative_to(tmp_path / "runs")
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["2020-01-01"]
+
+
+@pytest.mark.skipif(
+    not (Path(sys.executable).parent / "autodiff-jobs").exists(),
+    reason="the package is not installed, so that there is no console script",
+)
+def test_the_console_script_runs_also_beside_packages_of_the_same_name(
+    run_cli: Run, tmp_path: Path
+) -> None:
+    # `python -m` puts the directory of the start first; the script does not.
+    for name in ("outputs", "jobs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong one')")
+    script = str(Path(sys.executable).parent / "autodiff-jobs")
+    ended = run_cli(*MLP, cwd=tmp_path, command=(script,))
+    assert ended.code == 0, ended.err
+    assert ended.result.is_file()
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write")
+def test_a_directory_that_may_not_be_written(run_cli: Run, tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    command = (sys.executable, "-m", "jobs.run")
+    if os.geteuid() == 0:
+        command = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", *command)
+    try:
+        ended = run_cli(*MLP, cwd=tmp_path, command=command)
+    finally:
+        tmp_path.chmod(0o755)
+    assert ended.code == 1
+    (message,) = ended.err.splitlines()
+    assert "ermission denied" in message
+    assert "runs" in message

@@ -1,0 +1,191 @@
+"""Errors are planted in blocks, and the proof must find them; without one it must stay silent."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from autodiff_core import Block, BlockStream
+from jobs.errors import JobError
+from jobs.job import Job
+from outputs import Result, part_path
+
+SIZES = {
+    "rosenbrock": ("n=40",),
+    "mlp": ("n=12",),
+    "mlp_parameters": ("n=5", "samples=4"),
+    "pairwise_energy": ("n=9",),
+    "gp_residual": ("n=30", "inducing=8"),
+    "brusselator": ("n=5",),
+    "transformer_block": ("n=4", "width=8", "heads=2"),
+    "rotation_chain": ("n=20",),
+}
+SCALARS = ("rosenbrock", "mlp_parameters", "pairwise_energy", "gp_residual")
+CLEAN = [("jacobian", name) for name in SIZES] + [("hessian", name) for name in SCALARS]
+
+
+def flip_a_sign(values: Tensor) -> None:
+    values[1, 2] *= -1
+
+
+def zero_a_line(values: Tensor) -> None:
+    values[1] = 0
+
+
+def swap_two_lines(values: Tensor) -> None:
+    values[[0, 1]] = values[[1, 0]]
+
+
+def shift_by_one(values: Tensor) -> None:
+    values.copy_(values.roll(1, dims=1))
+
+
+def add_to_an_entry(values: Tensor) -> None:
+    values[0, 0] += 1e-3
+
+
+def lose_an_entry(values: Tensor) -> None:
+    values[0, 0] = torch.nan
+
+
+DAMAGES = [
+    flip_a_sign,
+    zero_a_line,
+    swap_two_lines,
+    shift_by_one,
+    add_to_an_entry,
+    lose_an_entry,
+]
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]]]:
+    """Damage the block that begins at a line, a number of times; gives what was computed."""
+
+    def planted(damage: Callable[[Tensor], None], start: int, times: int) -> list[tuple[int, int]]:
+        computed: list[tuple[int, int]] = []
+        original = BlockStream.block
+
+        def block(self: BlockStream, first: int, last: int) -> Block:
+            made = original(self, first, last)
+            # The proof itself streams products with one vector.
+            if last - first == 1:
+                return made
+            computed.append((first, last))
+            if first == start and computed.count((first, last)) <= times:
+                pieces = torch.cat(made.pieces, dim=1)
+                damage(pieces)
+                sizes = [piece.shape[1] for piece in made.pieces]
+                return dataclasses.replace(made, pieces=tuple(pieces.split(sizes, dim=1)))
+            return made
+
+        monkeypatch.setattr(BlockStream, "block", block)
+        return computed
+
+    return planted
+
+
+def overrides(operation: str, strategy: str, problem: str, *more: str) -> list[str]:
+    sizes = [f"function.{size}" for size in SIZES[problem]]
+    return [f"op={operation}", f"strategy={strategy}", f"function={problem}", *sizes, *more]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
+@pytest.mark.parametrize(("operation", "problem"), CLEAN)
+def test_an_undisturbed_job_passes(
+    operation: str, problem: str, strategy: str, dtype: str, run_job: Callable[..., Result]
+) -> None:
+    result = run_job(*overrides(operation, strategy, problem, f"dtype={dtype}", "chunk_size=7"))
+    figures = result.execution["verification"]
+    assert result.axis == ("rows" if strategy == "vectorize" else "columns")
+    assert figures["kind"] == "probe"
+    assert figures["lines_checked"] == result.shape[0 if strategy == "vectorize" else 1]
+    assert figures["largest_relative_error"] < figures["tolerance"] / 10
+
+
+@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_block_that_fails_once_is_computed_again(
+    damage: Callable[[Tensor], None],
+    strategy: str,
+    plant: Callable[..., list[tuple[int, int]]],
+    run_job: Callable[..., Result],
+) -> None:
+    expected = run_job(*overrides("jacobian", "reverse-loop", "mlp"))[...]
+    computed = plant(damage, start=4, times=1)
+    result = run_job(*overrides("jacobian", strategy, "mlp", "chunk_size=4"))
+    assert computed == [(0, 4), (4, 8), (4, 8), (8, 12)]
+    np.testing.assert_allclose(result[...], expected, rtol=1e-10, atol=1e-12)
+    assert result.execution["verification"]["lines_checked"] == 12
+
+
+@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_block_that_fails_twice_ends_the_job_and_is_named(
+    damage: Callable[[Tensor], None],
+    strategy: str,
+    plant: Callable[..., list[tuple[int, int]]],
+    resolved: Callable[..., Job],
+    run_job: Callable[..., Result],
+) -> None:
+    job = resolved(*overrides("jacobian", strategy, "mlp", "chunk_size=4"))
+    computed = plant(damage, start=4, times=1000)
+    axis = "rows" if strategy == "vectorize" else "columns"
+    with pytest.raises(JobError, match=rf"{axis} 4 to 8 disagree with an independent .*twice"):
+        run_job(job)
+    assert computed == [(0, 4), (4, 8), (4, 8)]
+    # The block before it is kept, the bad one is not.
+    assert not job.paths.result.exists()
+    assert part_path(job.paths.result).exists()
+
+
+def test_what_failed_goes_on_when_the_error_is_gone(
+    plant: Callable[..., list[tuple[int, int]]],
+    resolved: Callable[..., Job],
+    run_job: Callable[..., Result],
+) -> None:
+    job = resolved(*overrides("hessian", "vectorize", "rosenbrock", "chunk_size=10"))
+    computed = plant(zero_a_line, start=20, times=2)
+    with pytest.raises(JobError, match="rows 20 to 30"):
+        run_job(job)
+    before = len(computed)
+    result = run_job(job)
+    assert computed[before:] == [(20, 30), (30, 40)]
+    assert result.execution["lines_resumed"] == 20
+
+
+@pytest.mark.parametrize("operation", ["vjp", "jvp", "hvp", "vhp"])
+def test_an_error_in_a_product_is_found(
+    operation: str,
+    plant: Callable[..., list[tuple[int, int]]],
+    resolved: Callable[..., Job],
+    run_job: Callable[..., Result],
+) -> None:
+    job = resolved(*overrides(operation, "vectorize", "gp_residual", "vectors.count=4"))
+    plant(flip_a_sign, start=0, times=2)
+    with pytest.raises(JobError, match="rows 0 to 4 disagree"):
+        run_job(job)
+    assert not part_path(job.paths.result).exists()
+
+
+def test_a_batching_rule_that_is_wrong_is_replaced_and_recorded(
+    directory: Path, run_job: Callable[..., Result], said
+) -> None:
+    # The derivative of torch.cdist under vmap is wrong in torch 2.13, without an error.
+    (directory / "distances.py").write_text(
+        "import torch\n"
+        "def f(x): return torch.cdist(x, x.flip(0) * 2)\n"
+        "def point(): return torch.randn(4, 3, generator=torch.Generator().manual_seed(0))\n"
+    )
+    target = ["function=python", "function.target=distances:f", "function.point=distances:point"]
+    result = run_job("op=jacobian", "strategy=vectorize", *target, "chunk_size=5")
+    expected = run_job("op=jacobian", "strategy=reverse-loop", *target)
+    np.testing.assert_allclose(result[...], expected[...], rtol=1e-10, atol=1e-14)
+    (fallback,) = result.execution["fallbacks"]
+    assert fallback.startswith("vectorize: one vector at a time, because ")
+    assert "note: vectorize" in said.getvalue()

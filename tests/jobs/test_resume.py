@@ -1,0 +1,193 @@
+"""The same command again: it goes on where it was stopped, and leaves alone what is finished."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.display import Display
+from jobs.errors import JobError
+from jobs.execute import execute
+from jobs.job import Job
+from outputs import Result, open_result, part_path
+
+Resolve = Callable[..., Job]
+LINES = 60
+SMALL = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=12")
+
+# A forward-mode job evaluates its function for each block; here it counts and takes its time.
+SLOW = """
+import os, time
+import torch
+
+def f(x):
+    with open("evaluations", "a") as file:
+        file.write(".")
+    time.sleep(float(os.environ["SECONDS"]))
+    if os.environ.get("FAILS"):
+        raise ValueError("as it was asked to")
+    return torch.outer(x, x).reshape(-1)
+
+def point(): return torch.arange(60.0) + 1
+"""
+COMMAND = (
+    *(sys.executable, "-m", "jobs.run", "op=jacobian", "strategy=forward-mode", "chunk_size=2"),
+    *("function=python", "function.target=slow:f", "function.point=slow:point"),
+)
+
+
+def start(directory: Path, seconds: float) -> subprocess.Popen[str]:
+    (directory / "slow.py").write_text(SLOW)
+    return subprocess.Popen(
+        COMMAND,
+        cwd=directory,
+        env={**os.environ, "SECONDS": str(seconds)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def evaluations(directory: Path) -> int:
+    counted = directory / "evaluations"
+    return counted.stat().st_size if counted.exists() else 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [
+        (signal.SIGKILL, -9, ""),
+        (signal.SIGINT, 130, "interrupted; what was computed is kept"),
+    ],
+)
+def test_a_job_that_was_stopped_goes_on(
+    number: signal.Signals, code: int, message: str, tmp_path: Path
+) -> None:
+    stopped = start(tmp_path, seconds=0.05)
+    deadline = time.monotonic() + 60
+    while evaluations(tmp_path) < 15 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.send_signal(number)
+    output, errors = stopped.communicate(timeout=60)
+    assert stopped.returncode == code, output + errors
+    assert message in errors
+    assert "Traceback" not in errors
+    (part,) = tmp_path.glob("runs/*/*.part")
+    assert not part_path(part).exists()
+
+    again = start(tmp_path, seconds=0)
+    output, errors = again.communicate(timeout=60)
+    assert again.returncode == 0, output + errors
+    result = Path(output.splitlines()[-1])
+    assert part == part_path(result)
+    assert not part.exists()
+    with open_result(result) as opened:
+        done = opened.execution["lines_resumed"]
+        assert 0 < done < LINES
+        assert f"{done} of {LINES} columns are done already" in output
+        x = opened.points["x"]
+        eye = np.eye(LINES)
+        expected = eye[:, None, :] * x[None, :, None] + eye[None, :, :] * x[:, None, None]
+        np.testing.assert_allclose(opened[...], expected.reshape(-1, LINES), rtol=1e-12)
+
+
+def test_a_finished_job_is_left_alone(command_line: Callable[..., Any], directory: Path) -> None:
+    first = command_line(*SMALL)
+    path = first.result
+    before = path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino
+    again = command_line(*SMALL, "chunk_size=5")
+    assert again.code == 0
+    assert "finished already" in again.out
+    assert again.result == path
+    assert (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) == before
+
+
+def test_overwriting_replaces(resolved: Resolve, quiet: Display) -> None:
+    job = resolved(*SMALL)
+    path = execute(job, quiet)
+    before = path.stat().st_ino
+    with open_result(path) as result:
+        expected = result[...]
+    path.with_name("note.txt").write_text("mine")
+    assert execute(job, quiet, overwrite=True) == path
+    assert path.stat().st_ino != before
+    with open_result(path) as result:
+        np.testing.assert_array_equal(result[...], expected)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["note.txt", "result.h5"]
+
+
+def test_overwriting_what_does_not_exist_computes_it(
+    run_job: Callable[..., Result],
+) -> None:
+    assert run_job(*SMALL, overwrite=True).complete
+
+
+def test_a_plan_writes_nothing(command_line: Callable[..., Any], directory: Path) -> None:
+    finished = command_line(*SMALL, "plan=true")
+    assert finished.code == 0
+    assert "12 rows x 12 columns" in finished.out
+    assert [path for path in directory.rglob("*") if path.is_file()] == []
+
+
+def test_a_first_block_that_fails_leaves_nothing(
+    directory: Path, resolved: Resolve, quiet: Display, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDS", "0")
+    (directory / "slow.py").write_text(SLOW.replace('"FAILS"', '"FAILS_LATER"'))
+    target = ("function=python", "function.target=slow:f", "function.point=slow:point")
+    job = resolved("op=jacobian", "strategy=forward-mode", "verify='off'", *target)
+    monkeypatch.setattr("jobs.execute.prepare_proof", _failing_from_now_on(monkeypatch))
+    with pytest.raises(JobError, match=r"ValueError at .*slow.py.*as it was asked to"):
+        execute(job, quiet)
+    assert list(directory.glob("runs/**/*.h5*")) == []
+    monkeypatch.delenv("FAILS_LATER")
+    assert execute(job, quiet) == job.paths.result
+
+
+def _failing_from_now_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """The proof is prepared last, before the first block."""
+    from jobs.proof import prepare_proof
+
+    def prepare(*arguments: object) -> object:
+        proof = prepare_proof(*arguments)  # pyright: ignore[reportArgumentType]
+        if "FAILED_ONCE" not in os.environ:
+            monkeypatch.setenv("FAILED_ONCE", "1")
+            monkeypatch.setenv("FAILS_LATER", "1")
+        return proof
+
+    return prepare
+
+
+@pytest.mark.parametrize("name", ["result.h5", "result.h5.part"])
+@pytest.mark.parametrize("content", ["of another job", "not an HDF5 file", "empty"])
+def test_a_file_of_another_job_is_refused_and_untouched(
+    content: str, name: str, resolved: Resolve, quiet: Display
+) -> None:
+    job, other = resolved(*SMALL), resolved(*SMALL, "seed=1")
+    path = job.paths.directory / name
+    path.parent.mkdir(parents=True)
+    if content == "of another job":
+        path.write_bytes(execute(other, quiet).read_bytes())
+    else:
+        path.write_text("" if content == "empty" else "something of the user's")
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    with pytest.raises(JobError, match=str(path)):
+        execute(job, quiet)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_a_full_disk_is_told_before_the_start(
+    resolved: Resolve, quiet: Display, monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> None:
+    free = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
+    with pytest.raises(JobError, match=r"needs 0.00 GB.*are free; choose another place"):
+        execute(resolved(*SMALL), quiet)
+    assert list(directory.glob("runs/**/*.h5*")) == []
