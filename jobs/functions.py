@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jobs import problems
 from jobs.errors import ConfigurationError, JobError, did_you_mean
 from jobs.problems import load_builder
 from jobs.schema import FunctionConfig, PythonFunction
@@ -141,7 +142,7 @@ def _load_problem(
         name=config.name,
         function=function,
         reference=f"{config.name}({', '.join(f'{k}={v}' for k, v in options.items())})",
-        files=_source_files(builder.__module__),
+        files=tuple(sorted(Path(problems.__file__).parent.glob("*.py"))),
         arguments=tuple(problem.point),
         point=problem.point,
         outputs=problem.outputs if operation not in SECOND_ORDER else None,

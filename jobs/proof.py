@@ -12,7 +12,9 @@ error analysis", SIAM J. Sci. Comput. 41, 2019), plus the rounding of the deriva
 which is ε times the condition of the function. Over the built-in problems and dtypes both together
 were seen to stay below 16 ε relative to |line| |v|. Allowed is √ε, half of the digits, so that a
 function may amplify rounding by 1/(16 √ε): 4 million times in float64, 180 times in float32. Lines
-that cancel to almost nothing are measured against the typical product as well.
+that cancel to almost nothing are measured against the typical product as well, and where all of
+them do (a derivative that is zero only up to rounding), against what rounding of the value makes of
+a derivative: ε |f| / |x|, of second order ε |f| / |x|².
 
 What it finds. The components of u and v have magnitudes between 1/2 and 3/2 and random signs, so
 that no entry hides behind a small one. A flipped sign in one entry of typical size among n shows as
@@ -35,6 +37,7 @@ from torch import Tensor
 
 import autodiff_core
 from autodiff_core import Block, BlockStream
+from jobs.functions import SECOND_ORDER
 from jobs.job import PRODUCTS, Job
 from outputs import Probes
 
@@ -97,7 +100,25 @@ def prepare_proof(job: Job, stream: BlockStream) -> Proof:
     needed = left if stream.axis == "columns" else right
     if needed is None:
         return Unproved(left_reason if stream.axis == "columns" else reason)
-    return ProbeProof(needed, right, left, tolerance, is_product=is_product)
+    floor = _floor(job, stream, needed, tolerance)
+    return ProbeProof(needed, right, left, tolerance, floor, is_product=is_product)
+
+
+def _floor(job: Job, stream: BlockStream, probe: Probe, tolerance: float) -> float:
+    """The size of products of which rounding alone is left, so that √ε of it is 16 ε of theirs."""
+    value = _size([leaf for leaf in _leaves(stream.value) if torch.is_floating_point(leaf)])
+    point = _size(list(job.point.values())) or 1.0
+    entry = value / point ** (2 if job.operation in SECOND_ORDER else 1)
+    vectors = _size(list(job.vectors.values())) if job.vectors else 1.0
+    return 16 * tolerance * entry * vectors * float(_wide(probe.vector).abs().square().sum().sqrt())
+
+
+def _size(tensors: Sequence[Tensor]) -> float:
+    """The root of the mean square of all finite entries; 0 where there are none."""
+    flat = [_wide(tensor.detach()).abs().reshape(-1).cpu() for tensor in tensors]
+    entries = torch.cat([part.double() for part in flat]) if flat else torch.zeros(0)
+    entries = entries[torch.isfinite(entries)]
+    return float(entries.square().mean().sqrt()) if entries.numel() else 0.0
 
 
 class Unproved:
@@ -149,6 +170,7 @@ class ProbeProof:
         right: v and M v; None where no other route gives it.
         left: u and uᵀ M; likewise.
         tolerance: The largest error relative to |line| |vector| that passes.
+        floor: The size of products of which rounding alone is left.
     """
 
     def __init__(
@@ -157,6 +179,7 @@ class ProbeProof:
         right: Probe | None,
         left: Probe | None,
         tolerance: float,
+        floor: float,
         *,
         is_product: bool,
     ) -> None:
@@ -164,11 +187,13 @@ class ProbeProof:
         self.right = right
         self.left = left
         self.tolerance = tolerance
+        self.floor = floor
         self._probe = needed
         self._is_product = is_product
         product = _wide(needed.product).abs()
         finite = product[torch.isfinite(product)]
         self._typical = float(finite.square().mean().sqrt()) if finite.numel() else 0.0
+        self._typical += floor
         self._lines = 0
         self._without_product = 0
         self._largest = 0.0
@@ -217,6 +242,7 @@ class ProbeProof:
             left_product=None if left is None else _array(left.product),
             tolerance=self.tolerance,
             pairing="real inner product" if self._is_product else "bilinear",
+            floor=self.floor,
         )
 
     def __str__(self) -> str:

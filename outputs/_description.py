@@ -55,6 +55,9 @@ class Probes:
         pairing: ``bilinear``: ``M @ right`` and ``left @ M``; ``real inner product``:
             ``(M.conj() @ right).real`` and ``(left.conj() @ M).real``.
 
+        floor: Added to what a product's error is measured against: how large products are of
+            which rounding alone is left, as where a derivative is zero by cancellation.
+
     Raises:
         ResultError: If a vector comes without its product, or is none.
     """
@@ -65,11 +68,14 @@ class Probes:
     left_product: np.ndarray | None
     tolerance: float
     pairing: Pairing = "bilinear"
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
         _require_choice("pairing", self.pairing, PAIRINGS)
         if not 0 <= self.tolerance < math.inf:
             raise ResultError(f"A tolerance is finite and not negative, not {self.tolerance}.")
+        if not 0 <= self.floor < math.inf:
+            raise ResultError(f"A floor is finite and not negative, not {self.floor}.")
         for side in ("right", "left"):
             vector, product = getattr(self, side), getattr(self, f"{side}_product")
             if (vector is None) != (product is None):

@@ -294,7 +294,12 @@ def read_probes(file: h5py.File) -> Probes | None:
     }
     tolerance, pairing = scalar(group, "tolerance"), scalar(group, "pairing")
     try:
-        probes = Probes(**arrays, tolerance=float(tolerance), pairing=cast(Pairing, pairing))
+        probes = Probes(
+            **arrays,
+            tolerance=float(tolerance),
+            pairing=cast(Pairing, pairing),
+            floor=float(scalar(group, "floor")) if "floor" in group.attrs else 0.0,
+        )
         require_fitting(probes, matrix_of(file).shape)
     except ResultError as error:
         raise ResultError(f"{file.filename} is damaged: {error}") from error
@@ -445,7 +450,8 @@ def _fixed(texts: Iterable[bytes]) -> np.dtype:
 
 
 def _write_probes(group: h5py.Group, probes: Probes) -> None:
-    _write_attributes(group, {"tolerance": probes.tolerance, "pairing": probes.pairing})
+    facts = {"tolerance": probes.tolerance, "pairing": probes.pairing, "floor": probes.floor}
+    _write_attributes(group, facts)
     _write_arrays(group, probes.arrays())
 
 

@@ -316,7 +316,8 @@ def _products(probes: Probes, total: _Sums, problems: list[str]) -> dict[str, An
         if given is None or squares is None or vector is None or expected is None:
             continue
         with np.errstate(all="ignore"):
-            errors = _relative(np.abs(given - expected), squares, vector, expected)
+            errors = np.abs(given - expected)
+            errors = _relative(errors, squares, vector, expected, probes.floor)
         checked = np.isfinite(errors) & np.isfinite(squares)
         facts["lines_checked"] += int(np.count_nonzero(checked))
         errors = np.where(checked, errors, 0)
@@ -339,17 +340,22 @@ def _asymmetry(result: Result, probes: Probes, total: _Sums) -> float | None:
         return None
     with np.errstate(all="ignore"):
         difference = np.abs(total.right - total.left)
-        errors = _relative(difference, total.rows, probes.right, total.right)
+        errors = _relative(difference, total.rows, probes.right, total.right, probes.floor)
     return float(errors[np.isfinite(errors)].max(initial=0))
 
 
 def _relative(
-    errors: np.ndarray, squares: np.ndarray, vector: np.ndarray, product: np.ndarray
+    errors: np.ndarray,
+    squares: np.ndarray,
+    vector: np.ndarray,
+    product: np.ndarray,
+    floor: float,
 ) -> np.ndarray:
     """Errors relative to |line| |vector|, and to the typical product where a line cancels."""
     size = np.abs(product)
     finite = size[np.isfinite(size)]
     typical = math.sqrt(float(np.mean(finite**2))) if finite.size else 0.0
+    typical += floor
     scale = np.maximum(np.sqrt(squares), _SMALLEST_NORM) * np.linalg.norm(vector)
     return np.where(
         errors > 0, errors / (scale + np.where(size < np.inf, size, 0) + typical), errors

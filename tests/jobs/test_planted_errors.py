@@ -65,7 +65,9 @@ def test_a_planted_error_is_found_wherever_it_is(
     lines = drawn(generator, LINES, LENGTH)
     vector = probe_vector(generator)
     probe = Probe(vector, lines @ vector)
-    proof = ProbeProof(probe, probe, probe, torch.finfo(torch.float64).eps ** 0.5, is_product=False)
+    proof = ProbeProof(
+        probe, probe, probe, torch.finfo(torch.float64).eps ** 0.5, 0.0, is_product=False
+    )
 
     def block(values: Tensor) -> Block:
         assert axis in ("rows", "columns")

@@ -12,7 +12,7 @@ from torch import Tensor
 from autodiff_core import Block, BlockStream
 from jobs.errors import JobError
 from jobs.job import Job
-from outputs import Result, part_path
+from outputs import Result, part_path, verify_result
 
 SIZES = {
     "rosenbrock": ("n=40",),
@@ -189,3 +189,28 @@ def test_a_batching_rule_that_is_wrong_is_replaced_and_recorded(
     (fallback,) = result.execution["fallbacks"]
     assert fallback.startswith("vectorize: one vector at a time, because ")
     assert "note: vectorize" in said.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
+@pytest.mark.parametrize("operation", ["jacobian", "hessian", "jvp"])
+def test_a_derivative_that_is_zero_up_to_rounding_passes(
+    operation: str,
+    strategy: str,
+    dtype: str,
+    directory: Path,
+    run_job: Callable[..., Result],
+) -> None:
+    (directory / "zero.py").write_text("def total(x):\n    return x.softmax(0).sum()\n")
+    result = run_job(
+        f"op={operation}",
+        f"strategy={strategy}",
+        f"dtype={dtype}",
+        "function=python",
+        "function.target=zero:total",
+        "inputs=random",
+        "inputs.shapes=[[50]]",
+    )
+    assert np.abs(result[...]).max() < 1e-6
+    assert result.execution["verification"]["kind"] == "probe"
+    assert verify_result(result.path).ok
