@@ -33,12 +33,20 @@ class Advance(Protocol):
         ...
 
 
+class _Terminal(Console):
+    """Standard output. A closed pipe ends the program with an exit code of its own, not rich's."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error go on to where the exit code is decided."""
+        raise
+
+
 class Display:
     """Prints to the terminal, in plain lines where there is none."""
 
     def __init__(self, console: Console | None = None) -> None:
         """Print on standard output unless another console is given."""
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or _Terminal(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             # rich assumes 80 columns there and would fold paths.
             self.console.width = WIDTH_WITHOUT_TERMINAL

@@ -179,14 +179,13 @@ def _compute(
     with (
         BackgroundWriter(writer) as background,
         display.progress(sum(map(len, missing)), stream.axis) as advance,
-        explaining_failures(job.function),
         leaving_after_a_block() as leave_if_asked,
     ):
-        for block in stream.blocks(missing):
+        for block in _blocks(job, stream, missing):
             for fallback in block.fallbacks:
                 record.fallbacks.append(str(fallback))
                 display.say(f"note: {fallback}")
-            proven = _proven(stream, block, proof)
+            proven = _proven(job, stream, block, proof)
             record.nonfinite.inspect(proven)
             values = to_numpy(proven.values).astype(stored, copy=False)
             background.submit(block.start, block.stop, values)
@@ -196,7 +195,13 @@ def _compute(
     record.seconds = time.monotonic() - started
 
 
-def _proven(stream: BlockStream, block: Block, proof: Proof) -> Block:
+def _blocks(job: Job, stream: BlockStream, missing: list[range]) -> Iterator[Block]:
+    # Around the computation alone: a full disk is no failure of the function.
+    with explaining_failures(job.function):
+        yield from stream.blocks(missing)
+
+
+def _proven(job: Job, stream: BlockStream, block: Block, proof: Proof) -> Block:
     """The block, computed once more if it fails the proof.
 
     Raises:
@@ -205,7 +210,8 @@ def _proven(stream: BlockStream, block: Block, proof: Proof) -> Block:
     error = proof.error(block)
     if error > proof.tolerance:
         _logger.warning("%s %s to %s failed the proof", block.axis, block.start, block.stop)
-        block = stream.block(block.start, block.stop)
+        with explaining_failures(job.function):
+            block = stream.block(block.start, block.stop)
         error = proof.error(block)
     if error > proof.tolerance:
         raise JobError(

@@ -16,7 +16,7 @@ from jobs.display import Display
 from jobs.errors import JobError
 from jobs.execute import execute
 from jobs.job import Job
-from outputs import Result, open_result, part_path
+from outputs import Result, ResultError, open_result, part_path
 
 Resolve = Callable[..., Job]
 LINES = 60
@@ -191,3 +191,32 @@ def test_a_full_disk_is_told_before_the_start(
     with pytest.raises(JobError, match=r"needs 0.00 GB.*are free; choose another place"):
         execute(resolved(*SMALL), quiet)
     assert list(directory.glob("runs/**/*.h5*")) == []
+
+
+def test_a_full_disk_is_told_as_one_and_not_as_a_failure_of_the_function(
+    resolved: Callable[..., Job], quiet: Display, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = resolved("op=jacobian", "strategy=vectorize", "function=mlp", "function.n=8")
+
+    def full(*block: object) -> None:
+        raise ResultError("the disk is full")
+
+    monkeypatch.setattr("outputs.ResultWriter.write", full)
+    with pytest.raises(JobError, match=r"\Athe disk is full\Z"):
+        execute(job, quiet)
+
+
+def test_a_closed_pipe_ends_the_job_and_leaves_it_resumable(directory: Path) -> None:
+    options = ["op=jacobian", "strategy=vectorize", "function=brusselator", "function.n=8"]
+    command = [sys.executable, "-m", "jobs.run", *options, "chunk_size=1"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stderr is not None
+        first.stdout.close()
+        errors = first.stderr.read()
+    assert first.returncode == 141, errors
+    assert "Traceback" not in errors
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr
