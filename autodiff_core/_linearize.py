@@ -128,11 +128,7 @@ def linearize(
         if points is not None:
             direct = Pointwise(direct, strategy=strategy.name, report=report)
         randomness = ReplayedRandomness(primals)
-        gradient = Gradient(
-            direct,
-            name,
-            points=points,
-        )
+        gradient = Gradient(direct, name, points=points)
         linearization = strategy(
             gradient if operation.is_second_order else direct,
             primals,

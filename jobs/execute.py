@@ -24,7 +24,7 @@ from jobs.errors import JobError
 from jobs.failures import explaining_failures
 from jobs.functions import SECOND_ORDER
 from jobs.interruption import leaving_after_a_block
-from jobs.job import PRODUCTS, Job, output_names
+from jobs.job import PRODUCTS, Job, named_outputs
 from jobs.nonfinite import NonFinite
 from jobs.plan import Plan
 from jobs.proof import Proof, prepare_proof
@@ -233,9 +233,8 @@ def to_numpy(values: Tensor) -> np.ndarray:
 def describe(job: Job, stream: BlockStream) -> ResultDescription:
     """Everything that the result file says before its first block."""
     value = stream.value
-    names = output_names(job.function, value)
-    leaves = [value] if isinstance(value, Tensor) else list(_values(value))
-    outputs = dict(zip(names, leaves, strict=True))
+    outputs = named_outputs(job.function, value)
+    names = tuple(outputs)
     is_second_order = job.operation in SECOND_ORDER
     inputs_are_tuple = len(job.point) > 1
     outputs_are_tuple = not isinstance(value, Tensor)
@@ -273,10 +272,6 @@ def describe(job: Job, stream: BlockStream) -> ResultDescription:
 def stored_dtype(dtype: torch.dtype) -> np.dtype:
     """The numpy dtype that holds a torch dtype without loss."""
     return to_numpy(torch.empty(0, dtype=dtype)).dtype
-
-
-def _values(value: Any) -> list[Tensor]:
-    return list(value.values() if isinstance(value, dict) else value)
 
 
 def _specs(names: tuple[str, ...], layout: AxisLayout) -> tuple[TensorSpec, ...]:

@@ -127,19 +127,27 @@ def resolve(config: JobConfig) -> Job:
     )
 
 
-def output_names(function: LoadedFunction, value: Any) -> tuple[str, ...]:
-    """The names of a function's outputs: its own, the keys of a dictionary, or numbered ones.
+def leaves_of(value: Any) -> list[Any]:
+    """What a function returned, as a list: a single output, or those of a container."""
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, tuple | list) else [value]
+
+
+def named_outputs(function: LoadedFunction, value: Any) -> dict[str, Tensor]:
+    """A function's outputs by name: its own names, the keys of a dictionary, or numbered ones.
 
     Raises:
         ConfigurationError: The outputs nest deeper than a tuple, list or dictionary of tensors,
             or there are none.
     """
+    leaves = leaves_of(value)
     if isinstance(value, dict):
-        names, leaves = tuple(str(key) for key in value), list(value.values())
+        names = tuple(str(key) for key in value)
     elif isinstance(value, tuple | list):
-        names, leaves = tuple(f"output{index}" for index in range(len(value))), list(value)
+        names = tuple(f"output{index}" for index in range(len(value)))
     else:
-        names, leaves = ("output",), [value]
+        names = ("output",)
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
         raise ConfigurationError(
             f"{function.name} returns a value of type {type(value).__name__} that is neither a "
@@ -152,17 +160,14 @@ def output_names(function: LoadedFunction, value: Any) -> tuple[str, ...]:
             f"{function.name} returns a dictionary two of whose keys are the same as text: "
             f"{', '.join(names)}"
         )
-    return function.outputs if function.outputs is not None else names
+    return dict(zip(function.outputs or names, leaves, strict=True))
 
 
 def _outputs(function: LoadedFunction, point: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     with torch.no_grad(), explaining_failures(function):
         value = function.function(*point.values())
-    names = output_names(function, value)
-    leaves = value.values() if isinstance(value, dict) else value
-    leaves = (value,) if isinstance(value, Tensor) else tuple(leaves)
-    return dict(zip(names, leaves, strict=True))
+    return named_outputs(function, value)
 
 
 def _storage(name: str, dtype: torch.dtype) -> torch.dtype | None:

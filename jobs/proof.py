@@ -38,7 +38,7 @@ from torch import Tensor
 import autodiff_core
 from autodiff_core import Block, BlockStream
 from jobs.functions import SECOND_ORDER
-from jobs.job import PRODUCTS, Job
+from jobs.job import PRODUCTS, Job, leaves_of
 from outputs import Probes
 
 SAMPLES = 3
@@ -106,7 +106,7 @@ def prepare_proof(job: Job, stream: BlockStream) -> Proof:
 
 def _floor(job: Job, stream: BlockStream, probe: Probe, tolerance: float) -> float:
     """The size of products of which rounding alone is left, so that √ε of it is 16 ε of theirs."""
-    value = _size([leaf for leaf in _leaves(stream.value) if torch.is_floating_point(leaf)])
+    value = _size([leaf for leaf in leaves_of(stream.value) if torch.is_floating_point(leaf)])
     point = _size(list(job.point.values())) or 1.0
     entry = value / point ** (2 if job.operation in SECOND_ORDER else 1)
     vectors = _size(list(job.vectors.values())) if job.vectors else 1.0
@@ -343,9 +343,9 @@ class _Probes:
 
     def __init__(self, job: Job, stream: BlockStream) -> None:
         self._job = job
-        is_second_order = job.operation in ("hessian", "vhp", "hvp")
+        is_second_order = job.operation in SECOND_ORDER
         self._inputs = list(job.point.values())
-        self._outputs = self._inputs if is_second_order else _leaves(stream.value)
+        self._outputs = self._inputs if is_second_order else leaves_of(stream.value)
         self._generator = torch.Generator()
         self._is_complex = any(t.is_complex() for t in (*self._outputs, *self._inputs))
 
@@ -452,7 +452,7 @@ class _Probes:
             except (RuntimeError, NotImplementedError) as error:
                 reason = str(error).splitlines()[0]
             else:
-                return _leaves(image), ""
+                return leaves_of(image), ""
         return None, f"no other route to {operation}: {reason}"
 
 
@@ -473,12 +473,6 @@ def _largest_difference(given: Tensor, expected: Tensor) -> float:
     difference = (given - expected)[finite].abs().max()
     size = torch.maximum(given[finite].abs().max(), expected[finite].abs().max())
     return float(difference / size) if difference > 0 else 0.0
-
-
-def _leaves(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    return list(value.values() if isinstance(value, dict) else value)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
