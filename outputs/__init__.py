@@ -6,6 +6,7 @@ Knows neither the computation nor its configuration; imports numpy and h5py only
 from outputs._background import BackgroundWriter
 from outputs._description import Probes, ResultDescription, TensorSpec
 from outputs._errors import (
+    BeingWrittenError,
     FingerprintMismatchError,
     MissingDependencyError,
     ResultError,
@@ -20,6 +21,7 @@ from outputs._writer import ResultWriter
 
 __all__ = [
     "BackgroundWriter",
+    "BeingWrittenError",
     "FingerprintMismatchError",
     "MissingDependencyError",
     "Probes",

@@ -21,5 +21,9 @@ class FingerprintMismatchError(ResultError):
     """The file belongs to another job."""
 
 
+class BeingWrittenError(ResultError):
+    """Another process writes the file."""
+
+
 class MissingDependencyError(ResultError, ImportError):
     """A library that this way of reading needs is not installed."""

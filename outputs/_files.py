@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
 import uuid
@@ -47,34 +45,11 @@ def create_file(path: Path) -> h5py.File:
         return h5py.File(path, "x", libver=LIBVER, locking=False, rdcc_nbytes=_WRITE_CACHE_BYTES)
 
 
-def lock(path: Path) -> int:
-    """Claims a file for one writer, until the returned descriptor is closed or its process dies.
-
-    Raises:
-        ResultError: If another writer has claimed it.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError as error:
-        raise ResultError(f"{path} cannot be opened for writing: {error.strerror}.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ResultError(f"{path} is being written by another process.") from None
-    except OSError as error:
-        # A network file system without locks leaves it to the user to start one writer.
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            os.close(descriptor)
-            raise
-    return descriptor
-
-
 def open_file(path: Path, mode: Literal["r", "r+"]) -> h5py.File:
     """Opens an existing HDF5 file.
 
     HDF5 takes no lock: what readers read is sealed, a watcher must never stop the writer, and
-    HDF5 refuses to read in a process what the same process holds locked. See ``lock``.
+    HDF5 refuses to read in a process what the same process holds locked. See ``Claim``.
 
     Raises:
         ResultNotFoundError: If there is no such file.
@@ -161,6 +136,12 @@ def require_space(directory: Path, needed: int, what: str) -> None:
         raise ResultError(f"{what} {needed} bytes; {free} are free in {directory}.")
 
 
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, or what it comes from, says that a disk or a quota is full."""
+    causes = (error, error.__cause__)
+    return any(sign in str(cause) for cause in causes if cause for sign in _FULL)
+
+
 def _full_disk(path: Path) -> str:
     with contextlib.suppress(OSError):
         state, free = path.stat(), shutil.disk_usage(path.parent).free
@@ -189,6 +170,6 @@ def _sentence(path: Path, error: Exception) -> str:
         return f"{path} is truncated: its end is missing."
     if isinstance(error, PermissionError):
         return f"{path} may not be opened: permission denied."
-    if any(sign in text for sign in _FULL):
+    if is_full_disk(error):
         return _full_disk(path)
     return f"{path} is damaged or cannot be accessed ({text.strip(chr(34))})."

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import bisect
-import zlib
-from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
-from outputs._description import Axis
 from outputs._layout import LEDGER_DTYPE
 
 EMPTY, COMMITTED, REJECTED = 0, 1, 2
 
 _PIECE_ENTRIES = 65536
-_PIECE_BYTES = 16 * 2**20
 
 
 class Ledger:
@@ -110,50 +106,6 @@ class Ledger:
             place -= 1
             start = self._covered.pop(place)[0]
         self._covered.insert(place, (start, stop))
-
-
-def block_checksum(values: np.ndarray, value: int = 0) -> int:
-    """CRC-32 of a block's bytes in C order, continued from ``value``."""
-    flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    return zlib.crc32(flat.data, value)
-
-
-def failing_blocks(matrix: h5py.Dataset, axis: Axis, committed: np.ndarray) -> set[tuple[int, int]]:
-    """The committed ranges whose stored data do not have the checksum of the ledger.
-
-    Every byte is read once, in pieces, and in the order in which tiles lie beside each other.
-
-    Args:
-        matrix: Of shape (rows, columns).
-        axis: The axis along which the ranges run.
-        committed: Entries of ``LEDGER_DTYPE``.
-    """
-    expected = {
-        (int(entry["start"]), int(entry["stop"])): int(entry["checksum"])
-        for entry in np.sort(committed, order="start")
-    }
-    pieces = _row_blocks if axis == "rows" else _column_blocks
-    found = dict.fromkeys(expected, 0)
-    for block, values in pieces(matrix, list(expected)):
-        found[block] = block_checksum(values, found[block])
-    return {block for block, checksum in expected.items() if found[block] != checksum}
-
-
-Pieces = Iterator[tuple[tuple[int, int], np.ndarray]]
-
-
-def _row_blocks(matrix: h5py.Dataset, blocks: list[tuple[int, int]]) -> Pieces:
-    height = max(1, _PIECE_BYTES // max(1, matrix.shape[1] * matrix.dtype.itemsize))
-    for start, stop in blocks:
-        for row in range(start, stop, height):
-            yield (start, stop), matrix[row : min(row + height, stop)]
-
-
-def _column_blocks(matrix: h5py.Dataset, blocks: list[tuple[int, int]]) -> Pieces:
-    height = matrix.chunks[0] if matrix.chunks else max(1, matrix.shape[0])
-    for row in range(0, matrix.shape[0], height):
-        for start, stop in blocks:
-            yield (start, stop), matrix[row : row + height, start:stop]
 
 
 def _used_entries(table: h5py.Dataset) -> np.ndarray:

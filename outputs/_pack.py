@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import numpy as np
 
 from outputs import _layout as layout
 from outputs._errors import ResultError
-from outputs._files import open_file, scratch_path, seal, translated
+from outputs._files import is_full_disk, open_file, scratch_path, seal, translated
 from outputs._layout import Names
 from outputs._tiles import Region, tiles_of
 
@@ -34,7 +37,7 @@ def pack(part: Path) -> Path:
     """
     packed = scratch_path(part)
     try:
-        with translated(packed), open_file(part, "r") as source:
+        with _room_for_a_copy(part), translated(packed), open_file(part, "r") as source:
             layout.create(packed, layout.read_description(source), packed=True)
             with open_file(packed, "r+") as target:
                 _copy_tiles(layout.matrix_of(source), layout.matrix_of(target))
@@ -44,6 +47,22 @@ def pack(part: Path) -> Path:
         packed.unlink(missing_ok=True)
         raise
     return packed
+
+
+@contextlib.contextmanager
+def _room_for_a_copy(part: Path) -> Iterator[None]:
+    """Says of a full disk what this copy takes: its own size is known at its end only."""
+    try:
+        yield
+    except ResultError as error:
+        if not is_full_disk(error):
+            raise
+        raise ResultError(
+            f"The compressed copy of {part} takes up to {part.stat().st_size} bytes beside it and "
+            f"the disk or the quota is full; {shutil.disk_usage(part.parent).free} bytes are free "
+            "without the copy. Nothing that was committed is lost, and the same command goes on "
+            "when there is room."
+        ) from error
 
 
 def _copy_tiles(source: h5py.Dataset, target: h5py.Dataset) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from outputs._description import Axis
 from outputs._errors import ResultError
-from outputs._tiles import Region, tiles_of
+from outputs._tiles import Region, tiles_of, within
 
 _PIECE_BYTES = 8 * 2**20
 _LARGEST_PIECE_BYTES = 256 * 2**20
@@ -186,10 +186,10 @@ class Source:
                 slice(max(t.start, r.start), min(t.stop, r.stop))
                 for t, r in zip(tile, region, strict=True)
             ]
-            piece = entries[_within(common[0], tile[0]), _within(common[1], tile[1])]
+            piece = entries[within(common[0], tile[0]), within(common[1], tile[1])]
             if len(places) == 1:
                 return piece
-            values[_within(common[0], region[0]), _within(common[1], region[1])] = piece
+            values[within(common[0], region[0]), within(common[1], region[1])] = piece
         return values
 
     def _entries(self, data: np.ndarray) -> np.ndarray:
@@ -220,10 +220,6 @@ class Source:
                 raise ResultError(f"{self._path} is truncated: its end is missing.")
             done += count
         return data
-
-
-def _within(part: slice, origin: slice) -> slice:
-    return slice(part.start - origin.start, part.stop - origin.start)
 
 
 def each(

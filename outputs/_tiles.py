@@ -10,6 +10,11 @@ import numpy as np
 Region = tuple[slice, slice]
 
 
+def within(part: slice, origin: slice) -> slice:
+    """A range counted from the start of another that holds it."""
+    return slice(part.start - origin.start, part.stop - origin.start)
+
+
 def tiles_of(shape: tuple[int, int], tile: tuple[int, int], region: Region) -> Iterator[Region]:
     """The tiles, clipped at the edge of the matrix, that a region touches."""
     rows, columns = (

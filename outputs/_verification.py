@@ -24,6 +24,7 @@ from outputs._errors import ResultError
 from outputs._files import parsed, translated
 from outputs._passes import Piece, Source, each, pieces
 from outputs._reader import Result
+from outputs._tiles import within
 
 # A slab stays in a cache while its checksum, products and squares are taken.
 _SLAB_BYTES = 2 * 2**20
@@ -255,7 +256,7 @@ class _Work:
         sums = _zeros(self._probes, len(values), values.shape[1], self._dtype)
         with np.errstate(all="ignore"):
             for block, region in piece.parts:
-                part = values[_within(region[0], rows), _within(region[1], columns)]
+                part = values[within(region[0], rows), within(region[1], columns)]
                 sums.checksums.append((block, self._part(sums, piece, region, part), part.nbytes))
         return sums
 
@@ -271,7 +272,7 @@ class _Work:
 
     def _slab(self, sums: _Sums, piece: Piece, region: Any, slab: np.ndarray) -> None:
         real = slab.view(np.float64)
-        here = tuple(_within(one, origin) for one, origin in zip(region, piece.region, strict=True))
+        here = tuple(within(one, origin) for one, origin in zip(region, piece.region, strict=True))
         if self._right is not None and sums.right is not None and sums.rows is not None:
             matrix = slab.conj() if self._real else slab
             product = np.einsum("ij,j->i", matrix, self._right[region[1]])
@@ -365,7 +366,3 @@ def _relative(
 def _listed(texts: Any) -> str:
     texts = list(texts)
     return ", ".join(texts[:_LISTED]) + (", ..." if len(texts) > _LISTED else "")
-
-
-def _within(part: slice, origin: slice) -> slice:
-    return slice(part.start - origin.start, part.stop - origin.start)

@@ -12,6 +12,8 @@ import h5py
 import numpy as np
 
 from outputs import _layout as layout
+from outputs._checksums import block_checksum, damaged_blocks
+from outputs._claim import Claim
 from outputs._description import Axis, ResultDescription
 from outputs._errors import (
     FingerprintMismatchError,
@@ -21,7 +23,6 @@ from outputs._errors import (
     UnfinishedResultError,
 )
 from outputs._files import (
-    lock,
     open_file,
     parsed,
     part_path,
@@ -32,7 +33,7 @@ from outputs._files import (
     translated,
 )
 from outputs._layout import stored_bytes
-from outputs._ledger import Ledger, block_checksum, failing_blocks
+from outputs._ledger import Ledger
 from outputs._pack import pack
 from outputs._tiles import Region, extents, write_region
 
@@ -48,17 +49,27 @@ class ResultWriter:
     Attributes:
         path: Where the finished result will stand.
         part: The unfinished file.
+        damaged: The ranges of the axis whose blocks, written earlier, no longer have their
+            checksum on the disk; they are missing again.
     """
 
-    def __init__(self, path: Path, claim: int, fsync: Fsync) -> None:
+    def __init__(
+        self, path: Path, claim: Claim, fsync: Fsync, damaged: list[tuple[int, int]]
+    ) -> None:
         self.path = path
         self.part = part_path(path)
-        self._claim: int | None = claim
+        self.damaged = damaged
+        self._claim = claim
         self._fsync = fsync
         self._opened = time.monotonic()
         self._file = open_file(self.part, "r+")
-        self._matrix, self._axis, self._ledger = _parts(self._file)
-        self._lines = self._matrix.shape[0 if self._axis == "rows" else 1]
+        try:
+            self._matrix, self._axis, self._ledger = _parts(self._file)
+            self._lines = self._matrix.shape[0 if self._axis == "rows" else 1]
+            self._ledger.repair(set(damaged))
+        except BaseException:
+            self._file.close()
+            raise
 
     @classmethod
     def create(
@@ -119,8 +130,9 @@ class ResultWriter:
             ResultNotFoundError: If there is no unfinished result.
             ResultExistsError: If the result is finished.
             FingerprintMismatchError: If it belongs to another job.
-            ResultError: If it is not ours, of a newer format version, damaged or being written, or
-                the disk has no room for the rest. It is never modified then.
+            BeingWrittenError: If another process writes it.
+            ResultError: If it is not ours, of a newer format version or damaged, or the disk has
+                no room for the rest. It is never modified then.
         """
         _require_fsync(fsync)
         path = Path(path).absolute()
@@ -140,27 +152,21 @@ class ResultWriter:
     @classmethod
     def _claimed(cls, path: Path, fsync: Fsync) -> ResultWriter:
         part = part_path(path)
-        claim = lock(part)
+        claim = Claim(part)
         try:
             with parsed(part):
                 # Before it is opened for writing: HDF5 gives a file that is open twice in one
                 # process a single cache, and the writer's holds no tiles.
                 with open_file(part, "r") as file:
                     matrix, axis, ledger = _parts(file)
-                    failing = failing_blocks(matrix, axis, ledger.committed)
+                    damaged = damaged_blocks(matrix, part, axis, ledger.committed)
                     holes = part.stat().st_size - part.stat().st_blocks * 512
                     gaps = sum(map(len, ledger.missing())) * _line_bytes(matrix, axis)
                     require_space(part.parent, min(holes, gaps), f"The rest of {path} takes")
-                writer = cls(path, claim, fsync)
-                try:
-                    writer._ledger.repair(failing)
-                except BaseException:
-                    writer._file.close()
-                    raise
+                return cls(path, claim, fsync, damaged)
         except BaseException:
-            os.close(claim)
+            claim.release()
             raise
-        return writer
 
     def __enter__(self) -> ResultWriter:
         return self
@@ -185,6 +191,7 @@ class ResultWriter:
                 column blocks; of the stored dtype.
 
         Raises:
+            BeingWrittenError: If another process has taken the file over.
             ResultError: If the block does not fit, is committed already, or cannot be written.
         """
         region = self._region(start, stop)
@@ -194,6 +201,7 @@ class ResultWriter:
             raise ResultError(f"The matrix is {self._matrix.dtype}, the block {values.dtype}.")
         values = np.ascontiguousarray(values)
         checksum = block_checksum(values)
+        self._claim.require()
         with translated(self.part):
             if values.size:
                 self._reserve(region)
@@ -218,6 +226,7 @@ class ResultWriter:
             ResultError: If the record does not fit or the disk fails.
         """
         self._require_open()
+        self._claim.require()
         if missing := self.missing():
             raise UnfinishedResultError(
                 f"{self.part} is not complete: {self._axis} {missing[0].start}:{missing[0].stop} "
@@ -239,9 +248,7 @@ class ResultWriter:
             with translated(self.part):
                 self._file.close()
         finally:
-            if self._claim is not None:
-                os.close(self._claim)
-                self._claim = None
+            self._claim.release()
 
     def _reserve(self, region: Region) -> None:
         """Takes the disk's space for a region, before HDF5 writes there.
@@ -249,13 +256,13 @@ class ResultWriter:
         HDF5 that meets a full disk keeps what it could not write and crashes the process when
         the file is closed (measured); here it is an error like others.
         """
-        if self._claim is not None and hasattr(os, "posix_fallocate"):
+        if hasattr(os, "posix_fallocate"):
             for offset, size in extents(self._matrix, region):
-                os.posix_fallocate(self._claim, offset, size)
+                os.posix_fallocate(self._claim.descriptor, offset, size)
 
     def _sync_block(self) -> None:
-        if self._fsync == "block" and self._claim is not None:
-            os.fsync(self._claim)
+        if self._fsync == "block":
+            os.fsync(self._claim.descriptor)
 
     def _region(self, start: int, stop: int) -> Region:
         self._require_open()

@@ -164,3 +164,24 @@ def write_until_full(writer, write, ballast: Path) -> None:
     # Closing repeats the write that failed.
     with contextlib.suppress(ResultError):
         writer.close()
+
+
+@pytest.mark.parametrize("free", [50_000, 400_000, 800_000])
+def test_a_disk_that_is_full_while_compressing_loses_nothing(describe, entries, small_disk, free):
+    matrix = entries((300, 400), "float64")
+    path, ballast = small_disk / "r.h5", small_disk / "ballast"
+    description = describe(matrix.shape, compression="gzip", tile=(10, 400))
+    with ResultWriter.create(path, description) as writer:
+        writer.write(0, 300, matrix)
+        state = os.statvfs(small_disk)
+        ballast.write_bytes(bytes(state.f_bfree * state.f_frsize - free))
+        with pytest.raises(ResultError, match=r"compressed copy of .* takes up to \d+ bytes"):
+            writer.finish({})
+    assert sorted(file.name for file in small_disk.iterdir()) == ["ballast", "r.h5.part"]
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    with ResultWriter.resume(path, FINGERPRINT) as writer:
+        assert writer.missing() == []
+        writer.finish({})
+    assert verify_result(path).problems == ()
+    with open_result(path) as result:
+        assert np.array_equal(result[:, :], matrix)

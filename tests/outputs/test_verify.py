@@ -12,8 +12,8 @@ import pytest
 
 from outputs import Probes, ResultError, ResultWriter, TensorSpec, open_result, verify_result
 from outputs import _passes as passes
+from outputs._checksums import block_checksum
 from outputs._crc import combine
-from outputs._ledger import block_checksum
 from outputs.verify import main
 
 ROOT = Path(__file__).parents[2]
