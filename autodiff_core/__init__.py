@@ -12,6 +12,7 @@ from autodiff_core._errors import (
     MissingForwardDerivativeError,
     MissingReverseDerivativeError,
     NotHolomorphicError,
+    is_out_of_memory,
 )
 from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
 from autodiff_core._stream import BlockStream, blocks
@@ -29,6 +30,7 @@ __all__ = [
     "blocks",
     "hessian",
     "hvp",
+    "is_out_of_memory",
     "jacobian",
     "jvp",
     "vhp",

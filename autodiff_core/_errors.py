@@ -54,17 +54,25 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+# The allocator's own text, and that of libraries under torch whose allocations fail.
+_OUT_OF_HOST_MEMORY = ("can't allocate memory", "std::bad_alloc", "Cannot allocate memory")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch means that an allocation failed.
 
-    CUDA has an exception type of its own; the allocator for host memory raises a bare
-    RuntimeError that only its text tells apart.
+    CUDA has an exception type of its own; for host memory it is a bare RuntimeError that only its
+    text tells apart.
+
+    Args:
+        error: What was raised.
     """
     import torch
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_HOST_MEMORY)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from jobs.schema import (
     VERIFICATIONS,
     JobConfig,
 )
+from jobs.units import parse_size
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -52,15 +53,16 @@ def check_config(composed: DictConfig) -> JobConfig:
     if not _DEVICE.fullmatch(config.device):
         raise ConfigurationError(f"device={config.device}: valid are auto, cpu, cuda, cuda:0, ...")
     _check_chunk_size(config.chunk_size)
+    _check_memory(config.memory)
     if not config.runs:
         raise ConfigurationError("runs=: the name of a directory is needed")
     if not 0 <= config.seed < 2**63:
         raise ConfigurationError(f"seed={config.seed}: valid is an integer from 0 to 2^63 - 1")
-    if config.strategy == "forward-mode" and config.op in ("vjp", "vhp"):
+    if config.strategy in ("forward-mode", "forward-loop") and config.op in ("vjp", "vhp"):
         other = {"vjp": "jvp", "vhp": "hvp"}[config.op]
         raise ConfigurationError(
-            f"op={config.op} strategy=forward-mode has no meaning: a product from the left pulls "
-            f"back, and forward mode pushes forward; valid are op={config.op} with "
+            f"op={config.op} strategy={config.strategy} has no meaning: a product from the left "
+            f"pulls back, and forward mode pushes forward; valid are op={config.op} with "
             f"strategy=reverse-loop or strategy=vectorize, or op={other}"
         )
     return config
@@ -93,3 +95,13 @@ def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
 def _check_chunk_size(value: int | str) -> None:
     if value != "auto" and (not isinstance(value, int) or value < 1):
         raise ConfigurationError(f"chunk_size={value}: valid are auto and integers from 1 on")
+
+
+def _check_memory(value: str) -> None:
+    try:
+        if value != "auto":
+            parse_size(value)
+    except ValueError:
+        raise ConfigurationError(
+            f"memory={value}: valid are auto and a size such as 8GiB, 512MiB or 4GB"
+        ) from None

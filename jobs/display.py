@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.plan import Plan
+from jobs.units import duration, size
 
 SECONDS_BETWEEN_LINES = 5.0
 WIDTH_WITHOUT_TERMINAL = 1000
@@ -57,9 +58,14 @@ class Display:
             f"{plan.operation} of {plan.function}",
             {
                 "matrix": f"{plan.rows} rows x {plan.columns} columns, {plan.dtype}",
-                "strategy": f"{plan.strategy} on {plan.device}",
-                "blocks": f"{plan.blocks} of up to {plan.chunk_size} {plan.axis}"
-                + _already_done(plan),
+                "strategy": f"{plan.strategy} ({plan.strategy_reason})",
+                "device": f"{plan.device}, {plan.workers} process",
+                "blocks": f"{plan.blocks} of up to {plan.chunk_size} {plan.axis} "
+                f"({plan.chunk_reason}){_already_done(plan)}",
+                "passes": f"{plan.rows} in reverse mode, {plan.columns} in forward mode",
+                "memory": f"{size(plan.peak_bytes)} predicted of {size(plan.memory_budget)} "
+                f"({plan.memory_reason})",
+                "time": f"{duration(plan.seconds)} predicted",
                 "disk": f"{size(plan.bytes_of_matrix)} to write, {size(plan.bytes_free)} free",
                 "result": plan.path,
             },
@@ -135,22 +141,3 @@ class _Lines:
 def _already_done(plan: Plan) -> str:
     done = plan.lines - plan.missing
     return f"; {done} of {plan.lines} {plan.axis} are done already" if done else ""
-
-
-def size(count: int) -> str:
-    """A number of bytes in SI units."""
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB", "PB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """A time span for people."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -18,6 +18,10 @@ class ConfigurationError(JobError):
     """An option has a value that is not valid, or the options do not fit together."""
 
 
+class OutOfMemoryError(JobError):
+    """An allocation failed, of the host's memory or of a device's."""
+
+
 def unknown(option: str, value: object, valid: Iterable[str]) -> ConfigurationError:
     """The error for a value that is none of the valid choices.
 

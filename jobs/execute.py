@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import logging
-import resource
-import shutil
-import sys
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from torch import Tensor
-
-import autodiff_core
-from autodiff_core import AxisLayout, Block, BlockStream
-from jobs.display import Display, duration, size
-from jobs.errors import JobError
+from autodiff_core import Block, BlockStream
+from jobs.description import describe, stored_dtype, to_numpy
+from jobs.display import Display
+from jobs.errors import JobError, OutOfMemoryError
 from jobs.failures import explaining_failures
-from jobs.functions import SECOND_ORDER
 from jobs.interruption import leaving_after_a_block
-from jobs.job import PRODUCTS, Job, named_outputs
+from jobs.job import Job
+from jobs.measurement import forget_peak, peak_memory, release_memory
+from jobs.memory import Budget, memory_budget
 from jobs.nonfinite import NonFinite
 from jobs.plan import Plan
+from jobs.planner import ChunkSize, Decision, decide
+from jobs.prediction import make_plan
 from jobs.proof import Proof, prepare_proof
-from jobs.provenance import device_name, provenance
+from jobs.provenance import device_name
+from jobs.status_file import StatusFile, read_status
+from jobs.supervision import KILLED_PROCESS
+from jobs.units import duration, size
 from outputs import (
     BackgroundWriter,
+    BeingWrittenError,
     ResultDescription,
     ResultError,
+    ResultExistsError,
     ResultWriter,
-    TensorSpec,
     open_result,
     part_path,
 )
@@ -59,6 +60,34 @@ class Record:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before the first block is computed.
+
+    Attributes:
+        job: The job.
+        target: The file.
+        budget: The memory that it may use.
+        decision: How it is computed.
+        description: What the file says.
+        plan: The same for people.
+        chunk_limit: Half the chunk size at which the system killed the job; None if it did not.
+    """
+
+    job: Job
+    target: Path
+    budget: Budget
+    decision: Decision
+    description: ResultDescription
+    plan: Plan
+    chunk_limit: int | None
+
+    @property
+    def stream(self) -> BlockStream:
+        """The blocks."""
+        return self.decision.stream
+
+
 def execute(
     job: Job, display: Display, *, overwrite: bool = False, plan_only: bool = False
 ) -> Path:
@@ -77,57 +106,146 @@ def execute(
         JobError: The job cannot start or go on. What is on the disk stays there.
     """
     final = job.paths.result
-    if final.exists() and not overwrite:
-        return _already_finished(job, display)
-    # A replacement grows beside the finished result and takes its place in one step.
-    target = final.with_name("replacement.h5") if final.exists() else final
-    with explaining_failures(job.function):
-        torch.manual_seed(job.seed)
-        stream = autodiff_core.blocks(
-            job.function.function,
-            job.inputs,
-            operation=job.operation,
-            strategy=job.strategy,
-            vectors=job.stacked_vectors,
-            chunk_size=job.chunk_size,
-        )
-    is_new = not part_path(target).exists()
-    try:
-        description = describe(job, stream)
-        if is_new or plan_only:
-            plan = _plan(job, stream, description, target, [range(description.lines)])
-            display.plan(plan)
-            plan.check()
+    with _clear_failures():
+        if final.exists() and not overwrite:
+            return _already_finished(job, display)
+        # A replacement grows beside the finished result and takes its place in one step.
+        target = final.with_name("replacement.h5") if final.exists() else final
         if plan_only:
+            prepared = prepare(job, target)
+            display.plan(prepared.plan)
+            prepared.plan.check()
             return final
-        record, proof = Record(NonFinite(job.nonfinite)), _proof(job, stream)
-        description = replace(description, probes=proof.probes())
-        with _writer(target, description, job.fsync) as writer:
-            if not is_new:
-                display.plan(_plan(job, stream, description, target, writer.missing()))
-            _compute(job, stream, writer, record, proof, display)
-            writer.finish(_execution(job, stream, record, proof))
-        target.replace(final)
-    except ResultError as error:
-        raise JobError(str(error)) from error
-    display.outcome(_facts(job, description, record, proof), str(final))
+        status = StatusFile(job.paths.status)
+        with _telling(status):
+            prepared = prepare(job, target, status)
+            display.plan(prepared.plan)
+            prepared.plan.check()
+            facts = _run(prepared, status, display)
+            target.replace(final)
+            status.update(state="finished", message="", verification=facts["verified"])
+    display.outcome(facts, str(final))
     return final
 
 
-def _already_finished(job: Job, display: Display) -> Path:
+@contextmanager
+def _clear_failures() -> Iterator[None]:
     try:
-        with open_result(job.paths.result) as result:
-            if result.fingerprint != job.fingerprint:
-                raise JobError(
-                    f"{job.paths.result} is the result of another job; choose another place with "
-                    "runs=..."
-                )
-            shape = " x ".join(map(str, result.shape))
+        yield
     except ResultError as error:
         raise JobError(str(error)) from error
+    except MemoryError as error:
+        raise JobError(
+            "out of memory while blocks were written; what was computed is kept, and the same "
+            "command goes on: with a smaller memory=... or where more is free"
+        ) from error
+
+
+@contextmanager
+def _telling(status: StatusFile) -> Iterator[None]:
+    """Tell watchers how a job failed, unless another process runs it."""
+    try:
+        yield
+    except BeingWrittenError:
+        raise
+    except KeyboardInterrupt:
+        status.update(state="interrupted", message="interrupted")
+        raise
+    except BaseException as error:
+        status.update(state="failed", message=str(error) or type(error).__name__)
+        raise
+
+
+def _already_finished(job: Job, display: Display) -> Path:
+    with open_result(job.paths.result) as result:
+        if result.fingerprint != job.fingerprint:
+            raise JobError(
+                f"{job.paths.result} is the result of another job; choose another place with "
+                "runs=..."
+            )
+        shape = " x ".join(map(str, result.shape))
     display.say(f"this job is finished already ({shape}); overwrite=true computes it again")
     display.say(str(job.paths.result))
     return job.paths.result
+
+
+def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepared:
+    """Decide how a job is computed, by short probes, and plan it; no result is written.
+
+    Args:
+        job: The job.
+        target: The file.
+        status: Is told which chunk size is being tried: the system may kill the process for it.
+
+    Raises:
+        JobError: The job cannot be computed, or not within its memory.
+    """
+    strategy, missing = job.strategy, None
+    if part_path(target).exists():
+        with open_result(target, allow_partial=True) as begun:
+            # What was begun is gone on with, whatever would be chosen today.
+            if begun.fingerprint == job.fingerprint:
+                strategy = begun.strategy
+            missing = int((~begun.mask).sum())
+    budget = memory_budget(job.memory, job.device)
+    limit = _chunk_limit(job)
+
+    def tell(chunk_size: int) -> None:
+        if status is not None:
+            status.update(state="planned", chunk_size=chunk_size)
+
+    decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
+    description = describe(job, decision.stream, decision.strategy)
+    lines = decision.costs.lines if missing is None else missing
+    plan = make_plan(job, decision, description, budget, target, lines)
+    return Prepared(job, target, budget, decision, description, plan, limit)
+
+
+def _chunk_limit(job: Job) -> int | None:
+    """Half the chunk size at which the system killed this job for want of memory, if it did.
+
+    Raises:
+        JobError: It was killed with one line at a time, or before it computed.
+    """
+    killed = os.environ.get(KILLED_PROCESS)
+    if killed is None:
+        return None
+    status = read_status(job.paths.status)
+    chunk_size = status.get("chunk_size")
+    if str(status.get("pid")) != killed or not isinstance(chunk_size, int) or chunk_size < 2:
+        raise JobError(
+            "the system killed this job because no memory was free, with one row or column at a "
+            "time; what was computed is kept. A smaller dtype takes less memory"
+        )
+    return chunk_size // 2
+
+
+def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, str]:
+    """Compute, prove and write what is missing; gives the facts for people."""
+    job, stream, decision = prepared.job, prepared.stream, prepared.decision
+    proof = _proof(prepared)
+    record = Record(NonFinite(job.nonfinite))
+
+    def note(text: str) -> None:
+        record.fallbacks.append(text)
+        display.say(f"note: {text}")
+
+    if prepared.chunk_limit is not None:
+        note(
+            "the system killed the job for want of memory; going on with at most "
+            f"{prepared.chunk_limit} {stream.axis} at a time"
+        )
+    chunks = ChunkSize(decision.chunk_size, prepared.budget, note)
+    description = replace(prepared.description, probes=proof.probes())
+    forget_peak()
+    with _writer(prepared.target, description, job.fsync) as writer:
+        if writer.damaged:
+            damaged = ", ".join(f"{start} to {stop}" for start, stop in writer.damaged)
+            note(f"{stream.axis} {damaged} were damaged on the disk and are computed again")
+        status.update(state="running", **_status_facts(prepared))
+        _compute(prepared, writer, chunks, record, proof, status, display, note)
+        writer.finish(_execution(prepared, chunks, record, proof))
+    return _facts(prepared, record, proof)
 
 
 @contextmanager
@@ -140,11 +258,13 @@ def _writer(
     reserves space on the disk.
     """
     part = part_path(target)
-    is_new = not part.exists()
-    if is_new:
+    is_new = True
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
         writer = ResultWriter.create(target, description, fsync=fsync)
-    else:
+    except ResultExistsError:
+        # Also where another process was faster just now: resuming names it.
+        is_new = False
         writer = ResultWriter.resume(target, description.fingerprint, fsync=fsync)
     is_empty = False
     try:
@@ -160,45 +280,76 @@ def _writer(
         raise
 
 
-def _proof(job: Job, stream: BlockStream) -> Proof:
-    with explaining_failures(job.function):
-        return prepare_proof(job, stream)
+def _proof(prepared: Prepared) -> Proof:
+    try:
+        with explaining_failures(prepared.job.function):
+            return prepare_proof(prepared.job, prepared.stream)
+    except OutOfMemoryError as error:
+        raise JobError(
+            f"out of memory while the products for the proof were computed ({error}); "
+            "verify=off does without them, memory=... with a smaller value leaves more room"
+        ) from error
 
 
 def _compute(
-    job: Job,
-    stream: BlockStream,
+    prepared: Prepared,
     writer: ResultWriter,
+    chunks: ChunkSize,
     record: Record,
     proof: Proof,
+    status: StatusFile,
     display: Display,
+    note: Callable[[str], None],
 ) -> None:
+    job, stream = prepared.job, prepared.stream
     stored = stored_dtype(job.storage or stream.dtype)
     missing = writer.missing()
+    total = sum(map(len, missing))
+    lines = prepared.decision.costs.lines
     started = time.monotonic()
     with (
         BackgroundWriter(writer) as background,
-        display.progress(sum(map(len, missing)), stream.axis) as advance,
+        display.progress(total, stream.axis) as advance,
         leaving_after_a_block() as leave_if_asked,
     ):
-        for block in _blocks(job, stream, missing):
+        for block in _blocks(job, stream, missing, chunks):
             for fallback in block.fallbacks:
-                record.fallbacks.append(str(fallback))
-                display.say(f"note: {fallback}")
+                note(str(fallback))
             proven = _proven(job, stream, block, proof)
             record.nonfinite.inspect(proven)
             values = to_numpy(proven.values).astype(stored, copy=False)
             background.submit(block.start, block.stop, values)
             record.lines += block.stop - block.start
+            record.seconds = time.monotonic() - started
             advance(block.stop - block.start)
+            done = lines - total + record.lines
+            status.progress(done, lines, record.lines, record.seconds)
             leave_if_asked()
     record.seconds = time.monotonic() - started
 
 
-def _blocks(job: Job, stream: BlockStream, missing: list[range]) -> Iterator[Block]:
-    # Around the computation alone: a full disk is no failure of the function.
-    with explaining_failures(job.function):
-        yield from stream.blocks(missing)
+def _blocks(
+    job: Job, stream: BlockStream, missing: list[range], chunks: ChunkSize
+) -> Iterator[Block]:
+    """The missing blocks in order, in chunks that get smaller where memory runs out."""
+    for wanted in missing:
+        start = wanted.start
+        while start < wanted.stop:
+            stop = min(start + chunks.size, wanted.stop)
+            reason = None
+            try:
+                # Around the computation alone: a full disk is no failure of the function.
+                with explaining_failures(job.function):
+                    block = stream.block(start, stop)
+            except OutOfMemoryError as error:
+                reason = str(error)
+            # The error, and with it the frames that hold memory, is gone here.
+            if reason is not None:
+                release_memory()
+                chunks.halve(start, stream.axis, reason)
+                continue
+            yield block
+            start = stop
 
 
 def _proven(job: Job, stream: BlockStream, block: Block, proof: Proof) -> Block:
@@ -223,127 +374,58 @@ def _proven(job: Job, stream: BlockStream, block: Block, proof: Proof) -> Block:
     return block
 
 
-def to_numpy(values: Tensor) -> np.ndarray:
-    """A block as numpy stores it: on the host, bfloat16 widened to float32."""
-    if values.dtype == torch.bfloat16:
-        values = values.float()
-    return values.detach().resolve_conj().resolve_neg().cpu().numpy()
-
-
-def describe(job: Job, stream: BlockStream) -> ResultDescription:
-    """Everything that the result file says before its first block."""
-    value = stream.value
-    outputs = named_outputs(job.function, value)
-    names = tuple(outputs)
-    is_second_order = job.operation in SECOND_ORDER
-    inputs_are_tuple = len(job.point) > 1
-    outputs_are_tuple = not isinstance(value, Tensor)
-    if job.operation in PRODUCTS:
-        rows = (TensorSpec("vectors", (stream.rows.size,), "int64"),)
-        column_names = names if job.operation == "jvp" else tuple(job.point)
-        rows_are_tuple = False
-        columns_are_tuple = outputs_are_tuple if job.operation == "jvp" else inputs_are_tuple
-    else:
-        rows = _specs(tuple(job.point) if is_second_order else names, stream.rows)
-        column_names = tuple(job.point)
-        rows_are_tuple = inputs_are_tuple if is_second_order else outputs_are_tuple
-        columns_are_tuple = inputs_are_tuple
-    return ResultDescription(
-        operation=job.operation,
-        strategy=job.strategy,
-        function=job.function.reference,
-        fingerprint=job.fingerprint,
-        axis=stream.axis,
-        rows=rows,
-        columns=_specs(column_names, stream.columns),
-        dtype=str(stored_dtype(job.storage or stream.dtype)),
-        rows_are_tuple=rows_are_tuple,
-        columns_are_tuple=columns_are_tuple,
-        point=_arrays(job.point),
-        value=_arrays(outputs),
-        vectors=_arrays(job.vectors),
-        configuration=job.configuration,
-        provenance=provenance(job),
-        tile=job.tile,
-        compression="gzip" if job.compression == "gzip" else "none",
-    )
-
-
-def stored_dtype(dtype: torch.dtype) -> np.dtype:
-    """The numpy dtype that holds a torch dtype without loss."""
-    return to_numpy(torch.empty(0, dtype=dtype)).dtype
-
-
-def _specs(names: tuple[str, ...], layout: AxisLayout) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(name, shape, str(dtype).removeprefix("torch."))
-        for name, shape, dtype in zip(names, layout.shapes, layout.dtypes, strict=True)
-    )
-
-
-def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: to_numpy(tensor) for name, tensor in tensors.items()}
-
-
-def _plan(
-    job: Job,
-    stream: BlockStream,
-    description: ResultDescription,
-    target: Path,
-    missing: list[range],
-) -> Plan:
-    existing = next(parent for parent in target.parents if parent.exists())
-    return Plan(
-        operation=job.operation,
-        strategy=job.strategy,
-        function=job.function.reference,
-        device=device_name(job.device),
-        rows=stream.shape[0],
-        columns=stream.shape[1],
-        axis=stream.axis,
-        chunk_size=stream.chunk_size,
-        missing=sum(map(len, missing)),
-        dtype=description.dtype,
-        itemsize=np.dtype(description.dtype).itemsize,
-        bytes_free=shutil.disk_usage(existing).free,
-        path=str(job.paths.result),
-    )
-
-
-def _execution(job: Job, stream: BlockStream, record: Record, proof: Proof) -> dict[str, Any]:
-    lines = stream.shape[0 if stream.axis == "rows" else 1]
+def _execution(
+    prepared: Prepared, chunks: ChunkSize, record: Record, proof: Proof
+) -> dict[str, Any]:
+    job, plan = prepared.job, prepared.plan
     return {
-        "chunk_size": stream.chunk_size,
+        "chunk_size": chunks.size,
+        "chunk_sizes": chunks.used,
         "device": device_name(job.device),
         "lines_computed": record.lines,
-        "lines_resumed": lines - record.lines,
+        "lines_resumed": plan.lines - record.lines,
         "seconds": record.seconds,
         "peak_memory_bytes": peak_memory(job.device),
         "fallbacks": record.fallbacks,
         "nonfinite": record.nonfinite.figures(),
         "verification": proof.figures(),
+        "plan": {
+            "strategy_reason": plan.strategy_reason,
+            "chunk_reason": plan.chunk_reason,
+            "memory_budget_bytes": plan.memory_budget,
+            "predicted_peak_bytes": plan.peak_bytes,
+            "predicted_seconds": plan.seconds,
+            "probing_seconds": prepared.decision.probing_seconds,
+        },
     }
 
 
-def peak_memory(device: torch.device) -> int:
-    """The most memory that was in use so far: of the device, or of this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _status_facts(prepared: Prepared) -> dict[str, Any]:
+    job, plan = prepared.job, prepared.plan
+    return {
+        "operation": job.operation,
+        "strategy": plan.strategy,
+        "function": job.function.reference,
+        "fingerprint": job.fingerprint,
+        "device": plan.device,
+        "axis": plan.axis,
+        "shape": [plan.rows, plan.columns],
+        "dtype": plan.dtype,
+        "lines": plan.lines,
+        "lines_done": plan.lines - plan.missing,
+        "chunk_size": plan.chunk_size,
+        "message": "",
+    }
 
 
-def _facts(
-    job: Job, description: ResultDescription, record: Record, proof: Proof
-) -> dict[str, str]:
-    rows, columns = description.shape
-    written = record.lines * (columns if description.axis == "rows" else rows)
-    rate = written * np.dtype(description.dtype).itemsize / max(record.seconds, 1e-9)
+def _facts(prepared: Prepared, record: Record, proof: Proof) -> dict[str, str]:
+    job, plan = prepared.job, prepared.plan
+    across = plan.columns if plan.axis == "rows" else plan.rows
+    rate = record.lines * across * plan.itemsize / max(record.seconds, 1e-9)
     facts = {
-        "matrix": f"/{description.operation}, {rows} rows x {columns} columns, {description.dtype}",
+        "matrix": f"/{job.operation}, {plan.rows} rows x {plan.columns} columns, {plan.dtype}",
         "time": f"{duration(record.seconds)}, {size(round(rate))}/s",
-        "memory": f"{size(peak_memory(job.device))} at most",
+        "memory": f"{size(peak_memory(job.device))} at most, {size(plan.peak_bytes)} predicted",
         "verified": str(proof),
     }
     if record.nonfinite.count:

@@ -13,7 +13,7 @@ import torch
 
 import autodiff_core
 import outputs
-from jobs.errors import JobError
+from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions import LoadedFunction
 
 _logger = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ def explaining_failures(function: LoadedFunction) -> Iterator[None]:
     The traceback goes to the log of the job.
 
     Raises:
-        JobError: Anything but a `JobError` was raised inside.
+        OutOfMemoryError: An allocation failed.
+        JobError: Anything else but a `JobError` was raised inside.
     """
     try:
         yield
@@ -43,6 +44,8 @@ def explaining_failures(function: LoadedFunction) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         _logger.debug("the computation failed", exc_info=error)
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if autodiff_core.is_out_of_memory(error):
+            raise OutOfMemoryError(lines[0]) from error
         frames = [
             frame
             for frame in traceback.extract_tb(error.__traceback__)

@@ -16,6 +16,7 @@ from jobs.functions import LoadedFunction, load_function
 from jobs.inputs import load_point, load_vectors
 from jobs.paths import RunPaths
 from jobs.schema import JobConfig
+from jobs.units import parse_size
 
 PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
 
@@ -26,7 +27,7 @@ class Job:
 
     Attributes:
         operation: What is computed.
-        strategy: How.
+        strategy: How; ``auto`` leaves the choice to the plan.
         function: The function with its names.
         point: Argument name to tensor.
         vectors: For the products: the vectors by tensor name, stacked; else empty.
@@ -34,6 +35,7 @@ class Job:
         device: Where it is computed.
         chunk_size: Rows or columns at once; None leaves the choice to the plan.
         seed: The seed of torch's generators.
+        memory: Bytes that the job may use; None takes a share of what is free.
         verify: How much of the result is proved: ``probe``, ``sample`` or ``off``.
         nonfinite: What happens to entries that are not finite: ``record`` or ``fail``.
         storage: The dtype in which the matrix is stored; None stores it as it is computed.
@@ -54,6 +56,7 @@ class Job:
     device: torch.device
     chunk_size: int | None
     seed: int
+    memory: int | None
     verify: str
     nonfinite: str
     storage: torch.dtype | None
@@ -115,6 +118,7 @@ def resolve(config: JobConfig) -> Job:
         device=device,
         chunk_size=None if config.chunk_size == "auto" else int(config.chunk_size),
         seed=config.seed,
+        memory=None if config.memory == "auto" else parse_size(config.memory),
         verify=config.verify,
         nonfinite=config.nonfinite,
         storage=_storage(config.output.dtype, dtype),

@@ -36,3 +36,8 @@ class RunPaths:
     def log(self) -> Path:
         """What the job said, with tracebacks."""
         return self.directory / "job.log"
+
+    @property
+    def status(self) -> Path:
+        """The state of the job, for watchers."""
+        return self.directory / "status.json"

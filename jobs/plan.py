@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from jobs.errors import JobError
+from jobs.units import size
 
 
 @dataclass(frozen=True)
@@ -14,33 +16,51 @@ class Plan:
 
     Attributes:
         operation: What is computed.
-        strategy: How.
         function: The function with its parameters.
+        strategy: How.
+        strategy_reason: Why so.
         device: Where.
-        rows: Rows of the matrix.
-        columns: Columns of the matrix.
+        workers: How many processes share the work.
+        rows: Rows of the matrix: the passes that reverse mode needs.
+        columns: Columns of the matrix: the passes that forward mode needs.
         axis: What a block consists of: ``rows`` or ``columns``.
         chunk_size: How many of them are computed at once.
+        chunk_reason: Why so many.
         missing: How many of them are not on the disk yet.
         dtype: The stored dtype.
         itemsize: Bytes an entry.
+        tile: Shape of a tile of the file; None where rows lie one after the other.
         bytes_free: Free bytes on the file system of the result.
         path: The result file.
+        memory_budget: Bytes that the job may use: of the process on a CPU, else of the device.
+        memory_reason: Where that figure comes from.
+        peak_bytes: Predicted peak of that memory.
+        host_peak_bytes: Predicted peak of the process's memory.
+        seconds: Predicted time for what is missing.
     """
 
     operation: str
-    strategy: str
     function: str
+    strategy: str
+    strategy_reason: str
     device: str
+    workers: int
     rows: int
     columns: int
     axis: str
     chunk_size: int
+    chunk_reason: str
     missing: int
     dtype: str
     itemsize: int
+    tile: tuple[int, int] | None
     bytes_free: int
     path: str
+    memory_budget: int
+    memory_reason: str
+    peak_bytes: int
+    host_peak_bytes: int
+    seconds: float
 
     @property
     def lines(self) -> int:
@@ -70,7 +90,17 @@ class Plan:
         """
         if self.bytes_needed > self.bytes_free:
             raise JobError(
-                f"the result needs {self.bytes_needed / 1e9:.2f} GB on the disk of {self.path} and "
-                f"{self.bytes_free / 1e9:.2f} GB are free; choose another place with runs=..., or "
-                "a smaller dtype"
+                f"the result needs {size(self.bytes_needed)} on the disk of {self.path} and "
+                f"{size(self.bytes_free)} are free; choose another place with runs=..., or a "
+                "smaller dtype with output.dtype=float32"
             )
+
+    def figures(self) -> dict[str, Any]:
+        """Everything that the plan says, as JSON can hold it."""
+        return asdict(self) | {
+            "lines": self.lines,
+            "blocks": self.blocks,
+            "passes": {"reverse": self.rows, "forward": self.columns},
+            "bytes_of_matrix": self.bytes_of_matrix,
+            "bytes_needed": self.bytes_needed,
+        }

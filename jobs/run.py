@@ -22,6 +22,7 @@ from jobs.config import check_config
 from jobs.errors import JobError
 from jobs.mistakes import explain
 from jobs.schema import register
+from jobs.supervision import supervised
 
 if TYPE_CHECKING:
     from jobs.job import Job
@@ -131,5 +132,10 @@ class _log_file:  # noqa: N801 - a context manager that reads as a function
         self._handler.close()
 
 
+def program() -> None:
+    """Run the program under a process that survives the system's out-of-memory killer."""
+    supervised(main)
+
+
 if __name__ == "__main__":
-    main()
+    program()

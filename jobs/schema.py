@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 OPERATIONS = ("jacobian", "hessian", "vjp", "jvp", "vhp", "hvp")
-STRATEGIES = ("reverse-loop", "vectorize", "forward-mode")
+STRATEGIES = ("auto", "reverse-loop", "vectorize", "forward-mode", "forward-loop")
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 VERIFICATIONS = ("probe", "sample", "off")
 NONFINITE_POLICIES = ("record", "fail")
@@ -189,6 +189,7 @@ class JobConfig:
     dtype: str = MISSING
     # OmegaConf knows this form of a union alone.
     chunk_size: Union[int, str] = MISSING  # noqa: UP007
+    memory: str = MISSING
     seed: int = MISSING
     verify: str = MISSING
     nonfinite: str = MISSING

@@ -15,6 +15,7 @@ from outputs._errors import (
     UnfinishedResultError,
 )
 from outputs._files import part_path
+from outputs._layout import planned_tile
 from outputs._reader import Result, open_result
 from outputs._verification import Verification, verify_result
 from outputs._writer import ResultWriter
@@ -36,5 +37,6 @@ __all__ = [
     "Verification",
     "open_result",
     "part_path",
+    "planned_tile",
     "verify_result",
 ]

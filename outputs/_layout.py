@@ -87,6 +87,23 @@ def stored_bytes(description: ResultDescription) -> int:
     return matrix + description.lines * LEDGER_DTYPE.itemsize + _EXECUTION_BYTES
 
 
+def planned_tile(description: ResultDescription, *, packed: bool = False) -> tuple[int, int] | None:
+    """The shape of the tiles that a result will have; None for rows one after the other.
+
+    Args:
+        description: The result.
+        packed: Whether it is compressed already; it is uncompressed until it is finished.
+    """
+    if 0 in description.shape:  # HDF5 has no tiles of an empty dataset
+        return None
+    # Measured: row blocks go faster into contiguous space than into any tile, and it needs no
+    # index; compressed data and column blocks need tiles.
+    if description.tile is None and (packed or description.axis == "columns"):
+        itemsize = np.dtype(description.dtype).itemsize
+        return tile_shape(description.shape, itemsize, description.axis)
+    return description.tile
+
+
 def tile_shape(shape: tuple[int, int], itemsize: int, axis: Axis) -> tuple[int, int]:
     """The tile for blocks that arrive along ``axis``: few lines, long across, 2 MiB at most.
 
@@ -374,13 +391,7 @@ def _create_matrix(
     file: h5py.File, description: ResultDescription, *, packed: bool
 ) -> h5py.Dataset:
     shape, dtype = description.shape, np.dtype(description.dtype)
-    tile = None
-    if 0 not in shape:  # HDF5 has no tiles of an empty dataset
-        tile = description.tile
-        # Measured: row blocks go faster into contiguous space than into any tile, and it needs
-        # no index; compressed data and column blocks need tiles.
-        if tile is None and (packed or description.axis == "columns"):
-            tile = tile_shape(shape, dtype.itemsize, description.axis)
+    tile = planned_tile(description, packed=packed)
     properties = _properties(h5py.h5d.FILL_TIME_NEVER)
     if tile is not None:
         properties.set_chunk((min(tile[0], shape[0]), min(tile[1], shape[1])))

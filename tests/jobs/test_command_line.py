@@ -24,11 +24,13 @@ PYTHON = ("op=jacobian", "function=python")
 # Arguments and what the single message must hold.
 MISTAKES = [
     (["op=hesian"], "did you mean hessian?"),
-    (["strategy=forward"], "did you mean forward-mode?"),
+    (["strategy=forward-mod"], "did you mean forward-mode?"),
     (["functon=mlp"], "did you mean function?"),
     (["function=rosenbrok"], "did you mean rosenbrock?"),
     (["function.n=many"], "function.n=many: valid is an integer"),
     (["chunk_size=0"], "chunk_size=0"),
+    (["memory=lots"], "memory=lots: valid are auto and a size such as 8GiB"),
+    (["memory=0GB"], "memory=0GB"),
     (["foo"], "option=value"),
     (["+foo=1"], "foo"),
     (["inputs=numpy inputs.path=a=b"], "inputs"),
@@ -50,7 +52,15 @@ MISTAKES = [
     ([*PYTHON, "function.target=user:f", "function.point=user:p"], "ValueError at"),
     ([*PYTHON, "function.target=user:h", "function.point=user:p"], "SystemExit at"),
     (["op=hessian", *PYTHON[1:], "function.target=user:v", "function.point=user:p"], "one element"),
-    ([*PYTHON, "function.target=user:no_forward", "function.point=user:p"], "defines no jvp"),
+    (
+        [
+            "strategy=forward-mode",
+            *PYTHON,
+            "function.target=user:no_forward",
+            "function.point=user:p",
+        ],
+        "defines no jvp",
+    ),
     (["--config-name=nowhere"], "nowhere"),
 ]
 USER = """
@@ -176,7 +186,7 @@ def test_progress_without_a_terminal_is_lines_with_the_time_left(
     command_line: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.display.SECONDS_BETWEEN_LINES", 0)
-    out = command_line(*MLP, "chunk_size=1").out
+    out = command_line(*MLP, "strategy=forward-mode", "chunk_size=1").out
     lines = [line.strip() for line in out.splitlines() if line.endswith(" left")]
     assert [line.partition(" (")[0] for line in lines] == [f"{n} of 4 columns" for n in range(1, 5)]
     assert lines[1].startswith("2 of 4 columns (50 %), ")

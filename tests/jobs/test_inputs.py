@@ -529,8 +529,5 @@ def test_the_commit_is_that_of_the_users_code(own: Path, resolved: Resolve, quie
 def test_a_run_directory_is_named_by_the_job(own: Path, resolved: Resolve, quiet) -> None:
     job = resolved(*of("square"), "runs='it is \"mine\"'")
     path = execute(job, quiet)
-    assert (
-        path
-        == own / 'it is "mine"' / f"square-jacobian-forward-mode-{job.fingerprint[:8]}/result.h5"
-    )
+    assert path == own / 'it is "mine"' / f"square-jacobian-auto-{job.fingerprint[:8]}/result.h5"
     assert path.is_file()

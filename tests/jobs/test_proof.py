@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Block, BlockStream
+from jobs import execute
 from jobs.errors import JobError
+from jobs.execute import Prepared
 from jobs.job import Job
 from outputs import Result, part_path, verify_result
 
@@ -68,12 +71,18 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
 
     def planted(damage: Callable[[Tensor], None], start: int, times: int) -> list[tuple[int, int]]:
         computed: list[tuple[int, int]] = []
-        original = BlockStream.block
+        planned: list[Prepared] = []
+        original, plan = BlockStream.block, execute.prepare
+
+        def prepare(*arguments: Any) -> Prepared:
+            planned.clear()
+            planned.append(plan(*arguments))
+            return planned[-1]
 
         def block(self: BlockStream, first: int, last: int) -> Block:
             made = original(self, first, last)
-            # The proof itself streams products with one vector.
-            if last - first == 1:
+            # Planning measures some blocks; the proof itself streams products with one vector.
+            if not planned or last - first == 1:
                 return made
             computed.append((first, last))
             if first == start and computed.count((first, last)) <= times:
@@ -83,6 +92,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
                 return dataclasses.replace(made, pieces=tuple(pieces.split(sizes, dim=1)))
             return made
 
+        monkeypatch.setattr(execute, "prepare", prepare)
         monkeypatch.setattr(BlockStream, "block", block)
         return computed
 

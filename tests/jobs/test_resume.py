@@ -72,7 +72,10 @@ def test_a_job_that_was_stopped_goes_on(
 ) -> None:
     stopped = start(tmp_path, seconds=0.05)
     deadline = time.monotonic() + 60
-    while evaluations(tmp_path) < 15 and time.monotonic() < deadline:
+    while not list(tmp_path.glob("runs/*/*.part")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    begun = evaluations(tmp_path)
+    while evaluations(tmp_path) < begun + 10 and time.monotonic() < deadline:
         time.sleep(0.01)
     stopped.send_signal(number)
     output, errors = stopped.communicate(timeout=60)
@@ -120,7 +123,11 @@ def test_overwriting_replaces(resolved: Resolve, quiet: Display) -> None:
     assert path.stat().st_ino != before
     with open_result(path) as result:
         np.testing.assert_array_equal(result[...], expected)
-    assert sorted(file.name for file in path.parent.iterdir()) == ["note.txt", "result.h5"]
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "note.txt",
+        "result.h5",
+        "status.json",
+    ]
 
 
 def test_overwriting_what_does_not_exist_computes_it(
@@ -188,7 +195,7 @@ def test_a_full_disk_is_told_before_the_start(
 ) -> None:
     free = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: free)
-    with pytest.raises(JobError, match=r"needs 0.00 GB.*are free; choose another place"):
+    with pytest.raises(JobError, match=r"needs 1.15 kB .*are free; choose another place"):
         execute(resolved(*SMALL), quiet)
     assert list(directory.glob("runs/**/*.h5*")) == []
 

@@ -17,7 +17,7 @@ import pytest
 from outputs import open_result
 
 KILLS = int(os.environ.get("AUTODIFF_JOBS_KILLS", "10"))
-SECONDS_OF_A_RUN = 60.0
+SECONDS_OF_A_RUN = 180.0
 BRUSSELATOR = ["op=jacobian", "function=brusselator", "function.n=12"]
 JOBS = {
     "rows": [*BRUSSELATOR, "strategy=vectorize", "chunk_size=2"],

@@ -1,0 +1,142 @@
+"""What chunks of a strategy cost, from a few measured ones: arithmetic on frozen data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+# Measured: a block's way through the writer's thread and the ledger takes about this long.
+SECONDS_OF_A_BLOCK = 1e-3
+# Two blocks in the writer's queue and one that is being written.
+BLOCKS_IN_FLIGHT = 3
+# A stop waits for the block at hand, and a kill loses it.
+LONGEST_BLOCK_SECONDS = 10.0
+LADDER = 4
+# A smaller chunk that is this close to the fastest commits more often and takes less memory.
+CLOSE = 1.05
+_ALIGNED = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measured chunk.
+
+    Attributes:
+        chunk_size: Rows or columns in it.
+        seconds: How long it took.
+        peak_bytes: The most memory in use meanwhile.
+    """
+
+    chunk_size: int
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What chunks of one strategy cost, as far as was measured.
+
+    Peak memory is taken as linear in the chunk size, m0 + m1 k. Time a line is not: chunks that
+    leave the processor's caches get slower again, so only measured sizes are compared.
+
+    Attributes:
+        strategy: Its name.
+        lines: Rows or columns to compute in all.
+        line_bytes: Bytes of one of them.
+        is_loop: Whether lines are computed one by one, so that their time does not depend on the
+            chunk.
+        on_host: Whether blocks that wait to be written take the same memory.
+        trials: What was measured, in order of chunk size.
+    """
+
+    strategy: str
+    lines: int
+    line_bytes: int
+    is_loop: bool
+    on_host: bool = True
+    trials: tuple[Trial, ...] = field(default=())
+
+    def with_trial(self, trial: Trial) -> Costs:
+        """The same with one more measured chunk; of two of one size the faster counts."""
+        others = [each for each in self.trials if each.chunk_size != trial.chunk_size]
+        for each in self.trials:
+            if each.chunk_size == trial.chunk_size:
+                trial = Trial(
+                    trial.chunk_size,
+                    min(trial.seconds, each.seconds),
+                    max(trial.peak_bytes, each.peak_bytes),
+                )
+        trials = sorted([*others, trial], key=lambda each: each.chunk_size)
+        return replace(self, trials=tuple(trials))
+
+    def line_seconds(self, chunk_size: int) -> float:
+        """Seconds a line takes to compute in chunks of a size."""
+        if self.is_loop:
+            return min(trial.seconds / trial.chunk_size for trial in self.trials)
+        nearest = min(self.trials, key=lambda trial: abs(math.log(trial.chunk_size / chunk_size)))
+        return nearest.seconds / nearest.chunk_size
+
+    def seconds(self, chunk_size: int) -> float:
+        """Seconds of the whole run in chunks of a size."""
+        blocks = math.ceil(self.lines / chunk_size)
+        return self.lines * self.line_seconds(chunk_size) + blocks * SECONDS_OF_A_BLOCK
+
+    @property
+    def line_memory(self) -> float:
+        """Bytes by which the peak grows with each line of a chunk (m1)."""
+        first, last = self.trials[0], self.trials[-1]
+        if len(self.trials) > 2:  # what one line takes may be hidden in what is there anyway
+            first = self.trials[-2]
+        grown = last.peak_bytes - first.peak_bytes
+        slope = grown / max(1, last.chunk_size - first.chunk_size)
+        return max(slope, self.line_bytes)
+
+    def peak_bytes(self, chunk_size: int) -> int:
+        """The most memory in use while chunks of a size are computed and written."""
+        nearest = max(
+            (trial for trial in self.trials if trial.chunk_size <= chunk_size),
+            key=lambda trial: trial.chunk_size,
+            default=self.trials[0],
+        )
+        more = (chunk_size - nearest.chunk_size) * self.line_memory
+        waiting = BLOCKS_IN_FLIGHT * chunk_size * self.line_bytes if self.on_host else 0
+        return max(self.trials[0].peak_bytes, round(nearest.peak_bytes + more)) + waiting
+
+    def ladder(self) -> list[int]:
+        """The chunk sizes that are worth measuring: powers of four, and all lines."""
+        sizes = [1]
+        while sizes[-1] * LADDER < self.lines:
+            sizes.append(sizes[-1] * LADDER)
+        return sizes if sizes[-1] >= self.lines else [*sizes, self.lines]
+
+    def best_chunk(self, budget: int) -> int | None:
+        """The fastest chunk size within a budget of bytes; None where not even one line fits.
+
+        Of sizes that are about as fast, the smallest.
+        """
+        sizes = self.ladder() if self.is_loop else [trial.chunk_size for trial in self.trials]
+        fitting = [size for size in sizes if self.fits(size, budget)]
+        if not fitting:
+            return None
+        fastest = min(map(self.seconds, fitting))
+        return next(size for size in fitting if self.seconds(size) <= CLOSE * fastest)
+
+    def fits(self, chunk_size: int, budget: int) -> bool:
+        """Whether a chunk size stays within a budget of bytes, and within patience."""
+        is_short = chunk_size * self.line_seconds(chunk_size) <= LONGEST_BLOCK_SECONDS
+        return self.peak_bytes(chunk_size) <= budget and (is_short or chunk_size == 1)
+
+
+def even_chunk(chunk_size: int, lines: int) -> int:
+    """A chunk size no larger that makes blocks even, and whole tiles where they are wide.
+
+    Args:
+        chunk_size: The largest that is wanted.
+        lines: Rows or columns in all.
+    """
+    chunk_size = max(1, min(chunk_size, lines))
+    if chunk_size >= lines:
+        return chunk_size
+    even = math.ceil(lines / math.ceil(lines / chunk_size))
+    aligned = math.ceil(even / _ALIGNED) * _ALIGNED
+    return aligned if aligned <= chunk_size else even

@@ -1,0 +1,77 @@
+"""What a result file says about a job before its first block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autodiff_core import AxisLayout, BlockStream
+from jobs.functions import SECOND_ORDER
+from jobs.job import PRODUCTS, Job, named_outputs
+from jobs.provenance import provenance
+from outputs import ResultDescription, TensorSpec
+
+
+def to_numpy(values: Tensor) -> np.ndarray:
+    """A block as numpy stores it: on the host, bfloat16 widened to float32."""
+    if values.dtype == torch.bfloat16:
+        values = values.float()
+    return values.detach().resolve_conj().resolve_neg().cpu().numpy()
+
+
+def describe(job: Job, stream: BlockStream, strategy: str) -> ResultDescription:
+    """Everything that the result file says before its first block."""
+    value = stream.value
+    outputs = named_outputs(job.function, value)
+    names = tuple(outputs)
+    is_second_order = job.operation in SECOND_ORDER
+    inputs_are_tuple = len(job.point) > 1
+    outputs_are_tuple = not isinstance(value, Tensor)
+    if job.operation in PRODUCTS:
+        rows = (TensorSpec("vectors", (stream.rows.size,), "int64"),)
+        column_names = names if job.operation == "jvp" else tuple(job.point)
+        rows_are_tuple = False
+        columns_are_tuple = outputs_are_tuple if job.operation == "jvp" else inputs_are_tuple
+    else:
+        rows = _specs(tuple(job.point) if is_second_order else names, stream.rows)
+        column_names = tuple(job.point)
+        rows_are_tuple = inputs_are_tuple if is_second_order else outputs_are_tuple
+        columns_are_tuple = inputs_are_tuple
+    return ResultDescription(
+        operation=job.operation,
+        strategy=strategy,
+        function=job.function.reference,
+        fingerprint=job.fingerprint,
+        axis=stream.axis,
+        rows=rows,
+        columns=_specs(column_names, stream.columns),
+        dtype=str(stored_dtype(job.storage or stream.dtype)),
+        rows_are_tuple=rows_are_tuple,
+        columns_are_tuple=columns_are_tuple,
+        point=_arrays(job.point),
+        value=_arrays(outputs),
+        vectors=_arrays(job.vectors),
+        configuration=job.configuration,
+        provenance=provenance(job),
+        tile=job.tile,
+        compression="gzip" if job.compression == "gzip" else "none",
+    )
+
+
+def stored_dtype(dtype: torch.dtype) -> np.dtype:
+    """The numpy dtype that holds a torch dtype without loss."""
+    return to_numpy(torch.empty(0, dtype=dtype)).dtype
+
+
+def _specs(names: tuple[str, ...], layout: AxisLayout) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(name, shape, str(dtype).removeprefix("torch."))
+        for name, shape, dtype in zip(names, layout.shapes, layout.dtypes, strict=True)
+    )
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: to_numpy(tensor) for name, tensor in tensors.items()}

@@ -1,0 +1,126 @@
+"""How much memory a job may use: what the user grants, or a share of what is free."""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+HOST_SHARE = 0.8
+DEVICE_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The memory that a job may use.
+
+    Attributes:
+        bytes: On a CPU, of the whole process; on another device, of what the job allocates there.
+        reason: Where the figure comes from.
+    """
+
+    bytes: int
+    reason: str
+
+
+def memory_budget(granted: int | None, device: torch.device) -> Budget:
+    """The budget of a job on a device.
+
+    Args:
+        granted: Bytes that the user allows; None takes a share of what is free.
+        device: Where the job computes.
+    """
+    if granted is not None:
+        return Budget(granted, "as asked for")
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch's allocator holds and does not use is as good as free.
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return Budget(round(DEVICE_SHARE * free), f"{DEVICE_SHARE:.0%} of what is free")
+    free, reason = available_host_memory()
+    share = round(HOST_SHARE * free)
+    return Budget(process_memory() + share, f"{HOST_SHARE:.0%} of what is free{reason}")
+
+
+def process_memory() -> int:
+    """Bytes of memory that this process occupies."""
+    return _status("VmRSS")
+
+
+def available_host_memory() -> tuple[int, str]:
+    """The bytes that this process could still take, and what sets the limit.
+
+    The least of what the machine has, what the control groups above the process allow, as
+    containers and batch systems set them, and what the resource limits of the process leave.
+    """
+    machine = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+    figures = [(int(machine[1]) * 1024, "")] if machine else []
+    figures += [(free, " in the control group") for free in control_group_memory()]
+    for kind, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        limit = resource.getrlimit(kind)[0]
+        if limit != resource.RLIM_INFINITY:
+            figures.append((limit - _status(used), " under the limit of the process (ulimit)"))
+    free, reason = min(figures)
+    return max(0, free), reason
+
+
+def control_group_memory(
+    process: Path = Path("/proc/self"), root: Path = Path("/")
+) -> Iterator[int]:
+    """What each control group above the process, of version 1 or 2, still allows, in bytes.
+
+    Args:
+        process: The process's directory in the proc file system.
+        root: The directory under which the mount points stand.
+    """
+    paths = {}
+    for line in _lines(process / "cgroup"):
+        _, controllers, path = line.split(":", 2)
+        paths |= dict.fromkeys(controllers.split(",") if controllers else ["cgroup2"], path)
+    for line in _lines(process / "mountinfo"):
+        fields, _, rest = line.partition(" - ")
+        kind, _, options = rest.split(" ", 2)
+        mounted, mount = fields.split(" ")[3:5]
+        if kind == "cgroup2" and "cgroup2" in paths:
+            names = ("memory.max", "memory.current", "inactive_file")
+            path = paths["cgroup2"]
+        elif kind == "cgroup" and "memory" in options.split(",") and "memory" in paths:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            path = paths["memory"]
+        else:
+            continue
+        top = root / mount.lstrip("/")
+        # Inside a container the mount shows a part of the hierarchy only.
+        inner = path.removeprefix(mounted) if mounted != "/" else path
+        group = top / inner.lstrip("/")
+        for directory in (group, *group.parents):
+            if (free := _free_in(directory, *names)) is not None:
+                yield free
+            if directory == top:
+                break
+
+
+def _free_in(directory: Path, limit: str, used: str, reclaimable: str) -> int | None:
+    try:
+        most = int((directory / limit).read_text())
+        occupied = int((directory / used).read_text())
+    except (OSError, ValueError):  # no limit reads "max"
+        return None
+    cached = [line.split()[1] for line in _lines(directory / "memory.stat") if reclaimable in line]
+    return most - occupied + (int(cached[0]) if cached else 0)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _status(name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    return int(found[1]) * 1024 if found else 0

@@ -1,0 +1,446 @@
+"""Choosing strategy and chunk size by short probes, within budgets of memory and of time."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+import autodiff_core
+from autodiff_core import Block, BlockStream
+from jobs.cost import Costs, Trial, even_chunk
+from jobs.description import stored_dtype, to_numpy
+from jobs.errors import JobError, OutOfMemoryError
+from jobs.failures import explaining_failures
+from jobs.job import Job
+from jobs.measurement import limited_memory, measuring, release_memory
+from jobs.memory import Budget, process_memory
+from jobs.nonfinite import NonFinite
+from jobs.proof import ProbeProof
+from jobs.units import duration, size
+
+_logger = logging.getLogger(__name__)
+
+# Probing takes at most this share of the predicted run; of a short run a larger one, but no more
+# than two seconds.
+SHARE = 0.05
+SHARE_OF_SHORT_RUNS = 0.25
+SECONDS_ANYWAY = 0.3
+SECONDS_AT_MOST = 2.0
+# Chunks as short as this are measured several times, and the fastest counts.
+NOISY_SECONDS = 0.03
+REPETITIONS = 3
+# Opening a strategy proves its batching, which takes about as long as so many lines.
+LINES_TO_OPEN = 8
+# With so many more rows than columns, or the other way round, the longer way is not even tried.
+HOPELESS = 30
+# At one chunk size a strategy this much slower than another is given up, and a chunk this much
+# slower a line than a smaller one ends the search: it has left the caches.
+FAR_BEHIND = 3.0
+WORSE = 1.3
+# Batches as small as this may be slower than no batches.
+SMALL_BATCH = 4
+
+LOOPS = {"vectorize": "reverse-loop", "forward-mode": "forward-loop"}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a job is computed.
+
+    Attributes:
+        strategy: The strategy.
+        stream: Its stream of blocks, ready.
+        chunk_size: Rows or columns at once.
+        costs: What was measured of it.
+        strategy_reason: Why this strategy.
+        chunk_reason: Why this chunk size.
+        probing_seconds: How long the search took.
+    """
+
+    strategy: str
+    stream: BlockStream
+    chunk_size: int
+    costs: Costs
+    strategy_reason: str
+    chunk_reason: str
+    probing_seconds: float
+
+    @property
+    def peak_bytes(self) -> int:
+        """The predicted peak of memory: of the process on a CPU, else of the device."""
+        return self.costs.peak_bytes(self.chunk_size)
+
+    @property
+    def line_seconds(self) -> float:
+        """The predicted time of a row or column."""
+        return self.costs.seconds(self.chunk_size) / max(1, self.costs.lines)
+
+
+def decide(
+    job: Job,
+    budget: Budget,
+    *,
+    strategy: str,
+    chunk_limit: int | None = None,
+    tell: Callable[[int], None] = lambda chunk_size: None,
+) -> Decision:
+    """Choose how to compute a job: what the user left open is measured.
+
+    Args:
+        job: The job.
+        budget: The memory that it may use.
+        strategy: The strategy, or ``auto``.
+        chunk_limit: The largest chunk size that may be chosen; None for any.
+        tell: Is told each chunk size before it is tried.
+
+    Raises:
+        JobError: Not even one line fits into the budget, or no strategy can differentiate the
+            function.
+    """
+    return _Search(job, budget, chunk_limit, tell).decision(strategy)
+
+
+def open_stream(job: Job, strategy: str) -> BlockStream:
+    """The blocks of a job by a strategy; the same random numbers are drawn each time.
+
+    Raises:
+        JobError: The strategy cannot differentiate the function.
+    """
+    with explaining_failures(job.function):
+        torch.manual_seed(job.seed)
+        return autodiff_core.blocks(
+            job.function.function,
+            job.inputs,
+            operation=job.operation,
+            strategy=strategy,
+            vectors=job.stacked_vectors,
+            chunk_size=job.chunk_size,
+        )
+
+
+class _Search:
+    """One strategy after the other is opened, measured and closed; the fastest is opened again.
+
+    Only one is open at a time, so that its peak of memory is its own.
+    """
+
+    def __init__(
+        self, job: Job, budget: Budget, chunk_limit: int | None, tell: Callable[[int], None]
+    ) -> None:
+        self._job = job
+        self._budget = budget
+        self._limit = chunk_limit or job.chunk_size
+        self._tell = tell
+        self._started = time.perf_counter()
+        self._spent = 0.0
+        self._measured: dict[str, Costs] = {}
+        self._notes: dict[str, str] = {}
+        self._units: dict[str, str] = {}
+        self._failure: JobError | None = None
+
+    def decision(self, strategy: str) -> Decision:
+        _warm_up()
+        # Garbage is looked for among what the search makes, not among all modules each time.
+        gc.freeze()
+        try:
+            return self._decision(strategy)
+        finally:
+            gc.unfreeze()
+
+    def _decision(self, strategy: str) -> Decision:
+        with self._within_budget():
+            if strategy == "auto":
+                self._measure_all()
+            else:
+                self._measure(strategy, remaining=1)
+        chosen = self._fastest()
+        costs = self._measured[chosen]
+        chunk_size, chunk_reason = self._chunk(costs)
+        release_memory()
+        return Decision(
+            chosen,
+            open_stream(self._job, chosen),
+            chunk_size,
+            costs,
+            "as asked for" if strategy != "auto" else self._reason(chosen),
+            chunk_reason,
+            time.perf_counter() - self._started,
+        )
+
+    @contextmanager
+    def _within_budget(self) -> Iterator[None]:
+        """A probe that would take more than the budget fails, as on a machine with no more."""
+        if self._job.device.type == "cuda":
+            yield
+            return
+        with limited_memory(max(0, self._budget.bytes - process_memory())):
+            yield
+
+    def _measure_all(self) -> None:
+        is_pullback = self._job.operation in ("vjp", "vhp")
+        batched = ["vectorize"] if is_pullback else ["forward-mode", "vectorize"]
+        for place, strategy in enumerate(batched):
+            self._attempt(strategy, remaining=len(batched) - place)
+        if not self._measured:
+            for strategy in [each for each in batched if each in self._notes]:
+                self._attempt(strategy, remaining=1, even_if_hopeless=True)
+        if self._measured:
+            best = self._fastest()
+            chunk_size = self._measured[best].best_chunk(self._budget.bytes)
+            if chunk_size is None or chunk_size <= SMALL_BATCH:
+                self._attempt(LOOPS[best], remaining=1)
+
+    def _attempt(self, strategy: str, *, remaining: int, even_if_hopeless: bool = False) -> None:
+        try:
+            self._measure(strategy, remaining=remaining, even_if_hopeless=even_if_hopeless)
+        except JobError as error:
+            _logger.info("strategy %s is left out: %s", strategy, error)
+            self._notes[strategy] = "cannot differentiate this function"
+            self._failure = self._failure or error
+
+    def _measure(self, strategy: str, *, remaining: int, even_if_hopeless: bool = True) -> None:
+        """Open a strategy and measure chunks of growing size.
+
+        Args:
+            strategy: The strategy.
+            remaining: How many strategies share the time that is left, this one included.
+            even_if_hopeless: Whether it is measured although another needs far fewer passes, or
+                there is no time to compare.
+        """
+        stream: BlockStream | None = None
+        release_memory()
+        try:
+            with measuring(self._job.device) as opening:
+                stream = open_stream(self._job, strategy)
+            rows, columns = stream.shape
+            across = columns if stream.axis == "rows" else rows
+            costs = Costs(
+                strategy,
+                lines=rows if stream.axis == "rows" else columns,
+                line_bytes=across * stored_dtype(self._job.storage or stream.dtype).itemsize,
+                is_loop=strategy in LOOPS.values(),
+                on_host=self._job.device.type == "cpu",
+            )
+            self._units[strategy] = stream.axis
+            if not even_if_hopeless and self._is_hopeless(costs, across):
+                self._notes[strategy] = f"not tried for its {costs.lines} {stream.axis}"
+                return
+            self._grow(stream, costs, opening.peak_bytes, remaining)
+        except OutOfMemoryError:
+            if strategy not in self._measured:
+                self._notes[strategy] = "not even one line fits into the memory"
+
+    def _is_hopeless(self, costs: Costs, across: int) -> bool:
+        if self._job.operation == "jacobian" and costs.lines > HOPELESS * max(1, across):
+            return True
+        if not self._measured:
+            return False
+        best = self._measured[self._fastest()]
+        line = best.line_seconds(best.trials[0].chunk_size)
+        return not self._affordable(LINES_TO_OPEN * line, 1)
+
+    def _grow(self, stream: BlockStream, costs: Costs, opening: int, remaining: int) -> None:
+        """Measure chunks of growing size until they get slower, too large, or time is up."""
+        strategy = costs.strategy
+        if not costs.lines or 0 in stream.shape:
+            self._measured[strategy] = costs.with_trial(Trial(1, 0.0, opening))
+            return
+        for chunk_size in self._sizes(costs):
+            if costs.trials and not self._worth_trying(costs, chunk_size, remaining):
+                return
+            self._tell(chunk_size)
+            # The first chunk proves the batching as well; what counts is one without.
+            for repetition in range(REPETITIONS):
+                trial = self._trial(stream, chunk_size, costs.lines)
+                costs = costs.with_trial(
+                    Trial(chunk_size, trial.seconds, max(opening, trial.peak_bytes))
+                )
+                self._measured[strategy] = costs
+                is_sure = trial.seconds > NOISY_SECONDS and (chunk_size, repetition) != (1, 0)
+                if is_sure or not self._affordable(trial.seconds, remaining):
+                    break
+                self._spent += trial.seconds if (chunk_size, repetition) != (1, 0) else 0.0
+            best = min(each.seconds / each.chunk_size for each in costs.trials)
+            if costs.trials[-1].seconds / chunk_size > WORSE * best:
+                return
+
+    def _sizes(self, costs: Costs) -> list[int]:
+        if self._limit is None:
+            return costs.ladder() if not costs.is_loop else costs.ladder()[:2]
+        given = max(1, min(self._limit, costs.lines))
+        if self._job.chunk_size is not None:
+            return sorted({1, given})
+        return [each for each in costs.ladder() if each < given] + [given]
+
+    def _worth_trying(self, costs: Costs, chunk_size: int, remaining: int) -> bool:
+        smaller = costs.trials[-1]
+        seconds = chunk_size * smaller.seconds / smaller.chunk_size
+        others = [each for name, each in self._measured.items() if name != costs.strategy]
+        here = costs.seconds(smaller.chunk_size)
+        rivals = [
+            other.seconds(trial.chunk_size)
+            for other in others
+            for trial in other.trials
+            if trial.chunk_size == smaller.chunk_size
+        ]
+        return (
+            costs.fits(chunk_size, self._budget.bytes)
+            and self._affordable(seconds, remaining)
+            and not any(here > FAR_BEHIND * rival for rival in rivals)
+        )
+
+    def _affordable(self, seconds: float, remaining: int) -> bool:
+        """Whether there is time for another probe: a share of the run as predicted so far."""
+        run = min((self._run_seconds(each) for each in self._measured), default=math.inf)
+        short = min(SECONDS_AT_MOST, SECONDS_ANYWAY + SHARE_OF_SHORT_RUNS * run)
+        return self._spent + seconds <= max(SHARE * run, short) / remaining
+
+    def _trial(self, stream: BlockStream, chunk_size: int, lines: int) -> Trial:
+        # In the middle: the lines at an edge are often those that depend on little.
+        start = (lines - chunk_size) // 2
+        with measuring(self._job.device) as found:
+            with explaining_failures(self._job.function):
+                block = stream.block(start, start + chunk_size)
+            self._handle(stream, block)
+        return Trial(chunk_size, found.seconds, found.peak_bytes)
+
+    def _handle(self, stream: BlockStream, block: Block) -> None:
+        """Do with a block what the job will do: look at it, prove it, bring it to the host."""
+        NonFinite("record").inspect(block)
+        if self._job.verify == "probe":
+            ProbeProof.rehearsal(self._job, stream).error(block)
+        stored = stored_dtype(self._job.storage or stream.dtype)
+        to_numpy(block.values).astype(stored, copy=False)
+
+    def _run_seconds(self, strategy: str) -> float:
+        costs = self._measured[strategy]
+        return min(costs.seconds(trial.chunk_size) for trial in costs.trials)
+
+    def _fastest(self) -> str:
+        """The strategy that is fastest within the budget.
+
+        Raises:
+            JobError: There is none.
+        """
+
+        def seconds(strategy: str) -> float:
+            costs = self._measured[strategy]
+            best = costs.best_chunk(self._budget.bytes)
+            return math.inf if best is None else costs.seconds(best)
+
+        if not self._measured:
+            raise self._failure or self._too_large()
+        return min(self._measured, key=seconds)
+
+    def _chunk(self, costs: Costs) -> tuple[int, str]:
+        budget, asked = self._budget, self._job.chunk_size
+        if asked is not None and asked == self._limit:
+            if costs.peak_bytes(asked) > budget.bytes:
+                raise JobError(
+                    f"chunk_size={asked} needs about {size(costs.peak_bytes(asked))} and the "
+                    f"memory budget is {size(budget.bytes)} ({budget.reason}); chunk_size=auto "
+                    "finds one that fits, memory= grants more"
+                )
+            return asked, "as asked for"
+        best = costs.best_chunk(budget.bytes)
+        if best is None:
+            raise self._too_large(costs.peak_bytes(1))
+        best = min(best, self._limit or best)
+        chunk_size = even_chunk(best, costs.lines)
+        largest = costs.trials[-1].chunk_size
+        reason = f"the fastest of those measured, up to {largest}"
+        if costs.is_loop:
+            reason = "large enough for the disk; lines are computed one by one"
+        elif chunk_size == largest < costs.lines and not costs.fits(4 * largest, budget.bytes):
+            reason = f"the largest within {size(budget.bytes)}"
+        return chunk_size, reason
+
+    def _reason(self, chosen: str) -> str:
+        costs = self._measured[chosen]
+
+        def each(strategy: str) -> str:
+            measured = self._measured[strategy]
+            line = self._run_seconds(strategy) / max(1, measured.lines)
+            return f"{duration(line)} a {self._units[strategy].removesuffix('s')}"
+
+        text = f"{costs.lines} {self._units[chosen]}, measured {each(chosen)}"
+        for strategy in self._measured:
+            if strategy != chosen:
+                lines = self._measured[strategy].lines
+                text += f"; {strategy} {lines} {self._units[strategy]}, {each(strategy)}"
+        for strategy, note in self._notes.items():
+            text += f"; {strategy} {note}"
+        return text
+
+    def _too_large(self, needed: int | None = None) -> JobError:
+        budget = self._budget
+        need = f"about {size(needed)}" if needed else f"more than {size(budget.bytes)}"
+        return JobError(
+            f"one row or column at a time needs {need} of memory, and the budget is "
+            f"{size(budget.bytes)} ({budget.reason}); memory=... grants more, a smaller dtype or "
+            "a smaller point takes less"
+        )
+
+
+def _warm_up() -> None:
+    """Let torch load what it loads at a first derivative, and start its threads.
+
+    Seconds that belong to no strategy; and threads cannot be started where memory is limited.
+    """
+    point = torch.ones(2**16)
+    torch.func.vmap(lambda tangent: torch.func.jvp(torch.sin, (point,), (tangent,))[1])(
+        torch.ones(2, 2**16)
+    )
+    torch.func.grad(lambda x: x.sin().sum())(point)
+
+
+class ChunkSize:
+    """The chunk size of a running job; an allocation that fails halves it.
+
+    Attributes:
+        size: Rows or columns at once, now.
+        used: All sizes so far, in order.
+    """
+
+    def __init__(self, size: int, budget: Budget, report: Callable[[str], None]) -> None:
+        """Begin with a size.
+
+        Args:
+            size: Rows or columns at once.
+            budget: What the job may use, for messages.
+            report: Is told each halving, as a sentence.
+        """
+        self.size = size
+        self.used = [size]
+        self._budget = budget
+        self._report = report
+
+    def halve(self, start: int, axis: str, reason: str) -> None:
+        """Go on with half the size.
+
+        Args:
+            start: The first line of the block that did not fit.
+            axis: ``rows`` or ``columns``.
+            reason: What the allocator said.
+
+        Raises:
+            JobError: The block was a single line.
+        """
+        if self.size == 1:
+            raise JobError(
+                f"out of memory with one of the {axis} at a time ({reason}); the budget was "
+                f"{size(self._budget.bytes)}. What was computed is kept; the same command goes on "
+                "where more memory is free"
+            )
+        self.size = math.ceil(self.size / 2)
+        self.used.append(self.size)
+        self._report(
+            f"out of memory at {axis} {start} ({reason}); going on with {self.size} at a time"
+        )

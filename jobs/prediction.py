@@ -1,0 +1,95 @@
+"""From what was measured to the plan that a person sees."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jobs.cost import BLOCKS_IN_FLIGHT
+from jobs.job import Job
+from jobs.memory import Budget, process_memory
+from jobs.plan import Plan
+from jobs.planner import Decision
+from jobs.provenance import device_name
+from outputs import ResultDescription, planned_tile
+
+# A smaller result is written before a disk could slow the job down.
+_WORTH_MEASURING = 256 * 2**20
+_SAMPLE = 32 * 2**20
+
+
+def make_plan(
+    job: Job,
+    decision: Decision,
+    description: ResultDescription,
+    budget: Budget,
+    target: Path,
+    missing: int,
+) -> Plan:
+    """The plan of a job.
+
+    Args:
+        job: The job.
+        decision: How it is computed.
+        description: What its file holds.
+        budget: The memory that it may use.
+        target: The file.
+        missing: Rows or columns that are not on the disk yet.
+    """
+    stream = decision.stream
+    rows, columns = stream.shape
+    itemsize = np.dtype(description.dtype).itemsize
+    directory = next(parent for parent in target.parents if parent.exists())
+    across = columns if stream.axis == "rows" else rows
+    compute = missing * decision.line_seconds
+    on_host = job.device.type == "cpu"
+    waiting = (1 + BLOCKS_IN_FLIGHT) * decision.chunk_size * across * itemsize
+    return Plan(
+        operation=job.operation,
+        function=job.function.reference,
+        strategy=decision.strategy,
+        strategy_reason=decision.strategy_reason,
+        device=device_name(job.device),
+        workers=1,
+        rows=rows,
+        columns=columns,
+        axis=stream.axis,
+        chunk_size=decision.chunk_size,
+        chunk_reason=decision.chunk_reason,
+        missing=missing,
+        dtype=description.dtype,
+        itemsize=itemsize,
+        tile=planned_tile(description),
+        bytes_free=shutil.disk_usage(directory).free,
+        path=str(job.paths.result),
+        memory_budget=budget.bytes,
+        memory_reason=budget.reason,
+        peak_bytes=decision.peak_bytes,
+        host_peak_bytes=decision.peak_bytes if on_host else process_memory() + waiting,
+        seconds=max(compute, _writing_seconds(directory, missing * across * itemsize, compute)),
+    )
+
+
+def _writing_seconds(directory: Path, size: int, compute: float) -> float:
+    """How long a disk takes to write so much; 0 where that is sure to be hidden by computing."""
+    if size < _WORTH_MEASURING or shutil.disk_usage(directory).free < 2 * _SAMPLE:
+        return 0.0
+    if size / max(compute, 1e-9) < 50e6:  # slower than any disk
+        return 0.0
+    sample = directory / f".{os.getpid()}.speed"
+    content = np.random.default_rng(0).bytes(_SAMPLE)
+    try:
+        started = time.perf_counter()
+        with sample.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return size / _SAMPLE * (time.perf_counter() - started)
+    except OSError:  # the writer tells it better
+        return 0.0
+    finally:
+        sample.unlink(missing_ok=True)
