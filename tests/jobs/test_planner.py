@@ -1,0 +1,181 @@
+"""What is chosen, why, and within which limits; the probes are real."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs import planner
+from jobs.display import Display
+from jobs.errors import JobError
+from jobs.execute import Prepared, execute, prepare
+from jobs.job import Job
+from jobs.status_file import read_status
+from outputs import Result, ResultWriter, open_result, part_path
+
+Resolve = Callable[..., Job]
+WIDE = """
+import torch
+
+def wide(x): return torch.stack([(x * x).sum(), x.sin().sum()])
+def tall(x): return torch.outer(x, torch.arange(2000.0, dtype=x.dtype)).sin().reshape(-1)
+class NoForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x): return x.clone()
+    @staticmethod
+    def backward(ctx, gradient): return gradient
+def without_forward(x): return NoForward.apply(x) * torch.outer(x, x).sum(0)
+def long(): return torch.linspace(0, 1, 3000)
+def short(): return torch.linspace(0, 1, 3)
+"""
+
+
+@pytest.fixture
+def planned(directory: Path, resolved: Resolve) -> Callable[..., Prepared]:
+    (directory / "shapes.py").write_text(WIDE)
+
+    def plan(function: str, point: str, *options: str) -> Prepared:
+        target = ("function=python", f"function.target=shapes:{function}")
+        job = resolved("op=jacobian", *target, f"function.point=shapes:{point}", *options)
+        return prepare(job, job.paths.result)
+
+    return plan
+
+
+def test_few_rows_are_pulled_back(planned: Callable[..., Prepared]) -> None:
+    plan = planned("wide", "long").plan
+    assert plan.strategy in ("vectorize", "reverse-loop")
+    assert "2 rows" in plan.strategy_reason
+    assert "forward-mode not tried for its 3000 columns" in plan.strategy_reason
+
+
+def test_few_columns_are_pushed_forward(planned: Callable[..., Prepared]) -> None:
+    plan = planned("tall", "short").plan
+    assert plan.strategy in ("forward-mode", "forward-loop")
+    assert re.search(r"3 columns, measured .*s a column", plan.strategy_reason)
+    assert "vectorize not tried for its 6000 rows" in plan.strategy_reason
+
+
+def test_a_function_without_forward_derivatives_is_pulled_back(
+    planned: Callable[..., Prepared],
+) -> None:
+    plan = planned("without_forward", "short").plan
+    assert plan.strategy in ("vectorize", "reverse-loop")
+    assert "forward-mode cannot differentiate this function" in plan.strategy_reason
+
+
+def test_what_was_asked_for_is_kept(planned: Callable[..., Prepared]) -> None:
+    plan = planned("tall", "short", "strategy=vectorize", "chunk_size=123").plan
+    assert (plan.strategy, plan.chunk_size) == ("vectorize", 123)
+    assert plan.strategy_reason == plan.chunk_reason == "as asked for"
+
+
+def test_a_chunk_that_was_asked_for_and_does_not_fit_is_refused(
+    planned: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    occupied = planned("wide", "long", "strategy=forward-mode").plan.peak_bytes
+    with pytest.raises(JobError, match=r"chunk_size=3000 needs about .* chunk_size=auto finds one"):
+        planned(
+            *("tall", "long", "strategy=forward-mode", "chunk_size=3000"),
+            f"memory={occupied // 2**20 + 900}MiB",
+        )
+
+
+def test_chunks_stay_within_the_budget(planned: Callable[..., Prepared]) -> None:
+    roomy = planned("tall", "long", "strategy=forward-mode").plan
+    # A column of 6 million entries takes 48 MB, and a few times that while it is computed.
+    tight = planned("tall", "long", "strategy=forward-mode", "memory=1GiB").plan
+    assert tight.peak_bytes <= 2**30
+    assert tight.chunk_size <= 8
+    assert tight.chunk_size <= roomy.chunk_size
+
+
+def test_random_numbers_are_the_same_for_every_probe(
+    directory: Path, run_job: Callable[..., Result]
+) -> None:
+    (directory / "noise.py").write_text(
+        "import torch\n"
+        "def f(x): return x.sin() * torch.rand(40, dtype=x.dtype)\n"
+        "def p(): return torch.linspace(0, 1, 40)\n"
+    )
+    target = ("function=python", "function.target=noise:f", "function.point=noise:p", "seed=5")
+    auto = run_job("op=jacobian", *target)
+    torch.manual_seed(5)
+    x = torch.linspace(0, 1, 40).double()
+    expected = torch.diag(x.cos() * torch.rand(40, dtype=torch.float64))
+    assert torch.allclose(torch.from_numpy(auto[...]), expected, rtol=1e-12, atol=0)
+
+
+def test_the_record_tells_what_was_predicted_and_what_was_used(
+    run_job: Callable[..., Result],
+) -> None:
+    result = run_job("op=hessian", "function=rosenbrock", "function.n=30")
+    record = result.execution
+    assert result.strategy in ("vectorize", "forward-mode", "reverse-loop", "forward-loop")
+    assert record["plan"]["predicted_peak_bytes"] > 0
+    assert record["peak_memory_bytes"] > 0
+    assert record["plan"]["memory_budget_bytes"] > record["plan"]["predicted_peak_bytes"]
+    assert "measured" in record["plan"]["strategy_reason"]
+
+
+def test_what_was_begun_by_one_strategy_is_not_gone_on_with_by_another(
+    resolved: Resolve, quiet: Display, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = resolved("op=hessian", "function=rosenbrock", "function.n=30")
+    written: list[int] = []
+    write = ResultWriter.write
+
+    def fail_later(self: ResultWriter, start: int, stop: int, values) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(start)
+        write(self, start, stop, values)
+
+    monkeypatch.setattr(
+        planner._Search, "_measure_all", lambda self: self._measure("reverse-loop", remaining=1)
+    )
+    monkeypatch.setattr("jobs.cost.SECONDS_OF_A_BLOCK", 0.0)
+    monkeypatch.setattr(ResultWriter, "write", fail_later)
+    with pytest.raises(KeyboardInterrupt):
+        execute(job, quiet)
+    monkeypatch.undo()
+    assert read_status(job.paths.status)["state"] == "interrupted"
+    assert part_path(job.paths.result).exists()
+    with open_result(execute(job, quiet)) as result:
+        assert result.strategy == "reverse-loop"
+        assert result.execution["lines_resumed"] > 0
+    status = read_status(job.paths.status)
+    assert (status["state"], status["lines_done"]) == ("finished", 30)
+
+
+def test_a_failed_job_leaves_its_reason_for_watchers(
+    directory: Path, resolved: Resolve, quiet: Display
+) -> None:
+    (directory / "bad.py").write_text("def f(x): raise ValueError('not today')\n")
+    target = ("function=python", "function.target=bad:f", "inputs=random", "inputs.shapes=[[3]]")
+    job = resolved("op=jacobian", *target)
+    with pytest.raises(JobError, match="not today"):
+        execute(job, quiet)
+    status = read_status(job.paths.status)
+    assert status["state"] == "failed"
+    assert "not today" in status["message"]
+
+
+def test_a_plan_holds_what_a_program_wants_to_know(planned: Callable[..., Prepared]) -> None:
+    plan = planned("tall", "short").plan
+    figures = json.loads(json.dumps(plan.figures()))
+    assert figures["passes"] == {"reverse": 6000, "forward": 3}
+    assert figures["bytes_of_matrix"] == 6000 * 3 * 8
+    assert figures["missing"] == 3
+    assert figures["workers"] == 1
+
+
+@pytest.mark.parametrize("operation", ["vjp", "jvp", "vhp", "hvp"])
+def test_products_choose_too(operation: str, run_job: Callable[..., Result]) -> None:
+    result = run_job(f"op={operation}", "function=rosenbrock", "function.n=20", "vectors.count=7")
+    pullback = ("vectorize", "reverse-loop")
+    assert operation not in ("vjp", "vhp") or result.strategy in pullback
+    assert result.execution["verification"]["lines_checked"] == 7
