@@ -1,0 +1,155 @@
+"""How true the plan is, and how good its choice.
+
+For each problem and operation a default job runs as a process of its own; its record tells what was
+predicted and what was used. Then, in this process, chunks of every strategy and of many sizes are
+timed, interleaved with the choice of the job: the ratio of the choice to the best is what an
+exhaustive search by hand would have gained.
+
+    python benchmarks/planner.py [--seconds 1.0] [--only mlp ...] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from autodiff_core import BlockStream
+from jobs.config import check_config
+from jobs.errors import JobError
+from jobs.job import Job, resolve
+from jobs.planner import LOOPS, open_stream
+from jobs.run import config_directory
+from jobs.schema import register
+from outputs import open_result
+
+CASES = {
+    ("jacobian", "mlp"): ["function.n=1024"],
+    ("jacobian", "mlp_parameters"): ["function.n=40", "function.samples=256"],
+    ("hessian", "mlp_parameters"): ["function.n=20"],
+    ("hessian", "rosenbrock"): ["function.n=2000"],
+    ("jacobian", "pairwise_energy"): ["function.n=400"],
+    ("hessian", "pairwise_energy"): ["function.n=200"],
+    ("jacobian", "gp_residual"): ["function.n=2000", "function.inducing=200"],
+    ("hessian", "gp_residual"): ["function.n=500", "function.inducing=50"],
+    ("jacobian", "brusselator"): ["function.n=32"],
+    ("jacobian", "transformer_block"): ["function.n=24", "function.width=64"],
+    ("jacobian", "rotation_chain"): ["function.n=3005"],
+    ("hvp", "mlp_parameters"): ["function.n=40", "vectors.count=200"],
+    ("vjp", "mlp"): ["function.n=512", "vectors.count=200"],
+    ("jvp", "mlp"): ["function.n=512", "vectors.count=200"],
+    ("vhp", "rosenbrock"): ["function.n=2000", "vectors.count=200"],
+}
+ROUNDS = 5
+SIZES = (1, 4, 16, 64, 256, 10**9)
+FORWARD = ("forward-mode", "forward-loop")
+REVERSE = ("vectorize", "reverse-loop")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="a chunk at most, about")
+    parser.add_argument("--only", nargs="*", default=[], help="problems")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    register()
+    found = []
+    print(f"{'case':28} {'chosen':>22} {'peak':>6} {'time':>6} {'best by hand':>22} {'ratio':>6}")
+    for (operation, problem), options in CASES.items():
+        if given.only and problem not in given.only:
+            continue
+        found.append(case([f"op={operation}", f"function={problem}", *options], given.seconds))
+        one = found[-1]
+        print(
+            f"{operation + ' ' + problem:28} {one['chosen']:>22} {one['memory_ratio']:6.2f} "
+            f"{one['time_ratio']:6.2f} {one['best']:>22} {one['choice_ratio']:6.2f}",
+            flush=True,
+        )
+    ratios = [one["choice_ratio"] for one in found]
+    mean = math.exp(statistics.fmean(map(math.log, ratios)))
+    print(f"choice against the best by hand: geometric mean {mean:.2f}, worst {max(ratios):.2f}")
+    print("peak: used / predicted bytes; time: used / predicted seconds of the run")
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1))
+
+
+def case(options: list[str], seconds: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-m", "jobs.run", *options, f"runs={place}/runs"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=place)
+        with open_result(done.stdout.splitlines()[-1]) as result:
+            record, strategy, lines = result.execution, result.strategy, result.shape
+    plan = record["plan"]
+    chosen = (strategy, record["chunk_size"])
+    times = sweep(job_of(options), chosen, seconds)
+    best = min(times, key=lambda key: times[key])
+    return {
+        "options": options,
+        "shape": lines,
+        "chosen": f"{chosen[0]} {chosen[1]}",
+        "memory_ratio": record["peak_memory_bytes"] / plan["predicted_peak_bytes"],
+        "time_ratio": record["seconds"] / plan["predicted_seconds"],
+        "probing_seconds": plan["probing_seconds"],
+        "seconds": record["seconds"],
+        "best": f"{best[0]} {best[1]}",
+        "choice_ratio": times[chosen] / times[best],
+        "all": {f"{name} {size}": value for (name, size), value in times.items()},
+    }
+
+
+def job_of(options: list[str]) -> Job:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_directory())):
+        return resolve(check_config(compose("config", options)))
+
+
+def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, int], float]:
+    """Predicted seconds of the whole run, from the median of chunks timed in turn."""
+    pullback_only = job.operation in ("vjp", "vhp")
+    streams = {}
+    for strategy in (*REVERSE, *(() if pullback_only else FORWARD)):
+        try:
+            streams[strategy] = open_stream(job, strategy)
+        except JobError:
+            continue
+    samples: dict[tuple[str, int], list[float]] = {}
+    for strategy, stream in streams.items():
+        lines = stream.shape[0 if stream.axis == "rows" else 1]
+        stream.block(0, 1)  # proves the batching
+        line = timed(stream, 1)
+        asked = {chosen[1]} if strategy == chosen[0] else set()
+        # The time of a loop does not depend on the size of its chunks.
+        wanted = {1} if strategy in LOOPS.values() else {min(size, lines) for size in SIZES}
+        for size in sorted(wanted | asked):
+            if size * line <= 4 * seconds or size in asked:
+                line = timed(stream, size)
+                samples[strategy, size] = [line * lines]
+    for _ in range(ROUNDS - 1):
+        for (strategy, size), found in samples.items():
+            stream = streams[strategy]
+            lines = stream.shape[0 if stream.axis == "rows" else 1]
+            found.append(timed(stream, size) * lines)
+    return {key: statistics.median(found) for key, found in samples.items()}
+
+
+def timed(stream: BlockStream, size: int) -> float:
+    """Seconds a line of one chunk takes."""
+    lines = stream.shape[0 if stream.axis == "rows" else 1]
+    start = (lines - size) // 2
+    began = time.perf_counter()
+    stream.block(start, start + size)
+    return (time.perf_counter() - began) / size
+
+
+if __name__ == "__main__":
+    main()
