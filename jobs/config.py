@@ -23,6 +23,7 @@ from jobs.schema import (
     VERIFICATIONS,
     JobConfig,
 )
+from jobs.shards import check_shard
 from jobs.units import parse_size
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -54,6 +55,11 @@ def check_config(composed: DictConfig) -> JobConfig:
         raise ConfigurationError(f"device={config.device}: valid are auto, cpu, cuda, cuda:0, ...")
     _check_chunk_size(config.chunk_size)
     _check_memory(config.memory)
+    if check_shard(config.shard, config.shards) and config.strategy == "auto":
+        raise ConfigurationError(
+            f"shard={config.shard} strategy=auto: every task could choose another one; valid are "
+            f"{', '.join(name for name in STRATEGIES if name != 'auto')}"
+        )
     if not config.runs:
         raise ConfigurationError("runs=: the name of a directory is needed")
     if not 0 <= config.seed < 2**63:
@@ -69,8 +75,9 @@ def check_config(composed: DictConfig) -> JobConfig:
 
 
 def to_yaml(config: JobConfig) -> str:
-    """The options as YAML, for the result file."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """The options as YAML, for the result file; the same for all shards of a matrix."""
+    whole = dataclasses.replace(config, shard=None, shards=None)
+    return OmegaConf.to_yaml(OmegaConf.structured(whole))
 
 
 def _check_keys(composed: Mapping[Any, Any], config: Any, prefix: str) -> None:

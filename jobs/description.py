@@ -12,7 +12,8 @@ from autodiff_core import AxisLayout, BlockStream
 from jobs.functions import SECOND_ORDER
 from jobs.job import PRODUCTS, Job, named_outputs
 from jobs.provenance import provenance
-from outputs import ResultDescription, TensorSpec
+from jobs.shards import share
+from outputs import ResultDescription, Shard, TensorSpec
 
 
 def to_numpy(values: Tensor) -> np.ndarray:
@@ -58,7 +59,15 @@ def describe(job: Job, stream: BlockStream, strategy: str) -> ResultDescription:
         provenance=provenance(job),
         tile=job.tile,
         compression="gzip" if job.compression == "gzip" else "none",
+        shard=_shard(job, stream),
     )
+
+
+def _shard(job: Job, stream: BlockStream) -> Shard | None:
+    if job.shard is None:
+        return None
+    lines = stream.shape[0 if stream.axis == "rows" else 1]
+    return share(*job.shard, lines, stream.axis)
 
 
 def stored_dtype(dtype: torch.dtype) -> np.dtype:

@@ -58,6 +58,7 @@ class Display:
             f"{plan.operation} of {plan.function}",
             {
                 "matrix": f"{plan.rows} rows x {plan.columns} columns, {plan.dtype}",
+                **({"part": plan.part} if plan.part else {}),
                 "strategy": f"{plan.strategy} ({plan.strategy_reason})",
                 "device": f"{plan.device}, {plan.workers} process",
                 "blocks": f"{plan.blocks} of up to {plan.chunk_size} {plan.axis} "

@@ -107,8 +107,9 @@ def execute(
     """
     final = job.paths.result
     with _clear_failures():
-        if final.exists() and not overwrite:
-            return _already_finished(job, display)
+        for finished in (final, job.paths.whole):
+            if finished.exists() and not overwrite:
+                return _already_finished(job, display, finished)
         # A replacement grows beside the finished result and takes its place in one step.
         target = final.with_name("replacement.h5") if final.exists() else final
         if plan_only:
@@ -156,17 +157,16 @@ def _telling(status: StatusFile) -> Iterator[None]:
         raise
 
 
-def _already_finished(job: Job, display: Display) -> Path:
-    with open_result(job.paths.result) as result:
+def _already_finished(job: Job, display: Display, path: Path) -> Path:
+    with open_result(path, allow_partial=job.shard is not None) as result:
         if result.fingerprint != job.fingerprint:
             raise JobError(
-                f"{job.paths.result} is the result of another job; choose another place with "
-                "runs=..."
+                f"{path} is the result of another job; choose another place with runs=..."
             )
         shape = " x ".join(map(str, result.shape))
     display.say(f"this job is finished already ({shape}); overwrite=true computes it again")
-    display.say(str(job.paths.result))
-    return job.paths.result
+    display.say(str(path))
+    return path
 
 
 def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepared:
@@ -196,7 +196,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
 
     decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
     description = describe(job, decision.stream, decision.strategy)
-    lines = decision.costs.lines if missing is None else missing
+    lines = description.lines if missing is None else missing
     plan = make_plan(job, decision, description, budget, target, lines)
     return Prepared(job, target, budget, decision, description, plan, limit)
 
@@ -305,7 +305,7 @@ def _compute(
     stored = stored_dtype(job.storage or stream.dtype)
     missing = writer.missing()
     total = sum(map(len, missing))
-    lines = prepared.decision.costs.lines
+    lines = prepared.description.lines
     started = time.monotonic()
     with (
         BackgroundWriter(writer) as background,

@@ -16,6 +16,7 @@ from jobs.functions import LoadedFunction, load_function
 from jobs.inputs import load_point, load_vectors
 from jobs.paths import RunPaths
 from jobs.schema import JobConfig
+from jobs.shards import check_shard
 from jobs.units import parse_size
 
 PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
@@ -42,6 +43,7 @@ class Job:
         tile: The shape of a tile of the stored matrix; None leaves it to the layout.
         fsync: When the disk must have the data: ``block`` or ``end``.
         compression: The filter of the stored matrix.
+        shard: Which part of the matrix is computed, and of how many; None computes it whole.
         fingerprint: The hash of what determines the numbers.
         paths: Where the files go.
         configuration: All options as YAML.
@@ -63,6 +65,7 @@ class Job:
     tile: tuple[int, int] | None
     fsync: Literal["block", "end"]
     compression: str
+    shard: tuple[int, int] | None
     fingerprint: str
     paths: RunPaths
     configuration: str
@@ -99,6 +102,7 @@ def resolve(config: JobConfig) -> Job:
     if config.op in PRODUCTS:
         like = _outputs(function, point, config.seed) if config.op == "vjp" else point
         vectors = load_vectors(config.vectors, like, dtype, device)
+    shard = check_shard(config.shard, config.shards)
     digest = fingerprint(
         operation=config.op,
         strategy=config.strategy,
@@ -125,8 +129,9 @@ def resolve(config: JobConfig) -> Job:
         tile=_tile(config.output.tile),
         fsync="block" if config.output.fsync == "block" else "end",
         compression=config.output.compression,
+        shard=shard,
         fingerprint=digest,
-        paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest),
+        paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest, shard),
         configuration=to_yaml(config),
     )
 

@@ -5,32 +5,50 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+RESULT = "result.h5"
+
 
 @dataclass(frozen=True)
 class RunPaths:
     """Where a job keeps what it makes.
 
     The directory is named by the job and not by the clock, so that the same command finds its
-    earlier run.
+    earlier run. A shard has a directory of its own inside that of the whole matrix.
 
     Attributes:
-        directory: The directory of the run.
+        directory: The directory of the run, or of the shard.
+        run: The directory of the run.
     """
 
     directory: Path
+    run: Path
 
     @classmethod
     def of(
-        cls, runs: str, function: str, operation: str, strategy: str, fingerprint: str
+        cls,
+        runs: str,
+        function: str,
+        operation: str,
+        strategy: str,
+        fingerprint: str,
+        shard: tuple[int, int] | None = None,
     ) -> RunPaths:
-        """The paths of a job, absolute."""
-        name = f"{function}-{operation}-{strategy}-{fingerprint[:8]}"
-        return cls(Path(runs).absolute() / name)
+        """The paths of a job, absolute; `shard` is its index and count."""
+        run = Path(runs).absolute() / f"{function}-{operation}-{strategy}-{fingerprint[:8]}"
+        if shard is None:
+            return cls(run, run)
+        index, count = shard
+        return cls(run / f"shard-{index:0{len(str(count - 1))}}-of-{count}", run)
 
     @property
     def result(self) -> Path:
         """The finished result."""
-        return self.directory / "result.h5"
+        return self.directory / RESULT
+
+    @property
+    def whole(self) -> Path:
+        """The result with the whole matrix, which for a shard is made by merging."""
+        return self.run / RESULT
 
     @property
     def log(self) -> Path:

@@ -37,6 +37,7 @@ class Plan:
         peak_bytes: Predicted peak of that memory.
         host_peak_bytes: Predicted peak of the process's memory.
         seconds: Predicted time for what is missing.
+        part: Which part of a larger matrix it is, in words; empty for a whole one.
     """
 
     operation: str
@@ -61,6 +62,7 @@ class Plan:
     peak_bytes: int
     host_peak_bytes: int
     seconds: float
+    part: str = ""
 
     @property
     def lines(self) -> int:

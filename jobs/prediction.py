@@ -41,7 +41,7 @@ def make_plan(
         missing: Rows or columns that are not on the disk yet.
     """
     stream = decision.stream
-    rows, columns = stream.shape
+    rows, columns = description.stored_shape
     itemsize = np.dtype(description.dtype).itemsize
     directory = next(parent for parent in target.parents if parent.exists())
     across = columns if stream.axis == "rows" else rows
@@ -66,11 +66,23 @@ def make_plan(
         tile=planned_tile(description),
         bytes_free=shutil.disk_usage(directory).free,
         path=str(job.paths.result),
+        part=part_of(description),
         memory_budget=budget.bytes,
         memory_reason=budget.reason,
         peak_bytes=decision.peak_bytes,
         host_peak_bytes=decision.peak_bytes if on_host else process_memory() + waiting,
         seconds=max(compute, _writing_seconds(directory, missing * across * itemsize, compute)),
+    )
+
+
+def part_of(description: ResultDescription) -> str:
+    """Which part of a larger matrix a file holds, in words; empty for a whole one."""
+    if description.shard is None:
+        return ""
+    held, (rows, columns) = description.held, description.shape
+    return (
+        f"shard {description.shard}, {description.axis} {held.start} to {held.stop} of a matrix of "
+        f"{rows} x {columns}"
     )
 
 

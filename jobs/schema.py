@@ -194,6 +194,8 @@ class JobConfig:
     verify: str = MISSING
     nonfinite: str = MISSING
     output: OutputConfig = field(default_factory=OutputConfig)
+    shard: str | None = None
+    shards: int | None = None
     runs: str = MISSING
     overwrite: bool = MISSING
     plan: bool = MISSING

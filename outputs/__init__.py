@@ -4,7 +4,7 @@ Knows neither the computation nor its configuration; imports numpy and h5py only
 """
 
 from outputs._background import BackgroundWriter
-from outputs._description import Probes, ResultDescription, TensorSpec
+from outputs._description import Probes, ResultDescription, Shard, TensorSpec
 from outputs._errors import (
     BeingWrittenError,
     FingerprintMismatchError,
@@ -32,6 +32,7 @@ __all__ = [
     "ResultExistsError",
     "ResultNotFoundError",
     "ResultWriter",
+    "Shard",
     "TensorSpec",
     "UnfinishedResultError",
     "Verification",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -39,6 +39,35 @@ class TensorSpec:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a matrix that one file of several holds: neighbouring lines of its block axis.
+
+    Attributes:
+        index: Which of the parts, from 0.
+        count: How many parts the matrix was divided into.
+        start: First line, counted in the whole matrix.
+        stop: Line after its last.
+
+    Raises:
+        ResultError: If it contradicts itself.
+    """
+
+    index: int
+    count: int
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ResultError(f"There is no shard {self.index} of {self.count}.")
+        if not 0 <= self.start < self.stop:
+            raise ResultError(f"A shard holds a range of lines, not {self.start}:{self.stop}.")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +121,22 @@ class Probes:
         names = ("right", "right_product", "left", "left_product")
         return {name: a for name in names if (a := getattr(self, name)) is not None}
 
+    def of_shard(self, axis: Axis, shard: Shard) -> Probes:
+        """The probe that the lines of a shard can be held against.
+
+        Of the other one only the sum over all shards is known.
+
+        Args:
+            axis: The axis along which the matrix is divided.
+            shard: The part.
+        """
+        lines = slice(shard.start, shard.stop)
+        if axis == "rows":
+            product = None if self.right_product is None else self.right_product[lines]
+            return replace(self, right_product=product, left=None, left_product=None)
+        product = None if self.left_product is None else self.left_product[lines]
+        return replace(self, left_product=product, right=None, right_product=None)
+
 
 @dataclass(frozen=True)
 class ResultDescription:
@@ -118,6 +163,8 @@ class ResultDescription:
         tile: Shape of the HDF5 chunk; None lets the layout choose.
         compression: ``none`` or ``gzip``.
         probes: Products by which the matrix can be verified; None without.
+        shard: Which lines of the matrix the file holds; None stands for all. Everything else
+            describes the whole matrix.
 
     Raises:
         ResultError: If the description contradicts itself.
@@ -141,6 +188,7 @@ class ResultDescription:
     tile: tuple[int, int] | None = None
     compression: Compression = "none"
     probes: Probes | None = None
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         _require_choice("operation", self.operation, MATRICES + PRODUCTS)
@@ -153,6 +201,9 @@ class ResultDescription:
             raise ResultError(f"A tile has at least one row and one column, not {self.tile}.")
         if self.probes is not None:
             require_fitting(self.probes, self.shape)
+        length = self.shape[0 if self.axis == "rows" else 1]
+        if self.shard is not None and self.shard.stop > length:
+            raise ResultError(f"The shard {self.shard} ends behind the {length} {self.axis}.")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -160,9 +211,22 @@ class ResultDescription:
         return sum(t.size for t in self.rows), sum(t.size for t in self.columns)
 
     @property
+    def held(self) -> range:
+        """The lines of the block axis that the file holds, counted in the whole matrix."""
+        if self.shard is not None:
+            return range(self.shard.start, self.shard.stop)
+        return range(self.shape[0] if self.axis == "rows" else self.shape[1])
+
+    @property
     def lines(self) -> int:
-        """Length of the axis along which blocks arrive."""
-        return self.shape[0] if self.axis == "rows" else self.shape[1]
+        """Number of lines that the file holds on the axis along which blocks arrive."""
+        return len(self.held)
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """Shape of the matrix in the file: that of the whole matrix, or of the shard's lines."""
+        rows, columns = self.shape
+        return (self.lines, columns) if self.axis == "rows" else (rows, self.lines)
 
 
 def require_fitting(probes: Probes, shape: tuple[int, int]) -> None:

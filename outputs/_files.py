@@ -39,10 +39,10 @@ def scratch_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.new")
 
 
-def create_file(path: Path) -> h5py.File:
-    """Creates an HDF5 file that a killed writer leaves readable and writable."""
+def create_file(path: Path, libver: tuple[str, str] = LIBVER) -> h5py.File:
+    """Creates an HDF5 file; by default one that a killed writer leaves readable and writable."""
     with translated(path):
-        return h5py.File(path, "x", libver=LIBVER, locking=False, rdcc_nbytes=_WRITE_CACHE_BYTES)
+        return h5py.File(path, "x", libver=libver, locking=False, rdcc_nbytes=_WRITE_CACHE_BYTES)
 
 
 def open_file(path: Path, mode: Literal["r", "r+"]) -> h5py.File:

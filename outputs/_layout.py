@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
@@ -19,15 +20,18 @@ from outputs._description import (
     Pairing,
     Probes,
     ResultDescription,
+    Shard,
     TensorSpec,
     require_fitting,
 )
 from outputs._errors import ResultError
-from outputs._files import create_file
+from outputs._files import LIBVER, create_file
 from outputs._sound import member, require_sound, scalar
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Files that an earlier reader can read say so.
+_VERSION_OF_WHOLE_FILES = 1
 
 GZIP_LEVEL = 4
 
@@ -48,6 +52,9 @@ _MAX_TEXT_BYTES = 64 * 2**20
 _EXECUTION_BYTES = 256 * 1024
 _TILE_BYTES = 2 * 2**20
 _TILE_LINES = 16
+# What was asked for; a small shard may have smaller ones.
+_WHOLE_TILE = ("tile_rows", "tile_columns")
+_VIRTUAL = "virtual"
 _DATALESS_SCALE = "This is a netCDF dimension but not a netCDF variable.%10d"
 
 
@@ -82,7 +89,7 @@ class Names:
 
 def stored_bytes(description: ResultDescription) -> int:
     """About how much space an unfinished result takes on the disk."""
-    rows, columns = description.shape
+    rows, columns = description.stored_shape
     matrix = rows * columns * np.dtype(description.dtype).itemsize
     return matrix + description.lines * LEDGER_DTYPE.itemsize + _EXECUTION_BYTES
 
@@ -94,13 +101,13 @@ def planned_tile(description: ResultDescription, *, packed: bool = False) -> tup
         description: The result.
         packed: Whether it is compressed already; it is uncompressed until it is finished.
     """
-    if 0 in description.shape:  # HDF5 has no tiles of an empty dataset
+    if 0 in description.stored_shape:  # HDF5 has no tiles of an empty dataset
         return None
     # Measured: row blocks go faster into contiguous space than into any tile, and it needs no
     # index; compressed data and column blocks need tiles.
     if description.tile is None and (packed or description.axis == "columns"):
         itemsize = np.dtype(description.dtype).itemsize
-        return tile_shape(description.shape, itemsize, description.axis)
+        return tile_shape(description.stored_shape, itemsize, description.axis)
     return description.tile
 
 
@@ -126,7 +133,14 @@ def _even_part(length: int, limit: int, multiple: int) -> int:
     return min(length, -(-part // multiple) * multiple)
 
 
-def create(path: Path, description: ResultDescription, *, packed: bool = False) -> None:
+def create(
+    path: Path,
+    description: ResultDescription,
+    *,
+    packed: bool = False,
+    virtual: h5py.VirtualLayout | None = None,
+    libver: tuple[str, str] = LIBVER,
+) -> None:
     """Lays a result out completely and closes it.
 
     Args:
@@ -134,14 +148,19 @@ def create(path: Path, description: ResultDescription, *, packed: bool = False) 
         description: What the file holds.
         packed: False for a matrix whose whole space is allocated now; True for one whose
             compressed tiles are allocated as they are written.
+        virtual: Where the matrix stands if not in this file.
+        libver: The versions of HDF5's format.
 
     Raises:
         ResultError: If the file cannot be created.
     """
-    with create_file(path) as file:
-        _write_header(file, description)
-        matrix = _create_matrix(file, description, packed=packed)
-        rows, columns = description.shape
+    with create_file(path, libver) as file:
+        _write_header(file, description, is_virtual=virtual is not None)
+        if virtual is not None:
+            matrix = file.create_virtual_dataset(description.operation, virtual)
+        else:
+            matrix = _create_matrix(file, description, packed=packed)
+        rows, columns = description.stored_shape
         _attach(matrix, 0, _dimension(file, Names.ROW, rows))
         _attach(matrix, 1, _dimension(file, Names.COLUMN, columns))
         _write_table(file, Names.ROWS, "row_tensor", description.rows)
@@ -163,6 +182,10 @@ def create(path: Path, description: ResultDescription, *, packed: bool = False) 
 def read_description(file: h5py.File) -> ResultDescription:
     """The description that a file was created with; its arrays are read into memory."""
     matrix = matrix_of(file)
+    shard, tile = read_shard(file), matrix.chunks
+    if shard is not None:
+        asked = [int(scalar(file, name)) for name in _WHOLE_TILE if name in file.attrs]
+        tile = (asked[0], asked[1]) if len(asked) == len(_WHOLE_TILE) else None
     return ResultDescription(
         operation=read_attribute(file, "operation"),
         strategy=read_attribute(file, "strategy"),
@@ -179,9 +202,10 @@ def read_description(file: h5py.File) -> ResultDescription:
         vectors=read_arrays(file, Names.VECTORS),
         configuration=read_text(file, Names.CONFIGURATION),
         provenance=read_provenance(file),
-        tile=matrix.chunks,
+        tile=tile,
         compression=cast(Compression, read_attribute(file, "compression")),
         probes=read_probes(file),
+        shard=shard,
     )
 
 
@@ -216,7 +240,7 @@ def matrix_of(file: h5py.File) -> h5py.Dataset:
     operation = read_attribute(file, "operation")
     if operation not in MATRICES + PRODUCTS:
         raise ResultError(f"{file.filename} is damaged: {operation!r} is no operation.")
-    matrix = dataset(file, operation)
+    matrix = dataset(file, operation, may_be_virtual=bool(file.attrs.get(_VIRTUAL, 0)))
     if len(matrix.shape) != 2 or matrix.dtype.kind not in "fciu":
         raise ResultError(f"{file.filename} is damaged: its {operation} is no matrix of numbers.")
     return matrix
@@ -230,8 +254,8 @@ def axis_of(file: h5py.File) -> Axis:
     return cast(Axis, axis)
 
 
-def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset that stands in the file itself, and whole.
+def dataset(group: h5py.Group, name: str, *, may_be_virtual: bool = False) -> h5py.Dataset:
+    """A dataset that stands in the file itself, and whole; a virtual one only where it may be.
 
     Raises:
         ResultError: If it is missing, stands elsewhere, or is larger than the file.
@@ -239,7 +263,8 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     found = member(group, name)
     if not isinstance(found, h5py.Dataset):
         raise ResultError(f"{group.file.filename} is damaged: {name!r} is no dataset.")
-    require_sound(found)
+    if not (may_be_virtual and found.is_virtual):
+        require_sound(found)
     return found
 
 
@@ -297,8 +322,36 @@ def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def read_shard(file: h5py.File) -> Shard | None:
+    """Which part of a matrix the file holds; None in a file with all of it.
+
+    Raises:
+        ResultError: If the shard contradicts itself or the matrix.
+    """
+    if "shard_index" not in file.attrs:
+        return None
+    values = [scalar(file, f"shard_{name}") for name in ("index", "count", "start", "stop")]
+    try:
+        shard = Shard(*map(int, values))
+    except (ResultError, ValueError) as error:
+        raise ResultError(f"{file.filename} is damaged: {error}") from error
+    lines = matrix_of(file).shape[0 if axis_of(file) == "rows" else 1]
+    if shard.stop - shard.start != lines:
+        raise ResultError(f"{file.filename} is damaged: its shard does not fit its matrix.")
+    return shard
+
+
+def whole_shape(file: h5py.File) -> tuple[int, int]:
+    """Shape of the whole matrix, by the tables of its axes."""
+    rows, columns = (
+        sum(tensor.size for tensor in read_table(file, name))
+        for name in (Names.ROWS, Names.COLUMNS)
+    )
+    return rows, columns
+
+
 def read_probes(file: h5py.File) -> Probes | None:
-    """The probes; None in a file without.
+    """The probes of the whole matrix; None in a file without.
 
     Raises:
         ResultError: If they contradict themselves or do not fit the matrix.
@@ -317,7 +370,7 @@ def read_probes(file: h5py.File) -> Probes | None:
             pairing=cast(Pairing, pairing),
             floor=float(scalar(group, "floor")) if "floor" in group.attrs else 0.0,
         )
-        require_fitting(probes, matrix_of(file).shape)
+        require_fitting(probes, whole_shape(file))
     except ResultError as error:
         raise ResultError(f"{file.filename} is damaged: {error}") from error
     return probes
@@ -364,16 +417,25 @@ def read_execution(file: h5py.File) -> dict[str, Any]:
     return record
 
 
-def _write_header(file: h5py.File, description: ResultDescription) -> None:
+def _write_header(file: h5py.File, description: ResultDescription, *, is_virtual: bool) -> None:
     texts = ("operation", "strategy", "function", "fingerprint", "axis", "compression")
     # Numbers, because HDF5 has no boolean and readers differ on h5py's enumeration.
     numbers = ("rows_are_tuple", "columns_are_tuple")
+    shard = description.shard
+    is_plain = shard is None and not is_virtual
+    version = _VERSION_OF_WHOLE_FILES if is_plain else FORMAT_VERSION
     _write_attributes(
         file,
-        {"format": FORMAT, "format_version": FORMAT_VERSION}
+        {"format": FORMAT, "format_version": version}
         | {name: getattr(description, name) for name in texts}
         | {name: int(getattr(description, name)) for name in numbers},
     )
+    if is_virtual:
+        _write_attributes(file, {_VIRTUAL: 1})
+    if shard is not None:
+        _write_attributes(file, {f"shard_{name}": value for name, value in asdict(shard).items()})
+        if description.tile is not None:
+            _write_attributes(file, dict(zip(_WHOLE_TILE, description.tile, strict=True)))
 
 
 def _write_attributes(target: h5py.Group, values: Mapping[str, str | int | float | bool]) -> None:
@@ -390,7 +452,7 @@ def _write_attributes(target: h5py.Group, values: Mapping[str, str | int | float
 def _create_matrix(
     file: h5py.File, description: ResultDescription, *, packed: bool
 ) -> h5py.Dataset:
-    shape, dtype = description.shape, np.dtype(description.dtype)
+    shape, dtype = description.stored_shape, np.dtype(description.dtype)
     tile = planned_tile(description, packed=packed)
     properties = _properties(h5py.h5d.FILL_TIME_NEVER)
     if tile is not None:

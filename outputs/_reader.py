@@ -19,6 +19,7 @@ from outputs._nesting import nested_tensors
 from outputs._operator import linear_operator
 from outputs._optional import load
 from outputs._sound import scalar
+from outputs._virtual import require_sources
 
 if TYPE_CHECKING:
     import dask.array
@@ -31,13 +32,13 @@ def open_result(path: str | os.PathLike[str], *, allow_partial: bool = False) ->
 
     Args:
         path: The result; with ``allow_partial`` either of its names, finished or ``.part``.
-        allow_partial: Whether an unfinished result may be read. ``Result.mask`` then says which
-            lines are there; the others hold anything.
+        allow_partial: Whether an unfinished result may be read, or a shard. ``Result.mask`` then
+            says which lines are there; the others hold anything.
 
     Raises:
         ResultNotFoundError: If there is no file.
-        UnfinishedResultError: If there is only a ``.part``, or blocks are missing, and
-            ``allow_partial`` is not set.
+        UnfinishedResultError: If there is only a ``.part``, or blocks are missing, or it is a
+            shard of a matrix, and ``allow_partial`` is not set.
         ResultError: If the file is not ours, of a newer format version, truncated or damaged.
     """
     path = Path(path).absolute()
@@ -46,6 +47,9 @@ def open_result(path: str | os.PathLike[str], *, allow_partial: bool = False) ->
     if not allow_partial and (found != path or not result.complete):
         with result:
             raise UnfinishedResultError(f"{path} is unfinished: {result.progress}.")
+    if not allow_partial and result.shard is not None:
+        with result:
+            result.require_whole()
     return result
 
 
@@ -62,7 +66,8 @@ class Result:
         fingerprint: Hash of what determines the numbers.
         axis: The axis along which blocks arrived.
         compression: ``none`` or ``gzip``.
-        shape: (rows, columns) of the matrix.
+        shape: (rows, columns) of the matrix in the file.
+        shard: Which part of a larger matrix it is; None for a whole one.
         dtype: Stored dtype of the matrix.
         rows: The tensors of the rows.
         columns: The tensors of the columns.
@@ -94,12 +99,17 @@ class Result:
         self._rows_are_tuple = bool(scalar(self._file, "rows_are_tuple"))
         self._columns_are_tuple = bool(scalar(self._file, "columns_are_tuple"))
         self._matrix: h5py.Dataset = layout.matrix_of(self._file)
+        if self._matrix.is_virtual:
+            require_sources(self._matrix, self.path)
         self.shape: tuple[int, int] = self._matrix.shape
         self.dtype: np.dtype = self._matrix.dtype
         self.rows = layout.read_table(self._file, layout.Names.ROWS)
         self.columns = layout.read_table(self._file, layout.Names.COLUMNS)
         sizes = tuple(sum(t.size for t in tensors) for tensors in (self.rows, self.columns))
-        if sizes != self.shape:
+        self.shard = layout.read_shard(self._file)
+        across = 1 if self.axis == "rows" else 0
+        is_whole = self.shard is None
+        if sizes[across] != self.shape[across] or (is_whole and sizes != self.shape):
             raise ResultError(f"{self.path} is damaged: its tables do not fit its matrix.")
         lines = self.shape[0 if self.axis == "rows" else 1]
         ledger = Ledger(layout.ledger_of(self._file, lines), lines)
@@ -157,6 +167,7 @@ class Result:
         Raises:
             ResultError: If there is no tensor of such a name, or the file is damaged.
         """
+        self.require_whole()
         above, row_spec = _find("row", self.rows, row)
         left, column_spec = _find("column", self.columns, column)
         values = self[above : above + row_spec.size, left : left + column_spec.size]
@@ -176,7 +187,10 @@ class Result:
         """Products by which the matrix can be verified; None in a file without."""
         self._require_open()
         with parsed(self.path):
-            return layout.read_probes(self._file)
+            probes = layout.read_probes(self._file)
+        if probes is None or self.shard is None:
+            return probes
+        return probes.of_shard(layout.axis_of(self._file), self.shard)
 
     def as_torch(self) -> Any:
         """The whole result as ``torch.autograd.functional`` returns it.
@@ -188,6 +202,7 @@ class Result:
         Raises:
             ResultError: If the file is closed or damaged.
         """
+        self.require_whole()
         return nested_tensors(self)
 
     def as_numpy(self) -> np.ndarray:
@@ -248,9 +263,10 @@ class Result:
 
         Raises:
             ResultError: If the file is closed.
-            UnfinishedResultError: If blocks are missing.
+            UnfinishedResultError: If blocks are missing, or it is a shard.
         """
         self._require_open()
+        self.require_whole()
         if not self.complete:
             raise UnfinishedResultError(f"{self.path} is unfinished: {self.progress}.")
         return self._matrix
@@ -322,6 +338,19 @@ class Result:
         self._require_open()
         with parsed(self.path):
             return layout.read_arrays(self._file, name)
+
+    def require_whole(self) -> None:
+        """Checks that the file holds a whole matrix.
+
+        Raises:
+            UnfinishedResultError: If it is a shard.
+        """
+        if self.shard is not None:
+            raise UnfinishedResultError(
+                f"{self.path} is shard {self.shard} of a matrix, its {self.axis} "
+                f"{self.shard.start}:{self.shard.stop}; python -m outputs.merge puts the shards "
+                "together."
+            )
 
     def _require_open(self) -> None:
         if not self._file:

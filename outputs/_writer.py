@@ -51,6 +51,8 @@ class ResultWriter:
         part: The unfinished file.
         damaged: The ranges of the axis whose blocks, written earlier, no longer have their
             checksum on the disk; they are missing again.
+
+    Lines are counted in the whole matrix, also where the file holds only a shard of it.
     """
 
     def __init__(
@@ -58,14 +60,17 @@ class ResultWriter:
     ) -> None:
         self.path = path
         self.part = part_path(path)
-        self.damaged = damaged
         self._claim = claim
         self._fsync = fsync
         self._opened = time.monotonic()
         self._file = open_file(self.part, "r+")
         try:
             self._matrix, self._axis, self._ledger = _parts(self._file)
+            self._shard = layout.read_shard(self._file)
+            # The line of the whole matrix that is the first of the file.
+            self._origin = self._shard.start if self._shard else 0
             self._lines = self._matrix.shape[0 if self._axis == "rows" else 1]
+            self.damaged = [(start + self._origin, stop + self._origin) for start, stop in damaged]
             self._ledger.repair(set(damaged))
         except BaseException:
             self._file.close()
@@ -179,7 +184,10 @@ class ResultWriter:
 
         Nothing is missing from a matrix without entries.
         """
-        return self._ledger.missing() if 0 not in self._matrix.shape else []
+        if 0 in self._matrix.shape:
+            return []
+        origin = self._origin
+        return [range(gap.start + origin, gap.stop + origin) for gap in self._ledger.missing()]
 
     def write(self, start: int, stop: int, values: np.ndarray) -> None:
         """Writes and commits one block: data, flush, ledger entry, flush.
@@ -208,7 +216,8 @@ class ResultWriter:
                 write_region(self._matrix, region, values)
             self._file.flush()
             self._sync_block()
-            self._ledger.commit(start, stop, checksum, time.monotonic() - self._opened)
+            seconds = time.monotonic() - self._opened
+            self._ledger.commit(start - self._origin, stop - self._origin, checksum, seconds)
             self._sync_block()
 
     def finish(self, execution: Mapping[str, Any]) -> Path:
@@ -237,7 +246,9 @@ class ResultWriter:
             compressed = layout.read_attribute(self._file, "compression") != "none"
             self._file.close()
             seal(self.part)
-            publish(pack(self.part) if compressed else self.part, self.path)
+            # The whole is compressed once, when its shards are put together.
+            is_packed = compressed and self._shard is None
+            publish(pack(self.part) if is_packed else self.part, self.path)
             self.part.unlink(missing_ok=True)
         self.close()
         return self.path
@@ -266,12 +277,13 @@ class ResultWriter:
 
     def _region(self, start: int, stop: int) -> Region:
         self._require_open()
-        if not 0 <= start < stop <= self._lines:
-            raise ResultError(f"{self._axis} {start}:{stop} are not within 0:{self._lines}.")
-        if self._ledger.overlaps(start, stop):
+        first, last = self._origin, self._origin + self._lines
+        if not first <= start < stop <= last:
+            raise ResultError(f"{self._axis} {start}:{stop} are not within {first}:{last}.")
+        lines = slice(start - first, stop - first)
+        if self._ledger.overlaps(lines.start, lines.stop):
             raise ResultError(f"Some of the {self._axis} {start}:{stop} are committed already.")
         rows, columns = self._matrix.shape
-        lines = slice(start, stop)
         return (lines, slice(0, columns)) if self._axis == "rows" else (slice(0, rows), lines)
 
     def _require_open(self) -> None:

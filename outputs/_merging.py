@@ -1,0 +1,166 @@
+"""Shards put together: a verified copy that streams, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outputs._background import BackgroundWriter
+from outputs._checksums import block_checksum
+from outputs._description import ResultDescription
+from outputs._errors import ResultError, ResultExistsError
+from outputs._files import part_path, translated
+from outputs._passes import Source
+from outputs._reader import Result, open_result
+from outputs._shards import ShardFile, execution_of, find_shards, read_shards
+from outputs._verification import Verification, verify_result
+from outputs._virtual import create_virtual
+from outputs._writer import ResultWriter
+
+_BYTES_AT_ONCE = 32 * 2**20
+
+Advance = Callable[[int], None]
+
+
+def merge_shards(
+    sources: Iterable[Path],
+    target: Path,
+    *,
+    virtual: bool = False,
+    advance: Advance = lambda count: None,
+) -> bool:
+    """Makes one result of the shards of a matrix.
+
+    Every block is held against its checksum while it is copied, and the whole against the probes
+    before it gets its name. At most about 100 MiB of the matrix are in memory, or three blocks.
+
+    Args:
+        sources: Files, and directories in which shards are looked for.
+        target: Where the result will stand; an unfinished copy beside it is gone on with.
+        virtual: Whether the matrix stays in the shards, and the result only refers to them.
+        advance: Told the bytes of the matrix as they are copied.
+
+    Returns:
+        Whether anything was done: not if the result was there already.
+
+    Raises:
+        FingerprintMismatchError: If a shard belongs to another job.
+        UnfinishedResultError: If lines are missing between the shards.
+        ResultExistsError: If something else stands at ``target``.
+        ResultError: If shards overlap, a file is damaged, or the whole fails its proof. What was
+            copied is kept.
+    """
+    description, files = read_shards(*find_shards(sources))
+    if target.exists():
+        _require_merged(target, description)
+        return False
+    if virtual:
+        create_virtual(target, description, files, execution_of(files), _proven)
+        return True
+    if part_path(target).exists():
+        writer = ResultWriter.resume(target, description.fingerprint)
+    else:
+        writer = ResultWriter.create(target, description)
+    with writer:
+        with BackgroundWriter(writer) as background:
+            for file in files:
+                _copy(file, writer.missing(), background, advance)
+        writer.finish(execution_of(files) | {"verification": _proven(writer.part)})
+    return True
+
+
+def _require_merged(target: Path, description: ResultDescription) -> None:
+    with open_result(target) as found:
+        if found.fingerprint != description.fingerprint:
+            raise ResultExistsError(f"{target} is the result of another job; name another file.")
+
+
+def _copy(
+    file: ShardFile, missing: Sequence[range], background: BackgroundWriter, advance: Advance
+) -> None:
+    with (
+        Result(file.path) as result,
+        translated(file.path),
+        Source(result._matrix, file.path) as source,
+    ):
+        origin = file.shard.start
+        for blocks in _groups(file.blocks, result):
+            start, stop = int(blocks["start"][0]), int(blocks["stop"][-1])
+            gaps = [
+                gap for gap in missing if gap.start < stop + origin and start + origin < gap.stop
+            ]
+            if not gaps:
+                continue
+            values = source.reading(_region(result, start, stop))()
+            _require_sound(file, result, blocks, values)
+            for gap in gaps:
+                first, last = max(gap.start - origin, start), min(gap.stop - origin, stop)
+                part = _lines(result, values, first - start, last - start)
+                background.submit(first + origin, last + origin, part)
+                advance(part.nbytes)
+
+
+def _groups(blocks: np.ndarray, result: Result) -> Iterator[np.ndarray]:
+    """Neighbouring blocks that are copied at once: small ones together, whole tiles if possible."""
+    axis, across = (0, 1) if result.axis == "rows" else (1, 0)
+    line = max(1, result.shape[across] * result.dtype.itemsize)
+    width = 1 if result.tile is None else result.tile[axis]
+    first = 0
+    for index, block in enumerate(blocks):
+        lines = int(block["stop"]) - int(blocks["start"][first])
+        is_large = lines * line >= _BYTES_AT_ONCE
+        if is_large and (int(block["stop"]) % width == 0 or lines >= 2 * width):
+            yield blocks[first : index + 1]
+            first = index + 1
+    if first < len(blocks):
+        yield blocks[first:]
+
+
+def _require_sound(file: ShardFile, result: Result, blocks: np.ndarray, values: np.ndarray) -> None:
+    origin = int(blocks["start"][0])
+    for block in blocks:
+        start, stop = int(block["start"]), int(block["stop"])
+        part = _lines(result, values, start - origin, stop - origin)
+        if block_checksum(part) != int(block["checksum"]):
+            shift = file.shard.start
+            raise ResultError(
+                f"{file.path} is damaged: its {result.axis} {start + shift}:{stop + shift} do not "
+                f"have their checksum. Remove it and compute shard {file.shard} again."
+            )
+
+
+def _region(result: Result, start: int, stop: int) -> tuple[slice, slice]:
+    lines = slice(start, stop)
+    if result.axis == "rows":
+        return lines, slice(0, result.shape[1])
+    return slice(0, result.shape[0]), lines
+
+
+def _lines(result: Result, values: np.ndarray, start: int, stop: int) -> np.ndarray:
+    return values[start:stop] if result.axis == "rows" else values[:, start:stop]
+
+
+def _proven(path: Path) -> dict[str, Any]:
+    """Figures of a proof of the whole file, for its execution record.
+
+    Raises:
+        ResultError: If the proof fails.
+    """
+    found: Verification = verify_result(path)
+    if not found.ok:
+        raise ResultError(
+            f"The shards do not make up the matrix: {'; '.join(found.problems)}. They are left as "
+            f"they are, and so is {path}; remove it before the shards are merged again."
+        )
+    errors = [error for error in (found.right_error, found.left_error) if error is not None]
+    if not errors:
+        return {"kind": "none", "reason": "the shards hold no probes; checksums agree"}
+    return {
+        "kind": "probe",
+        "lines_checked": found.lines_checked,
+        "largest_relative_error": max(errors),
+        "tolerance": found.tolerance,
+    }

@@ -1,0 +1,194 @@
+"""The shard files of one matrix, found and held against each other before anything is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outputs import _layout as layout
+from outputs._description import ResultDescription, Shard
+from outputs._errors import FingerprintMismatchError, ResultError, UnfinishedResultError
+from outputs._files import parsed
+from outputs._reader import Result
+
+# What the files of one matrix have in common.
+_COMMON = ("operation", "function", "strategy", "axis", "rows", "columns", "dtype")
+_LISTED = 5
+# The execution record has limited space.
+_SHARDS_RECORDED = 500
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A finished file with a part of a matrix.
+
+    Attributes:
+        path: The file.
+        shard: Which part.
+        blocks: The committed blocks, entries of ``LEDGER_DTYPE`` in order of their start, which
+            counts from the first line of the file.
+        execution: Its execution record.
+        host: Where it was computed.
+    """
+
+    path: Path
+    shard: Shard
+    blocks: np.ndarray
+    execution: dict[str, Any]
+    host: str
+
+
+def find_shards(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """The files that are named, and the shards, finished or not, in directories that are named.
+
+    Returns:
+        The files, each once, and a sentence about each file of a directory that cannot be read.
+
+    Raises:
+        ResultError: If there is nothing of the name, or no shard in a directory.
+    """
+    found: dict[Path, None] = {}
+    unreadable: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            shards = [file for file in _results_below(path) if _is_shard(file, unreadable)]
+            if not shards:
+                raise ResultError(" ".join([f"There are no shards in {path}.", *unreadable]))
+            found |= dict.fromkeys(shards)
+        elif path.exists():
+            found[path.absolute()] = None
+        else:
+            raise ResultError(f"There is no file or directory {path}.")
+    return list(found), unreadable
+
+
+def _results_below(directory: Path) -> list[Path]:
+    files = {*directory.rglob("*.h5"), *directory.rglob("*.h5.part")}
+    return sorted(file.absolute() for file in files if file.is_file())
+
+
+def _is_shard(path: Path, unreadable: list[str]) -> bool:
+    try:
+        with Result(path) as result:
+            return result.shard is not None
+    except ResultError as error:
+        unreadable.append(str(error))
+        return False
+
+
+def read_shards(
+    paths: Sequence[Path], notes: Sequence[str] = ()
+) -> tuple[ResultDescription, list[ShardFile]]:
+    """Opens the shards of one matrix.
+
+    Args:
+        paths: The files, in any order.
+        notes: What could explain that lines are missing, as sentences.
+
+    Returns:
+        The description of the whole matrix, as the first shard has it, and the shards in order.
+
+    Raises:
+        FingerprintMismatchError: If one belongs to another job.
+        UnfinishedResultError: If lines are missing between them.
+        ResultError: If one is no shard, two hold the same lines, or a file is damaged.
+    """
+    first, description = paths[0], _description(paths[0])
+    files: list[ShardFile] = []
+    explanations = [*notes]
+    for path in paths:
+        with Result(path) as result, parsed(path):
+            _require_same(result, description, first)
+            if result.shard is None:
+                raise ResultError(f"{path} is no shard, but a whole matrix.")
+            if not result.complete or path.suffix == ".part":
+                explanations.append(f"{path} is unfinished: {result.progress}.")
+                continue
+            files.append(_shard_file(result, result.shard))
+    files.sort(key=lambda file: file.shard.start)
+    _require_cover(files, description, explanations)
+    return description, files
+
+
+def _description(path: Path) -> ResultDescription:
+    with Result(path) as result, parsed(path):
+        return replace(layout.read_description(result._file), shard=None)
+
+
+def _shard_file(result: Result, shard: Shard) -> ShardFile:
+    return ShardFile(
+        path=result.path,
+        shard=shard,
+        blocks=np.sort(result._ledger.committed, order="start"),
+        execution=result.execution,
+        host=str(result.provenance.get("host", "")),
+    )
+
+
+def _require_same(result: Result, description: ResultDescription, first: Path) -> None:
+    if result.fingerprint != description.fingerprint:
+        raise FingerprintMismatchError(
+            f"{result.path} belongs to another job than {first}: its fingerprint is "
+            f"{result.fingerprint}, not {description.fingerprint}."
+        )
+    for name in _COMMON:
+        given, expected = getattr(result, name), getattr(description, name)
+        if given != (np.dtype(expected) if name == "dtype" else expected):
+            raise ResultError(f"{result.path} has other {name} than {first}: {given}.")
+
+
+def _require_cover(
+    files: list[ShardFile], description: ResultDescription, explanations: list[str]
+) -> None:
+    stop, problems, before = 0, [], None
+    for file in files:
+        shard = file.shard
+        if shard.start < stop and before is not None:
+            raise ResultError(
+                f"{before.path} and {file.path} hold the same {description.axis} "
+                f"{shard.start}:{min(stop, shard.stop)}; name only one of them."
+            )
+        if shard.start > stop:
+            problems.append(f"{description.axis} {stop}:{shard.start}")
+        stop, before = shard.stop, file
+    lines = description.shape[0 if description.axis == "rows" else 1]
+    if stop < lines:
+        problems.append(f"{description.axis} {stop}:{lines}")
+    if problems:
+        listed = ", ".join(problems[:_LISTED]) + (", ..." if len(problems) > _LISTED else "")
+        raise UnfinishedResultError(
+            " ".join([f"{listed} are in no finished shard.", *explanations])
+        )
+
+
+def execution_of(files: Sequence[ShardFile]) -> dict[str, Any]:
+    """The execution record of the whole: what each shard's says, and what they add up to."""
+    records = [file.execution for file in files]
+    fallbacks = {text: None for record in records for text in record.get("fallbacks", ())}
+    peaks = [record.get("peak_memory_bytes", 0) for record in records]
+    return {
+        "seconds": sum(record.get("seconds", 0.0) for record in records),
+        "lines_computed": sum(len(range(f.shard.start, f.shard.stop)) for f in files),
+        "lines_resumed": 0,
+        "peak_memory_bytes": max(peaks),
+        "fallbacks": list(fallbacks),
+        "nonfinite": _nonfinite(records),
+        "shards": [_summary(file) for file in files[:_SHARDS_RECORDED]],
+        "shard_count": len(files),
+    }
+
+
+def _nonfinite(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    figures = [record.get("nonfinite", {}) for record in records]
+    first = [place for one in figures for place in one.get("first", ())]
+    return {"count": sum(one.get("count", 0) for one in figures), "first": first[:_LISTED]}
+
+
+def _summary(file: ShardFile) -> dict[str, Any]:
+    kept = ("device", "chunk_size", "seconds", "peak_memory_bytes")
+    facts = {name: file.execution[name] for name in kept if name in file.execution}
+    return {"start": file.shard.start, "stop": file.shard.stop, "host": file.host, **facts}
