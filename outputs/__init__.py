@@ -4,6 +4,7 @@ Knows neither the computation nor its configuration; imports numpy and h5py only
 """
 
 from outputs._background import BackgroundWriter
+from outputs._comparison import Difference, compare_results
 from outputs._description import Probes, ResultDescription, Shard, TensorSpec
 from outputs._errors import (
     BeingWrittenError,
@@ -23,6 +24,7 @@ from outputs._writer import ResultWriter
 __all__ = [
     "BackgroundWriter",
     "BeingWrittenError",
+    "Difference",
     "FingerprintMismatchError",
     "MissingDependencyError",
     "Probes",
@@ -36,6 +38,7 @@ __all__ = [
     "TensorSpec",
     "UnfinishedResultError",
     "Verification",
+    "compare_results",
     "open_result",
     "part_path",
     "planned_tile",

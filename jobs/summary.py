@@ -1,0 +1,130 @@
+"""What became of each job below a directory: from its result, or where there is none its status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.paths import RESULT
+from jobs.statuses import STATUS, JobStatus
+from outputs import Result, ResultError, open_result
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """One line of a report.
+
+    Attributes:
+        job: Directory of the run, relative to where the report begins.
+        state: ``finished``, or what the status says.
+        operation: What was computed.
+        function: Of what.
+        strategy: How.
+        matrix: Rows x columns and dtype, of the part that a shard holds.
+        device: Where.
+        host: On which machine.
+        seconds: How long computing and writing took.
+        entries_per_second: Of the matrix, while it was computed.
+        peak_memory_bytes: Of the process, or of the device.
+        chunk_size: Rows or columns at once.
+        fallbacks: Slower ways that were taken, as sentences.
+        error: The largest relative error that the verification found.
+        tolerance: The largest that it allows.
+        verification: What was verified, or why nothing was.
+        message: Why it failed.
+    """
+
+    job: str
+    state: str
+    operation: str = ""
+    function: str = ""
+    strategy: str = ""
+    matrix: str = ""
+    device: str = ""
+    host: str = ""
+    seconds: float | None = None
+    entries_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    chunk_size: int | None = None
+    fallbacks: tuple[str, ...] = ()
+    error: float | None = None
+    tolerance: float | None = None
+    verification: str = ""
+    message: str = ""
+
+
+def summarise(directory: Path) -> list[JobSummary]:
+    """Every job below a directory that has a result or a status, in order of their names."""
+    runs = {path.parent for name in (RESULT, STATUS) for path in directory.rglob(name)}
+    return [_summary(run, directory) for run in sorted(runs)]
+
+
+def _summary(run: Path, directory: Path) -> JobSummary:
+    name = str(run.relative_to(directory))
+    path = run / RESULT
+    if path.exists():
+        try:
+            with open_result(path, allow_partial=True) as result:
+                return _of_result(name, result)
+        except ResultError as error:
+            return JobSummary(name, "unreadable", message=str(error))
+    return _of_status(name, JobStatus.read(run / STATUS))
+
+
+def _of_result(name: str, result: Result) -> JobSummary:
+    record, origin = result.execution, result.provenance
+    checked = record.get("verification", {})
+    rows, columns = result.shape
+    across = columns if result.axis == "rows" else rows
+    seconds, lines = _number(record, "seconds"), _number(record, "lines_computed")
+    rate = lines * across / seconds if seconds and lines else None
+    return JobSummary(
+        job=name,
+        state="finished",
+        operation=result.operation,
+        function=result.function,
+        strategy=result.strategy,
+        matrix=f"{rows} x {columns} {result.dtype}"
+        + ("" if result.shard is None else f", shard {result.shard}"),
+        device=str(record.get("device", origin.get("device", ""))),
+        host=str(origin.get("host", "")),
+        seconds=seconds,
+        entries_per_second=rate,
+        peak_memory_bytes=_whole(_number(record, "peak_memory_bytes")),
+        chunk_size=_whole(_number(record, "chunk_size")),
+        fallbacks=tuple(map(str, record.get("fallbacks", ()))),
+        error=_number(checked, "largest_relative_error"),
+        tolerance=_number(checked, "tolerance"),
+        verification=str(checked.get("reason") or checked.get("kind", "none")),
+    )
+
+
+def _of_status(name: str, status: JobStatus) -> JobSummary:
+    summary = JobSummary(
+        job=name,
+        state=status.state_now(),
+        operation=status.operation,
+        function=status.function,
+        strategy=status.strategy,
+        device=status.device,
+        host=status.host,
+        seconds=status.seconds or None,
+        peak_memory_bytes=_whole(_number(status.other, "peak_memory_bytes")),
+        chunk_size=_whole(_number(status.other, "chunk_size")),
+        message=status.message,
+    )
+    shape, dtype = status.other.get("shape"), status.other.get("dtype", "")
+    if isinstance(shape, list) and len(shape) == 2:
+        return replace(summary, matrix=f"{shape[0]} x {shape[1]} {dtype}".strip())
+    return summary
+
+
+def _number(record: Mapping[str, Any], name: str) -> float | None:
+    value = record.get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,76 @@
+"""Two results of the same derivative, matrix against matrix, never whole in memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from outputs._errors import ResultError
+from outputs._files import translated
+from outputs._pieces import piece_shape, pieces
+from outputs._reader import Result
+
+_PIECE_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two matrices are apart.
+
+    Attributes:
+        largest: The largest magnitude of a difference of two entries.
+        relative: The same relative to the largest magnitude of an entry of either; 0 where the
+            matrices are equal, infinite where only one of two entries is finite.
+        place: Row and column of the largest difference; None where the matrices are equal.
+    """
+
+    largest: float
+    relative: float
+    place: tuple[int, int] | None
+
+
+def compare_results(first: Result, second: Result) -> Difference:
+    """Compares two matrices entry by entry; each byte of the first is read once.
+
+    Entries that are NaN in both, or the same infinity, are equal.
+
+    Args:
+        first: A complete result.
+        second: Another, of the same shape; its dtype may differ.
+
+    Raises:
+        ResultError: If the shapes differ, or a file is incomplete or damaged.
+    """
+    if first.shape != second.shape:
+        raise ResultError(
+            f"{first.path} is {first.shape[0]} x {first.shape[1]} and {second.path} is "
+            f"{second.shape[0]} x {second.shape[1]}; only matrices of one shape can be compared."
+        )
+    # Tiles that are read in part are read more than once: those of a tiled matrix lead.
+    leader, other = (second, first) if first.tile is None else (first, second)
+    matrix = leader.dataset()
+    largest, size, place = 0.0, 0.0, None
+    with translated(leader.path), translated(other.path), np.errstate(all="ignore"):
+        for region, values in pieces(matrix, piece_shape(matrix, _PIECE_BYTES)):
+            difference, magnitude = _differences(values, other.dataset()[region])
+            size = max(size, magnitude)
+            found = float(difference.max(initial=0.0))
+            if found > largest:
+                row, column = np.unravel_index(int(difference.argmax()), difference.shape)
+                place = (region[0].start + int(row), region[1].start + int(column))
+                largest = found
+    relative = 0.0 if largest == 0 else largest / size if math.isfinite(largest) else math.inf
+    return Difference(largest, relative, place)
+
+
+def _differences(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float]:
+    """The magnitudes of the differences, and the largest finite magnitude of an entry."""
+    wide = np.result_type(values, others, np.float64)
+    values, others = values.astype(wide), others.astype(wide)
+    sizes = np.maximum(np.abs(values), np.abs(others))
+    finite = np.isfinite(values) & np.isfinite(others)
+    same = (values == others) | (np.isnan(values) & np.isnan(others))
+    difference = np.where(finite, np.abs(values - others), np.where(same, 0.0, np.inf))
+    return difference, float(sizes[finite].max(initial=0.0))
