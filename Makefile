@@ -5,14 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check format torture bench-memory bench-overlap clean
+.PHONY: run test test-slurm check format torture bench-memory bench-overlap clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
 
-# A process a core, each with one thread: torch's threads would only wait for one another.
+# A process a core, each with one thread: torch's threads would only wait for one another. The tests
+# of a group share one process: those on SLURM one cluster.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -22,6 +23,10 @@ check: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# All of the tests on a real SLURM, as root on a machine that has one installed.
+test-slurm: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 AUTODIFF_JOBS_SLOW=1 $(BIN)/python -m pytest tests/slurm
 
 # 200 kills of the real command, resumed each time; minutes, where the suite makes ten.
 torture: $(VENV)/.installed-test

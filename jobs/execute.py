@@ -14,7 +14,7 @@ from typing import Any, Literal
 from autodiff_core import Block, BlockStream
 from jobs.description import describe, stored_dtype, to_numpy
 from jobs.display import Display
-from jobs.errors import JobError, OutOfMemoryError
+from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
 from jobs.failures import explaining_failures
 from jobs.interruption import leaving_after_a_block
 from jobs.job import Job
@@ -153,6 +153,9 @@ def _telling(status: StatusFile) -> Iterator[None]:
         status.update(state="interrupted", message="interrupted")
         raise
     except BaseException as error:
+        if is_of_launcher(error):
+            status.update(state="interrupted", message="ended by the launcher")
+            raise
         status.update(state="failed", message=str(error) or type(error).__name__)
         raise
 

@@ -13,7 +13,7 @@ import torch
 
 import autodiff_core
 import outputs
-from jobs.errors import JobError, OutOfMemoryError
+from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
 from jobs.functions import LoadedFunction
 
 _logger = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ def explaining_failures(function: LoadedFunction) -> Iterator[None]:
 
     Raises:
         OutOfMemoryError: An allocation failed.
-        JobError: Anything else but a `JobError` was raised inside.
+        JobError: Anything else but a `JobError`, or an exception of the launcher, was raised
+            inside.
     """
     try:
         yield
@@ -42,6 +43,8 @@ def explaining_failures(function: LoadedFunction) -> Iterator[None]:
         raise
     # A user's function may raise anything, and may end the program.
     except (Exception, SystemExit) as error:
+        if is_of_launcher(error):
+            raise
         _logger.debug("the computation failed", exc_info=error)
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if autodiff_core.is_out_of_memory(error):

@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: the block at hand is finished and written, then the job leaves."""
+"""Ctrl-C and SIGTERM: the block at hand is finished and written, then the job leaves.
+
+A launcher that handles a signal itself keeps it: under SLURM, submitit lets SIGTERM pass, so that
+a job computes on until it is queued again or killed.
+"""
 
 from __future__ import annotations
 
@@ -60,13 +64,32 @@ def leaving_after_a_block() -> Iterator[Callable[[], None]]:
         yield check
 
 
+class _Handler:
+    """A handler of this module, which another of this module may replace."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        self._handler = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._handler(number, frame)
+
+
+def _is_ours_to_handle(number: int) -> bool:
+    current = signal.getsignal(number)
+    return current == signal.default_int_handler or isinstance(current, _Handler | signal.Handlers)
+
+
 @contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     # Python lets the main thread alone handle signals; elsewhere the launcher's rules hold.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = {
+        number: signal.signal(number, _Handler(handler))
+        for number in SIGNALS
+        if _is_ours_to_handle(number)
+    }
     try:
         yield
     finally:

@@ -19,6 +19,9 @@ _VALID = {
     r"Value '(.*)' \(\w+\) is incompatible with type hint 'int'": "valid is an integer",
 }
 
+# The extras that install launchers are named like these.
+_LAUNCHERS = ("slurm", "joblib")
+
 
 def explain(error: BaseException) -> str:
     """One message that names the option, the value and what would be valid.
@@ -35,7 +38,8 @@ def explain(error: BaseException) -> str:
         group, value = missing_choice.groups()
         first = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         last = next(i for i, line in enumerate(lines) if line.startswith("Config search path"))
-        return str(unknown(group, value, lines[first + 1 : last]))
+        hint = _extra_for(group, value)
+        return str(unknown(group, value, lines[first + 1 : last])) + hint
     several = re.match(r"Ambiguous value for argument '(.*)'", lines[0])
     if several:
         return (
@@ -48,6 +52,14 @@ def explain(error: BaseException) -> str:
             "written in quotes within quotes, such as \"inputs.path='a=b.npy'\""
         )
     return lines[0]
+
+
+def _extra_for(group: str, value: str) -> str:
+    """What installs a launcher that is not there."""
+    extra = next((name for name in _LAUNCHERS if value.endswith(name)), "")
+    if group != "hydra/launcher" or not extra:
+        return ""
+    return f"; {value} comes with pip install 'autodiff-jobs[{extra}]'"
 
 
 def _about_key(error: OmegaConfBaseException) -> str:

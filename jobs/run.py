@@ -19,10 +19,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from jobs.config import check_config
-from jobs.errors import JobError
+from jobs.errors import JobError, is_of_launcher
 from jobs.mistakes import explain
 from jobs.schema import register
 from jobs.supervision import supervised
+from jobs.sweeps import register_resolvers
 
 if TYPE_CHECKING:
     from jobs.job import Job
@@ -58,11 +59,13 @@ def run_job(composed: DictConfig) -> None:
 def main() -> None:
     """Run the program; ends the process with 0, or with 1 after one message on standard error."""
     register()
+    register_resolvers()
     # Hydra then raises instead of printing, and the message is ours. A user who asks for Hydra's
     # full errors gets the traceback.
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     failures: list[JobError] = []
+    told: list[str] = []
 
     def task(composed: DictConfig) -> None:
         try:
@@ -74,6 +77,7 @@ def main() -> None:
                 failures.append(error)
                 return
             print(f"error: {error}", file=sys.stderr)
+            told.append(str(error))
             raise
 
     application = hydra.main(
@@ -81,9 +85,12 @@ def main() -> None:
     )(task)
     try:
         application()
-    except JobError:
+    except JobError as error:
         if wants_traceback:
             raise
+        # A job of another process told it there.
+        if str(error) not in told:
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_FAILED)
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
@@ -98,6 +105,11 @@ def main() -> None:
         if wants_traceback:
             raise
         sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+    except Exception as error:
+        # What the launcher says of a job that ended without an answer.
+        if wants_traceback or not is_of_launcher(error):
+            raise
+        sys.exit(f"error: {_about_lost_job(error)}")
     except KeyboardInterrupt as interruption:
         print(
             "interrupted; what was computed is kept, and the same command goes on from there",
@@ -108,6 +120,13 @@ def main() -> None:
         if wants_traceback:
             raise failures[0]
         sys.exit(f"error: {failures[0]}")
+
+
+def _about_lost_job(error: Exception) -> str:
+    return (
+        f"{str(error).strip().splitlines()[0]}; jobs of the sweep that are queued go on, and the "
+        "same command runs again what is missing or failed"
+    )
 
 
 class _log_file:  # noqa: N801 - a context manager that reads as a function

@@ -1,0 +1,55 @@
+"""Around a sweep: a directory of its own, a warning before it and a summary after it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+_SECONDS_FOR_AN_ANSWER = 10
+_SLURM = "SlurmLauncher"
+
+
+def register_resolvers() -> None:
+    """Make ``${sweep_id:}`` known: it tells a sweep from others that start in the same second."""
+    # Computed once for each configuration, which the launchers hand on to all jobs.
+    OmegaConf.register_new_resolver(
+        "sweep_id", lambda: uuid.uuid4().hex[:8], use_cache=True, replace=True
+    )
+
+
+class SweepCallback(Callback):
+    """What Hydra calls before and after the jobs of a sweep, where it was started."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Warn of a SLURM without accounting."""
+        target = str(OmegaConf.select(config, "hydra.launcher._target_", default=""))
+        if target.endswith(_SLURM) and (problem := accounting_problem()):
+            print(
+                f"warning: {problem}; this command will not notice when a job is killed, and wait "
+                "for it for ever. Ctrl-C ends the waiting, the jobs go on",
+                file=sys.stderr,
+            )
+
+
+def accounting_problem() -> str:
+    """Why ``sacct`` tells nothing about jobs, or nothing if it does."""
+    try:
+        done = subprocess.run(
+            ["sacct", "--noheader", "--allocations", "--jobs", "1"],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS_FOR_AN_ANSWER,
+        )
+    except FileNotFoundError:
+        return "there is no sacct here"
+    except subprocess.TimeoutExpired:
+        return f"sacct does not answer within {_SECONDS_FOR_AN_ANSWER} s"
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it gives no reason"])[0]
+        return f"sacct does not answer ({reason})"
+    return ""
