@@ -12,6 +12,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from jobs.errors import ConfigurationError, unknown
 from jobs.mistakes import explain
+from jobs.named_sources import with_named_sources
 from jobs.schema import (
     COMPRESSIONS,
     DTYPES,
@@ -21,7 +22,9 @@ from jobs.schema import (
     STORED_DTYPES,
     STRATEGIES,
     VERIFICATIONS,
+    BatchedLoss,
     JobConfig,
+    PythonFunction,
 )
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -41,6 +44,13 @@ def check_config(composed: DictConfig) -> JobConfig:
         raise ConfigurationError(explain(error)) from error
     assert isinstance(config, JobConfig)
     _check_keys(composed, config, "")
+    with_named_sources("inputs", config.inputs)
+    with_named_sources("vectors", config.vectors)
+    if isinstance(config.loss, BatchedLoss) and not isinstance(config.function, PythonFunction):
+        raise ConfigurationError(
+            f"loss={config.loss.kind} function={config.function.name}: a loss is for "
+            "function=python; the built-in problems have their own scalar forms"
+        )
     _check_choice("op", config.op, OPERATIONS)
     _check_choice("strategy", config.strategy, STRATEGIES)
     _check_choice("dtype", config.dtype, DTYPES)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import autodiff_core
 from autodiff_core import AxisLayout, Block, BlockStream
+from jobs.batches import open_stream
 from jobs.display import Display, duration, size
 from jobs.errors import JobError
 from jobs.failures import explaining_failures
@@ -82,10 +82,10 @@ def execute(
     # A replacement grows beside the finished result and takes its place in one step.
     target = final.with_name("replacement.h5") if final.exists() else final
     with explaining_failures(job.function):
-        torch.manual_seed(job.seed)
-        stream = autodiff_core.blocks(
+        stream = open_stream(
             job.function.function,
             job.inputs,
+            seed=job.seed,
             operation=job.operation,
             strategy=job.strategy,
             vectors=job.stacked_vectors,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from jobs.config import check_config
 from jobs.errors import JobError
 from jobs.mistakes import explain
+from jobs.paths import config_directory
 from jobs.schema import register
 
 if TYPE_CHECKING:
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-
-
-def config_directory() -> Path:
-    """The folder of the configuration: inside an installed package, beside it in a checkout."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"
 
 
 def run_job(composed: DictConfig) -> None:
