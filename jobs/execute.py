@@ -125,8 +125,7 @@ def _already_finished(job: Job, display: Display) -> Path:
             shape = " x ".join(map(str, result.shape))
     except ResultError as error:
         raise JobError(str(error)) from error
-    display.say(f"this job is finished already ({shape}); overwrite=true computes it again")
-    display.say(str(job.paths.result))
+    display.already_finished(shape, str(job.paths.result))
     return job.paths.result
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from jobs.errors import ConfigurationError, unknown
+from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.mistakes import explain
 from jobs.paths import config_directory
 from jobs.schema import GROUPS, NamedSource, SourceConfig
@@ -65,7 +65,7 @@ def _typed(group: str, option: str, entry: Any) -> SourceConfig:
     schema = GROUPS[group][entry["source"]]
     for key in entry:
         if key not in defaults:
-            raise unknown(f"option {option}", str(key), map(str, defaults))
+            raise unknown_option(f"{option}.{key}", [f"{option}.{name}" for name in defaults])
     try:
         typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), defaults, entry))
     except MissingMandatoryValue as error:

@@ -20,6 +20,7 @@ NONFINITE_POLICIES = ("record", "fail")
 STORED_DTYPES = ("auto", "float16", "float32", "float64", "complex64", "complex128")
 FSYNCS = ("end", "block")
 COMPRESSIONS = ("none", "gzip")
+PROGRESS = ("auto", "lines", "quiet", "json")
 MODES = ("eval", "train")
 REDUCTIONS = ("mean", "sum")
 
@@ -271,6 +272,7 @@ class JobConfig:
     runs: str = MISSING
     overwrite: bool = MISSING
     plan: bool = MISSING
+    progress: str = MISSING
 
 
 SOURCES = {
