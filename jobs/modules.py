@@ -42,12 +42,13 @@ def prepared_module(
         raise unknown("function.mode", config.mode, MODES)
     if is_shared:
         module = copy.deepcopy(module)
-    if config.weights is not None:
-        load_weights(module, config.weights, config.weights_key)
     with warnings.catch_warnings():
         # torch calls complex modules a new feature.
         warnings.simplefilter("ignore", UserWarning)
         module.to(device=device, dtype=dtype)
+    # After the conversion: float64 weights must not pass through float32 parameters.
+    if config.weights is not None:
+        load_weights(module, config.weights, config.weights_key)
     return module.train(config.mode == "train")
 
 

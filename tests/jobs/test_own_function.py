@@ -353,6 +353,17 @@ def test_weights_that_do_not_fit_are_told(
         resolved("op=jacobian", *of("Net", *weights), *VALUES)
 
 
+def test_weights_keep_their_precision(model: Path, resolved: Resolve) -> None:
+    job = resolved("op=jacobian", *of("Net"), *VALUES)
+    net = user(job).Net().double()
+    with torch.no_grad():
+        net.head.bias.copy_(torch.tensor([1 / 3, 2 / 3], dtype=torch.float64))
+    save_file(net.state_dict(), model / "double.safetensors")
+    weights = ("function.weights=double.safetensors", "seed=7")
+    loaded = resolved("op=jacobian", *of("Net", *weights), *VALUES, "wrt=params")
+    assert loaded.point["head.bias"].tolist() == [1 / 3, 2 / 3]
+
+
 def test_weights_are_part_of_the_job(model: Path, resolved: Resolve) -> None:
     trained(model, resolved)
     plain, loaded = (
