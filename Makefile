@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check format torture bench-memory bench-overlap clean
+.PHONY: run test check format docs torture bench-memory bench-overlap clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -22,6 +22,11 @@ check: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# The site, into build/site; warnings are errors.
+docs: $(VENV)/.installed-test
+	$(BIN)/python docs/generate_options.py
+	$(BIN)/python -m mkdocs build --strict
 
 # 200 kills of the real command, resumed each time; minutes, where the suite makes ten.
 torture: $(VENV)/.installed-test
