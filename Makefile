@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test check format docs torture bench-memory bench-overlap clean
+.PHONY: run test check format docs journeys torture bench-memory bench-overlap clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -27,6 +27,10 @@ format: $(VENV)/.installed-test
 docs: $(VENV)/.installed-test
 	$(BIN)/python docs/generate_options.py
 	$(BIN)/python -m mkdocs build --strict
+
+# What a newcomer does, from a clean clone in an environment of its own; minutes.
+journeys: $(VENV)/.installed-test
+	AUTODIFF_JOBS_JOURNEYS=1 $(BIN)/python -m pytest tests/test_journeys.py
 
 # 200 kills of the real command, resumed each time; minutes, where the suite makes ten.
 torture: $(VENV)/.installed-test
