@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_documentation import ACTIVATION, steps
+
+from tests.test_documentation import ACTIVATION, steps
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., str]
