@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test test-slurm check format torture bench-memory bench-overlap clean
+.PHONY: run test test-slurm check format docs journeys torture bench-memory bench-overlap clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -27,6 +27,15 @@ format: $(VENV)/.installed-test
 # All of the tests on a real SLURM, as root on a machine that has one installed.
 test-slurm: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 AUTODIFF_JOBS_SLOW=1 $(BIN)/python -m pytest tests/slurm
+
+# The site, into build/site; warnings are errors.
+docs: $(VENV)/.installed-test
+	$(BIN)/python docs/generate_options.py
+	$(BIN)/python -m mkdocs build --strict
+
+# What a newcomer does, from a clean clone in an environment of its own; minutes.
+journeys: $(VENV)/.installed-test
+	AUTODIFF_JOBS_JOURNEYS=1 $(BIN)/python -m pytest tests/test_journeys.py
 
 # 200 kills of the real command, resumed each time; minutes, where the suite makes ten.
 torture: $(VENV)/.installed-test

@@ -10,18 +10,23 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from jobs.errors import ConfigurationError, unknown
+from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.mistakes import explain
+from jobs.named_sources import with_named_sources
 from jobs.schema import (
     COMPRESSIONS,
     DTYPES,
     FSYNCS,
+    GROUPS,
     NONFINITE_POLICIES,
     OPERATIONS,
+    PROGRESS,
     STORED_DTYPES,
     STRATEGIES,
     VERIFICATIONS,
+    BatchedLoss,
     JobConfig,
+    PythonFunction,
 )
 from jobs.shards import check_shard
 from jobs.units import parse_size
@@ -43,11 +48,23 @@ def check_config(composed: DictConfig) -> JobConfig:
         raise ConfigurationError(explain(error)) from error
     assert isinstance(config, JobConfig)
     _check_keys(composed, config, "")
+    for group, key in (("function", "name"), ("wrt", "of"), ("loss", "kind")):
+        _check_member(group, key, config)
+    for group in ("inputs", "vectors"):
+        _check_member(group, "source", config)
+    with_named_sources("inputs", config.inputs)
+    with_named_sources("vectors", config.vectors)
+    if isinstance(config.loss, BatchedLoss) and not isinstance(config.function, PythonFunction):
+        raise ConfigurationError(
+            f"loss={config.loss.kind} function={config.function.name}: a loss is for "
+            "function=python; the built-in problems have their own scalar forms"
+        )
     _check_choice("op", config.op, OPERATIONS)
     _check_choice("strategy", config.strategy, STRATEGIES)
     _check_choice("dtype", config.dtype, DTYPES)
     _check_choice("verify", config.verify, VERIFICATIONS)
     _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
+    _check_choice("progress", config.progress, PROGRESS)
     _check_choice("output.dtype", config.output.dtype, STORED_DTYPES)
     _check_choice("output.fsync", config.output.fsync, FSYNCS)
     _check_choice("output.compression", config.output.compression, COMPRESSIONS)
@@ -84,7 +101,7 @@ def _check_keys(composed: Mapping[Any, Any], config: Any, prefix: str) -> None:
     valid = [field.name for field in dataclasses.fields(config)]
     for key in composed:
         if key not in valid:
-            raise unknown("option", f"{prefix}{key}", [prefix + name for name in valid])
+            raise unknown_option(f"{prefix}{key}", [prefix + name for name in valid])
     for key in valid:
         value = getattr(config, key)
         # An option that was deleted with ~option.
@@ -97,6 +114,17 @@ def _check_keys(composed: Mapping[Any, Any], config: Any, prefix: str) -> None:
 def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
         raise unknown(option, value, valid)
+
+
+def _check_member(group: str, key: str, config: JobConfig) -> None:
+    """A member of a group says itself which one it is; that cannot be set apart from the rest."""
+    member = getattr(config, group)
+    given = getattr(member, key)
+    if GROUPS[group].get(given) is not type(member):
+        raise ConfigurationError(
+            f"{group}.{key}={given}: this is not set by itself; choose with {group}=, valid are "
+            + ", ".join(GROUPS[group])
+        )
 
 
 def _check_chunk_size(value: int | str) -> None:

@@ -47,6 +47,20 @@ def unknown(option: str, value: object, valid: Iterable[str]) -> ConfigurationEr
     return ConfigurationError(f"{option}={value}: valid are {', '.join(choices)}{hint}")
 
 
+def unknown_option(option: str, valid: Iterable[str]) -> ConfigurationError:
+    """The error for an option that does not exist.
+
+    Args:
+        option: What was given, with its path.
+        valid: The options that stand there, with theirs.
+    """
+    choices = list(valid)
+    return ConfigurationError(
+        f"there is no option {option}; valid are {', '.join(choices) or 'none'}"
+        + did_you_mean(option, choices)
+    )
+
+
 def did_you_mean(value: str, choices: Iterable[str]) -> str:
     """The end of a message that suggests the nearest choice; nothing where none is near."""
     nearest = difflib.get_close_matches(value, list(choices), n=1)

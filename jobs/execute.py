@@ -167,8 +167,7 @@ def _already_finished(job: Job, display: Display, path: Path) -> Path:
                 f"{path} is the result of another job; choose another place with runs=..."
             )
         shape = " x ".join(map(str, result.shape))
-    display.say(f"this job is finished already ({shape}); overwrite=true computes it again")
-    display.say(str(path))
+    display.already_finished(shape, str(path))
     return path
 
 

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import os
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
-import autodiff_core
-import outputs
+from autodiff_core import is_out_of_memory
 from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
 from jobs.functions import LoadedFunction
+from jobs.tracebacks import frames_of_user, one_line, told_with_frames
 
 _logger = logging.getLogger(__name__)
-_OURS = (
-    str(Path(__file__).parent) + os.sep,
-    *(
-        str(Path(module.__file__ or "").parent) + os.sep
-        for module in (torch, autodiff_core, outputs)
-    ),
-)
 
 
 @contextmanager
 def explaining_failures(function: LoadedFunction) -> Iterator[None]:
     """Turn an exception inside the function, or about it, into a `JobError`.
 
-    The traceback goes to the log of the job.
+    An exception inside the function is told with the user's own frames, and the point is kept in
+    a file. The whole traceback goes to the log of the job.
 
     Raises:
         OutOfMemoryError: An allocation failed.
@@ -46,18 +40,36 @@ def explaining_failures(function: LoadedFunction) -> Iterator[None]:
         if is_of_launcher(error):
             raise
         _logger.debug("the computation failed", exc_info=error)
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        if autodiff_core.is_out_of_memory(error):
-            raise OutOfMemoryError(lines[0]) from error
-        frames = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if not frame.filename.startswith(_OURS) and Path(frame.filename).exists()
-        ]
-        if not frames:
-            raise JobError(f"function={function.reference}: {lines[0]}") from error
-        last = frames[-1]
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(one_line(error)) from error
+        # The core's own errors name what in the function is in the way.
+        is_ours = type(error).__module__.partition(".")[0] == "autodiff_core"
+        if is_ours or not frames_of_user(error):
+            raise JobError(f"function={function.reference}: {one_line(error)}") from error
+        kept = _keep_point(function)
         raise JobError(
-            f"function={function.reference}: {type(error).__name__} at {last.filename}:"
-            f"{last.lineno} in {last.name}: {lines[0]}"
+            f"function={function.reference}: {told_with_frames(error)}"
+            + (f"\nthe point is kept in {kept}" if kept else "")
         ) from error
+
+
+def _keep_point(function: LoadedFunction) -> str | None:
+    """Save the point for reproduction, as ``inputs=numpy`` reads it; its file."""
+    if function.failures is None or not function.point:
+        return None
+    arrays = {name: _array(tensor) for name, tensor in function.point.items()}
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()
+    file = function.failures / f"{function.name}-{digest[:8]}.npz"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    # A full or read-only disk must not hide the failure itself.
+    except OSError as error:
+        _logger.warning("the point could not be kept: %s", error)
+        return None
+    return str(file)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return wide.detach().resolve_conj().cpu().numpy()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from jobs.functions import LoadedFunction
+from jobs.sources import SourceArray
 
 
 def fingerprint(
@@ -19,6 +21,8 @@ def fingerprint(
     function: LoadedFunction,
     point: Mapping[str, Tensor],
     vectors: Mapping[str, Tensor],
+    constants: Mapping[str, SourceArray],
+    choices: Mapping[str, Any],
     dtype: torch.dtype,
     seed: int,
 ) -> str:
@@ -37,6 +41,8 @@ def fingerprint(
         "source": source_digest(function),
         "point": {name: _digest(tensor) for name, tensor in point.items()},
         "vectors": {name: _digest(tensor) for name, tensor in vectors.items()},
+        "constants": {name: _digest_of_array(array) for name, array in constants.items()},
+        "choices": dict(choices),
         "dtype": str(dtype),
         "seed": seed,
     }
@@ -50,7 +56,18 @@ def source_digest(function: LoadedFunction) -> str:
 
 
 def _digest(tensor: Tensor) -> str:
-    plain = tensor.detach().cpu().contiguous().reshape(-1)
-    content = plain.view(torch.uint8).numpy().tobytes()
     header = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
-    return hashlib.sha256(header + content).hexdigest()
+    return hashlib.sha256(header + _bytes(tensor)).hexdigest()
+
+
+def _digest_of_array(array: SourceArray) -> str:
+    """The digest of an array that may be larger than memory, by its values."""
+    digest = hashlib.sha256(str(array.shape).encode())
+    for piece in array.pieces():
+        digest.update(str(piece.dtype).encode() + _bytes(piece))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return plain.view(torch.uint8).numpy().tobytes()

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import inspect
-import os
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from jobs import problems
-from jobs.errors import ConfigurationError, JobError, did_you_mean
+from jobs.errors import ConfigurationError, JobError
+from jobs.importing import import_module, import_target
+from jobs.instantiation import TARGET, applied, instantiated
+from jobs.modules import prepared_module
 from jobs.problems import load_builder
 from jobs.schema import FunctionConfig, PythonFunction
+from jobs.tracebacks import told_with_frames
 
 SECOND_ORDER = ("hessian", "vhp", "hvp")
 SCALAR_PROBLEMS = "rosenbrock, mlp_parameters, pairwise_energy and gp_residual"
@@ -35,8 +40,12 @@ class LoadedFunction:
         reference: What determines it: the name and all parameters.
         files: The source files that it is defined in and imported from.
         arguments: The names of its arguments in order; None where they cannot be known.
-        point: Its default point by argument name; None where it has none.
+        point: The point by argument name: its default one, or that of the job; None where it has
+            none.
         outputs: The names of its outputs in order; None where they cannot be known.
+        origin: Where the default point comes from, for messages.
+        module: The module that the function is; None where it is none.
+        failures: The directory where the point is kept when the function fails; None keeps none.
     """
 
     name: str
@@ -46,10 +55,18 @@ class LoadedFunction:
     arguments: tuple[str, ...] | None
     point: dict[str, Tensor] | None
     outputs: tuple[str, ...] | None
+    origin: str = "inputs=default"
+    module: Module | None = None
+    failures: Path | None = None
 
 
 def load_function(
-    config: FunctionConfig, operation: str, dtype: torch.dtype, device: torch.device
+    config: FunctionConfig,
+    operation: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    label: str | None = None,
+    seed: int = 0,
 ) -> LoadedFunction:
     """Load what the option `function` names.
 
@@ -58,62 +75,16 @@ def load_function(
         operation: What is to be computed: the second-order operations need the scalar form.
         dtype: The dtype of the default point.
         device: The device of the default point.
+        label: An input beside the function's arguments, which a loss compares the output with.
+        seed: Of torch's generators, when the function is made: a module draws its weights.
 
     Raises:
-        ConfigurationError: The function does not exist, or the operation has no meaning for it.
+        JobError: The function does not exist or cannot be made, or the operation has no meaning
+            for it.
     """
     if isinstance(config, PythonFunction):
-        return _load_python(config, dtype, device)
+        return _load_python(config, dtype, device, label, seed)
     return _load_problem(config, operation, dtype, device)
-
-
-def import_target(option: str, target: str) -> Any:
-    """Import an object by ``package.module:name``.
-
-    The directory from which the program was started counts as a place to import from, after all
-    others: a directory of the user's must never stand in for a package of ours.
-
-    Args:
-        option: The option that holds the path, for messages.
-        target: The import path.
-
-    Raises:
-        ConfigurationError: There is no such module or name.
-    """
-    module_name, colon, name = target.partition(":")
-    if not (module_name and colon and name):
-        raise ConfigurationError(
-            f"{option}={target}: valid is an import path such as mypackage.module:name"
-        )
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise JobError(
-                f"{option}={target}: {module_name} itself imports {error.name}, which is not "
-                "installed"
-            ) from error
-        raise ConfigurationError(
-            f"{option}={target}: there is no module {error.name}; looked in {os.getcwd()} and "
-            "among the installed packages"
-        ) from error
-    # The user's module may fail in any way while it is imported; a script ends the program.
-    except (Exception, SystemExit) as error:
-        raise JobError(
-            f"{option}={target}: importing {module_name} failed with "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            file = getattr(sys.modules[module_name], "__file__", None)
-            raise ConfigurationError(
-                f"{option}={target}: there is no {name} in {file or module_name}"
-                + did_you_mean(part, dir(found))
-            )
-        found = getattr(found, part)
-    return found
 
 
 def _load_problem(
@@ -150,35 +121,106 @@ def _load_problem(
 
 
 def _load_python(
-    config: PythonFunction, dtype: torch.dtype, device: torch.device
+    config: PythonFunction,
+    dtype: torch.dtype,
+    device: torch.device,
+    label: str | None,
+    seed: int,
 ) -> LoadedFunction:
-    function = import_target("function.target", config.target)
-    if not callable(function):
+    # Imported first: what a module draws while it is imported, it draws in the first job alone.
+    source = _module_of(config)
+    torch.manual_seed(seed)
+    target, function = _make(config)
+    module = None
+    if isinstance(function, Module):
+        is_shared = function is target
+        module = function = prepared_module(config, function, dtype, device, is_shared=is_shared)
+    elif config.weights is not None:
         raise ConfigurationError(
-            f"function.target={config.target}: this is of type {type(function).__name__} and "
-            "cannot be called"
-        )
-    if isinstance(function, type):
-        raise ConfigurationError(
-            f"function.target={config.target}: this is a class; valid is a function, or an object "
-            "that can be called with tensors"
+            f"function.weights={config.weights}: weights are for a torch.nn.Module; "
+            f"{_target_text(config)} is of type {type(function).__name__}"
         )
     arguments = _argument_names(function)
-    point = None
-    if config.point is not None:
-        point = _default_point(config.point, arguments, dtype, device)
+    if label is not None and arguments is not None:
+        if label in arguments:
+            raise ConfigurationError(
+                f"loss.label={label}: the function has an argument of this name; choose another "
+                "one for the labels"
+            )
+        arguments = (*arguments, label)
     return LoadedFunction(
-        name=config.target.rpartition(":")[2],
+        name=_name(target, config),
         function=function,
-        reference=config.target,
-        files=_source_files(config.target.partition(":")[0], _defining_module(function)),
+        reference=_reference(config),
+        files=_source_files(source, _defining_module(target), _defining_module(function)),
         arguments=arguments,
-        point=point,
+        point=None if config.point is None else _default_point(config.point, arguments),
         outputs=None,
+        origin=f"function.point={config.point}",
+        module=module,
     )
 
 
+def _make(config: PythonFunction) -> tuple[Any, Any]:
+    """What the target names, and the function that is made of it with the keywords."""
+    option = f"function.target={_target_text(config)}"
+    if isinstance(config.target, Mapping):
+        if TARGET not in config.target:
+            raise ConfigurationError(f"{option}: a mapping needs {TARGET}, an import path")
+        if config.keywords or config.factory:
+            raise ConfigurationError(
+                f"{option}: a mapping holds its arguments itself; function.keywords and "
+                "function.factory are for an import path"
+            )
+        function = instantiated(option, config.target)
+        target = function.func if isinstance(function, functools.partial) else function
+    else:
+        target = import_target("function.target", str(config.target))
+        _require_callable(option, target)
+        call = config.factory or isinstance(target, type)
+        function = applied(option, target, config.keywords, call=call)
+    _require_callable(option, function)
+    return target, function
+
+
+def _require_callable(option: str, function: Any) -> None:
+    if not callable(function):
+        raise ConfigurationError(
+            f"{option}: this is of type {type(function).__name__} and cannot be called"
+        )
+
+
+def _target_text(config: PythonFunction) -> str:
+    if isinstance(config.target, Mapping):
+        return str(config.target.get(TARGET, dict(config.target)))
+    return str(config.target)
+
+
+def _name(target: Any, config: PythonFunction) -> str:
+    text = _target_text(config)
+    return text.rpartition(":" if ":" in text else ".")[2]
+
+
+def _reference(config: PythonFunction) -> str:
+    """The import path and the arguments."""
+    if isinstance(config.target, Mapping):
+        arguments = {k: v for k, v in config.target.items() if k != TARGET}
+    else:
+        arguments = {**config.keywords, **({"factory": True} if config.factory else {})}
+    text = ", ".join(f"{key}={json.dumps(value)}" for key, value in arguments.items())
+    return f"{_target_text(config)}({text})" if text else _target_text(config)
+
+
+def _module_of(config: PythonFunction) -> ModuleType | None:
+    if isinstance(config.target, Mapping) and TARGET not in config.target:
+        return None
+    text = _target_text(config)
+    return import_module("function.target", text) if ":" in text else None
+
+
 def _argument_names(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    if isinstance(function, Module):
+        function = function.forward
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -193,12 +235,7 @@ def _argument_names(function: Callable[..., Any]) -> tuple[str, ...] | None:
     )
 
 
-def _default_point(
-    target: str,
-    arguments: tuple[str, ...] | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> dict[str, Tensor]:
+def _default_point(target: str, arguments: tuple[str, ...] | None) -> dict[str, Tensor]:
     point = import_target("function.point", target)
     if callable(point) and not isinstance(point, Tensor):
         try:
@@ -206,7 +243,7 @@ def _default_point(
         # The user's function may fail in any way.
         except Exception as error:
             raise JobError(
-                f"function.point={target}: calling it failed with {type(error).__name__}: {error}"
+                f"function.point={target}: calling it failed with {told_with_frames(error)}"
             ) from error
     named: dict[str, Any]
     if isinstance(point, dict):
@@ -220,18 +257,13 @@ def _default_point(
                 f"function.point={target}: {name} is of type {type(tensor).__name__}; valid is a "
                 "tensor, or a tuple or dictionary of tensors"
             )
-        if tensor.is_complex() and not dtype.is_complex:
-            raise ConfigurationError(
-                f"function.point={target}: {name} is complex; valid are dtype=complex64 and "
-                "dtype=complex128"
-            )
     if arguments is not None and set(named) != set(arguments):
         raise ConfigurationError(
             f"function.point={target} gives {', '.join(named)}; the function takes "
             f"{', '.join(arguments) or 'no argument without a default'}"
         )
     order = named if arguments is None else arguments
-    return {name: named[name].detach().to(device, dtype) for name in order}
+    return {name: named[name].detach() for name in order}
 
 
 def argument_names(arguments: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
@@ -241,14 +273,17 @@ def argument_names(arguments: tuple[str, ...] | None, count: int) -> tuple[str, 
     return ("input",) if count == 1 else tuple(f"input{index}" for index in range(count))
 
 
-def _defining_module(function: Callable[..., Any]) -> str:
+def _defining_module(function: Any) -> ModuleType | None:
     """The module of a function that may be wrapped, bound, or imported from elsewhere."""
     while isinstance(function, functools.partial):
         function = function.func
-    return getattr(inspect.unwrap(function), "__module__", None) or ""
+    if isinstance(function, Module):
+        function = type(function)
+    name = getattr(inspect.unwrap(function), "__module__", None)
+    return sys.modules.get(name or "")
 
 
-def _source_files(*modules: str) -> tuple[Path, ...]:
+def _source_files(*modules: ModuleType | None) -> tuple[Path, ...]:
     """The files of modules, each once, where there are some."""
-    names = (getattr(sys.modules.get(module), "__file__", None) for module in modules)
+    names = (getattr(module, "__file__", None) for module in modules)
     return tuple(dict.fromkeys(Path(name) for name in names if name and Path(name).exists()))

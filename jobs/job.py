@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,11 +14,12 @@ from jobs.errors import ConfigurationError
 from jobs.failures import explaining_failures
 from jobs.fingerprint import fingerprint
 from jobs.functions import LoadedFunction, load_function
-from jobs.inputs import load_point, load_vectors
+from jobs.inputs import load_arguments, load_vectors
 from jobs.paths import RunPaths
-from jobs.schema import JobConfig
+from jobs.schema import JobConfig, TargetLoss
 from jobs.shards import check_shard
 from jobs.units import parse_size
+from jobs.variables import choose_variables
 
 PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
 
@@ -96,8 +98,12 @@ def resolve(config: JobConfig) -> Job:
     device = _device(config.device)
     dtype = getattr(torch, config.dtype)
     torch.manual_seed(config.seed)
-    function = load_function(config.function, config.op, dtype, device)
-    point = load_point(config.inputs, function, dtype, device)
+    label = config.loss.label if isinstance(config.loss, TargetLoss) else None
+    function = load_function(config.function, config.op, dtype, device, label, config.seed)
+    arguments = load_arguments(config.inputs, function, dtype)
+    variables = choose_variables(function, arguments, config.wrt, config.loss, dtype, device)
+    function = replace(variables.function, failures=Path(config.runs).absolute() / "failures")
+    point = variables.point
     vectors: dict[str, Tensor] = {}
     if config.op in PRODUCTS:
         like = _outputs(function, point, config.seed) if config.op == "vjp" else point
@@ -109,6 +115,8 @@ def resolve(config: JobConfig) -> Job:
         function=function,
         point=point,
         vectors=vectors,
+        constants=variables.constants,
+        choices=variables.choices,
         dtype=dtype,
         seed=config.seed,
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Iterable
 
 from hydra.errors import OverrideParseException
 from omegaconf import Container
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs.errors import unknown
+from jobs.errors import ConfigurationError, unknown, unknown_option
+from jobs.schema import JobConfig
 
 # What OmegaConf says about a value of the wrong type, and what would be valid.
 _VALID = {
@@ -40,6 +43,14 @@ def explain(error: BaseException) -> str:
         last = next(i for i, line in enumerate(lines) if line.startswith("Config search path"))
         hint = _extra_for(group, value)
         return str(unknown(group, value, lines[first + 1 : last])) + hint
+    deleted = re.match(r"Could not (?:delete|override)\D*'(.*?)'", lines[0])
+    if deleted:
+        return str(
+            unknown_option(deleted[1], [each.name for each in dataclasses.fields(JobConfig)])
+        )
+    if "is not a subclass of" in str(error):
+        member = re.match(r"In '(?:schema/)?(\w+)/(\w+)'", lines[0])
+        return f"{member[1] if member else 'a group'}: one choice is needed, and not several"
     several = re.match(r"Ambiguous value for argument '(.*)'", lines[0])
     if several:
         return (
@@ -62,16 +73,34 @@ def _extra_for(group: str, value: str) -> str:
     return f"; {value} comes with pip install 'autodiff-jobs[{extra}]'"
 
 
+def check_arguments(arguments: Iterable[str]) -> None:
+    """Refuse what is no option at all, before Hydra stumbles over it.
+
+    Args:
+        arguments: Those of the command line.
+
+    Raises:
+        ConfigurationError: One has no name, such as ``=3``.
+    """
+    for argument in arguments:
+        if re.match(r"[+~]*([=@]|$)", argument):
+            raise ConfigurationError(f"{argument or 'an empty argument'}: valid is option=value")
+
+
 def _about_key(error: OmegaConfBaseException) -> str:
     text = str(error).splitlines()[0]
     if re.match(r"Key '.*' (not in|is not in)", text):
-        return str(unknown("option", error.full_key, _siblings(error)))
+        return str(unknown_option(str(error.full_key), _siblings(error)))
     if "is not Optional" in text:
         return f"{error.full_key}=null: a value is needed"
     for pattern, valid in _VALID.items():
         found = re.match(pattern, text)
         if found:
             return f"{error.full_key}={found[1]}: {valid}"
+    if re.match(r"Cannot convert '(dict|list|DictConfig|ListConfig)' to string", text):
+        return f"{error.full_key}: valid is a single value"
+    if re.match(r"Cannot assign \w+ to Dict", text) or "is not a DictConfig" in text:
+        return f"{error.full_key}: valid is a mapping, in braces"
     if "is not a ListConfig" in text:
         return f"{error.full_key}: valid is a list, in brackets"
     return f"{error.full_key}: {text}"

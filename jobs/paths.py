@@ -8,6 +8,12 @@ from pathlib import Path
 RESULT = "result.h5"
 
 
+def config_directory() -> Path:
+    """The folder of the configuration: inside an installed package, beside it in a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """Where a job keeps what it makes.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-import autodiff_core
 from autodiff_core import Block, BlockStream
+from jobs import batches
 from jobs.cost import Costs, Trial, even_chunk
 from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
@@ -114,10 +114,10 @@ def open_stream(job: Job, strategy: str) -> BlockStream:
         JobError: The strategy cannot differentiate the function.
     """
     with explaining_failures(job.function):
-        torch.manual_seed(job.seed)
-        return autodiff_core.blocks(
+        return batches.open_stream(
             job.function.function,
             job.inputs,
+            seed=job.seed,
             operation=job.operation,
             strategy=strategy,
             vectors=job.stacked_vectors,

@@ -28,7 +28,7 @@ those.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,8 +36,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import autodiff_core
 from autodiff_core import Block, BlockStream
+from jobs.batches import open_stream, product
 from jobs.functions import SECOND_ORDER
 from jobs.job import PRODUCTS, Job, leaves_of
 from outputs import Probes
@@ -289,11 +289,11 @@ class SampleProof:
             (self._columns, stream.columns.size, "columns", "forward-loop"),
         ):
             drawn = torch.randperm(length, generator=generator)[:SAMPLES].tolist()
-            torch.manual_seed(job.seed)
             try:
-                other = autodiff_core.blocks(
+                other = open_stream(
                     job.function.function,
                     job.inputs,
+                    seed=job.seed,
                     operation=job.operation,
                     strategy=strategy,
                 )
@@ -449,15 +449,15 @@ class _Probes:
         self, operation: str, vector: Sequence[Tensor], strategies: Sequence[str]
     ) -> tuple[list[Tensor] | None, str]:
         """The product by the first of the strategies that can compute it, or why none can."""
-        product: Callable[..., Any] = getattr(autodiff_core, operation)
         reason = ""
         for strategy in strategies:
-            torch.manual_seed(self._job.seed)
             try:
-                _, image = product(
+                image = product(
+                    operation,
                     self._job.function.function,
                     self._job.inputs,
                     tuple(vector),
+                    seed=self._job.seed,
                     strategy=strategy,
                 )
             except (RuntimeError, NotImplementedError) as error:

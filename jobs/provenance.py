@@ -6,7 +6,6 @@ import platform
 import socket
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import h5py
@@ -15,6 +14,7 @@ import torch
 
 from jobs.fingerprint import source_digest
 from jobs.job import Job
+from jobs.version import own_version
 
 
 def provenance(job: Job) -> dict[str, str | int | float | bool]:
@@ -28,7 +28,7 @@ def provenance(job: Job) -> dict[str, str | int | float | bool]:
         "numpy": numpy.__version__,
         "h5py": h5py.__version__,
         "hdf5": h5py.version.hdf5_version,
-        "autodiff_jobs": _own_version(),
+        "autodiff_jobs": own_version(),
         "device": device_name(job.device),
         "dtype": str(job.dtype).removeprefix("torch."),
         "seed": job.seed,
@@ -69,10 +69,3 @@ def _git(folder: Path, *arguments: str) -> str:
         timeout=10,
     )
     return done.stdout.strip()
-
-
-def _own_version() -> str:
-    try:
-        return version("autodiff-jobs")
-    except PackageNotFoundError:
-        return "not installed"

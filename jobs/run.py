@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -19,11 +18,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from jobs.config import check_config
-from jobs.errors import JobError, is_of_launcher
-from jobs.mistakes import explain
+from jobs.errors import ConfigurationError, JobError, is_of_launcher
+from jobs.mistakes import check_arguments, explain
+from jobs.paths import config_directory
 from jobs.schema import register
 from jobs.supervision import supervised
 from jobs.sweeps import register_resolvers
+from jobs.version import own_version
 
 if TYPE_CHECKING:
     from jobs.job import Job
@@ -33,12 +34,6 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 
-def config_directory() -> Path:
-    """The folder of the configuration: inside an installed package, beside it in a checkout."""
-    installed = Path(__file__).parent / "conf"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"
-
-
 def run_job(composed: DictConfig) -> None:
     """Run one job of a composed configuration.
 
@@ -46,18 +41,27 @@ def run_job(composed: DictConfig) -> None:
         JobError: The job cannot start or go on.
     """
     config = check_config(composed)
-    from jobs.display import Display
+    from jobs.display import display_for
     from jobs.execute import execute
     from jobs.interruption import leaving_at_once
     from jobs.job import resolve
 
     job = resolve(config)
     with leaving_at_once(), _log_file(job, enabled=not config.plan):
-        execute(job, Display(), overwrite=config.overwrite, plan_only=config.plan)
+        execute(
+            job, display_for(config.progress), overwrite=config.overwrite, plan_only=config.plan
+        )
 
 
 def main() -> None:
     """Run the program; ends the process with 0, or with 1 after one message on standard error."""
+    if "--version" in sys.argv[1:]:
+        print(f"autodiff-jobs {own_version()}")
+        return
+    try:
+        check_arguments(sys.argv[1:])
+    except ConfigurationError as error:
+        sys.exit(f"error: {error}")
     register()
     register_resolvers()
     # Hydra then raises instead of printing, and the message is ours. A user who asks for Hydra's

@@ -7,10 +7,10 @@ This module imports no torch, so that ``--help`` and mistakes answer at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Union
+from typing import Any, Union
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 OPERATIONS = ("jacobian", "hessian", "vjp", "jvp", "vhp", "hvp")
 STRATEGIES = ("auto", "reverse-loop", "vectorize", "forward-mode", "forward-loop")
@@ -20,6 +20,9 @@ NONFINITE_POLICIES = ("record", "fail")
 STORED_DTYPES = ("auto", "float16", "float32", "float64", "complex64", "complex128")
 FSYNCS = ("end", "block")
 COMPRESSIONS = ("none", "gzip")
+PROGRESS = ("auto", "lines", "quiet", "json")
+MODES = ("eval", "train")
+REDUCTIONS = ("mean", "sum")
 
 
 @dataclass
@@ -96,21 +99,64 @@ class RotationChain(FunctionConfig):
 
 @dataclass
 class PythonFunction(FunctionConfig):
-    """A function of the user's, by import path."""
+    """A function or torch.nn.Module of the user's."""
 
-    target: str = MISSING
+    # An import path, or a mapping by Hydra's conventions: _target_, _partial_ and arguments.
+    target: Any = MISSING
+    keywords: dict[str, Any] = field(default_factory=dict)
+    factory: bool = MISSING
     point: str | None = None
+    weights: str | None = None
+    weights_key: str | None = None
+    mode: str = MISSING
 
 
 @dataclass
-class InputsConfig:
-    """Where the point comes from."""
+class WrtConfig:
+    """With respect to what is differentiated: inputs or parameters, chosen by their names."""
+
+    of: str = MISSING
+    pattern: Any = MISSING
+
+
+@dataclass
+class LossConfig:
+    """What is made of a function's output, and over what batches it is summed."""
+
+    kind: str = MISSING
+
+
+@dataclass
+class BatchedLoss(LossConfig):
+    """A loss over samples, which follow one another along the leading dimension of the data."""
+
+    reduction: str = MISSING
+    batch_size: int | None = None
+
+
+@dataclass
+class TargetLoss(BatchedLoss):
+    """A loss between the output and an input that is called `label`."""
+
+    label: str = MISSING
+
+
+@dataclass
+class PythonLoss(TargetLoss):
+    """A loss of the user's, by import path: of an output and a label."""
+
+    target: str = MISSING
+
+
+@dataclass
+class SourceConfig:
+    """Where tensors come from: those of the point, or the vectors of a product."""
 
     source: str = MISSING
 
 
 @dataclass
-class RandomInputs(InputsConfig):
+class RandomInputs(SourceConfig):
     """Seeded random numbers."""
 
     distribution: str = MISSING
@@ -120,29 +166,7 @@ class RandomInputs(InputsConfig):
 
 
 @dataclass
-class NumpyInputs(InputsConfig):
-    """A .npy file or an .npz archive."""
-
-    path: str = MISSING
-
-
-@dataclass
-class Hdf5Inputs(InputsConfig):
-    """Datasets of an HDF5 file."""
-
-    path: str = MISSING
-    datasets: list[str] = MISSING
-
-
-@dataclass
-class VectorsConfig:
-    """Where the vectors of the products vjp, jvp, vhp and hvp come from."""
-
-    source: str = MISSING
-
-
-@dataclass
-class RandomVectors(VectorsConfig):
+class RandomVectors(SourceConfig):
     """Seeded random vectors."""
 
     count: int = MISSING
@@ -152,18 +176,68 @@ class RandomVectors(VectorsConfig):
 
 
 @dataclass
-class NumpyVectors(VectorsConfig):
-    """A .npy file or an .npz archive with a leading dimension over vectors."""
+class FileSource(SourceConfig):
+    """A file; `slice` takes a part of every tensor in it."""
 
     path: str = MISSING
+    slice: str | None = None
 
 
 @dataclass
-class Hdf5Vectors(VectorsConfig):
-    """Datasets of an HDF5 file with a leading dimension over vectors."""
+class NumpySource(FileSource):
+    """A .npy file or arrays of an .npz archive."""
 
-    path: str = MISSING
+    arrays: list[str] | None = None
+
+
+@dataclass
+class Hdf5Source(FileSource):
+    """Datasets of an HDF5 file."""
+
     datasets: list[str] = MISSING
+
+
+@dataclass
+class SafetensorsSource(FileSource):
+    """Tensors of a .safetensors file."""
+
+    tensors: list[str] | None = None
+
+
+@dataclass
+class TorchSource(FileSource):
+    """A tensor, or a dictionary of tensors, that torch.save wrote."""
+
+    tensors: list[str] | None = None
+
+
+@dataclass
+class TableSource(FileSource):
+    """Columns of a CSV or Parquet file."""
+
+    # A list of columns, or a mapping from a tensor's name to a column or a list of columns.
+    columns: Any = None
+
+
+@dataclass
+class ResultSource(FileSource):
+    """The point of an earlier result."""
+
+    tensors: list[str] | None = None
+
+
+@dataclass
+class ConstantSource(SourceConfig):
+    """Numbers in the configuration itself."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class NamedSource(SourceConfig):
+    """Each tensor from a source of its own: a path, or a mapping with `source` and its options."""
+
+    tensors: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -183,8 +257,10 @@ class JobConfig:
     op: str = MISSING
     strategy: str = MISSING
     function: FunctionConfig = MISSING
-    inputs: InputsConfig = MISSING
-    vectors: VectorsConfig = MISSING
+    wrt: WrtConfig = MISSING
+    inputs: SourceConfig = MISSING
+    loss: LossConfig = MISSING
+    vectors: SourceConfig = MISSING
     device: str = MISSING
     dtype: str = MISSING
     # OmegaConf knows this form of a union alone.
@@ -199,8 +275,19 @@ class JobConfig:
     runs: str = MISSING
     overwrite: bool = MISSING
     plan: bool = MISSING
+    progress: str = MISSING
 
 
+SOURCES = {
+    "numpy": NumpySource,
+    "hdf5": Hdf5Source,
+    "safetensors": SafetensorsSource,
+    "torch": TorchSource,
+    "table": TableSource,
+    "result": ResultSource,
+    "constants": ConstantSource,
+    "named": NamedSource,
+}
 GROUPS = {
     "function": {
         "rosenbrock": Rosenbrock,
@@ -213,13 +300,20 @@ GROUPS = {
         "rotation_chain": RotationChain,
         "python": PythonFunction,
     },
+    "wrt": {"inputs": WrtConfig, "params": WrtConfig},
     "inputs": {
-        "default": InputsConfig,
+        "default": SourceConfig,
         "random": RandomInputs,
-        "numpy": NumpyInputs,
-        "hdf5": Hdf5Inputs,
+        **SOURCES,
     },
-    "vectors": {"random": RandomVectors, "numpy": NumpyVectors, "hdf5": Hdf5Vectors},
+    "loss": {
+        "none": LossConfig,
+        "own": BatchedLoss,
+        "mse": TargetLoss,
+        "cross_entropy": TargetLoss,
+        "python": PythonLoss,
+    },
+    "vectors": {"random": RandomVectors, **SOURCES},
 }
 
 
@@ -229,4 +323,14 @@ def register() -> None:
     store.store(name="job_schema", node=JobConfig)
     for group, schemas in GROUPS.items():
         for name, schema in schemas.items():
-            store.store(group=f"schema/{group}", name=name, node=schema)
+            store.store(group=f"schema/{group}", name=name, node=_open_mappings(schema))
+
+
+def _open_mappings(schema: type) -> DictConfig:
+    """A schema whose mappings take any key, so that none has to be added with a plus sign."""
+    node = OmegaConf.structured(schema)
+    for key in node:
+        # A missing value is no node of its own; asking for it would raise.
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            OmegaConf.set_struct(node[key], False)
+    return node

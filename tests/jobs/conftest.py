@@ -22,7 +22,8 @@ from jobs.config import check_config
 from jobs.display import Display
 from jobs.execute import execute
 from jobs.job import Job, resolve
-from jobs.run import config_directory, main
+from jobs.paths import config_directory
+from jobs.run import main
 from jobs.schema import GROUPS, register
 
 

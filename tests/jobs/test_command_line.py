@@ -1,6 +1,7 @@
 """The program as a user meets it: exit codes, messages, help, sweeps, places."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -12,92 +13,25 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 import outputs
+from jobs import doctor
+from jobs.display import Display
 from jobs.schema import GROUPS, JobConfig
+from jobs.version import own_version
 from outputs import open_result
 
 Run = Callable[..., Any]
 MLP = ("op=jacobian", "function=mlp", "function.n=4")
 PYTHON = ("op=jacobian", "function=python")
 
-# Arguments and what the single message must hold.
-MISTAKES = [
-    (["op=hesian"], "did you mean hessian?"),
-    (["strategy=forward-mod"], "did you mean forward-mode?"),
-    (["functon=mlp"], "did you mean function?"),
-    (["function=rosenbrok"], "did you mean rosenbrock?"),
-    (["function.n=many"], "function.n=many: valid is an integer"),
-    (["chunk_size=0"], "chunk_size=0"),
-    (["memory=lots"], "memory=lots: valid are auto and a size such as 8GiB"),
-    (["memory=0GB"], "memory=0GB"),
-    (["foo"], "option=value"),
-    (["+foo=1"], "foo"),
-    (["inputs=numpy inputs.path=a=b"], "inputs"),
-    (["op=jacobian,hessian"], "--multirun"),
-    (["hydra/launcher=slurm"], "hydra/launcher"),
-    (["hydra.run.dirr=x"], "hydra.run.dirr"),
-    (["dtype=float65"], "dtype=float65"),
-    (["device=cuda:99"], "there is no such device"),
-    (["op=vjp", "strategy=forward-mode"], "has no meaning"),
-    (["op=hessian", "function=mlp"], "a Hessian needs a scalar function"),
-    ([*MLP, "inputs=numpy", "inputs.path=nowhere.npy"], "there is no such file"),
-    ([*MLP, "runs=a_file"], "a_file"),
-    ([*MLP, "runs=a_file/below"], "a_file"),
-    ([*MLP, "runs=/proc/nowhere"], "/proc/nowhere"),
-    ([*PYTHON], "function.target: a value is needed"),
-    ([*PYTHON, "function.target=nowhere:f"], "there is no module nowhere"),
-    ([*PYTHON, "function.target=user:g", "function.point=user:p"], "there is no g in"),
-    ([*PYTHON, "function.target=user:f"], "no default point"),
-    ([*PYTHON, "function.target=user:f", "function.point=user:p"], "ValueError at"),
-    ([*PYTHON, "function.target=user:h", "function.point=user:p"], "SystemExit at"),
-    (["op=hessian", *PYTHON[1:], "function.target=user:v", "function.point=user:p"], "one element"),
-    (
-        [
-            "strategy=forward-mode",
-            *PYTHON,
-            "function.target=user:no_forward",
-            "function.point=user:p",
-        ],
-        "defines no jvp",
-    ),
-    (["--config-name=nowhere"], "nowhere"),
-]
 USER = """
 import torch
 def f(x): raise ValueError("no good")
-def h(x): raise SystemExit(0)
 def v(x): return x**2
 p = torch.ones(3)
-
-class NoForward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-    @staticmethod
-    def backward(ctx, g):
-        return g
-
-def no_forward(x): return NoForward.apply(x)
 """
-
-
-@pytest.mark.parametrize(
-    ("arguments", "part"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
-)
-def test_a_mistake_ends_in_one_message(
-    arguments: list[str], part: str, command_line: Run, directory: Path
-) -> None:
-    (directory / "user.py").write_text(USER)
-    (directory / "a_file").write_text("mine")
-    ended = command_line(*arguments)
-    assert ended.code == 1
-    (message,) = ended.err.splitlines()
-    assert message.startswith("error: ")
-    assert part in message
-    assert "Traceback" not in ended.out
-    assert not list(directory.glob("**/*.h5*"))
-    assert (directory / "a_file").read_text() == "mine"
 
 
 def test_an_unknown_flag_is_told_with_the_valid_ones(command_line: Run) -> None:
@@ -136,7 +70,8 @@ def schema_options() -> set[str]:
     options.add("output.compression")
     for group, members in GROUPS.items():
         for schema in members.values():
-            fields = {field.name for field in dataclasses.fields(schema)} - {"name", "source"}
+            fields = {field.name for field in dataclasses.fields(schema)}
+            fields -= {"name", "source", "of", "kind"}
             options |= {f"{group}.{name}" for name in fields}
     return options
 
@@ -166,6 +101,49 @@ def test_the_composed_configuration_is_yaml_of_every_option(command_line: Run) -
     assert composed["op"] == "vhp"
 
 
+# What is installed
+
+
+def test_the_version_is_told(run_cli: Run, tmp_path: Path) -> None:
+    ended = run_cli("--version", cwd=tmp_path)
+    assert (ended.code, ended.out) == (0, f"autodiff-jobs {own_version()}\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("strat", "strategy="), ("function=ro", "function=rosenbrock"), ("inputs=saf", "safetensors")],
+)
+def test_the_shell_completes_options(
+    typed: str, completed: str, tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_LINE", f"autodiff-jobs {typed}")
+    ended = run_cli("--shell-completion", "query=bash", cwd=tmp_path)
+    assert ended.code == 0
+    assert completed in ended.out
+    installed = run_cli("--shell-completion", "install=bash", cwd=tmp_path)
+    assert "complete -o" in installed.out
+
+
+def test_the_doctor_tells_what_there_is_and_tries_it(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doctor.main(["--runs", "somewhere/below"])
+    out = capsys.readouterr().out
+    for word in ("torch ", "h5py ", "BasicLauncher", "gzip", "cpu ", " free at ", "passed in "):
+        assert word in out
+    assert not list(directory.iterdir())
+
+
+def test_the_doctor_says_what_fails(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "SELF_TEST", ("op=hesian",))
+    with pytest.raises(SystemExit) as ended:
+        doctor.main([])
+    assert ended.value.code == 1
+    assert "failed: the job ended with 1: error: op=hesian" in capsys.readouterr().out
+
+
 # One job
 
 
@@ -193,6 +171,40 @@ def test_progress_without_a_terminal_is_lines_with_the_time_left(
     assert lines[-1].endswith("0.0 s left")
     assert "\r" not in out
     assert "\x1b" not in out
+
+
+def test_a_quiet_job_prints_the_path_alone(command_line: Run) -> None:
+    for _ in range(2):
+        ended = command_line(*MLP, "progress=quiet")
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out == f"{ended.result}\n"
+
+
+def test_a_job_tells_a_program_in_lines_of_json(
+    command_line: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.display.SECONDS_BETWEEN_LINES", 0)
+    told = command_line(*MLP, "progress=json", "chunk_size=1").out.splitlines()
+    events = [json.loads(line) for line in told]
+    kinds = [event["event"] for event in events]
+    assert kinds == ["plan", *["progress"] * 4, "done"]
+    assert (events[0]["rows"], events[0]["axis"]) == (4, "columns")
+    assert [event["done"] for event in events[1:-1]] == [1, 2, 3, 4]
+    for event in events[1:-1]:
+        assert event["bytes_per_second"] == pytest.approx(32 * event["lines_per_second"])
+        assert event["memory_bytes"] > 10**7
+    assert open_result(events[-1]["result"]).shape == (4, 4)
+    (again,) = command_line(*MLP, "progress=json").out.splitlines()
+    assert json.loads(again)["finished_already"] is True
+
+
+def test_colour_and_card_are_for_terminals() -> None:
+    for is_terminal in (True, False):
+        said = io.StringIO()
+        display = Display(Console(file=said, force_terminal=is_terminal, width=60))
+        display.outcome({"matrix": "/hessian"}, "the path")
+        assert ("\x1b[" in said.getvalue()) is is_terminal
+        assert said.getvalue().splitlines()[-1].strip() == "the path"
 
 
 @pytest.mark.parametrize("name", ["with space", "it's", 'a "b"', "a=b,c", "[x](y){z}", "ünï"])

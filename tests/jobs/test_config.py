@@ -12,8 +12,8 @@ from jobs.config import check_config, to_yaml
 from jobs.errors import ConfigurationError, JobError
 from jobs.job import Job
 from jobs.mistakes import explain
+from jobs.paths import config_directory
 from jobs.problems import BUILDERS
-from jobs.run import config_directory
 from jobs.schema import JobConfig
 
 Compose = Callable[..., DictConfig]
@@ -24,9 +24,13 @@ MEMBERS = [
 # What a group's member needs beside its name.
 NEEDED = {
     ("function", "python"): ["function.target=m:f"],
-    ("inputs", "numpy"): ["inputs.path=x.npy"],
+    ("loss", "python"): ["loss.target=m:f"],
+    **{
+        (group, source): [f"{group}.path=x"]
+        for group in ("inputs", "vectors")
+        for source in ("numpy", "safetensors", "torch", "table", "result")
+    },
     ("inputs", "hdf5"): ["inputs.path=x.h5", "inputs.datasets=[/x]"],
-    ("vectors", "numpy"): ["vectors.path=x.npy"],
     ("vectors", "hdf5"): ["vectors.path=x.h5", "vectors.datasets=[/x]"],
 }
 
@@ -73,9 +77,14 @@ def test_the_checkout_ignores_runs_and_nothing_named_outputs() -> None:
 @pytest.mark.parametrize(("group", "name"), MEMBERS)
 def test_every_member_of_a_group_composes(group: str, name: str, compose_config: Compose) -> None:
     needed = NEEDED.get((group, name), [])
+    if group == "loss" and name != "none":
+        needed = [*needed, "function=python", "function.target=m:f"]
+    if name == "named":
+        needed = [f"{group}.tensors.x=x.npy"]
     config = check_config(compose_config(f"{group}={name}", *needed))
     member = getattr(config, group)
-    assert name == (member.name if group == "function" else member.source)
+    key = {"function": "name", "wrt": "of", "loss": "kind"}.get(group, "source")
+    assert name == getattr(member, key)
     # No field but those of the JobConfig itself stays without a type of its own.
     assert type(member).__name__ not in ("dict", "DictConfig")
 

@@ -1,0 +1,87 @@
+"""Laplace's approximation of a Bayesian classifier of tumours, from the Hessian of its loss.
+
+Logistic regression on the breast cancer data of scikit-learn, fitted by scikit-learn. The Hessian
+of the summed cross entropy is accumulated over batches; with a normal prior it is the precision of
+the posterior (D. J. C. MacKay, The evidence framework applied to classification networks, Neural
+Computation 4 (1992), 720-736). For this model it equals the Gauss-Newton matrix
+Σ p (1 - p) x xᵀ, with which it is compared.
+
+    python examples/laplace.py
+
+Needs scikit-learn: ``pip install 'autodiff-jobs[examples]'``.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from running import run_job
+from safetensors.torch import save_file
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from outputs import open_result
+
+FEATURES = 30
+PRIOR_PRECISION = 1.0
+
+
+class Classifier(nn.Module):
+    """Scores of shape (samples,) of a linear classifier."""
+
+    def __init__(self) -> None:
+        """Start from weights that torch draws; they are loaded from a file."""
+        super().__init__()
+        self.linear = nn.Linear(FEATURES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logarithm of the odds."""
+        return self.linear(x).squeeze(1)
+
+
+def cross_entropy(score: Tensor, label: Tensor) -> Tensor:
+    """The sum of -log p(label) over a batch."""
+    return (torch.nn.functional.softplus(score) - label * score).sum()
+
+
+def main() -> None:
+    """Fit, run the job, and compare the posterior."""
+    data, label = load_breast_cancer(return_X_y=True)
+    data = StandardScaler().fit_transform(data)
+    fit = LogisticRegression(C=1 / PRIOR_PRECISION, tol=1e-10, max_iter=5000).fit(data, label)
+    weight, bias = fit.coef_[0], float(fit.intercept_[0])
+    np.savez("tumours.npz", x=data, label=label.astype(float))
+    state = {
+        "linear.weight": torch.tensor(fit.coef_),
+        "linear.bias": torch.from_numpy(fit.intercept_),
+    }
+    save_file(state, "fit.safetensors")
+    here = Path(__file__).absolute()
+    path = run_job(
+        *("op=hessian", "strategy=vectorize", "function=python", "wrt=params"),
+        *(f"function.target='{here}:Classifier'", "function.weights=fit.safetensors"),
+        *("loss=python", f"loss.target='{here}:cross_entropy'"),
+        *("loss.reduction=sum", "loss.batch_size=100"),
+        *("inputs=numpy", "inputs.path=tumours.npz"),
+    )
+    with open_result(path) as result:
+        hessian = result[...]
+    extended = np.hstack([data, np.ones((len(data), 1))])
+    score = data @ weight + bias
+    probability = 1 / (1 + np.exp(-score))
+    gauss_newton = (extended * (probability * (1 - probability))[:, None]).T @ extended
+    # The bias has no prior; scikit-learn does not shrink it either.
+    prior = np.diag([PRIOR_PRECISION] * FEATURES + [0.0])
+    covariance = np.linalg.inv(hessian + prior)
+    deviation = np.sqrt(np.einsum("ij,jk,ik->i", extended, covariance, extended))
+    surest, least = np.argmax(np.abs(score / deviation)), np.argmin(np.abs(score / deviation))
+    for name, index in (("surest", surest), ("least sure", least)):
+        print(f"{name}: log odds {score[index]:.2f} ± {deviation[index]:.2f}")
+    error = np.abs(hessian - gauss_newton).max() / np.abs(gauss_newton).max()
+    print(f"largest difference: {error:.1e}")
+
+
+if __name__ == "__main__":
+    main()

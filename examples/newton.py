@@ -1,0 +1,69 @@
+"""Newton's method for a nonlinear differential equation, with the Jacobian of its residual.
+
+The Bratu problem -u'' = λ exp(u) on (0, 1) with u = 0 at both ends, by central differences. Each
+step runs one job at the present u and solves with its Jacobian; the residual falls quadratically.
+The solution is compared with the exact one (G. Bratu, Bulletin de la Société Mathématique de France
+42 (1914), 113-142), from which it differs by the square of the spacing.
+
+    python examples/newton.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from running import run_job
+from scipy.optimize import brentq
+from torch import Tensor
+
+from outputs import open_result
+
+LAMBDA = 2.0
+POINTS = 99
+
+
+def residual(u: Tensor) -> Tensor:
+    """The residual at the inner points, of shape (n,), for u of the same shape."""
+    spacing = 1 / (len(u) + 1)
+    padded = torch.nn.functional.pad(u, (1, 1))
+    second = (padded[2:] - 2 * padded[1:-1] + padded[:-2]) / spacing**2
+    return -second - LAMBDA * torch.exp(u)
+
+
+def solve(points: int) -> tuple[np.ndarray, list[float]]:
+    """The discrete solution, and the norms of the residuals on the way there."""
+    u, norms = np.zeros(points), []
+    for _ in range(10):
+        np.save("u.npy", u)
+        path = run_job(
+            *("op=jacobian", "strategy=forward-mode", "function=python"),
+            f"function.target='{Path(__file__).absolute()}:residual'",
+            *("inputs=numpy", "inputs.path=u.npy"),
+        )
+        with open_result(path) as result:
+            value, jacobian = result.value["output"], result[...]
+        norms.append(float(np.abs(value).max()))
+        if norms[-1] < 1e-8:
+            return u, norms
+        u = u - np.linalg.solve(jacobian, value)
+    raise RuntimeError(f"Newton's method does not converge: {norms}")
+
+
+def exact(points: int) -> np.ndarray:
+    """The lower solution of the differential equation at the inner points."""
+    theta = float(np.asarray(brentq(lambda t: t - np.sqrt(2 * LAMBDA) * np.cosh(t / 4), 0, 4)))
+    x = np.linspace(0, 1, points + 2)[1:-1]
+    return -2 * np.log(np.cosh((x - 0.5) * theta / 2) / np.cosh(theta / 4))
+
+
+def main() -> None:
+    """Solve and compare."""
+    u, norms = solve(POINTS)
+    print(f"residuals of {len(norms)} steps:", *(f"{norm:.1e}" for norm in norms))
+    error = float(np.abs(u - exact(POINTS)).max())
+    print(f"in squares of the spacing: {error * (POINTS + 1) ** 2:.3f}")
+    print(f"largest difference: {error:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What this installation is and whether it works: ``python -m jobs.doctor``.
+
+The output is meant to be pasted into a bug report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("torch", "hydra-core", "omegaconf", "numpy", "h5py", "rich", "safetensors")
+OPTIONAL = (
+    *("scipy", "xarray", "h5netcdf", "dask", "zarr", "matplotlib", "pyarrow"),
+    *("hydra-submitit-launcher", "hydra-joblib-launcher", "submitit", "mpi4py", "numba"),
+)
+PROGRAMS = ("sbatch", "srun", "qsub", "mpirun", "torchrun", "nvidia-smi", "h5dump")
+SELF_TEST = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=300")
+
+
+def facts(runs: Path) -> dict[str, dict[str, str]]:
+    """Everything that is known about this installation, by section.
+
+    Args:
+        runs: The directory in which results would go.
+    """
+    return {
+        "program": {
+            "autodiff-jobs": _version("autodiff-jobs"),
+            "python": f"{platform.python_version()} ({sys.executable})",
+            "platform": platform.platform(),
+        },
+        "packages": {name: _version(name) for name in PACKAGES},
+        "optional packages": {name: _version(name) for name in OPTIONAL},
+        "hdf5": _hdf5(),
+        "devices": _devices(),
+        "memory and disk": {**_memory(), "disk": _disk(runs)},
+        "launchers": {
+            "hydra": ", ".join(_launchers()),
+            "programs": ", ".join(name for name in PROGRAMS if shutil.which(name)) or "none",
+        },
+    }
+
+
+def self_test() -> str:
+    """Compute, write, read and verify a small Hessian; how it went.
+
+    Raises:
+        RuntimeError: It did not work; the text says where.
+    """
+    from outputs import verify_result
+
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "jobs.run", *SELF_TEST, "progress=quiet"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"the job ended with {done.returncode}: {done.stderr.strip()}")
+        verification = verify_result(done.stdout.strip())
+        if not verification.ok:
+            raise RuntimeError(f"the result is not sound: {verification}")
+    return f"passed in {time.monotonic() - started:.1f} s"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the facts and how the self-test went; ends the process with 1 where it fails."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.doctor",
+        description="Show versions, devices, memory and disk, and run a small job.",
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where results would go")
+    parser.add_argument("--no-test", action="store_true", help="leave the self-test out")
+    given = parser.parse_args(arguments)
+    for section, entries in facts(given.runs).items():
+        print(section)
+        for name, value in entries.items():
+            print(f"  {name:<24} {value}")
+    if given.no_test:
+        return
+    try:
+        print(f"self-test\n  {self_test()}")
+    # Whatever keeps a job from working here is what the doctor is asked for.
+    except Exception as error:
+        print(f"self-test\n  failed: {error}")
+        sys.exit(1)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _hdf5() -> dict[str, str]:
+    import h5py
+
+    config = h5py.h5.get_config()
+    names = {"gzip": h5py.h5z.FILTER_DEFLATE, "szip": h5py.h5z.FILTER_SZIP, "lzf": 32000}
+    filters = [name for name, number in names.items() if h5py.h5z.filter_avail(number)]
+    return {
+        "version": h5py.version.hdf5_version,
+        "mpi": str(bool(config.mpi)),
+        "filters": ", ".join(filters),
+    }
+
+
+def _devices() -> dict[str, str]:
+    import torch
+
+    found = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"}
+    if not torch.cuda.is_available():
+        return {**found, "cuda": f"none (torch is built for CUDA {torch.version.cuda})"}
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        found[f"cuda:{index}"] = f"{name}, {_gigabytes(free)} of {_gigabytes(total)} free"
+    return found
+
+
+def _memory() -> dict[str, str]:
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = page * os.sysconf("SC_PHYS_PAGES")
+    free = page * os.sysconf("SC_AVPHYS_PAGES")
+    information = Path("/proc/meminfo")
+    # What the file cache holds can be had as well.
+    if information.exists():
+        lines = dict(line.split(":") for line in information.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    return {"memory": f"{_gigabytes(free)} of {_gigabytes(total)} free"}
+
+
+def _disk(runs: Path) -> str:
+    existing = next(
+        place for place in (runs.absolute(), *runs.absolute().parents) if place.exists()
+    )
+    usage = shutil.disk_usage(existing)
+    access = "" if os.access(existing, os.W_OK) else ", not writable"
+    return f"{_gigabytes(usage.free)} of {_gigabytes(usage.total)} free at {existing}{access}"
+
+
+def _launchers() -> list[str]:
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.launcher import Launcher
+
+    found = Plugins.instance().discover(Launcher)
+    return sorted(each.__name__ for each in found)
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
+
+
+if __name__ == "__main__":
+    main()

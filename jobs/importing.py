@@ -1,0 +1,125 @@
+"""Import what the user names: by import path or by file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jobs.errors import ConfigurationError, JobError, did_you_mean
+from jobs.tracebacks import told_with_frames
+
+
+def import_target(option: str, target: str) -> Any:
+    """Import an object by ``package.module:name`` or ``./file.py:name``.
+
+    The directory from which the program was started counts as a place to import from, after all
+    others: a directory of the user's must never stand in for a package of ours. So does the
+    directory of a file.
+
+    Args:
+        option: The option that holds the path, for messages.
+        target: The import path.
+
+    Raises:
+        JobError: There is no such module, file or name, or importing it fails.
+    """
+    place, colon, name = target.rpartition(":")
+    if not (place and colon and name):
+        raise ConfigurationError(
+            f"{option}={target}: valid is an import path such as mypackage.module:name, or a file "
+            "such as ./energy.py:name"
+        )
+    found: Any = import_module(option, target)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            public = [each for each in dir(found) if not each.startswith("_")]
+            file = getattr(import_module(option, target), "__file__", None)
+            raise ConfigurationError(
+                f"{option}={target}: there is no {name} in {file or place}"
+                + did_you_mean(part, public)
+            )
+        found = getattr(found, part)
+    return found
+
+
+def import_module(option: str, target: str) -> ModuleType:
+    """Import the module of an import path, or take it as it was imported before.
+
+    Raises:
+        JobError: There is no such module or file, or importing it fails.
+    """
+    place = target.rpartition(":")[0]
+    _also_import_from(Path.cwd())
+    # A file may have been written a moment ago.
+    importlib.invalidate_caches()
+    try:
+        return _of_file(option, target) if _is_file(place) else importlib.import_module(place)
+    except JobError:
+        raise
+    except ModuleNotFoundError as error:
+        if _is_file(place) or not _is_within(place, error.name):
+            raise JobError(
+                f"{option}={target}: {place} itself imports {error.name}, which is not installed"
+            ) from error
+        raise ConfigurationError(
+            f"{option}={target}: there is no module {error.name}; looked in {os.getcwd()} and "
+            "among the installed packages" + _file_hint(place)
+        ) from error
+    # The user's module may fail in any way while it is imported; a script ends the program.
+    except (Exception, SystemExit) as error:
+        raise JobError(
+            f"{option}={target}: importing {place} failed with {told_with_frames(error)}"
+        ) from error
+
+
+def _of_file(option: str, target: str) -> ModuleType:
+    file = Path(target.rpartition(":")[0]).absolute()
+    if not file.is_file():
+        beside = sorted(each.name for each in file.parent.glob("*.py"))
+        raise ConfigurationError(
+            f"{option}={target}: there is no such file; looked for {file}"
+            + did_you_mean(file.name, beside)
+        )
+    # A name of its own: the file must not hide an installed package that is called like it.
+    name = f"{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    _also_import_from(file.parent)
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickle look a module up by its name, already while it is imported.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py")
+
+
+def _is_within(module: str, missing: str | None) -> bool:
+    """Whether a module is missing itself, and not one that it imports."""
+    return missing is not None and (module + ".").startswith(missing + ".")
+
+
+def _file_hint(place: str) -> str:
+    file = Path(*place.split(".")).with_suffix(".py")
+    beside = [each.stem for each in Path.cwd().glob("*.py")]
+    return f"; there is a file {file}" if file.is_file() else did_you_mean(place, beside)
+
+
+def _also_import_from(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))

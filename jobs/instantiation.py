@@ -1,0 +1,93 @@
+"""Calls and partial applications that the configuration describes, by Hydra's conventions.
+
+Not by `hydra.utils.instantiate`: what it returns for ``_partial_`` and which targets it lets
+through differ between the releases that are supported, and it knows no files.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jobs.errors import ConfigurationError, JobError
+from jobs.importing import import_target
+from jobs.tracebacks import frames_of_user, one_line, told_with_frames
+
+TARGET, PARTIAL, ARGUMENTS = "_target_", "_partial_", "_args_"
+
+
+def applied(
+    option: str, target: Callable[..., Any], keywords: Mapping[str, Any], *, call: bool
+) -> Any:
+    """Call something with keyword arguments, or bind them to it.
+
+    Args:
+        option: The option that holds all of this, for messages.
+        target: What can be called.
+        keywords: The arguments. Mappings with ``_target_`` among them are made into objects
+            first, at every depth.
+        call: Whether it is called; else the arguments are bound to it.
+
+    Raises:
+        JobError: An argument cannot be made, or the call fails.
+    """
+    made = {str(name): instantiated(option, value) for name, value in keywords.items()}
+    if not call:
+        return functools.partial(target, **made) if made else target
+    return _called(option, functools.partial(target, **made))
+
+
+def instantiated(option: str, node: Any) -> Any:
+    """Make the objects that mappings with ``_target_`` describe, at every depth.
+
+    Args:
+        option: The option that holds them, for messages.
+        node: Mappings, lists and values. ``_target_`` is a dotted path as Hydra has it, or one
+            with a colon or a file as ``function.target`` has it; ``_partial_: true`` binds the
+            arguments instead of calling; ``_args_`` are positional arguments.
+
+    Raises:
+        JobError: There is no such target, or it cannot be called with these arguments.
+    """
+    if isinstance(node, list):
+        return [instantiated(option, each) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    if TARGET not in node:
+        return {key: instantiated(option, value) for key, value in node.items()}
+    target = _target(option, node[TARGET])
+    if not callable(target):
+        raise ConfigurationError(
+            f"{option}: {node[TARGET]} is of type {type(target).__name__} and cannot be called"
+        )
+    arguments = [instantiated(option, each) for each in node.get(ARGUMENTS, [])]
+    keywords = {
+        str(key): instantiated(option, value)
+        for key, value in node.items()
+        if key not in (TARGET, PARTIAL, ARGUMENTS)
+    }
+    bound = functools.partial(target, *arguments, **keywords)
+    return bound if node.get(PARTIAL, False) else _called(option, bound)
+
+
+def _target(option: str, path: Any) -> Any:
+    if not isinstance(path, str) or not path:
+        raise ConfigurationError(f"{option}: {TARGET}={path}: valid is an import path")
+    if ":" in path:
+        return import_target(option, path)
+    # In a dotted path, the last part is the name; a method's class stands before it.
+    module, _, name = path.rpartition(".")
+    return import_target(option, f"{module}:{name}")
+
+
+def _called(option: str, call: functools.partial[Any]) -> Any:
+    try:
+        return call()
+    except JobError:
+        raise
+    # The user's code may fail in any way, and may end the program.
+    except (Exception, SystemExit) as error:
+        if frames_of_user(error):
+            raise JobError(f"{option}: calling it failed with {told_with_frames(error)}") from error
+        raise ConfigurationError(f"{option}: {one_line(error)}") from error

@@ -1,0 +1,90 @@
+"""Losses between a module's output and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.errors import ConfigurationError, unknown
+from jobs.importing import import_target
+from jobs.schema import REDUCTIONS, BatchedLoss, PythonLoss, TargetLoss
+
+Loss = Callable[[Any, Tensor], Any]
+
+
+def load_loss(config: BatchedLoss) -> Loss | None:
+    """The loss of a batch: a function of the output and the labels.
+
+    Args:
+        config: The option `loss`.
+
+    Returns:
+        The loss; None where the function returns it itself.
+
+    Raises:
+        JobError: An option is not valid, or there is no such function.
+    """
+    if config.reduction not in REDUCTIONS:
+        raise unknown("loss.reduction", config.reduction, REDUCTIONS)
+    if config.batch_size is not None and config.batch_size < 1:
+        raise ConfigurationError(
+            f"loss.batch_size={config.batch_size}: valid are null and integers from 1 on"
+        )
+    if isinstance(config, PythonLoss):
+        loss = import_target("loss.target", config.target)
+        if not callable(loss):
+            raise ConfigurationError(
+                f"loss.target={config.target}: this is of type {type(loss).__name__} and cannot "
+                "be called"
+            )
+        return loss
+    if not isinstance(config, TargetLoss):
+        return None
+    return _mse(config.reduction) if config.kind == "mse" else _cross_entropy(config.reduction)
+
+
+def _mse(reduction: str) -> Loss:
+    def loss(output: Tensor, label: Tensor) -> Tensor:
+        # Broadcasting (n, 1) against (n,) would give n x n differences without an error.
+        if output.shape != label.shape:
+            raise ConfigurationError(
+                f"loss=mse: the output has the shape {tuple(output.shape)} and the labels "
+                f"{tuple(label.shape)}; they need the same"
+            )
+        # Not mse_loss, whose backward torch 2.13 cannot differentiate forward.
+        squares = (output - label).square()
+        return squares.sum() if reduction == "sum" else squares.mean()
+
+    return loss
+
+
+def _cross_entropy(reduction: str) -> Loss:
+    def loss(output: Tensor, label: Tensor) -> Tensor:
+        # Not nll_loss: its backward has no forward derivative either.
+        logarithms = torch.log_softmax(output, dim=1)
+        if label.shape == output.shape and label.is_floating_point():
+            values = -(label * logarithms).sum(dim=1)
+        else:
+            _check_classes(output, label)
+            values = -logarithms.gather(1, label.unsqueeze(1)).squeeze(1)
+        return values.sum() if reduction == "sum" else values.mean()
+
+    return loss
+
+
+def _check_classes(output: Tensor, label: Tensor) -> None:
+    expected = (output.shape[0], *output.shape[2:])
+    if label.is_floating_point() or label.is_complex() or label.shape != expected:
+        raise ConfigurationError(
+            f"loss=cross_entropy: the output has the shape {tuple(output.shape)} and the labels "
+            f"{tuple(label.shape)} of {str(label.dtype).removeprefix('torch.')}; valid are "
+            f"integers of shape {tuple(expected)}, or probabilities of the output's shape"
+        )
+    if label.numel() and not 0 <= int(label.min()) <= int(label.max()) < output.shape[1]:
+        raise ConfigurationError(
+            f"loss=cross_entropy: the labels go from {int(label.min())} to {int(label.max())}; "
+            f"the output has the classes 0 to {output.shape[1] - 1}"
+        )

@@ -1,0 +1,172 @@
+"""An array that may still lie in its file, with words for where it comes from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jobs.errors import ConfigurationError
+
+BYTES_AT_ONCE = 64 * 2**20
+_INDEX = re.compile(r"-?\d+")
+_RANGE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(\d+))?")
+
+
+@dataclass(frozen=True)
+class SourceArray:
+    """A named array of a source.
+
+    Attributes:
+        values: What holds the numbers: a numpy array (perhaps a memory map), an HDF5 dataset or a
+            tensor; read where it is indexed.
+        origin: Where they are from, for messages: the option, the file and the place in it.
+    """
+
+    values: Any
+    origin: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return tuple(self.values.shape)
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the numbers are complex."""
+        return _kind(self.values) == "c"
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether the numbers are real floating-point numbers."""
+        return _kind(self.values) == "f"
+
+    def part(self, text: str | None) -> SourceArray:
+        """A part of the array.
+
+        Args:
+            text: In Python's notation, such as ``7`` or ``0:100`` or ``0:10,:,3``; None stands
+                for the whole.
+
+        Raises:
+            ConfigurationError: The text is no such index, or the array has no such part.
+        """
+        if text is None:
+            return self
+        origin = f"{self.origin}, slice {text}"
+        index = tuple(_index(each.strip(), origin) for each in str(text).split(","))
+        if len(index) > len(self.shape):
+            raise ConfigurationError(
+                f"{origin}: this has {len(index)} dimensions; the shape is {self.shape}"
+            )
+        for position, (each, length) in enumerate(zip(index, self.shape, strict=False)):
+            if isinstance(each, int) and not -length <= each < length:
+                raise ConfigurationError(
+                    f"{origin}: there is no index {each} in dimension {position}; the shape is "
+                    f"{self.shape}"
+                )
+        # HDF5 knows no negative indices.
+        plain = tuple(
+            each % length if isinstance(each, int) else slice(*each.indices(length))
+            for each, length in zip(index, self.shape, strict=False)
+        )
+        return SourceArray(self.values[plain], origin)
+
+    def require_numbers(self, dtype: torch.dtype, name: str) -> None:
+        """Check that the values can be converted, and that they are finite.
+
+        Args:
+            dtype: What floating-point values are going to be converted to.
+            name: The tensor they are for.
+
+        Raises:
+            ConfigurationError: They cannot, or are not.
+        """
+        if _kind(self.values) not in "fiucb":
+            raise ConfigurationError(
+                f"{self.origin}: {name} is of dtype {self.values.dtype}; valid are real and "
+                "complex numbers"
+            )
+        if self.is_complex and not dtype.is_complex:
+            raise ConfigurationError(
+                f"{self.origin}: {name} is complex where {str(dtype).removeprefix('torch.')} is "
+                "needed; valid for complex inputs are dtype=complex64 and dtype=complex128"
+            )
+        if self.is_complex or self.is_floating:
+            count = sum(int((~torch.isfinite(piece)).sum()) for piece in self.pieces())
+            if count:
+                raise ConfigurationError(
+                    f"{self.origin}: {name} holds {count} values that are not finite"
+                )
+
+    def tensor(self, dtype: torch.dtype, device: torch.device, rows: slice | None = None) -> Tensor:
+        """The values, or some of them along the leading dimension, as a tensor.
+
+        Args:
+            dtype: Of the tensor.
+            device: Where it lies.
+            rows: Which of them; None stands for all.
+        """
+        return _as_tensor(self.values, rows).to(device, dtype)
+
+    def kept(self, dtype: torch.dtype, device: torch.device, rows: slice | None = None) -> Tensor:
+        """The same for what is not differentiated: integers and truth values stay what they are."""
+        tensor = _as_tensor(self.values, rows)
+        is_number = tensor.is_floating_point() or tensor.is_complex()
+        return tensor.to(device, dtype if is_number else tensor.dtype)
+
+    def pieces(self) -> Iterator[Tensor]:
+        """The values piece by piece along the leading dimension, each of some 64 MiB."""
+        if not self.shape:
+            yield _as_tensor(self.values, None)
+            return
+        row = max(1, math.prod(self.shape[1:])) * self.values.dtype.itemsize
+        step = max(1, BYTES_AT_ONCE // row)
+        for start in range(0, self.shape[0], step):
+            yield _as_tensor(self.values, slice(start, start + step))
+
+
+def source_of_tensor(tensor: Tensor, origin: str) -> SourceArray:
+    """A tensor as an array of a source."""
+    return SourceArray(tensor.detach(), origin)
+
+
+def _as_tensor(values: Any, rows: slice | None) -> Tensor:
+    part = values[()] if rows is None and not isinstance(values, Tensor) else values
+    part = part if rows is None else part[rows]
+    if isinstance(part, Tensor):
+        return part
+    array = np.asarray(part)
+    # torch knows the native byte order and no long double, and wants to be free to write.
+    dtype = {"f": np.float64, "c": np.complex128}.get(array.dtype.kind)
+    if array.dtype.kind in "iu" and array.dtype != np.uint8:
+        dtype = np.int64
+    return torch.from_numpy(np.array(array, dtype=dtype))
+
+
+def _kind(values: Any) -> str:
+    if not isinstance(values, Tensor):
+        return values.dtype.kind
+    if values.is_complex():
+        return "c"
+    if values.is_floating_point():
+        return "f"
+    return "b" if values.dtype == torch.bool else "i"
+
+
+def _index(text: str, origin: str) -> int | slice:
+    if _INDEX.fullmatch(text):
+        return int(text)
+    found = _RANGE.fullmatch(text)
+    if not found or found[3] == "0":
+        raise ConfigurationError(
+            f"{origin}: {text} is no index; valid are integers and ranges, such as 7 or 0:100 or "
+            "0:10,:,3"
+        )
+    return slice(*(None if part is None else int(part) for part in found.groups()))

@@ -1,0 +1,65 @@
+"""Datasets of HDF5 files, and the point of an earlier result."""
+
+from __future__ import annotations
+
+import h5py
+
+from jobs.errors import ConfigurationError, unknown
+from jobs.schema import Hdf5Source, ResultSource
+from jobs.sources._array import SourceArray
+from outputs import ResultError, open_result
+
+
+def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
+    """Datasets under their last names; each is read where it is indexed.
+
+    Raises:
+        ConfigurationError: The file is damaged or another kind of file, or has no such dataset.
+    """
+    try:
+        # Never closed by hand: HDF5 closes it with the last of its datasets.
+        file = h5py.File(config.path, "r")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{option}.path={config.path}: this is no readable HDF5 file"
+        ) from error
+    arrays: dict[str, SourceArray] = {}
+    for name in config.datasets:
+        found = file.get(name)
+        if not isinstance(found, h5py.Dataset):
+            raise unknown(f"{option}.datasets", name, _datasets(file))
+        last = name.rpartition("/")[2]
+        if last in arrays:
+            raise ConfigurationError(
+                f"{option}.datasets={list(config.datasets)}: two datasets have the same last name"
+            )
+        arrays[last] = SourceArray(found, f"{option}.path={config.path}, dataset {name}")
+    return arrays
+
+
+def read_result(option: str, config: ResultSource) -> dict[str, SourceArray]:
+    """The tensors of the point at which an earlier job was.
+
+    Raises:
+        ConfigurationError: The file is no finished result.
+    """
+    try:
+        with open_result(config.path) as result:
+            point = result.points
+    except ResultError as error:
+        raise ConfigurationError(f"{option}.path={config.path}: {error}") from error
+    return {
+        name: SourceArray(array, f"{option}.path={config.path}, point {name}")
+        for name, array in point.items()
+    }
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    names: list[str] = []
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            names.append("/" + name)
+
+    file.visititems(visit)
+    return names

@@ -1,0 +1,54 @@
+"""The part of a traceback that lies in the user's own files."""
+
+from __future__ import annotations
+
+import os
+import site
+import sysconfig
+import traceback
+from pathlib import Path
+
+import torch
+
+import autodiff_core
+import outputs
+
+_OURS = tuple(
+    str(Path(file).parent) + os.sep
+    for file in (__file__, torch.__file__, autodiff_core.__file__, outputs.__file__)
+    if file
+)
+_INSTALLED = tuple(
+    str(Path(folder)) + os.sep
+    for folder in (*site.getsitepackages(), sysconfig.get_paths()["stdlib"])
+)
+
+
+def frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of a traceback that are neither ours nor torch's, outermost first.
+
+    Frames of other installed packages and of the standard library are left out, unless there are
+    no others: the function itself may come from such a package.
+    """
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_OURS) and Path(frame.filename).exists()
+    ]
+    own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
+    return own or frames
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def told_with_frames(error: BaseException) -> str:
+    """An error as Python tells it, cut to the user's frames; in several lines."""
+    lines = [f"{type(error).__name__}: {one_line(error)}"]
+    for frame in frames_of_user(error):
+        lines.append(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}')
+        lines.append(f"    {frame.line}")
+    return "\n".join(lines)

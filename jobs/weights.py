@@ -1,0 +1,86 @@
+"""Weights of a torch.nn.Module from a file, never from a pickle that could run code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+from jobs.errors import ConfigurationError, did_you_mean, unknown
+from jobs.sources._tensors import load_safetensors, load_torch
+
+OPTION = "function.weights"
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def load_weights(module: Module, path: str, key: str | None) -> None:
+    """Load the parameters and buffers of a module.
+
+    Args:
+        module: Gets the weights, all of them.
+        path: A ``.safetensors`` file, or one that ``torch.save`` wrote.
+        key: Where in such a file the weights are; None for its top level. Dots lead deeper.
+
+    Raises:
+        ConfigurationError: The file does not exist or does not fit the module.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigurationError(
+            f"{OPTION}={path}: there is no such file; looked for {file.absolute()}"
+        )
+    if file.suffix not in SUFFIXES:
+        raise ConfigurationError(f"{OPTION}={path}: valid are files {', '.join(SUFFIXES)}")
+    loaded: Any
+    if file.suffix == ".safetensors":
+        loaded = load_safetensors(OPTION, path)
+    else:
+        loaded = load_torch(OPTION, path)
+    weights = _within(path, loaded, key)
+    _check(path, weights, dict(module.state_dict(keep_vars=True)))
+    # assign=False copies into the module's own tensors, so that tied ones stay tied.
+    module.load_state_dict(dict(weights))
+
+
+def _within(path: str, loaded: Any, key: str | None) -> Mapping[str, Tensor]:
+    found = loaded
+    for part in key.split(".") if key else []:
+        if not isinstance(found, Mapping) or part not in found:
+            raise unknown(f"{OPTION}_key", key, _names(found))
+        found = found[part]
+    if isinstance(found, Mapping) and all(isinstance(value, Tensor) for value in found.values()):
+        return found
+    nested = [name for name in _names(found) if isinstance(found[name], Mapping)]
+    hint = f"; the weights may be under one of {OPTION}_key={', '.join(nested)}" if nested else ""
+    raise ConfigurationError(
+        f"{OPTION}={path}: this is no dictionary of tensors, such as module.state_dict(){hint}"
+    )
+
+
+def _names(value: Any) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, Mapping) else []
+
+
+def _check(path: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    # A file may leave out all but one of the tensors that are tied to one another.
+    given = {own[name].data_ptr() for name in weights if name in own}
+    missing = [name for name in own if name not in weights and own[name].data_ptr() not in given]
+    surplus = [name for name in weights if name not in own]
+    if missing or surplus:
+        parts = [f"has no {_some(missing)}"] if missing else []
+        parts += [f"has {_some(surplus)}, which the module has not"] if surplus else []
+        hint = did_you_mean(surplus[0], own) if surplus else ""
+        raise ConfigurationError(f"{OPTION}={path}: the file {' and '.join(parts)}{hint}")
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            raise ConfigurationError(
+                f"{OPTION}={path}: {name} has the shape {tuple(tensor.shape)} in the file and "
+                f"{tuple(own[name].shape)} in the module"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
