@@ -15,6 +15,7 @@ from autodiff_core._errors import (
     is_out_of_memory,
 )
 from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
+from autodiff_core._linearize import engines
 from autodiff_core._stream import BlockStream, blocks
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MissingReverseDerivativeError",
     "NotHolomorphicError",
     "blocks",
+    "engines",
     "hessian",
     "hvp",
     "is_out_of_memory",

@@ -9,6 +9,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from autodiff_core._apply import Batched, Report, one_by_one
+from autodiff_core._engines import ALL, PLAIN, EngineChoice
 from autodiff_core._errors import explained
 from autodiff_core._functions import Function
 from autodiff_core._randomness import ReplayedRandomness
@@ -21,10 +22,13 @@ class ForwardLoop:
     Attributes:
         axis: What a basis chunk gives: columns.
         outputs: The outputs at the point.
+        engines: The engines that there are for the strategy.
+        engine: The one that is used.
     """
 
     axis = "columns"
     name = "forward-loop"
+    engines = PLAIN
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class ForwardLoop:
         *,
         create_graph: bool,
         report: Report,
+        engine: str = "plain",
     ) -> None:
         """Evaluate the function at the primals once, for the shapes of its outputs.
 
@@ -41,11 +46,13 @@ class ForwardLoop:
             primals: The point.
             create_graph: Whether derivatives must themselves be differentiable in reverse.
             report: Is told every slower way that is taken.
+            engine: One of `engines`, or ``auto``.
         """
         self._function = function
         self._primals = primals
         self._create_graph = create_graph
         self._report = report
+        self.engine = EngineChoice(engine, self.name, report)
         self._randomness = ReplayedRandomness(primals)
         self._is_grad_enabled = create_graph
         self.outputs = self._first_outputs()
@@ -118,6 +125,7 @@ class ForwardMode(ForwardLoop):
     """The tangents of a whole basis chunk are pushed through at once under vmap."""
 
     name = "forward-mode"
+    engines = ALL
 
     def __init__(
         self,
@@ -126,16 +134,18 @@ class ForwardMode(ForwardLoop):
         *,
         create_graph: bool,
         report: Report,
+        engine: str = "plain",
     ) -> None:
         """Evaluate the function at the primals once, as `ForwardLoop` does."""
-        super().__init__(function, primals, create_graph=create_graph, report=report)
-        self._batched = Batched(
+        super().__init__(function, primals, create_graph=create_graph, report=report, engine=engine)
+        batched = Batched(
             self._push_under_transform,
             self._push,
             strategy=self.name,
             keep_graph=create_graph,
             report=report,
         )
+        self._batched = self.engine.engine(self._push, primals, batched)
 
     def _apply(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         return self._batched(tangents, start, stop)

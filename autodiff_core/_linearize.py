@@ -87,6 +87,7 @@ class Choices:
         argnums: The arguments to differentiate; None stands for all.
         has_aux: Whether the function returns a pair (output, auxiliary).
         points: Whether the inputs have a leading dimension over points.
+        engine: One of those that `engines` names, or ``auto``.
     """
 
     strategy: str
@@ -95,6 +96,24 @@ class Choices:
     argnums: int | Sequence[int] | None = None
     has_aux: bool = False
     points: bool = False
+    engine: str = "plain"
+
+
+def engines(operation: str, strategy: str) -> tuple[str, ...]:
+    """The engines that there are for an operation by a strategy.
+
+    Args:
+        operation: ``jacobian``, ``hessian``, ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
+        strategy: ``reverse-loop``, ``vectorize``, ``forward-mode`` or ``forward-loop``.
+
+    Returns:
+        Values of the argument `engine` of `blocks`, the one that works for most functions first.
+
+    Raises:
+        ValueError: There is no such operation or strategy, or they do not go together.
+    """
+    _operation(operation)
+    return _strategy(strategy, operation).engines
 
 
 def linearize(
@@ -117,6 +136,12 @@ def linearize(
     """
     operation = _operation(name)
     strategy = _strategy(choices.strategy, name)
+    if choices.engine not in (*strategy.engines, "auto"):
+        valid = ", ".join(("auto", *strategy.engines))
+        raise ValueError(
+            f"{name}: engine={choices.engine!r}: valid with strategy={choices.strategy!r} are "
+            f"{valid}"
+        )
     arguments = Arguments(inputs, choices.argnums, name)
     given = arguments.differentiated.leaves
     points = _points(given, name) if choices.points else None
@@ -134,6 +159,7 @@ def linearize(
             primals,
             create_graph=choices.create_graph,
             report=report,
+            engine=choices.engine,
         )
         assert flat.structure is not None
         if operation.is_second_order:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._apply import Batched, LinearMap, Report, agreement_tolerance, one_by_one
+from autodiff_core._engines import ALL, PLAIN, Apply, EngineChoice
 from autodiff_core._errors import DoubleBackwardError, explained
 from autodiff_core._functions import Function
 from autodiff_core._vectors import Vector, Vectors
@@ -21,10 +22,13 @@ class ReverseLoop:
     Attributes:
         axis: What a basis chunk gives: rows.
         outputs: The outputs at the point, with their graph.
+        engines: The engines that there are for the strategy.
+        engine: The one that is used.
     """
 
     axis = "rows"
     name = "reverse-loop"
+    engines = PLAIN
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class ReverseLoop:
         *,
         create_graph: bool,
         report: Report,
+        engine: str = "plain",
     ) -> None:
         """Evaluate the function at the primals and keep the graph.
 
@@ -41,10 +46,12 @@ class ReverseLoop:
             primals: The point; tensors that require a gradient.
             create_graph: Whether derivatives must themselves be differentiable.
             report: Is told every slower way that is taken.
+            engine: One of `engines`, or ``auto``.
         """
         self._primals = primals
         self._create_graph = create_graph
         self._report = report
+        self.engine = EngineChoice(engine, self.name, report)
         self._transposed: TransposedPullback | None = None
         with explained(self.name), torch.enable_grad():
             self.outputs = function(*primals)
@@ -99,18 +106,21 @@ class Vectorize(ReverseLoop):
     """The same retained graph, pulled back for a whole basis chunk at once under vmap."""
 
     name = "vectorize"
+    engines = ALL
 
     def _apply(
         self, linear_map: LinearMap, vectors: Vectors, start: int, stop: int
     ) -> tuple[Tensor, ...]:
         if linear_map not in self._batched:
-            self._batched[linear_map] = Batched(
+            plain = Batched(
                 linear_map,
                 linear_map,
                 strategy=self.name,
                 keep_graph=self._create_graph,
                 report=self._report,
             )
+            space = self.outputs if linear_map == self._pull else self._primals
+            self._batched[linear_map] = self.engine.engine(linear_map, space, plain)
         return self._batched[linear_map](vectors, start, stop)
 
     def __init__(
@@ -120,10 +130,11 @@ class Vectorize(ReverseLoop):
         *,
         create_graph: bool,
         report: Report,
+        engine: str = "plain",
     ) -> None:
         """Evaluate the function at the primals and keep the graph, as `ReverseLoop` does."""
-        super().__init__(function, primals, create_graph=create_graph, report=report)
-        self._batched: dict[LinearMap, Batched] = {}
+        super().__init__(function, primals, create_graph=create_graph, report=report, engine=engine)
+        self._batched: dict[LinearMap, Apply] = {}
 
 
 def pull(

@@ -33,6 +33,7 @@ def blocks(
     columns: range | None = None,
     argnums: int | Sequence[int] | None = None,
     points: bool = False,
+    engine: str = "auto",
 ) -> BlockStream:
     """Linearise a function at a point and stream its derivative block by block.
 
@@ -51,6 +52,8 @@ def blocks(
         argnums: Which arguments to differentiate; None stands for all.
         points: Whether all inputs have a leading dimension over points at each of which the
             whole derivative is taken.
+        engine: How chunks are computed: one of those that `engines` names, or ``auto``, which
+            takes the captured one where it works and agrees with the plain one.
 
     Returns:
         A stream that evaluates nothing more until it is iterated over.
@@ -61,7 +64,7 @@ def blocks(
         RuntimeError: Vectors of the wrong size, or a function that is not scalar.
     """
     pending: list[Fallback] = []
-    choices = Choices(strategy, argnums=argnums, points=points)
+    choices = Choices(strategy, argnums=argnums, points=points, engine=engine)
     linearized = linearize(operation, func, inputs, choices, pending.append)
     if linearized.operation.product is None:
         if vectors is not None:
@@ -164,6 +167,16 @@ class BlockStream:
         """What the function returned at the point, nested as there, without history."""
         outputs = self.linearized.outputs
         return outputs.nest([tensor.detach() for tensor in outputs.leaves])
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that computes; final after the first block."""
+        return self.linearized.linearization.engine.used
+
+    @property
+    def engine_refusal(self) -> str | None:
+        """Why the plain engine computes though another was tried, in one line; else None."""
+        return self.linearized.linearization.engine.refusal
 
     def __iter__(self) -> Iterator[Block]:
         """All blocks in order."""

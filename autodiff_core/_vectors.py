@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
@@ -70,6 +70,19 @@ class StandardBasis:
                 self._tensors, self._offsets, self._offsets[1:], strict=False
             )
         )
+
+    def parts(self, start: int, stop: int) -> list[tuple[int, int, int]] | None:
+        """A range, tensor by tensor: (index, first, last + 1) in elements of the tensor.
+
+        None where the vectors are more than one-hot: at many points, or imaginary.
+        """
+        if self._points is not None or self._factor != 1:
+            return None
+        return [
+            (index, max(first, start) - first, min(last, stop) - first)
+            for index, (first, last) in enumerate(pairwise(self._offsets))
+            if max(first, start) < min(last, stop)
+        ]
 
     def probe(self) -> Vector:
         """Random vectors over all tensors that the basis has vectors of."""

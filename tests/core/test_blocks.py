@@ -204,7 +204,9 @@ def test_threads_share_no_state_of_warnings():
     def work():
         try:
             for _ in range(5):
-                stream = blocks(func, draw(6), operation="jacobian", strategy="vectorize")
+                stream = blocks(
+                    func, draw(6), operation="jacobian", strategy="vectorize", engine="plain"
+                )
                 (block,) = list(stream)
                 assert len(block.fallbacks) == 1
         except Exception as error:

@@ -92,7 +92,14 @@ def test_it_works_or_falls_back_or_refuses(operation, name, strategy):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_stream_carries_the_record(strategy):
     row = FUNCTIONS["cdist" if strategy == "vectorize" else "numpy round trip"]
-    stream = blocks(row.make(), row.point(), operation="jacobian", strategy=strategy, chunk_size=2)
+    stream = blocks(
+        row.make(),
+        row.point(),
+        operation="jacobian",
+        strategy=strategy,
+        chunk_size=2,
+        engine="plain",
+    )
     records = [block.fallbacks for block in stream]
     expected = 1 if row.jacobian.get(strategy) else 0
     assert [len(record) for record in records] == [expected] + [0] * (len(records) - 1)
@@ -105,7 +112,12 @@ def test_the_stream_carries_the_record(strategy):
 def test_a_slow_operator_is_told_once_for_all_chunks():
     row = FUNCTIONS["attention"]
     stream = blocks(
-        row.make(), row.point(), operation="jacobian", strategy="vectorize", chunk_size=2
+        row.make(),
+        row.point(),
+        operation="jacobian",
+        strategy="vectorize",
+        chunk_size=2,
+        engine="plain",
     )
     assert [len(block.fallbacks) for block in stream] == [1, 0, 0]
 

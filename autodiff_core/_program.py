@@ -1,0 +1,203 @@
+"""Linear programs: a recorded linear map, rewritten for stacks of vectors and simplified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodiff_core import _support
+from autodiff_core._support import Stack
+
+Coefficient = Tensor | float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a linear program.
+
+    Attributes:
+        kind: What is done, for reading and rewriting.
+        inputs: The numbers of the steps whose results are taken.
+        shape: The shape of one vector of the result.
+        dtype: The dtype of the result.
+        apply: Makes the result from those of `inputs`.
+        coefficients: For a ``combine``: what each input is multiplied by.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    apply: Callable[..., Stack | tuple[Tensor, ...]]
+    coefficients: tuple[Coefficient, ...] = ()
+
+
+@dataclass
+class Program:
+    """A linear map from tensors to tensors, to be applied to stacks of vectors.
+
+    Attributes:
+        sources: How many tensors the argument has; they are the first steps' inputs, numbered
+            -1, -2, ...
+        steps: The steps, by number.
+        outputs: For each tensor of the image the number of its step, or None where it is zero.
+        shapes: The shape of each tensor of the image.
+        dtypes: Its dtype.
+        devices: Its device.
+    """
+
+    sources: int
+    steps: dict[int, Step] = field(default_factory=dict)
+    outputs: tuple[int | None, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+    dtypes: tuple[torch.dtype, ...] = ()
+    devices: tuple[torch.device, ...] = ()
+    _finished: dict[int, list[int]] = field(default_factory=dict)
+
+    def apply(self, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
+        """The images of stacked vectors; each of shape (count, *shape).
+
+        A result is dropped after its last use.
+        """
+        results: dict[int, Any] = {-1 - index: stack for index, stack in enumerate(stacks)}
+        for number, step in self.steps.items():
+            results[number] = step.apply(*(results[index] for index in step.inputs))
+            for index in self._finished[number]:
+                del results[index]
+        return tuple(
+            torch.zeros(1, dtype=dtype, device=device).expand(count, *shape)
+            if output is None
+            else results[output].dense()
+            for output, shape, dtype, device in zip(
+                self.outputs, self.shapes, self.dtypes, self.devices, strict=True
+            )
+        )
+
+    def finish(self) -> None:
+        """Simplify, and find out when each result is used last."""
+        self.steps = _simplified(self.steps, self.outputs)
+        last: dict[int, int] = {}
+        for number, step in self.steps.items():
+            for index in (*step.inputs, number):
+                last[index] = number
+        for output in self.outputs:
+            if output is not None:
+                last.pop(output, None)
+        self._finished = {number: [] for number in self.steps}
+        for index, number in last.items():
+            self._finished[number].append(index)
+
+
+def combination(
+    inputs: Sequence[int],
+    coefficients: Sequence[Coefficient],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+) -> Step:
+    """The sum of results, each multiplied by a constant."""
+    fixed = tuple(coefficients)
+
+    def apply(*stacks: Stack) -> Stack:
+        return _support.combine(stacks, fixed, shape, dtype)
+
+    return Step("combine", tuple(inputs), shape, dtype, apply, fixed)
+
+
+def _simplified(steps: dict[int, Step], outputs: Sequence[int | None]) -> dict[int, Step]:
+    steps = _needed(steps, outputs)
+    uses: dict[int, int] = {}
+    for step in steps.values():
+        for index in step.inputs:
+            uses[index] = uses.get(index, 0) + 1
+    for output in outputs:
+        if output is not None:
+            uses[output] = uses.get(output, 0) + 1
+    merged: dict[int, Step] = {}
+    for number, step in steps.items():
+        merged[number] = _merged(step, merged, uses) if step.kind == "combine" else step
+    return _needed(merged, outputs)
+
+
+def _needed(steps: dict[int, Step], outputs: Sequence[int | None]) -> dict[int, Step]:
+    """The steps on which the outputs depend."""
+    needed = {output for output in outputs if output is not None}
+    for number in reversed(steps):
+        if number in needed:
+            needed.update(steps[number].inputs)
+    return {number: step for number, step in steps.items() if number in needed}
+
+
+def _merged(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
+    """A combination with combinations among its inputs taken in, and like terms collected."""
+    terms: dict[int, Coefficient] = {}
+    for index, coefficient in zip(step.inputs, step.coefficients, strict=True):
+        inner = steps.get(index)
+        if inner is not None and _can_take_in(inner, index, coefficient, step, uses):
+            for source, own in zip(inner.inputs, inner.coefficients, strict=True):
+                _collect(terms, source, _times(own, coefficient))
+        elif inner is not None and inner.kind == "expand" and isinstance(coefficient, Tensor):
+            # What is only repeated need not be written out before it is multiplied.
+            _collect(terms, inner.inputs[0], coefficient.expand(step.shape))
+        else:
+            _collect(terms, index, coefficient)
+    return combination(tuple(terms), tuple(terms.values()), step.shape, step.dtype)
+
+
+def _can_take_in(
+    inner: Step, index: int, coefficient: Coefficient, outer: Step, uses: dict[int, int]
+) -> bool:
+    if inner.kind != "combine" or inner.dtype != outer.dtype:
+        return False
+    if len(inner.inputs) == 1:
+        return True
+    # A sum that is used once and whose terms are multiplied anyway.
+    return uses.get(index, 0) == 1 and (coefficient is None or None not in inner.coefficients)
+
+
+def _collect(terms: dict[int, Coefficient], source: int, coefficient: Coefficient) -> None:
+    if source in terms:
+        first = terms[source]
+        first = 1.0 if first is None else first
+        coefficient = first + (1.0 if coefficient is None else coefficient)
+    terms[source] = coefficient
+
+
+def _times(first: Coefficient, second: Coefficient) -> Coefficient:
+    if first is None:
+        return second
+    return first if second is None else first * second
+
+
+@dataclass
+class Builder:
+    """Makes a program step by step.
+
+    Attributes:
+        program: The program so far.
+        numbers: For each recorded value the number of its step; None for zeros.
+    """
+
+    program: Program
+    numbers: dict[int, int | None] = field(default_factory=dict)
+    _next: int = 0
+
+    def add(self, step: Step) -> int:
+        """Append a step and give its number."""
+        self.program.steps[self._next] = step
+        self._next += 1
+        return self._next - 1
+
+    def step(
+        self,
+        kind: str,
+        source: int,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        apply: Callable[[Stack], Stack],
+    ) -> int:
+        """Append a step with one input."""
+        return self.add(Step(kind, (source,), tuple(shape), dtype, apply))
