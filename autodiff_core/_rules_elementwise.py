@@ -1,0 +1,130 @@
+"""Operators that act element by element, on stacks of vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from autodiff_core._capture import Call, Reference, UncapturableError
+from autodiff_core._program import Builder
+from autodiff_core._rules import (
+    check_zero,
+    is_live,
+    only_first,
+    output_of,
+    rule,
+    scaled,
+    step_of,
+    weighted_sum,
+)
+
+_aten = torch.ops.aten
+
+# Linear in their first argument, element by element.
+_ELEMENTWISE = (
+    _aten.tanh_backward,
+    _aten.sigmoid_backward,
+    _aten.gelu_backward,
+    _aten.silu_backward,
+    _aten.mish_backward,
+    _aten.threshold_backward,
+    _aten.hardtanh_backward,
+    _aten.leaky_relu_backward,
+    _aten.elu_backward,
+    _aten.softplus_backward,
+    _aten.log_sigmoid_backward,
+    _aten.hardswish_backward,
+    _aten.hardsigmoid_backward,
+    _aten.div,
+)
+_SAME = (_aten.clone, _aten.detach, _aten.alias, _aten.contiguous, _aten.lift_fresh)
+
+
+@rule(*_ELEMENTWISE)
+def _elementwise(builder: Builder, call: Call) -> Any:
+    if not only_first(builder, call) or call.kwargs.get("rounding_mode") is not None:
+        return NotImplemented
+    source = call.args[0]
+    ones = torch.ones(source.shape, dtype=source.dtype, device=source.device)
+    return scaled(builder, call, source, call.operator(ones, *call.args[1:], **call.kwargs))
+
+
+@rule(_aten.mul)
+def _mul(builder: Builder, call: Call) -> Any:
+    first, second = call.args[:2]
+    if isinstance(first, Reference) and isinstance(second, Reference):
+        raise UncapturableError("the map is not linear: two values of it are multiplied")
+    return (
+        scaled(builder, call, first, second)
+        if isinstance(first, Reference)
+        else scaled(builder, call, second, first)
+    )
+
+
+@rule(_aten.neg)
+def _neg(builder: Builder, call: Call) -> Any:
+    return scaled(builder, call, call.args[0], -1.0)
+
+
+@rule(_aten.add, _aten.sub, _aten.rsub)
+def _add(builder: Builder, call: Call) -> Any:
+    first, second = call.args[:2]
+    alpha = call.kwargs.get("alpha", call.args[2] if len(call.args) > 2 else 1)
+    packet = call.operator.overloadpacket
+    signs = {_aten.add: (1, alpha), _aten.sub: (1, -alpha), _aten.rsub: (-alpha, 1)}[packet]
+    return weighted_sum(builder, call, (first, second), signs)
+
+
+@rule(_aten.where)
+def _where(builder: Builder, call: Call) -> Any:
+    condition, *branches = call.args
+    if isinstance(condition, Reference):
+        return NotImplemented
+    masks = (condition, ~condition)
+    dtype = output_of(call).dtype
+    return weighted_sum(builder, call, branches, [mask.to(dtype) for mask in masks])
+
+
+@rule(_aten.masked_fill)
+def _masked_fill(builder: Builder, call: Call) -> Any:
+    if not only_first(builder, call):
+        return NotImplemented
+    source, mask, value = call.args
+    check_zero(value)
+    return scaled(builder, call, source, (~mask).to(source.dtype))
+
+
+@rule(*_SAME)
+def _same(builder: Builder, call: Call) -> Any:
+    return step_of(builder, call.args[0])
+
+
+@rule(_aten._to_copy, _aten._conj)
+def _to_copy(builder: Builder, call: Call) -> Any:
+    out = output_of(call)
+    if (
+        out.dtype.is_complex
+        or call.args[0].dtype.is_complex
+        or call.kwargs.get("device", "") is None
+    ):
+        return NotImplemented
+    if out.dtype == call.args[0].dtype:
+        return step_of(builder, call.args[0])
+    return scaled(builder, call, call.args[0], None)
+
+
+@rule(_aten.copy)
+def _copy(builder: Builder, call: Call) -> Any:
+    source = call.args[1]
+    if not is_live(builder, source):
+        check_zero(source if not isinstance(source, Reference) else 0)
+        return None
+    return scaled(builder, call, source, None)
+
+
+@rule(_aten.tril, _aten.triu)
+def _triangle(builder: Builder, call: Call) -> Any:
+    source = call.args[0]
+    ones = torch.ones(source.shape, dtype=source.dtype, device=source.device)
+    return scaled(builder, call, source, call.operator(ones, *call.args[1:]))

@@ -1,0 +1,180 @@
+"""Operators that rearrange, cut, join or sum, on stacks of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from autodiff_core import _support
+from autodiff_core._capture import Call, Reference
+from autodiff_core._program import Builder, Step, combination
+from autodiff_core._rules import (
+    check_zero,
+    is_live,
+    output_of,
+    rule,
+    step_of,
+)
+from autodiff_core._support import Stack
+
+_aten = torch.ops.aten
+
+_VIEWS = (
+    _aten.view,
+    _aten._unsafe_view,
+    _aten.reshape,
+    _aten.unsqueeze,
+    _aten.squeeze,
+    _aten.flatten,
+    _aten._reshape_alias,
+)
+
+
+@rule(*_VIEWS)
+def _view(builder: Builder, call: Call) -> Any:
+    out = output_of(call)
+    source = step_of(builder, call.args[0])
+    return builder.step(
+        "reshape", source, out.shape, out.dtype, partial(_support.reshape, shape=out.shape)
+    )
+
+
+@rule(_aten.t, _aten.transpose, _aten.permute)
+def _permute(builder: Builder, call: Call) -> Any:
+    out, rank = output_of(call), len(call.args[0].shape)
+    dims = list(range(rank))
+    if call.operator.overloadpacket is _aten.permute:
+        dims = [dim % rank for dim in call.args[1]]
+    elif rank > 1:
+        first, second = (0, 1) if call.operator.overloadpacket is _aten.t else call.args[1:]
+        dims[first], dims[second] = dims[second], dims[first]
+    source = step_of(builder, call.args[0])
+    return builder.step(
+        "permute", source, out.shape, out.dtype, partial(_support.permute, dims=tuple(dims))
+    )
+
+
+@rule(_aten.expand)
+def _expand(builder: Builder, call: Call) -> Any:
+    out, source = output_of(call), call.args[0]
+    if out.shape == source.shape:
+        return step_of(builder, source)
+    return builder.step(
+        "expand",
+        step_of(builder, source),
+        out.shape,
+        out.dtype,
+        partial(_support.expand, shape=out.shape),
+    )
+
+
+@rule(_aten.sum, _aten.mean)
+def _total(builder: Builder, call: Call) -> Any:
+    source, out = call.args[0], output_of(call)
+    rank = len(source.shape)
+    given = call.args[1] if len(call.args) > 1 else None
+    given = [given] if isinstance(given, int) else given
+    dims = tuple(sorted(dim % rank for dim in given)) if given and rank else tuple(range(rank))
+    keepdim = bool(call.args[2]) if len(call.args) > 2 else bool(call.kwargs.get("keepdim", False))
+    if out.dtype != source.dtype:
+        return NotImplemented
+    number = step_of(builder, source)
+    if call.operator.overloadpacket is _aten.mean:
+        count = torch.Size([source.shape[dim] for dim in dims]).numel()
+        number = builder.add(
+            combination((number,), (1 / max(count, 1),), source.shape, source.dtype)
+        )
+    return builder.step(
+        "sum",
+        number,
+        out.shape,
+        out.dtype,
+        partial(_support.total, dims=dims, keepdim=keepdim),
+    )
+
+
+@rule(_aten.slice, _aten.select)
+def _cut(builder: Builder, call: Call) -> Any:
+    source, out = call.args[0], output_of(call)
+    rank = len(source.shape)
+    given: Sequence[Any] = (*call.args[1:], *(None,) * (5 - len(call.args)))
+    dim = (given[0] or 0) % rank
+    size = source.shape[dim]
+    if call.operator.overloadpacket is _aten.select:
+        start = given[1] % size
+        stop, step = start + 1, 1
+    else:
+        start, stop, step = _slice(given[1:], size)
+    if step != 1:
+        return NotImplemented
+    shape = (*source.shape[:dim], stop - start, *source.shape[dim + 1 :])
+
+    def apply(stack: Stack) -> Stack:
+        return _support.reshape(_support.cut(stack, dim, start, stop), out.shape)
+
+    assert torch.Size(shape).numel() == torch.Size(out.shape).numel()
+    return builder.step("cut", step_of(builder, source), out.shape, out.dtype, apply)
+
+
+def _slice(given: Sequence[Any], size: int) -> tuple[int, int, int]:
+    begin, end, stride = slice(*(*given, None, None, None)[:3]).indices(size)
+    return begin, max(begin, end), stride
+
+
+@rule(_aten.slice_backward, _aten.select_backward)
+def _pad(builder: Builder, call: Call) -> Any:
+    source, sizes, dim = call.args[:3]
+    out = output_of(call)
+    dim %= len(sizes)
+    if call.operator.overloadpacket is _aten.select_backward:
+        start, step = call.args[3] % sizes[dim], 1
+    else:
+        start, _, step = _slice(call.args[3:], sizes[dim])
+    if step != 1:
+        return NotImplemented
+    length = 1 if call.operator.overloadpacket is _aten.select_backward else source.shape[dim]
+    part = (*sizes[:dim], length, *sizes[dim + 1 :])
+
+    def apply(stack: Stack) -> Stack:
+        return _support.pad(_support.reshape(stack, part), dim, start, sizes[dim])
+
+    return builder.step("pad", step_of(builder, source), out.shape, out.dtype, apply)
+
+
+@rule(_aten.cat, _aten.stack)
+def _join(builder: Builder, call: Call) -> Any:
+    parts, out = call.args[0], output_of(call)
+    dim = (call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", 0)) % len(out.shape)
+    is_stack = call.operator.overloadpacket is _aten.stack
+    sources, layout = [], []
+    for part in parts:
+        shape = tuple(part.shape)
+        if is_stack:
+            shape = (*shape[:dim], 1, *shape[dim:])
+        if len(shape) != len(out.shape):
+            # torch lets an empty tensor of one dimension join anything.
+            return NotImplemented
+        if not isinstance(part, Reference):
+            check_zero(part)
+        if is_live(builder, part):
+            layout.append((shape, len(sources)))
+            sources.append(step_of(builder, part))
+        else:
+            layout.append((shape, None))
+
+    def apply(*stacks: Stack) -> Stack:
+        first = stacks[0]
+        joined = [
+            _zeros(first, shape) if place is None else _support.reshape(stacks[place], shape)
+            for shape, place in layout
+        ]
+        return _support.join(joined, dim)
+
+    return builder.add(Step("join", tuple(sources), out.shape, out.dtype, apply))
+
+
+def _zeros(like: Stack, shape: tuple[int, ...]) -> Stack:
+    return Stack(like.data.new_zeros(1).expand(like.count, *shape), shape)

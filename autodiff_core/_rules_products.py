@@ -1,0 +1,170 @@
+"""Matrix products, solutions and normalisations, on stacks of vectors."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodiff_core import _support
+from autodiff_core._capture import Call, Reference, UncapturableError
+from autodiff_core._program import Builder, combination
+from autodiff_core._rules import (
+    check_zero,
+    is_live,
+    only_first,
+    output_of,
+    rule,
+    step_of,
+)
+from autodiff_core._support import Stack
+
+_aten = torch.ops.aten
+
+
+@rule(_aten.mm, _aten.bmm, _aten.mv, _aten.dot)
+def _matmul(builder: Builder, call: Call) -> Any:
+    first, second = call.args[:2]
+    return _product(builder, first, second, output_of(call))
+
+
+@rule(_aten.addmm, _aten.addmv, _aten.baddbmm)
+def _addmm(builder: Builder, call: Call) -> Any:
+    added, first, second = call.args[:3]
+    alpha, beta = call.kwargs.get("alpha", 1), call.kwargs.get("beta", 1)
+    out = output_of(call)
+    sources, factors = [], []
+    if is_live(builder, first) or is_live(builder, second):
+        sources.append(_product(builder, first, second, out))
+        factors.append(None if alpha == 1 else alpha)
+    if is_live(builder, added):
+        sources.append(step_of(builder, added))
+        factors.append(None if beta == 1 else beta)
+    elif not isinstance(added, Reference) and beta != 0:
+        check_zero(added)
+    return builder.add(combination(sources, factors, out.shape, out.dtype))
+
+
+def _product(builder: Builder, first: Any, second: Any, out: Reference) -> int:
+    """A matrix product one of whose factors is a constant."""
+    if isinstance(first, Reference) and isinstance(second, Reference):
+        raise UncapturableError("the map is not linear: two values of it are multiplied")
+    if isinstance(first, Reference):
+        return _times(builder, step_of(builder, first), first.shape, second, out)
+    # W x = (xᵀ Wᵀ)ᵀ
+    if len(second.shape) == 1:
+        return (
+            _times(builder, step_of(builder, second), second.shape, first.mT, out)
+            if (first.dim() == 2)
+            else _times(builder, step_of(builder, second), second.shape, first, out)
+        )
+    turned = (*out.shape[:-2], out.shape[-1], out.shape[-2])
+
+    def apply(stack: Stack) -> Stack:
+        product = _support.times(_support.transposed(stack), first.mT, turned)
+        return _support.transposed(product)
+
+    return builder.step("matmul", step_of(builder, second), out.shape, out.dtype, apply)
+
+
+def _times(
+    builder: Builder, source: int, shape: tuple[int, ...], matrix: Tensor, out: Reference
+) -> int:
+    columns = matrix if matrix.dim() > 1 else matrix[:, None]
+    as_matrix = shape if len(shape) > 1 else (1, *shape)
+    product = (*as_matrix[:-1], columns.shape[-1])
+
+    def apply(stack: Stack) -> Stack:
+        lines = _support.times(_support.reshape(stack, as_matrix), columns, product)
+        return _support.reshape(lines, out.shape)
+
+    return builder.step("matmul", source, out.shape, out.dtype, apply)
+
+
+@rule(_aten.linalg_solve_triangular)
+def _solve_triangular(builder: Builder, call: Call) -> Any:
+    matrix, given = call.args[:2]
+    if isinstance(matrix, Reference) or matrix.dim() != 2 or not is_live(builder, given):
+        return NotImplemented
+    left, options = call.kwargs.get("left", True), dict(call.kwargs)
+
+    def solve(stack: Stack) -> Stack:
+        return _support.solved(stack, lambda lines: call.operator(matrix, lines, **options), left)
+
+    out = output_of(call)
+    return builder.step("solve", step_of(builder, given), out.shape, out.dtype, solve)
+
+
+@rule(_aten.cholesky_solve)
+def _cholesky_solve(builder: Builder, call: Call) -> Any:
+    given, factor, *rest = call.args
+    if isinstance(factor, Reference) or factor.dim() != 2 or len(given.shape) != 2:
+        return NotImplemented
+
+    def solve(stack: Stack) -> Stack:
+        return _support.solved(stack, lambda lines: call.operator(lines, factor, *rest), True)
+
+    out = output_of(call)
+    return builder.step("solve", step_of(builder, given), out.shape, out.dtype, solve)
+
+
+@rule(_aten._softmax_backward_data)
+def _softmax_backward(builder: Builder, call: Call) -> Any:
+    """With the softmax y: y * (g - sum(g * y))."""
+    gradient, softmax, dim, dtype = call.args
+    out = output_of(call)
+    if not only_first(builder, call) or dtype != out.dtype or not out.shape:
+        return NotImplemented
+    number, shape = step_of(builder, gradient), out.shape
+    dim %= len(shape)
+    weighted = builder.add(combination((number,), (softmax,), shape, out.dtype))
+    mean = _sum_keeping(builder, weighted, shape, dim, out.dtype)
+    return builder.add(combination((weighted, mean), (None, -softmax), shape, out.dtype))
+
+
+@rule(_aten._log_softmax_backward_data)
+def _log_softmax_backward(builder: Builder, call: Call) -> Any:
+    """With the softmax y: g - y * sum(g)."""
+    gradient, log_softmax, dim, dtype = call.args
+    out = output_of(call)
+    if not only_first(builder, call) or dtype != out.dtype or not out.shape:
+        return NotImplemented
+    number, shape = step_of(builder, gradient), out.shape
+    mean = _sum_keeping(builder, number, shape, dim % len(shape), out.dtype)
+    factors = (None, -log_softmax.exp())
+    return builder.add(combination((number, mean), factors, shape, out.dtype))
+
+
+def _sum_keeping(
+    builder: Builder, number: int, shape: tuple[int, ...], dim: int, dtype: torch.dtype
+) -> int:
+    kept = (*shape[:dim], 1, *shape[dim + 1 :])
+    apply = partial(_support.total, dims=(dim,), keepdim=True)
+    return builder.step("sum", number, kept, dtype, apply)
+
+
+@rule(_aten.native_layer_norm_backward)
+def _layer_norm_backward(builder: Builder, call: Call) -> Any:
+    """(w g - mean(w g) - n mean(w g n)) / s with the normalised input n, of deviation s.
+
+    J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization" (2016).
+    """
+    gradient, given, normalized, mean, rstd, weight, _, wanted = call.args
+    out = output_of(call)
+    if not only_first(builder, call) or any(wanted[1:]) or out.dtype != mean.dtype:
+        return NotImplemented
+    number, shape = step_of(builder, gradient), out.shape
+    dims = tuple(range(len(shape) - len(normalized), len(shape)))
+    count = torch.Size(normalized).numel()
+    weight = given.new_ones(normalized) if weight is None else weight
+    unit = (given - mean) * rstd
+    means = []
+    for factor in (weight, weight * unit):
+        scaled = builder.add(combination((number,), (factor / count,), shape, out.dtype))
+        kept = tuple(1 if dim in dims else size for dim, size in enumerate(shape))
+        apply = partial(_support.total, dims=dims, keepdim=True)
+        means.append(builder.step("sum", scaled, kept, out.dtype, apply))
+    factors = (weight * rstd, -rstd, -unit * rstd)
+    return builder.add(combination((number, *means), factors, shape, out.dtype))

@@ -1,0 +1,250 @@
+"""What the speed benchmark compares: ours, and what a user would write by hand in torch.
+
+A contender computes a range of rows or columns of the matrix; how it prepares for that is not
+counted, as JAX's compilation and our proof of the first chunk are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from workloads import Instance
+
+import autodiff_core
+
+CHUNK_SIZES: tuple[int | None, ...] = (1, 4, 16, 64, 256, None)
+
+Lines = Callable[[int, int], Any]
+"""Computes the rows or columns start, ..., stop - 1; gives (lines, elements), or JAX's alike."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to the matrix.
+
+    Attributes:
+        group: Whose way it is.
+        name: Which of its ways, with the chunk size.
+        axis: What it computes at once: ``rows`` or ``columns``.
+        lines: How many there are.
+        chunk_size: How many it computes at once.
+        prepare: Makes the function that computes.
+    """
+
+    group: str
+    name: str
+    axis: str
+    lines: int
+    chunk_size: int
+    prepare: Callable[[], Lines]
+
+
+def flat_function(instance: Instance) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The function, or the gradient, of one flat vector, and the point as such."""
+    shapes = [part.shape for part in instance.point]
+    sizes = [part.numel() for part in instance.point]
+
+    def function(flat: Tensor) -> Tensor:
+        parts = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        return instance.function(*parts).reshape(-1)
+
+    return function, torch.cat([part.reshape(-1) for part in instance.point])
+
+
+def one_hot(size: int, start: int, stop: int) -> Tensor:
+    """A range of the standard basis."""
+    basis = torch.zeros(stop - start, size)
+    basis[:, start:stop].fill_diagonal_(1)
+    return basis
+
+
+def ours(instance: Instance) -> Iterator[Contender]:
+    """Blocks of `autodiff_core` by each strategy and engine."""
+    operation = instance.workload.operation
+    vectors = instance.drawn_vectors()
+    strategies = ("vectorize",) if operation == "vjp" else ("vectorize", "forward-mode")
+    for strategy in strategies:
+        is_by_rows = strategy == "vectorize" or vectors is not None
+        lines = instance.rows if is_by_rows else instance.columns
+        for engine in autodiff_core.engines(operation, strategy):
+            for size in chunk_sizes(lines):
+                yield Contender(
+                    "ours",
+                    f"{strategy} {engine} {size}",
+                    "rows" if is_by_rows else "columns",
+                    lines,
+                    size,
+                    lambda strategy=strategy, engine=engine, size=size: our_lines(
+                        instance, strategy, engine, size
+                    ),
+                )
+
+
+def our_lines(instance: Instance, strategy: str, engine: str, chunk_size: int) -> Lines:
+    """The blocks of a stream."""
+    stream = autodiff_core.blocks(
+        instance.function,
+        instance.point,
+        operation=instance.workload.operation,
+        strategy=strategy,
+        engine=engine,
+        chunk_size=chunk_size,
+        vectors=nested_vectors(instance),
+    )
+
+    def lines(start: int, stop: int) -> Tensor:
+        values = stream.block(start, stop).values
+        return values if stream.axis == "rows" else values.T
+
+    return lines
+
+
+def nested_vectors(instance: Instance) -> Any:
+    """The vectors of a product in the shapes of the tensors that they multiply."""
+    vectors = instance.drawn_vectors()
+    if vectors is None:
+        return None
+    if instance.workload.operation == "vjp":
+        with torch.no_grad():
+            return vectors.view(len(vectors), *instance.function(*instance.point).shape)
+    sizes = [part.numel() for part in instance.point]
+    parts = vectors.split(sizes, dim=1)
+    return tuple(
+        part.reshape(len(vectors), *given.shape)
+        for part, given in zip(parts, instance.point, strict=True)
+    )
+
+
+def torch_func(instance: Instance) -> Iterator[Contender]:
+    """`torch.func` and batched autograd, each by hand with every chunk size."""
+    function, point = flat_function(instance)
+    target: Any = (
+        torch.func.grad(lambda x: function(x)[0]) if instance.is_second_order else function
+    )
+    vectors = instance.drawn_vectors()
+    with torch.no_grad():
+        outputs = instance.columns if instance.is_second_order else function(point).numel()
+
+    def basis(size: int, start: int, stop: int) -> Tensor:
+        return one_hot(size, start, stop) if vectors is None else vectors[start:stop]
+
+    def reverse() -> Lines:
+        pull = torch.func.vjp(target, point)[1]
+        batched = torch.func.vmap(lambda u: pull(u)[0])
+        return lambda start, stop: batched(basis(outputs, start, stop))
+
+    def retained() -> Lines:
+        x = point.clone().requires_grad_()
+        y = function(x)
+        if instance.is_second_order:
+            (y,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+
+        def pull(u: Tensor) -> Tensor:
+            return torch.autograd.grad(y, x, u, retain_graph=True)[0]
+
+        return lambda start, stop: torch.func.vmap(pull)(basis(outputs, start, stop))
+
+    def batched_autograd() -> Lines:
+        x = point.clone().requires_grad_()
+        y = function(x)
+        if instance.is_second_order:
+            (y,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+        return lambda start, stop: torch.autograd.grad(
+            y, x, basis(outputs, start, stop), retain_graph=True, is_grads_batched=True
+        )[0]
+
+    def forward() -> Lines:
+        def push(t: Tensor) -> Tensor:
+            return torch.func.jvp(target, (point,), (t,))[1]
+
+        return lambda start, stop: torch.func.vmap(push)(basis(len(point), start, stop))
+
+    def linearize() -> Lines:
+        push = torch.func.linearize(target, point)[1]
+        batched = torch.func.vmap(push)
+        return lambda start, stop: batched(basis(len(point), start, stop))
+
+    ways = [
+        ("vjp", reverse, "rows"),
+        ("retained graph, vmap", retained, "rows"),
+        ("is_grads_batched", batched_autograd, "rows"),
+        ("jvp", forward, "columns"),
+        ("linearize", linearize, "columns"),
+    ]
+    is_pullback = instance.workload.operation == "vjp"
+    for name, prepare, axis in ways:
+        if is_pullback and axis == "columns":
+            continue
+        lines = instance.rows if axis == "rows" or vectors is not None else instance.columns
+        for size in chunk_sizes(lines):
+            shown = "rows" if vectors is not None else axis
+            yield Contender("torch.func", f"{name} {size}", shown, lines, size, prepare)
+
+
+def functional(instance: Instance) -> Iterator[Contender]:
+    """`torch.autograd.functional`, which computes all at once; here of the first rows.
+
+    A Hessian is there the Jacobian of the gradient. A product has one vector at a time.
+    """
+    function, point = flat_function(instance)
+    vectors = instance.drawn_vectors()
+    module = torch.autograd.functional
+    if vectors is not None:
+        product = getattr(module, instance.workload.operation)
+        scalar = (lambda x: function(x)[0]) if instance.is_second_order else function
+        names = [instance.workload.operation]
+        names += ["vhp"] if instance.workload.operation == "hvp" else []
+        for name in names:
+            product = getattr(module, name)
+
+            def one(start: int, stop: int, product: Any = product) -> Tensor:
+                return product(scalar, point, vectors[start])[1][None]
+
+            yield Contender(
+                "torch.autograd.functional", name, "rows", instance.rows, 1, lambda one=one: one
+            )
+        return
+
+    def target(x: Tensor) -> Tensor:
+        if not instance.is_second_order:
+            return function(x)
+        y = function(x)
+        return torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)[0]
+
+    def rows(start: int, stop: int, *, vectorize: bool) -> Tensor:
+        return module.jacobian(lambda x: target(x)[start:stop], point, vectorize=vectorize)
+
+    lines = instance.rows
+    for vectorize in (False, True):
+        # The loop is measured on few rows, with the evaluation of the function before them.
+        size = min(lines, 8) if not vectorize else lines
+        yield Contender(
+            "torch.autograd.functional",
+            f"vectorize={vectorize}",
+            "rows",
+            lines,
+            size,
+            lambda vectorize=vectorize: lambda a, b: rows(a, b, vectorize=vectorize),
+        )
+    if not instance.is_second_order:
+        yield Contender(
+            "torch.autograd.functional",
+            "forward-mode",
+            "columns",
+            instance.columns,
+            instance.columns,
+            lambda: (
+                lambda a, b: (
+                    module.jacobian(function, point, strategy="forward-mode", vectorize=True).T
+                )
+            ),
+        )
+
+
+def chunk_sizes(lines: int) -> list[int]:
+    """The chunk sizes that are swept, none of them twice."""
+    return sorted({min(lines, lines if size is None else size) for size in CHUNK_SIZES})
