@@ -122,9 +122,9 @@ def nested_vectors(instance: Instance) -> Any:
 def torch_func(instance: Instance) -> Iterator[Contender]:
     """`torch.func` and batched autograd, each by hand with every chunk size."""
     function, point = flat_function(instance)
-    target: Any = (
-        torch.func.grad(lambda x: function(x)[0]) if instance.is_second_order else function
-    )
+    target: Any = function
+    if instance.is_second_order:
+        target = torch.func.grad(lambda x: function(x)[0])
     vectors = instance.drawn_vectors()
     with torch.no_grad():
         outputs = instance.columns if instance.is_second_order else function(point).numel()

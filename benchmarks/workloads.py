@@ -39,7 +39,7 @@ class Workload:
             dtype=torch.float32, device=torch.device("cpu"), **options
         )
         is_second_order = self.operation in ("hessian", "hvp")
-        function = built.scalar if is_second_order else built.function
+        function: Any = built.scalar if is_second_order else built.function
         assert function is not None
         return Instance(self, function, tuple(built.point.values()), options)
 
@@ -96,7 +96,7 @@ class Instance:
 
 WORKLOADS = (
     Workload(
-        "MLP input Jacobian", "mlp", "jacobian", {"n": 2048, "seed": 0}, {"n": 2048, "seed": 0}
+        "MLP input Jacobian", "mlp", "jacobian", {"n": 1024, "seed": 0}, {"n": 2048, "seed": 0}
     ),
     Workload(
         "MLP parameter Jacobian",

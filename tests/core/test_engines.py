@@ -46,7 +46,7 @@ def _truth(operation, func, point):
     return cases.matrix_of(expected, _sizes(cases.leaves(func(*_leaves(point)))), columns)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 3, 1000])
+@pytest.mark.parametrize("chunk_size", [1, 3])
 @pytest.mark.parametrize("strategy", BATCHED)
 @pytest.mark.parametrize(("operation", "name"), MATRIX_CASES)
 def test_a_captured_matrix_equals_that_of_torch(operation, name, strategy, chunk_size):
@@ -168,11 +168,10 @@ def _into_a_buffer(x):
     return buffer.sin()
 
 
-@pytest.mark.parametrize("chunk_size", [5, 24])
 @pytest.mark.parametrize("strategy", BATCHED)
 @pytest.mark.parametrize("operation", MATRICES)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_every_rule_gives_the_numbers_of_the_plain_engine(name, operation, strategy, chunk_size):
+def test_every_rule_gives_the_numbers_of_the_plain_engine(name, operation, strategy):
     inner = OPERATORS[name]
     func = inner if operation == "jacobian" else lambda x: (inner(x) ** 2).sum()
     with torch.random.fork_rng():
@@ -182,7 +181,7 @@ def test_every_rule_gives_the_numbers_of_the_plain_engine(name, operation, strat
                 draw(6, 4),
                 operation=operation,
                 strategy=strategy,
-                chunk_size=chunk_size,
+                chunk_size=5,
                 engine=engine,
             ).matrix()
             for engine in ("captured", "plain")
