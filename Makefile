@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test test-slurm check format docs journeys torture bench-memory bench-overlap clean
+.PHONY: run test test-slurm check format docs journeys torture bench bench-full bench-memory \
+  bench-overlap clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -41,6 +42,13 @@ journeys: $(VENV)/.installed-test
 torture: $(VENV)/.installed-test
 	AUTODIFF_JOBS_KILLS=200 $(BIN)/python -m pytest tests/jobs/test_torture.py
 
+# Against torch and JAX: a quarter of an hour, and hours at full size.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/speed.py --json speed.json --plot speed.png
+
+bench-full: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/speed.py --full --seconds 30 --screen 3 --json speed-full.json --plot speed-full.png
+
 bench-memory: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/memory.py
 
@@ -58,6 +66,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-test
+	$(INSTALL) -e '.[bench]'
 	@touch $@
 
 clean:

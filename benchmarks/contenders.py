@@ -6,7 +6,7 @@ counted, as JAX's compilation and our proof of the first chunk are not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from workloads import Instance
 import autodiff_core
 
 CHUNK_SIZES: tuple[int | None, ...] = (1, 4, 16, 64, 256, None)
+
+swept: Sequence[int | None] = CHUNK_SIZES
+"""Those of them that this run tries."""
 
 Lines = Callable[[int, int], Any]
 """Computes the rows or columns start, ..., stop - 1; gives (lines, elements), or JAX's alike."""
@@ -215,7 +218,7 @@ def functional(instance: Instance) -> Iterator[Contender]:
         y = function(x)
         return torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)[0]
 
-    def rows(start: int, stop: int, *, vectorize: bool) -> Tensor:
+    def rows(start: int, stop: int, *, vectorize: bool) -> Any:
         return module.jacobian(lambda x: target(x)[start:stop], point, vectorize=vectorize)
 
     lines = instance.rows
@@ -247,4 +250,4 @@ def functional(instance: Instance) -> Iterator[Contender]:
 
 def chunk_sizes(lines: int) -> list[int]:
     """The chunk sizes that are swept, none of them twice."""
-    return sorted({min(lines, lines if size is None else size) for size in CHUNK_SIZES})
+    return sorted({min(lines, lines if size is None else size) for size in swept})

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import contenders
 import h5py
 import numpy as np
 import torch
@@ -49,6 +50,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--screen", type=float, default=0.5, help="seconds for a first look")
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds for a measurement")
+    parser.add_argument("--chunk-sizes", type=int, nargs="+", help="instead of all of them")
+    parser.add_argument("--no-writing", action="store_true", help="compute only")
     parser.add_argument("--threads", type=int, help="of torch and of JAX")
     parser.add_argument(
         "--cpu-time",
@@ -59,6 +62,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if options.chunk_sizes:
+        contenders.swept = options.chunk_sizes
     if options.threads:
         limit_threads(options.threads)
     if options.cpu_time:
@@ -188,7 +193,7 @@ def compare(instance: Instance, options: argparse.Namespace) -> dict[str, Any]:
     default = next(c for c in functional(instance) if is_default(c))
     finalists = {**best, "torch.autograd.functional, default": default}
     times = interleaved(finalists, options, instance, is_written=False)
-    written = interleaved(best, options, instance, is_written=True)
+    written = {} if options.no_writing else interleaved(best, options, instance, is_written=True)
     return {
         "name": instance.workload.name,
         "options": instance.options,
