@@ -23,7 +23,7 @@ from jobs.mistakes import check_arguments, explain
 from jobs.paths import config_directory
 from jobs.schema import register
 from jobs.supervision import supervised
-from jobs.sweeps import register_resolvers
+from jobs.sweeps import end_workers, register_resolvers
 from jobs.version import own_version
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ def main() -> None:
         version_base="1.3", config_path=str(config_directory()), config_name="config"
     )(task)
     try:
-        application()
+        try:
+            application()
+        finally:
+            end_workers()
     except JobError as error:
         if wants_traceback:
             raise
@@ -127,9 +130,11 @@ def main() -> None:
 
 
 def _about_lost_job(error: Exception) -> str:
+    # Which job, and what became of it.
+    first, *second = str(error).strip().splitlines()[:2]
     return (
-        f"{str(error).strip().splitlines()[0]}; jobs of the sweep that are queued go on, and the "
-        "same command runs again what is missing or failed"
+        f"{' '.join([first, *second])}; jobs of the sweep that are queued go on, and the same "
+        "command runs again what is missing or failed"
     )
 
 

@@ -36,6 +36,16 @@ class SweepCallback(Callback):
             )
 
 
+def end_workers() -> None:
+    """End the processes that joblib keeps waiting for more to do.
+
+    They hold the output of the program open, and this process may leave without telling them.
+    """
+    loky = sys.modules.get("joblib.externals.loky")
+    if loky is not None:
+        loky.get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
+
+
 def accounting_problem() -> str:
     """Why ``sacct`` tells nothing about jobs, or nothing if it does."""
     try:

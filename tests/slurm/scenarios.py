@@ -1,8 +1,8 @@
 """What happens to jobs of a cluster, each scenario from its launch to what it left behind.
 
 They run side by side, because most of their time is SLURM's: a job that is queued again waits some
-seconds. The function of the jobs waits at given evaluations until the scenario lets it go on, so
-that nothing depends on how fast the machine is.
+seconds. The function of the jobs waits at a gate, when some blocks are written, until the scenario
+lets it go on, so that nothing depends on how fast the machine is.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ def note():
     with open("notes-" + env["SLURM_JOB_ID"], "a") as file:
         file.write(" ".join(map(str, facts)) + "\\n")
 
-def wait_for(name):
-    while not Path(name).exists():
+def wait_at_gate():
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+    Path("gate-" + restarts).write_text(f"{{os.getpid()}} {{os.environ['SLURMD_NODENAME']}}")
+    while not Path("go-" + restarts).exists():
         time.sleep(0.02)
 
 counted = [0]
 
 def f(x):
-    # A column a block, and an evaluation each; the first few are those of the proof.
     note()
-    counted[0] += 1
-    if counted[0] > 8:
-        wait_for("go-" + os.environ.get("SLURM_RESTART_COUNT", "0"))
+    # A column a block, and an evaluation each, once there is a file to write to.
+    counted[0] += any(Path().glob("runs/**/*.part"))
+    if counted[0] > 6:
+        wait_at_gate()
     return torch.outer(x, x).reshape(-1)
 
 def one(x): return f(x)
@@ -127,12 +129,10 @@ class Scenario:
 
     def wait_until_computing(self, restarts: int = 0) -> tuple[int, str]:
         """Wait until a job stands at its gate, and return its process and node."""
-        wait(lambda: len(self._of(restarts)) > 8, f"{self.directory.name}: no job computes")
-        pid, _, node, _ = self._of(restarts)[-1]
+        gate = self.directory / f"gate-{restarts}"
+        wait(lambda: gate.exists() and gate.read_text(), f"{self.directory.name}: no job computes")
+        pid, node = gate.read_text().split()
         return int(pid), node
-
-    def _of(self, restarts: int) -> list[list[str]]:
-        return [note for note in self.notes() if note[1] == str(restarts)]
 
     def job(self) -> str:
         """The number of the only job that is running."""
@@ -228,7 +228,9 @@ def crashed_node(scenario: Scenario) -> Ended:
         pid, node = scenario.wait_until_computing()
         scenario.box.crash(node, pid)
         scenario.let_go(1)
-        return ended(launcher)
+        first = ended(launcher)
+    wait(scenario.results, "the job did not go on elsewhere")
+    return first
 
 
 def interrupted_launcher(scenario: Scenario) -> Ended:
