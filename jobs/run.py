@@ -23,7 +23,7 @@ from jobs.mistakes import check_arguments, explain
 from jobs.paths import config_directory
 from jobs.schema import register
 from jobs.supervision import supervised
-from jobs.sweeps import end_workers, register_resolvers
+from jobs.sweeps import end_workers
 from jobs.version import own_version
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ def main() -> None:
     except ConfigurationError as error:
         sys.exit(f"error: {error}")
     register()
-    register_resolvers()
     # Hydra then raises instead of printing, and the message is ours. A user who asks for Hydra's
     # full errors gets the traceback.
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"

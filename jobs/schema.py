@@ -6,6 +6,7 @@ This module imports no torch, so that ``--help`` and mistakes answer at once.
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import Any, Union
 
@@ -318,7 +319,14 @@ GROUPS = {
 
 
 def register() -> None:
-    """Make the schemas known to Hydra, under names that the YAML files refer to."""
+    """Make the schemas known to Hydra, under names that the YAML files refer to.
+
+    And ``${sweep_id:}``, which tells a sweep from others that start in the same second.
+    """
+    # Computed once for each configuration, which the launchers hand on to all jobs.
+    OmegaConf.register_new_resolver(
+        "sweep_id", lambda: uuid.uuid4().hex[:8], use_cache=True, replace=True
+    )
     store = ConfigStore.instance()
     store.store(name="job_schema", node=JobConfig)
     for group, schemas in GROUPS.items():

@@ -1,10 +1,9 @@
-"""Around a sweep: a directory of its own, a warning before it and a summary after it."""
+"""Around a sweep: a warning before its first job, and nothing left behind after its last."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import uuid
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -14,16 +13,8 @@ _SECONDS_FOR_AN_ANSWER = 10
 _SLURM = "SlurmLauncher"
 
 
-def register_resolvers() -> None:
-    """Make ``${sweep_id:}`` known: it tells a sweep from others that start in the same second."""
-    # Computed once for each configuration, which the launchers hand on to all jobs.
-    OmegaConf.register_new_resolver(
-        "sweep_id", lambda: uuid.uuid4().hex[:8], use_cache=True, replace=True
-    )
-
-
 class SweepCallback(Callback):
-    """What Hydra calls before and after the jobs of a sweep, where it was started."""
+    """What Hydra calls before the jobs of a sweep, where it was started."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Warn of a SLURM without accounting."""

@@ -18,8 +18,11 @@ from jobs.schema import JobConfig
 
 Compose = Callable[..., DictConfig]
 CONF = config_directory()
+# Those of the group cluster choose a launcher, and are no options of a job.
 MEMBERS = [
-    (path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.is_file()
+    (path.parent.name, path.stem)
+    for path in sorted(CONF.glob("*/*.yaml"))
+    if path.parent.name != "cluster"
 ]
 # What a group's member needs beside its name.
 NEEDED = {
