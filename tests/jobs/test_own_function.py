@@ -162,6 +162,18 @@ def test_a_factory_returns_the_function(model: Path, command_line: Any) -> None:
         np.testing.assert_array_equal(result[...], np.diag([4.0, 8, 12]))
 
 
+def test_options_in_a_file_of_ones_own(model: Path, command_line: Any) -> None:
+    (model / "mine/function").mkdir(parents=True)
+    (model / "mine/function/cubic.yaml").write_text(
+        "defaults: [python, _self_]\ntarget: code/model.py:make\nfactory: true\n"
+        "keywords: {stiffness: 2, power: 3}\n"
+    )
+    ended = command_line("--config-dir", "mine", "op=jacobian", "function=cubic", *VALUES)
+    assert ended.code == 0, ended.err
+    with Result(ended.result) as result:
+        np.testing.assert_array_equal(result[...], np.diag([6.0, 24, 54]))
+
+
 def test_arguments_are_part_of_the_job(model: Path, resolved: Resolve) -> None:
     prints = {
         resolved("op=hessian", *of("energy", POINT), *more).fingerprint
