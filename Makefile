@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test test-slurm check format docs journeys torture bench bench-full bench-memory \
-  bench-overlap clean
+  bench-overlap bench-batches clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -54,6 +54,9 @@ bench-memory: $(VENV)/.installed-test
 
 bench-overlap: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/overlap.py
+
+bench-batches: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/batches.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
