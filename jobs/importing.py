@@ -29,13 +29,8 @@ def import_target(option: str, target: str) -> Any:
     Raises:
         JobError: There is no such module, file or name, or importing it fails.
     """
-    place, colon, name = target.rpartition(":")
-    if not (place and colon and name):
-        raise ConfigurationError(
-            f"{option}={target}: valid is an import path such as mypackage.module:name, or a file "
-            "such as ./energy.py:name"
-        )
     found: Any = import_module(option, target)
+    place, _, name = target.rpartition(":")
     for part in name.split("."):
         if not hasattr(found, part):
             public = [each for each in dir(found) if not each.startswith("_")]
@@ -54,7 +49,12 @@ def import_module(option: str, target: str) -> ModuleType:
     Raises:
         JobError: There is no such module or file, or importing it fails.
     """
-    place = target.rpartition(":")[0]
+    place, _, name = target.rpartition(":")
+    if not (place and name):
+        raise ConfigurationError(
+            f"{option}={target}: valid is an import path such as mypackage.module:name, or a file "
+            "such as ./energy.py:name"
+        )
     _also_import_from(Path.cwd())
     # A file may have been written a moment ago.
     importlib.invalidate_caches()

@@ -234,7 +234,7 @@ def test_bfloat16_is_read(files: Path) -> None:
         ([*NAMED, "inputs.tensors.inducing_points={source: numpy}"], "path: a value is needed"),
         (
             [*NAMED, "inputs.tensors.inducing_points={source: numpy, paht: x}"],
-            "did you mean path",
+            r"did you mean inputs.tensors.inducing_points.path\?",
         ),
         (
             [*NAMED, "inputs.tensors.inducing_points=table.csv:word"],
