@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from jobs.errors import ConfigurationError, JobError
-from outputs import Shard
+
+if TYPE_CHECKING:
+    from outputs import Shard
 
 LARGEST_COMMON_CHUNK = 64
 _UNITS_A_SHARD = 8
@@ -64,6 +67,9 @@ def share(index: int, count: int, lines: int, axis: str) -> Shard:
     Raises:
         JobError: There are fewer lines than shards.
     """
+    # Options are read before anything large is imported.
+    from outputs import Shard
+
     if count > lines:
         raise JobError(
             f"shard={index}/{count}: the matrix has {lines} {axis}; valid are up to {lines} shards"
