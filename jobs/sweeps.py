@@ -1,20 +1,23 @@
-"""Around a sweep: a warning before its first job, and nothing left behind after its last."""
+"""Around a sweep: a warning before its first job, a summary after its last."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+
+from jobs.statuses import STATUS
 
 _SECONDS_FOR_AN_ANSWER = 10
 _SLURM = "SlurmLauncher"
 
 
 class SweepCallback(Callback):
-    """What Hydra calls before the jobs of a sweep, where it was started."""
+    """What Hydra calls before and after the jobs of a sweep, where it was started."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Warn of a SLURM without accounting."""
@@ -25,6 +28,13 @@ class SweepCallback(Callback):
                 "for it for ever. Ctrl-C ends the waiting, the jobs go on",
                 file=sys.stderr,
             )
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Show how all jobs stand; Hydra leaves this out where one has failed."""
+        from jobs.status import main
+
+        if any(Path(config.runs).rglob(STATUS)):
+            main([config.runs, "--once"])
 
 
 def end_workers() -> None:

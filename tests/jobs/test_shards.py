@@ -50,6 +50,7 @@ def test_a_shard_is_written_in_two_ways(
         (("shard=1/8", "shards=4"), "two different counts"),
         (("shards=4",), "valid are shard=0 to shard=3, and with --multirun 'shard=range(4)'"),
         (("shards=0", "shard=0"), "shards=0: valid are integers from 1 on"),
+        (("shard=0/2", "strategy=auto"), "every task could choose another one; valid are reverse-"),
         (("shard=0/41",), "the matrix has 40 rows; valid are up to 40 shards"),
     ],
 )

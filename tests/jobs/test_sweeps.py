@@ -46,6 +46,7 @@ def test_a_failed_job_stops_no_other_and_is_run_again(
     (directory / "repaired").touch()
     again = command_line(*SWEEP)
     assert again.code == 0, again.err
+    assert "3 jobs: 3 finished" in again.out
     assert [path.stat().st_mtime_ns for path in finished] == before
     (repaired,) = directory.glob("runs/bad-*/result.h5")
     with open_result(repaired) as result:
