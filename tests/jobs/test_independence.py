@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KNOWS_DICTCONFIG = {"config.py", "named_sources.py", "run.py", "schema.py", "mistakes.py", "sweeps.py"}
+KNOWS_DICTCONFIG = {
+    "config.py",
+    "named_sources.py",
+    "run.py",
+    "schema.py",
+    "mistakes.py",
+    "sweeps.py",
+}
 # Asks Hydra which launchers there are.
 KNOWS_HYDRA = {"doctor.py"}
 
