@@ -73,9 +73,13 @@ class SummedStream:
         shape: (rows, columns).
         chunk_size: How many rows or columns a block has.
         points: None; there is one point.
+        engine: The plain one: what is linearised for one block is not worth capturing.
+        engine_refusal: None.
     """
 
     points = None
+    engine = "plain"
+    engine_refusal = None
 
     def __init__(self, function: BatchSum, inputs: Any, seed: int, **options: Any) -> None:
         """Evaluate the sum, and linearise its first term to learn the layout.
@@ -127,7 +131,7 @@ class SummedStream:
     def _streams(self) -> Iterator[BlockStream]:
         for number, term in enumerate(self._function.terms()):
             torch.manual_seed(self._seed + number)
-            yield autodiff_core.blocks(term, self._inputs, **self._options)
+            yield autodiff_core.blocks(term, self._inputs, engine=self.engine, **self._options)
 
 
 def open_stream(function: Callable[..., Any], inputs: Any, *, seed: int, **options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import resource
 import sys
@@ -165,7 +164,7 @@ class JsonDisplay(Display):
     def plan(self, plan: Plan) -> None:
         """All of the plan's fields."""
         self._bytes_of_a_line = bytes_of_a_line(plan)
-        self._emit("plan", **dataclasses.asdict(plan))
+        self._emit("plan", **plan.figures())
 
     def outcome(self, facts: dict[str, str], path: str) -> None:
         """How it went; ``result`` is the path."""

@@ -384,6 +384,8 @@ def _execution(
         "chunk_size": chunks.size,
         "chunk_sizes": chunks.used,
         "device": device_name(job.device),
+        "engine": prepared.stream.engine,
+        "engine_refusal": prepared.stream.engine_refusal,
         "lines_computed": record.lines,
         "lines_resumed": plan.lines - record.lines,
         "seconds": record.seconds,

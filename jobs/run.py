@@ -58,6 +58,8 @@ def main() -> None:
     if "--version" in sys.argv[1:]:
         print(f"autodiff-jobs {own_version()}")
         return
+    # Short for what programs that read a plan want; Hydra refuses flags that it does not know.
+    sys.argv[1:] = ["progress=json" if each == "--json" else each for each in sys.argv[1:]]
     try:
         check_arguments(sys.argv[1:])
     except ConfigurationError as error:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -179,3 +180,11 @@ def test_products_choose_too(operation: str, run_job: Callable[..., Result]) -> 
     pullback = ("vectorize", "reverse-loop")
     assert operation not in ("vjp", "vhp") or result.strategy in pullback
     assert result.execution["verification"]["lines_checked"] == 7
+
+
+def test_the_plan_as_json(command_line: Callable[..., Any]) -> None:
+    done = command_line("op=jacobian", "function=mlp", "function.n=6", "plan=true", "--json")
+    plan = json.loads(done.out.splitlines()[0])
+    assert (plan["event"], plan["rows"], plan["columns"]) == ("plan", 6, 6)
+    assert plan["bytes_of_matrix"] == 6 * 6 * 8
+    assert plan["peak_bytes"] < plan["memory_budget"]
