@@ -11,10 +11,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
 
-# A process a core, each with one thread: torch's threads would only wait for one another. The tests
-# of a group share one process: those on SLURM one cluster.
+# A process a core, each with one thread: torch's threads would only wait for one another.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -25,9 +24,10 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# All of the tests on a real SLURM, as root on a machine that has one installed.
+# The tests on a real SLURM, as root on a machine that has one installed (Debian's slurmctld,
+# slurmd, slurmdbd, slurm-client, munge and mariadb-server); minutes.
 test-slurm: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 AUTODIFF_JOBS_SLOW=1 $(BIN)/python -m pytest tests/slurm
+	OMP_NUM_THREADS=1 AUTODIFF_JOBS_SLURM=1 $(BIN)/python -m pytest tests/slurm
 
 # The site, into build/site; warnings are errors.
 docs: $(VENV)/.installed-test

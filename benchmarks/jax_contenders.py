@@ -1,3 +1,5 @@
+# JAX is a peer in these benchmarks, and installed for them alone.
+# pyright: reportMissingImports=false
 """JAX, jitted: the same functions written in jax.numpy, with every chunk size."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# JAX is a peer in these benchmarks, and installed for them alone.
+# pyright: reportMissingImports=false
 """How fast derivatives come, beside torch's own ways and JAX, and beside what the machine can do.
 
     python benchmarks/speed.py [--full] [--only NAME ...] [--repeats 3] [--json FILE] [--plot FILE]

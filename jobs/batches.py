@@ -93,7 +93,7 @@ class SummedStream:
         self._function = function
         self._inputs = inputs
         self._seed = seed
-        self._options = options
+        self._options: dict[str, Any] = {**options, "engine": self.engine}
         values, first = [], None
         for stream in self._streams():
             first = first or stream
@@ -131,7 +131,7 @@ class SummedStream:
     def _streams(self) -> Iterator[BlockStream]:
         for number, term in enumerate(self._function.terms()):
             torch.manual_seed(self._seed + number)
-            yield autodiff_core.blocks(term, self._inputs, engine=self.engine, **self._options)
+            yield autodiff_core.blocks(term, self._inputs, **self._options)
 
 
 def open_stream(function: Callable[..., Any], inputs: Any, *, seed: int, **options: Any) -> Any:

@@ -107,8 +107,13 @@ def decide(
     return _Search(job, budget, chunk_limit, tell).decision(strategy)
 
 
-def open_stream(job: Job, strategy: str) -> BlockStream:
+def open_stream(job: Job, strategy: str, engine: str = "auto") -> BlockStream:
     """The blocks of a job by a strategy; the same random numbers are drawn each time.
+
+    Args:
+        job: The job.
+        strategy: The strategy.
+        engine: ``auto``, or one of those that `autodiff_core.engines` names.
 
     Raises:
         JobError: The strategy cannot differentiate the function.
@@ -120,6 +125,7 @@ def open_stream(job: Job, strategy: str) -> BlockStream:
             seed=job.seed,
             operation=job.operation,
             strategy=strategy,
+            engine=engine,
             vectors=job.stacked_vectors,
             chunk_size=job.chunk_size,
         )
@@ -142,6 +148,7 @@ class _Search:
         self._spent = 0.0
         self._measured: dict[str, Costs] = {}
         self._notes: dict[str, str] = {}
+        self._engines: dict[str, str] = {}
         self._units: dict[str, str] = {}
         self._failure: JobError | None = None
 
@@ -166,7 +173,7 @@ class _Search:
         release_memory()
         return Decision(
             chosen,
-            open_stream(self._job, chosen),
+            open_stream(self._job, chosen, self._engines[chosen]),
             chunk_size,
             costs,
             "as asked for" if strategy != "auto" else self._reason(chosen),
@@ -214,28 +221,37 @@ class _Search:
             even_if_hopeless: Whether it is measured although another needs far fewer passes, or
                 there is no time to compare.
         """
-        stream: BlockStream | None = None
-        release_memory()
-        try:
-            with measuring(self._job.device) as opening:
-                stream = open_stream(self._job, strategy)
-            rows, columns = stream.shape
-            across = columns if stream.axis == "rows" else rows
-            costs = Costs(
-                strategy,
-                lines=rows if stream.axis == "rows" else columns,
-                line_bytes=across * stored_dtype(self._job.storage or stream.dtype).itemsize,
-                is_loop=strategy in LOOPS.values(),
-                on_host=self._job.device.type == "cpu",
-            )
-            self._units[strategy] = stream.axis
-            if not even_if_hopeless and self._is_hopeless(costs, across):
-                self._notes[strategy] = f"not tried for its {costs.lines} {stream.axis}"
-                return
-            self._grow(stream, costs, opening.peak_bytes, remaining)
-        except OutOfMemoryError:
-            if strategy not in self._measured:
-                self._notes[strategy] = "not even one line fits into the memory"
+        # A captured program holds more than the plain engine does.
+        for engine in ("auto",) if strategy in LOOPS.values() else ("auto", "plain"):
+            release_memory()
+            self._engines[strategy] = engine
+            try:
+                self._measure_engine(strategy, remaining, even_if_hopeless)
+                measured = self._measured.get(strategy)
+                if measured is None or measured.best_chunk(self._budget.bytes) is not None:
+                    return
+            except OutOfMemoryError:
+                if strategy in self._measured:
+                    return
+        self._notes[strategy] = "not even one line fits into the memory"
+
+    def _measure_engine(self, strategy: str, remaining: int, even_if_hopeless: bool) -> None:
+        with measuring(self._job.device) as opening:
+            stream = open_stream(self._job, strategy, self._engines[strategy])
+        rows, columns = stream.shape
+        across = columns if stream.axis == "rows" else rows
+        costs = Costs(
+            strategy,
+            lines=rows if stream.axis == "rows" else columns,
+            line_bytes=across * stored_dtype(self._job.storage or stream.dtype).itemsize,
+            is_loop=strategy in LOOPS.values(),
+            on_host=self._job.device.type == "cpu",
+        )
+        self._units[strategy] = stream.axis
+        if not even_if_hopeless and self._is_hopeless(costs, across):
+            self._notes[strategy] = f"not tried for its {costs.lines} {stream.axis}"
+            return
+        self._grow(stream, costs, opening.peak_bytes, remaining)
 
     def _is_hopeless(self, costs: Costs, across: int) -> bool:
         if self._job.operation == "jacobian" and costs.lines > HOPELESS * max(1, across):

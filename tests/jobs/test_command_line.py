@@ -184,7 +184,8 @@ def test_a_job_tells_a_program_in_lines_of_json(
     command_line: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.display.SECONDS_BETWEEN_LINES", 0)
-    told = command_line(*MLP, "progress=json", "chunk_size=1").out.splitlines()
+    job = (*MLP, "strategy=forward-mode", "progress=json")
+    told = command_line(*job, "chunk_size=1").out.splitlines()
     events = [json.loads(line) for line in told]
     kinds = [event["event"] for event in events]
     assert kinds == ["plan", *["progress"] * 4, "done"]
@@ -194,7 +195,7 @@ def test_a_job_tells_a_program_in_lines_of_json(
         assert event["bytes_per_second"] == pytest.approx(32 * event["lines_per_second"])
         assert event["memory_bytes"] > 10**7
     assert open_result(events[-1]["result"]).shape == (4, 4)
-    (again,) = command_line(*MLP, "progress=json").out.splitlines()
+    (again,) = command_line(*job).out.splitlines()
     assert json.loads(again)["finished_already"] is True
 
 

@@ -22,7 +22,7 @@ Resolve = Callable[..., Job]
 LINES = 60
 SMALL = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=12")
 
-# A forward-mode job evaluates its function for each block; here it counts and takes its time.
+# A loop over columns evaluates its function for each; here it counts and takes its time.
 SLOW = """
 import os, time
 import torch
@@ -38,7 +38,7 @@ def f(x):
 def point(): return torch.arange(60.0) + 1
 """
 COMMAND = (
-    *(sys.executable, "-m", "jobs.run", "op=jacobian", "strategy=forward-mode", "chunk_size=2"),
+    *(sys.executable, "-m", "jobs.run", "op=jacobian", "strategy=forward-loop", "chunk_size=2"),
     *("function=python", "function.target=slow:f", "function.point=slow:point"),
 )
 

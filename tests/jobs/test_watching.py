@@ -19,13 +19,11 @@ from jobs import report, status
 from jobs.statuses import JobStatus
 from outputs import ResultError, compare_results, open_result
 
-NOW = datetime.now(UTC)
 RUNNING = {
     "state": "running",
     "host": "elsewhere",
     "pid": 7,
     "device": "cuda:0",
-    "updated": NOW.isoformat(),
     "lines": 200,
     "lines_done": 50,
     "axis": "rows",
@@ -41,7 +39,8 @@ def put(tmp_path: Path) -> Callable[..., Path]:
     def write(name: str, **changes: Any) -> Path:
         path = tmp_path / name / "status.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(RUNNING | changes))
+        updated = datetime.now(UTC) - timedelta(hours=changes.pop("hours_ago", 0))
+        path.write_text(json.dumps(RUNNING | {"updated": updated.isoformat()} | changes))
         return path
 
     return write
@@ -53,7 +52,7 @@ def put(tmp_path: Path) -> Callable[..., Path]:
         ({}, "running"),
         ({"state": "planned"}, "planned"),
         ({"state": "failed", "updated": "2020-01-01T00:00:00+00:00"}, "failed"),
-        ({"updated": (NOW - timedelta(hours=1)).isoformat()}, "silent"),
+        ({"hours_ago": 1}, "silent"),
         ({"updated": "yesterday"}, "running"),
         ({"host": socket.gethostname(), "pid": os.getpid()}, "running"),
         ({"host": socket.gethostname(), "pid": 2**22 + 1}, "killed"),

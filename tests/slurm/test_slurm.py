@@ -26,6 +26,10 @@ pytestmark = [
     # One process starts the cluster, and runs all of these.
     pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(bool(box.why_not()), reason=box.why_not()),
+    pytest.mark.skipif(
+        os.environ.get("AUTODIFF_JOBS_SLURM") != "1",
+        reason="a cluster and ten jobs at once take minutes: make test-slurm",
+    ),
 ]
 
 # The longest comes first; more at once would keep it from computing between its interruptions.
@@ -173,11 +177,6 @@ def test_a_job_that_needs_more_than_its_time_is_queued_again_three_times(
     require_resumed(scenario, restarts=3)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    os.environ.get("AUTODIFF_JOBS_SLOW") != "1",
-    reason="SLURM looks at its clock twice a minute: about two minutes (make test-slurm)",
-)
 def test_a_time_limit_queues_a_job_again_until_it_is_done(tmp_path: Path) -> None:
     """The same with SLURM's own signal, before the end of the shortest time that it has."""
     with box.running(tmp_path / "box") as cluster:
