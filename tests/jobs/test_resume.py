@@ -1,5 +1,6 @@
 """The same command again: it goes on where it was stopped, and leaves alone what is finished."""
 
+import io
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -16,7 +18,14 @@ from jobs.display import Display
 from jobs.errors import JobError
 from jobs.execute import execute
 from jobs.job import Job
-from outputs import Result, ResultError, open_result, part_path
+from outputs import (
+    Result,
+    ResultError,
+    ResultWriter,
+    open_result,
+    part_path,
+    verify_result,
+)
 
 Resolve = Callable[..., Job]
 LINES = 60
@@ -227,3 +236,37 @@ def test_a_closed_pipe_ends_the_job_and_leaves_it_resumable(directory: Path) -> 
     assert "Traceback" not in errors
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
+
+
+def test_a_block_that_was_damaged_on_the_disk_is_named_and_computed_again(
+    resolved: Resolve, quiet: Display, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = resolved(*SMALL, "chunk_size=3")
+    written: list[int] = []
+    write = ResultWriter.write
+
+    def write_two(self: ResultWriter, start: int, stop: int, values: np.ndarray) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(start)
+        write(self, start, stop, values)
+
+    monkeypatch.setattr(ResultWriter, "write", write_two)
+    with pytest.raises(KeyboardInterrupt):
+        execute(job, quiet)
+    monkeypatch.undo()
+    part = part_path(job.paths.result)
+    with h5py.File(part, "r") as file:
+        matrix = file["hessian"]
+        assert isinstance(matrix, h5py.Dataset)
+        offset = matrix.id.get_offset() + 4 * matrix.shape[1] * 8 + 11
+    content = bytearray(part.read_bytes())
+    content[offset] ^= 1
+    part.write_bytes(content)
+    with open_result(execute(job, quiet)) as result:
+        assert (
+            "note: rows 3 to 6 were damaged on the disk and are computed again" in said.getvalue()
+        )
+        assert any("3 to 6 were damaged" in each for each in result.execution["fallbacks"])
+        assert result.execution["lines_resumed"] == 3
+        assert verify_result(result.path).ok
