@@ -1,0 +1,225 @@
+"""On which inputs each element of a tensor depends, held as few index maps.
+
+Most tensors of a calculation depend, element by element, on a handful of inputs in a regular way.
+So the sets are not held one by one: a tensor carries *layers*, each an integer tensor of its own
+shape. An element of a layer is the flat index of an input, or -1 for none; the element's set is
+what its layers say together. Operations that only move data are run on the layers themselves,
+views included, and elementwise operations concatenate lists of layers, shared ones counted once.
+
+Where the layers get many, one pass over the elements writes their sets into a *table* (compressed
+rows), and a single layer of row numbers takes the place of them all: moving data moves row numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autodiff_core.sparse._errors import DetectionError
+from autodiff_core.sparse._kernels import bound_of_unions, union_of_layers, union_of_visits
+
+MOST_LAYERS = 40
+"""How many layers a tensor may carry before they are written into a table."""
+
+ELEMENTS_OF_A_PASS = 2**22
+"""How many elements of layers are gathered at once when sets are united."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Sets of inputs in compressed rows.
+
+    Attributes:
+        indptr: int64 (rows + 1,).
+        indices: int32 or int64; ascending in each row.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[Any]
+
+    @property
+    def rows(self) -> int:
+        """How many sets there are."""
+        return len(self.indptr) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One index for each element of a tensor.
+
+    Attributes:
+        map: Of the shape of the tensor: the flat index of an input, or the row of `table`; -1 for
+            none.
+        table: The sets that the map chooses from; None where it names inputs themselves.
+    """
+
+    map: Tensor
+    table: Table | None = None
+
+
+Layers = tuple[Layer, ...]
+
+
+class Sets:
+    """How sets of inputs are united, within a budget of entries."""
+
+    def __init__(self, inputs: int, most_entries: int) -> None:
+        """Prepare for a number of inputs.
+
+        Args:
+            inputs: How many inputs there are.
+            most_entries: How many entries all sets of a tensor may have.
+        """
+        self.inputs = inputs
+        self.dtype = torch.int32 if inputs < 2**31 else torch.int64
+        self._numpy_dtype = np.int32 if inputs < 2**31 else np.int64
+        self._most_entries = most_entries
+        self._stamps = np.full(inputs, -1, dtype=np.int64)
+        self._next_stamp = 0
+
+    def union(self, parts: Sequence[Layers], shape: Sequence[int]) -> Layers:
+        """The union of layers of one shape, element by element."""
+        found = {(id(layer.map), id(layer.table)): layer for part in parts for layer in part}
+        layers = tuple(found.values())
+        return self.compact(layers, shape) if len(layers) > MOST_LAYERS else layers
+
+    def compact(self, layers: Layers, shape: Sequence[int]) -> Layers:
+        """The same sets as one layer with a table."""
+        # What is alike along a dimension is written once.
+        core = [
+            1 if all(layer.map.stride(dim) == 0 for layer in layers) else size
+            for dim, size in enumerate(shape)
+        ]
+        cored = [layer.map[tuple(slice(0, size) for size in core)].reshape(-1) for layer in layers]
+        rows = len(cored[0])
+        table = self._table([Layer(m, x.table) for m, x in zip(cored, layers, strict=True)], rows)
+        return (Layer(torch.arange(rows, dtype=self.dtype).view(core).expand(*shape), table),)
+
+    def grouped(self, layers: Layers, starts: Tensor, members: Tensor) -> Layers:
+        """The union of groups of elements.
+
+        Args:
+            layers: Of any shape.
+            starts: int64 (groups + 1,): which of `members` belong to a group.
+            members: Flat indices of elements.
+
+        Returns:
+            Layers of shape (groups,).
+        """
+        flat = [Layer(layer.map.reshape(-1), layer.table) for layer in layers]
+        table = self._table(flat, len(starts) - 1, starts.numpy(), members)
+        return (Layer(torch.arange(table.rows, dtype=self.dtype), table),)
+
+    def table(self, layers: Layers, elements: int) -> Table:
+        """The sets of all elements in order."""
+        flat = [Layer(layer.map.reshape(-1), layer.table) for layer in layers]
+        return self._table(flat, elements)
+
+    def _table(
+        self,
+        layers: Sequence[Layer],
+        rows: int,
+        starts: NDArray[np.int64] | None = None,
+        members: Tensor | None = None,
+    ) -> Table:
+        offsets, table = self._joined(layers)
+        indptr = np.zeros(rows + 1, dtype=np.int64)
+        pieces: list[NDArray[Any]] = []
+        entries = 0
+        for first, last in self._passes(len(layers), rows, starts):
+            piece = self._pass(layers, first, last, starts, members, offsets, table, indptr)
+            indptr[first + 1 : last + 1] += entries
+            entries += len(piece)
+            pieces.append(piece)
+            if entries > self._most_entries:
+                raise DetectionError(
+                    f"the pattern has more than {self._most_entries:,} entries "
+                    f"({rows:,} x {self.inputs:,}, of which {last:,} rows were seen)"
+                )
+        joined = pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, self._none])
+        return Table(indptr, joined)
+
+    @property
+    def _none(self) -> NDArray[Any]:
+        return np.empty(0, dtype=self._numpy_dtype)
+
+    def _passes(
+        self, layers: int, rows: int, starts: NDArray[np.int64] | None
+    ) -> list[tuple[int, int]]:
+        """Ranges of rows whose visits are few enough to be gathered at once."""
+        if not layers or not rows:
+            return []
+        most = max(1, ELEMENTS_OF_A_PASS // layers)
+        if starts is None:
+            return [(first, min(first + most, rows)) for first in range(0, rows, most)]
+        passes, first = [], 0
+        while first < rows:
+            last = int(np.searchsorted(starts, starts[first] + most, side="right")) - 1
+            last = min(max(last, first + 1), rows)
+            passes.append((first, last))
+            first = last
+        return passes
+
+    def _pass(
+        self,
+        layers: Sequence[Layer],
+        first: int,
+        last: int,
+        starts: NDArray[np.int64] | None,
+        members: Tensor | None,
+        offsets: NDArray[np.int64],
+        table: Table,
+        indptr: NDArray[np.int64],
+    ) -> NDArray[Any]:
+        """Unite rows first to last; returns their members and writes their ends to indptr."""
+        if starts is None or members is None:
+            local = np.arange(last - first + 1, dtype=np.int64)
+            parts = [layer.map[first:last] for layer in layers]
+        else:
+            local = starts[first : last + 1] - starts[first]
+            chosen = members[int(starts[first]) : int(starts[last])].long()
+            parts = [layer.map[chosen] for layer in layers]
+        visits = torch.stack(parts).numpy()
+        ends = indptr[first + 1 : last + 1]
+        if starts is None and (offsets < 0).all():
+            indices = np.empty(visits.size, dtype=self._numpy_dtype)
+            return indices[: union_of_layers(visits, indices, ends)].copy()
+        bound = bound_of_unions(visits, offsets, table.indptr)
+        # A row cannot have more members than there are inputs.
+        bound = min(bound, (last - first) * self.inputs)
+        if bound > 4 * self._most_entries:
+            raise DetectionError(f"the pattern has more than {self._most_entries:,} entries")
+        indices = np.empty(bound, dtype=self._numpy_dtype)
+        count = union_of_visits(
+            visits, local, offsets, table.indptr, table.indices,
+            self._stamps, self._next_stamp, indices, ends,
+        )  # fmt: skip
+        self._next_stamp += last - first
+        return indices[:count].copy()
+
+    def _joined(self, layers: Sequence[Layer]) -> tuple[NDArray[np.int64], Table]:
+        """All tables of some layers as one, and where each layer's begins in it."""
+        tables = list({id(layer.table): layer.table for layer in layers if layer.table}.values())
+        begins: dict[int, int] = {}
+        rows = 0
+        for table in tables:
+            begins[id(table)] = rows
+            rows += table.rows
+        offsets = np.array(
+            [-1 if layer.table is None else begins[id(layer.table)] for layer in layers],
+            dtype=np.int64,
+        )
+        if len(tables) == 1:
+            return offsets, tables[0]
+        indptr, entries = [np.zeros(1, dtype=np.int64)], 0
+        for table in tables:
+            indptr.append(table.indptr[1:] + entries)
+            entries += len(table.indices)
+        indices = np.concatenate([*(table.indices for table in tables), self._none])
+        return offsets, Table(np.concatenate(indptr), indices)

@@ -1,0 +1,98 @@
+"""From a function to the structural pattern of its derivative.
+
+The method is sparsity detection by interpretation of a traced graph: C. Bischof, P. Khademi,
+A. Bouaricha, A. Carle, Efficient computation of gradients and Jacobians by dynamic exploitation
+of sparsity in automatic differentiation, Optimization Methods and Software 7 (1996), 1-39.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from autodiff_core.sparse._dependencies import Layers, Sets, Table
+from autodiff_core.sparse._interpret import Context, Traced, interpret
+from autodiff_core.sparse._pattern import SparsityPattern
+from autodiff_core.sparse._trace import Subject
+
+MOST_ENTRIES = 2**31 - 1
+
+
+def detect_sparsity(
+    func: Callable[..., Any],
+    inputs: Any,
+    *,
+    operation: str = "jacobian",
+    argnums: int | Sequence[int] | None = None,
+    most_entries: int | None = None,
+) -> SparsityPattern:
+    """The structural pattern of a Jacobian or Hessian.
+
+    The function is traced once, at the given inputs, and the graph is run on index sets in the
+    place of numbers. The pattern holds wherever the function takes the same branches and captures
+    the same constants: those are frozen by the trace. It may hold entries that are zero (an
+    operator without a rule counts as reading all, and is named in the pattern), and misses none.
+
+    Args:
+        func: Called with the tensors of a tuple of inputs as its arguments; for a Hessian it
+            returns one tensor with one element.
+        inputs: A tensor, a tuple of arguments, or another nested structure of tensors; real.
+        operation: ``jacobian`` or ``hessian``.
+        argnums: Which arguments to differentiate; None stands for all.
+        most_entries: How many entries the pattern may have; None stands for what 32 bits count.
+
+    Returns:
+        The pattern, rows and columns numbered by the flattened elements of all output and input
+        tensors, one tensor after the other.
+
+    Raises:
+        TypeError: Inputs or outputs that are not tensors.
+        ValueError: Another operation.
+        DetectionError: The function resists tracing, or the pattern has too many entries.
+    """
+    subject = Subject(func, inputs, operation, argnums)
+    columns = sum(primal.numel() for primal in subject.primals)
+    sets = Sets(columns, MOST_ENTRIES if most_entries is None else most_entries)
+    context = Context(sets)
+    graph = subject.graph()
+    with torch.no_grad():
+        outputs = interpret(graph, subject.primals, context)
+        if subject.has_custom_function():
+            context.conservative.add("custom autograd.Function")
+            outputs = [_full(output, columns, context) for output in outputs]
+        tables = [_rows(output, context) for output in outputs]
+    return _pattern(tables, columns, context)
+
+
+def _full(output: Any, columns: int, context: Context) -> Traced:
+    everything = Traced((columns,), (_all_inputs(columns, context),))
+    shape = tuple(output.shape)
+    return Traced(shape, context.everything([everything], shape))
+
+
+def _all_inputs(columns: int, context: Context) -> Any:
+    from autodiff_core.sparse._dependencies import Layer
+
+    return Layer(torch.arange(columns, dtype=context.sets.dtype))
+
+
+def _rows(output: Any, context: Context) -> Table:
+    shape = tuple(output.shape)
+    layers: Layers = output.layers if isinstance(output, Traced) else ()
+    return context.sets.table(layers, int(np.prod(shape, dtype=np.int64)))
+
+
+def _pattern(tables: Sequence[Table], columns: int, context: Context) -> SparsityPattern:
+    if len(tables) == 1:
+        indptr, indices = tables[0].indptr, tables[0].indices
+    else:
+        starts = np.cumsum([0, *(len(table.indices) for table in tables)])
+        parts = [table.indptr[1:] + start for table, start in zip(tables, starts[:-1], strict=True)]
+        indptr = np.concatenate([np.zeros(1, dtype=np.int64), *parts])
+        indices = np.concatenate([table.indices for table in tables])
+    return SparsityPattern(
+        (len(indptr) - 1, columns), indptr, indices, tuple(sorted(context.conservative))
+    )

@@ -1,0 +1,11 @@
+"""What can go wrong on the way to a sparse derivative."""
+
+from __future__ import annotations
+
+
+class DetectionError(RuntimeError):
+    """The pattern cannot be detected: the function resists tracing, or has too many entries."""
+
+
+class PatternError(ValueError):
+    """A pattern or colouring does not fit the function, the operation or each other."""

@@ -1,0 +1,141 @@
+"""Where a matrix may have entries that are not zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from autodiff_core.sparse._errors import PatternError
+
+
+@dataclass(frozen=True, eq=False)
+class SparsityPattern:
+    """The structural pattern of a matrix in compressed rows.
+
+    A pattern may hold entries that happen to be zero, and misses none that can be something else,
+    for all points at which the function takes the same branches.
+
+    Attributes:
+        shape: (rows, columns).
+        indptr: int64 (rows + 1,): row i has the entries indptr[i] to indptr[i + 1].
+        indices: int32 or int64 (entries,): the columns, ascending in each row.
+        conservative: The operations without a rule, each of whose results was taken to depend on
+            everything that it reads.
+    """
+
+    shape: tuple[int, int]
+    indptr: NDArray[np.int64]
+    indices: NDArray[Any]
+    conservative: tuple[str, ...] = ()
+
+    @property
+    def entries(self) -> int:
+        """How many entries there are."""
+        return len(self.indices)
+
+    @classmethod
+    def from_scipy(cls, matrix: Any) -> SparsityPattern:
+        """The pattern of what a scipy sparse matrix stores, explicit zeros included."""
+        rows = scipy.sparse.csr_array(matrix, copy=True)
+        rows.sum_duplicates()
+        return cls(
+            (int(rows.shape[0]), int(rows.shape[1])), rows.indptr.astype(np.int64), rows.indices
+        )
+
+    def to_scipy(self, data: NDArray[Any] | None = None) -> scipy.sparse.csr_array:
+        """A `csr_array` with the given entries, or with True for each of them.
+
+        The arrays are shared, not copied, as far as scipy allows.
+        """
+        values = np.ones(self.entries, dtype=bool) if data is None else data
+        # scipy wants both index arrays in one dtype, and int32 where it suffices.
+        dtype = np.int32 if self.entries < 2**31 else np.int64
+        indices = self.indices.astype(dtype, copy=False)
+        indptr = self.indptr.astype(dtype, copy=False)
+        array = scipy.sparse.csr_array((values, indices, indptr), shape=self.shape, copy=False)
+        array.has_sorted_indices = True
+        array.has_canonical_format = True
+        return array
+
+    def transposed(self) -> SparsityPattern:
+        """The pattern of the transposed matrix."""
+        columns = self.to_scipy().tocsc()
+        return SparsityPattern(
+            (self.shape[1], self.shape[0]),
+            columns.indptr.astype(np.int64),
+            columns.indices,
+            self.conservative,
+        )
+
+    def is_symmetric(self) -> bool:
+        """Whether the entry (j, i) is there for each entry (i, j)."""
+        if self.shape[0] != self.shape[1]:
+            return False
+        other = self.transposed()
+        return np.array_equal(self.indptr, other.indptr) and np.array_equal(
+            self.indices, other.indices
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the pattern to an .npz archive, under exactly this path."""
+        with Path(path).open("wb") as file:
+            np.savez(file, **self._arrays())
+
+    @classmethod
+    def load(cls, path: str | Path) -> SparsityPattern:
+        """Read what `save` wrote.
+
+        Raises:
+            PatternError: The file holds no pattern, or a damaged one.
+        """
+        with np.load(path, allow_pickle=False) as archive:
+            return cls._from_arrays(archive, str(path))
+
+    def _arrays(self) -> dict[str, Any]:
+        return {
+            "shape": np.array(self.shape),
+            "indptr": self.indptr,
+            "indices": self.indices,
+            "conservative": np.array(self.conservative, dtype=str),
+        }
+
+    @classmethod
+    def _from_arrays(cls, archive: Any, path: str) -> SparsityPattern:
+        if not {"shape", "indptr", "indices", "conservative"} <= set(archive):
+            raise PatternError(f"{path} holds no sparsity pattern")
+        rows, columns = map(int, archive["shape"])
+        pattern = cls(
+            (rows, columns),
+            archive["indptr"],
+            archive["indices"],
+            tuple(map(str, archive["conservative"])),
+        )
+        pattern.check(path)
+        return pattern
+
+    def check(self, name: str = "the pattern") -> None:
+        """Check that the arrays describe a matrix.
+
+        Raises:
+            PatternError: They do not.
+        """
+        indptr, indices = self.indptr, self.indices
+        sound = len(indptr) == self.shape[0] + 1 and indptr[0] == 0 and indptr[-1] == len(indices)
+        sound = sound and bool(np.all(np.diff(indptr) >= 0))
+        if sound and len(indices):
+            sound = indices.min() >= 0 and indices.max() < self.shape[1]
+            ascending = np.diff(indices) > 0
+            inner = np.ones(len(indices) - 1, dtype=bool)
+            ends = indptr[1:-1]
+            inner[ends[(ends > 0) & (ends < len(indices))] - 1] = False
+            sound = sound and bool(np.all(ascending | ~inner))
+        if not sound:
+            raise PatternError(
+                f"{name}: indptr and indices are not those of compressed rows of a matrix of "
+                f"shape {self.shape} with ascending columns"
+            )

@@ -1,0 +1,142 @@
+"""Rules for operators that go along dimensions: sums, products, extremes, running sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from autodiff_core.sparse._dependencies import MOST_LAYERS, Layer, Layers
+from autodiff_core.sparse._interpret import Context, Traced
+
+
+def reduce_dims(operand: Traced, dims: Sequence[int], context: Context) -> Layers:
+    """The union along dimensions, which stay with size 1."""
+    shape = operand.shape
+    dims = sorted({dim % len(shape) for dim in dims}) if shape else []
+    # Along what is alike, one element says all.
+    layers = operand.layers
+    kept = tuple(1 if dim in dims else size for dim, size in enumerate(shape))
+    sizes = [
+        1 if all(layer.map.stride(dim) == 0 for layer in layers) else shape[dim] for dim in dims
+    ]
+    if 0 in shape:
+        return ()
+    group = math.prod(sizes)
+    narrowed = list(layers)
+    for dim, size in zip(dims, sizes, strict=True):
+        narrowed = [Layer(layer.map.narrow(dim, 0, size), layer.table) for layer in narrowed]
+    if group * len(layers) <= MOST_LAYERS:
+        for dim, size in zip(dims, sizes, strict=True):
+            narrowed = [
+                Layer(layer.map.narrow(dim, place, 1), layer.table)
+                for layer in narrowed
+                for place in range(size)
+            ]
+        return context.sets.union([tuple(narrowed)], kept)
+    others = [dim for dim in range(len(shape)) if dim not in dims]
+    flat = [Layer(layer.map.permute(*others, *dims).reshape(-1), layer.table) for layer in narrowed]
+    groups = math.prod(kept)
+    starts = torch.arange(groups + 1) * group
+    united = context.sets.grouped(tuple(flat), starts, torch.arange(groups * group))
+    return tuple(Layer(layer.map.view(kept), layer.table) for layer in united)
+
+
+def _reduction(
+    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
+) -> Any:
+    operand = arguments[0]
+    dims = _dims(name, arguments, keywords, operand)
+    layers = reduce_dims(operand, dims, context)
+    meta = node.meta["tensor_meta"]
+    if hasattr(meta, "dtype"):
+        return _shaped(layers, tuple(meta.shape))
+    results = [_shaped(layers, tuple(part.shape)) for part in meta]
+    # Where the extreme stands has no derivative.
+    is_extreme = name in ("kthvalue", "max", "median", "min")
+    return [results[0], Traced(results[1].shape)] if is_extreme else results
+
+
+def _dims(name: str, arguments: Sequence[Any], keywords: Any, operand: Traced) -> list[int]:
+    position = 2 if name in ("norm", "linalg_vector_norm", "kthvalue") else 1
+    given = arguments[position] if len(arguments) > position else keywords.get("dim")
+    if isinstance(given, bool) or given is None or given == []:
+        return list(range(len(operand.shape)))
+    if isinstance(given, int):
+        return [given]
+    return list(given)
+
+
+def _shaped(layers: Layers, shape: tuple[int, ...]) -> Traced:
+    return Traced(shape, tuple(Layer(layer.map.reshape(shape), layer.table) for layer in layers))
+
+
+def _along(
+    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
+) -> Any:
+    """Operators each of whose results may read a whole line."""
+    operand = arguments[0]
+    dim = -1
+    if name == "topk" and len(arguments) > 2:
+        dim = arguments[2]
+    elif name != "topk" and len(arguments) > 1:
+        dim = arguments[1]
+    dim = keywords.get("dim", dim)
+    if not isinstance(dim, int) or isinstance(dim, bool):
+        raise NotImplementedError
+    layers = reduce_dims(operand, [dim], context)
+    meta = node.meta["tensor_meta"]
+    metas = [meta] if hasattr(meta, "dtype") else list(meta)
+    results = [
+        Traced(
+            tuple(part.shape),
+            tuple(Layer(layer.map.expand(part.shape), layer.table) for layer in layers)
+            if part.dtype.is_floating_point
+            else (),
+        )
+        for part in metas
+    ]
+    return results[0] if hasattr(meta, "dtype") else results
+
+
+def _running(
+    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
+) -> Traced:
+    """Running sums and products: an element reads the line up to itself."""
+    operand, dim = arguments[0], arguments[1]
+    if not operand.shape:
+        return operand
+    dim %= len(operand.shape)
+    size = operand.shape[dim]
+    before = math.prod(operand.shape[:dim])
+    after = math.prod(operand.shape[dim + 1 :])
+    place, column = torch.arange(size), torch.arange(after)
+    # The reads of one line, then the lines beside one another in the order of the elements.
+    line = torch.repeat_interleave(place, place + 1)
+    reads = torch.arange(len(line)) - torch.cumsum(place, 0)[line]
+    key = line * after + column[:, None]
+    order = torch.argsort(key.reshape(-1), stable=True)
+    one = (reads * after + column[:, None]).reshape(-1)[order]
+    members = (torch.arange(before)[:, None] * (size * after) + one).reshape(-1)
+    counts = (place + 1).repeat_interleave(after).repeat(before)
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(counts, 0)])
+    united = context.sets.grouped(operand.layers, starts, members)
+    return _shaped(united, operand.shape)
+
+
+REDUCTIONS = {
+    **dict.fromkeys(
+        (
+            "amax", "amin", "kthvalue", "linalg_vector_norm", "logsumexp", "max", "mean", "median",
+            "min", "nanmean", "nansum", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
+        ),
+        _reduction,
+    ),
+    **dict.fromkeys(
+        ("_log_softmax", "_softmax", "cummax", "cummin", "sort", "topk"), _along
+    ),
+    **dict.fromkeys(("cumprod", "cumsum", "logcumsumexp"), _running),
+}  # fmt: skip

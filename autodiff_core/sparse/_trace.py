@@ -1,0 +1,129 @@
+"""The graph of operators that a function, or its gradient, runs at a point.
+
+torch exports the table of decompositions publicly only together with much that is slow to load,
+so the private module is imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from autodiff_core._arguments import Arguments, FlatFunction
+from autodiff_core._errors import first_line
+from autodiff_core._second_order import has_custom_backward
+from autodiff_core.sparse._errors import DetectionError
+
+SECOND_ORDER = {"jacobian": False, "hessian": True}
+
+
+class Subject:
+    """A function at a point, as one from the differentiated tensors to a tuple of tensors.
+
+    Attributes:
+        operation: ``jacobian`` or ``hessian``.
+        primals: Copies of the differentiated tensors.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        inputs: Any,
+        operation: str,
+        argnums: int | Sequence[int] | None = None,
+    ) -> None:
+        """Check the inputs.
+
+        Raises:
+            TypeError: Inputs that are not tensors.
+            ValueError: Another operation.
+            RuntimeError: Complex inputs, or tensors on another device than the CPU.
+        """
+        if operation not in SECOND_ORDER:
+            raise ValueError(f"operation={operation!r}: valid are {', '.join(SECOND_ORDER)}")
+        self.operation = operation
+        self._arguments = Arguments(inputs, argnums, operation)
+        self._func = func
+        leaves = self._arguments.differentiated.leaves
+        if any(leaf.is_complex() for leaf in leaves):
+            raise RuntimeError(f"{operation}: sparse derivatives are for real inputs alone")
+        self.primals = tuple(leaf.detach().clone() for leaf in leaves)
+
+    def function(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        """The function itself."""
+        return FlatFunction(self._func, self._arguments, self.operation, has_aux=False)(*leaves)
+
+    def differentiated(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        """What the matrix is the Jacobian of: the function, or its gradient."""
+        if not SECOND_ORDER[self.operation]:
+            return self.function(*leaves)
+        return torch.func.grad(self._scalar, argnums=tuple(range(len(leaves))))(*leaves)
+
+    def has_custom_function(self) -> bool:
+        """Whether a custom autograd.Function has a part in it.
+
+        What its derivative depends on is the user's to say, so its forward tells nothing.
+        """
+        with torch.enable_grad():
+            outputs = self.function(*(primal.clone().requires_grad_() for primal in self.primals))
+            return any(has_custom_backward(output) for output in outputs)
+
+    def graph(self) -> fx.GraphModule:
+        """The graph of what the matrix is the Jacobian of, in functional core operators.
+
+        Raises:
+            DetectionError: The function resists tracing.
+        """
+        differentiated = torch.func.functionalize(self.differentiated, remove="mutations")
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                traced = make_fx(differentiated, decomposition_table=_decompositions())
+                return traced(*(primal.clone() for primal in self.primals))
+        # Tracing can fail with an exception of any type, the function's own among them.
+        except Exception as error:
+            raise DetectionError(
+                f"{self.operation}: the function cannot be traced: {first_line(error)}"
+            ) from error
+
+    def _scalar(self, *leaves: Tensor) -> Tensor:
+        outputs = self.function(*leaves)
+        if len(outputs) != 1 or outputs[0].numel() != 1:
+            shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
+            raise RuntimeError(
+                f"{self.operation}: func returned tensors of the shapes {shapes}; valid is one "
+                "tensor with one element"
+            )
+        return outputs[0].reshape(())
+
+
+@functools.cache
+def _decompositions() -> dict[Any, Any]:
+    aten = torch.ops.aten
+    table = dict(core_aten_decompositions())
+    # Core operators that are a composition of others with a sharper rule.
+    table |= get_decompositions(
+        [
+            aten._softmax,
+            aten._log_softmax,
+            aten.native_layer_norm,
+            aten.native_group_norm,
+            aten._native_batch_norm_legit,
+            aten._native_batch_norm_legit_no_training,
+            aten.native_batch_norm,
+            aten.addmm,
+            aten.var,
+            aten.elu,
+            aten.embedding,
+        ]
+    )
+    # It has a rule of its own, sharper than what becomes of its parts.
+    table.pop(aten.roll.default)
+    return table
