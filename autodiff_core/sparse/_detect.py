@@ -57,19 +57,19 @@ def detect_sparsity(
     columns = sum(primal.numel() for primal in subject.primals)
     sets = Sets(columns, MOST_ENTRIES if most_entries is None else most_entries)
     context = Context(sets)
-    graph = subject.graph()
     with torch.no_grad():
-        outputs = interpret(graph, subject.primals, context)
         if subject.has_custom_function():
+            # What its derivative depends on is the user's to say: no trace tells.
             context.conservative.add("custom autograd.Function")
-            outputs = [_full(output, columns, context) for output in outputs]
+            outputs = [_full(shape, columns, context) for shape in subject.shapes()]
+        else:
+            outputs = interpret(subject.graph(), subject.primals, context)
         tables = [_rows(output, context) for output in outputs]
     return _pattern(tables, columns, context)
 
 
-def _full(output: Any, columns: int, context: Context) -> Traced:
+def _full(shape: tuple[int, ...], columns: int, context: Context) -> Traced:
     everything = Traced((columns,), (_all_inputs(columns, context),))
-    shape = tuple(output.shape)
     return Traced(shape, context.everything([everything], shape))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
 from autodiff_core.sparse._dependencies import Layer, Layers, Sets
 
@@ -83,7 +84,7 @@ def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context)
     offset, position = 0, 0
     for node in graph.graph.nodes:
         if node.op == "output":
-            return list(fx.node.map_arg(node.args[0], lambda each: values[each]))
+            return list(map_arg(node.args[0], lambda each: values[each]))
         if node.op == "placeholder":
             primal = inputs[position]
             index = torch.arange(offset, offset + primal.numel(), dtype=context.sets.dtype)
@@ -95,8 +96,8 @@ def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context)
             values[node] = getattr(graph, str(node.target)).detach().cpu()
         elif node in needed:
             # What only lends its shape has no value.
-            arguments = fx.node.map_arg(node.args, values.get)
-            keywords = fx.node.map_arg(node.kwargs, values.get)
+            arguments = map_arg(node.args, values.get)
+            keywords = map_arg(node.kwargs, values.get)
             key = (node.target, identity(arguments), identity(keywords))
             if key not in same:
                 same[key] = (apply(node, arguments, keywords, context), arguments, keywords)

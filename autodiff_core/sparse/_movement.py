@@ -91,10 +91,12 @@ def move(target: Any, name: str, arguments: Sequence[Any], context: Context) -> 
     for key, slots in groups.items():
         for turn in range(max(map(len, slots))):
             chosen = [slot[turn] if turn < len(slot) else None for slot in slots]
-            results.append((tables[key], _moved(target, arguments, positions, chosen, context)))
+            results.append(
+                (tables[key], _moved(target, name, arguments, positions, chosen, context))
+            )
     if not results:
         none = [None] * len(operands)
-        return _without_layers(_moved(target, arguments, positions, none, context))
+        return _without_layers(_moved(target, name, arguments, positions, none, context))
     if isinstance(results[0][1], Tensor):
         return _traced(results, context)
     return [
@@ -121,6 +123,7 @@ def _flat(argument: Any) -> list[Any]:
 
 def _moved(
     target: Any,
+    name: str,
     arguments: Sequence[Any],
     positions: Sequence[int],
     chosen: Sequence[Layer | None],
@@ -143,6 +146,8 @@ def _moved(
             given = run[position]
             many = isinstance(given, (list, tuple))
             run[position] = [replaced(part) for part in given] if many else replaced(given)
+    if name in ("view", "_unsafe_view"):  # a layer's strides are not those of the tensor
+        target = torch.ops.aten.reshape.default
     if target is torch.ops.aten.constant_pad_nd.default:
         run = [*run[:2], -1]
     key = (target, identity(run))

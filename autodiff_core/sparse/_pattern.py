@@ -43,9 +43,8 @@ class SparsityPattern:
         """The pattern of what a scipy sparse matrix stores, explicit zeros included."""
         rows = scipy.sparse.csr_array(matrix, copy=True)
         rows.sum_duplicates()
-        return cls(
-            (int(rows.shape[0]), int(rows.shape[1])), rows.indptr.astype(np.int64), rows.indices
-        )
+        shape = rows.indptr.size - 1, int(matrix.shape[1])
+        return cls(shape, rows.indptr.astype(np.int64), rows.indices)
 
     def to_scipy(self, data: NDArray[Any] | None = None) -> scipy.sparse.csr_array:
         """A `csr_array` with the given entries, or with True for each of them.

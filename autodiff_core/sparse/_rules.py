@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_aggregate
 
 from autodiff_core.sparse._contractions import CONTRACTIONS
 from autodiff_core.sparse._dependencies import Layer, Layers
@@ -159,7 +160,7 @@ def _conservative(name: str, given: Any, node: fx.Node, context: Context) -> Any
     """Every element of the result depends on everything that is read."""
     context.conservative.add(name)
     operands: list[Any] = []
-    fx.node.map_aggregate(given, lambda each: operands.append(each))
+    map_aggregate(given, lambda each: operands.append(each))
     shapes = _shapes(node)
     if isinstance(shapes, tuple):
         return Traced(shapes, context.everything(operands, shapes))

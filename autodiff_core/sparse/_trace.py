@@ -67,13 +67,15 @@ class Subject:
         return torch.func.grad(self._scalar, argnums=tuple(range(len(leaves))))(*leaves)
 
     def has_custom_function(self) -> bool:
-        """Whether a custom autograd.Function has a part in it.
-
-        What its derivative depends on is the user's to say, so its forward tells nothing.
-        """
+        """Whether a custom autograd.Function has a part in it."""
         with torch.enable_grad():
             outputs = self.function(*(primal.clone().requires_grad_() for primal in self.primals))
             return any(has_custom_backward(output) for output in outputs)
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the tensors along the rows."""
+        along = self.primals if SECOND_ORDER[self.operation] else self.function(*self.primals)
+        return [tuple(tensor.shape) for tensor in along]
 
     def graph(self) -> fx.GraphModule:
         """The graph of what the matrix is the Jacobian of, in functional core operators.
@@ -85,13 +87,20 @@ class Subject:
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")
-                traced = make_fx(differentiated, decomposition_table=_decompositions())
-                return traced(*(primal.clone() for primal in self.primals))
+                points = [primal.clone() for primal in self.primals]
+                graph = make_fx(differentiated, decomposition_table=_decompositions())(*points)
+                if _changes_in_place(graph):  # decompositions do
+                    graph = make_fx(torch.func.functionalize(graph, remove="mutations"))(*points)
         # Tracing can fail with an exception of any type, the function's own among them.
         except Exception as error:
             raise DetectionError(
                 f"{self.operation}: the function cannot be traced: {first_line(error)}"
             ) from error
+        if changing := _changes_in_place(graph):
+            raise DetectionError(
+                f"{self.operation}: {changing} changes a tensor in place, which is not followed"
+            )
+        return graph
 
     def _scalar(self, *leaves: Tensor) -> Tensor:
         outputs = self.function(*leaves)
@@ -102,6 +111,15 @@ class Subject:
                 "tensor with one element"
             )
         return outputs[0].reshape(())
+
+
+def _changes_in_place(graph: fx.GraphModule) -> str:
+    """The name of an operator in a graph that changes its operand; empty if there is none."""
+    for node in graph.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            return str(node.target)
+    return ""
 
 
 @functools.cache

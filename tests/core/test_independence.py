@@ -11,6 +11,7 @@ import autodiff_core
 
 PACKAGE = Path(autodiff_core.__file__).parent
 MODULES = sorted(PACKAGE.glob("*.py"))
+SPARSE = sorted((PACKAGE / "sparse").glob("*.py"))
 FOREIGN = ("hydra", "omegaconf", "h5py", "outputs", "jobs", "torch.autograd.functional")
 
 
@@ -48,6 +49,15 @@ def test_modules_import_torch_the_standard_library_and_one_another(module):
     for name in _imported(module):
         root = name.split(".")[0]
         assert root in {"torch", "autodiff_core"} | sys.stdlib_module_names
+        assert not name.startswith(FOREIGN)
+
+
+@pytest.mark.parametrize("module", SPARSE, ids=lambda module: module.name)
+def test_sparse_modules_may_import_the_extra_as_well(module):
+    for name in _imported(module):
+        root = name.split(".")[0]
+        extra = {"numpy", "numba", "scipy"}
+        assert root in {"torch", "autodiff_core"} | extra | sys.stdlib_module_names
         assert not name.startswith(FOREIGN)
 
 
