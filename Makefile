@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test test-slurm check format docs journeys torture bench bench-full bench-memory \
-  bench-overlap bench-batches clean
+.PHONY: run test test-slurm check format docs journeys torture big bench bench-full bench-memory \
+  bench-overlap bench-batches bench-planner bench-verify clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -51,6 +51,17 @@ bench-full: $(VENV)/.installed-bench
 
 bench-memory: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/memory.py
+
+# Matrices that the naive way cannot hold, within small budgets; the last of 32 GiB, on a disk with
+# room for it.
+big: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/within_memory.py --directory .
+
+bench-planner: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/planner.py
+
+bench-verify: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/verify.py --gigabytes 10
 
 bench-overlap: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/overlap.py

@@ -93,8 +93,9 @@ class Plan:
         if self.bytes_needed > self.bytes_free:
             raise JobError(
                 f"the result needs {size(self.bytes_needed)} on the disk of {self.path} and "
-                f"{size(self.bytes_free)} are free; choose another place with runs=..., or a "
-                "smaller dtype with output.dtype=float32"
+                f"{size(self.bytes_free)} are free; another place is chosen with runs=..., a "
+                "smaller dtype with output.dtype=float32, a part of the matrix with shard=0/4, "
+                "a part of its columns with wrt.pattern=..."
             )
 
     def figures(self) -> dict[str, Any]:

@@ -400,8 +400,8 @@ class _Search:
         need = f"about {size(needed)}" if needed else f"more than {size(budget.bytes)}"
         return JobError(
             f"one row or column at a time needs {need} of memory, and the budget is "
-            f"{size(budget.bytes)} ({budget.reason}); memory=... grants more, a smaller dtype or "
-            "a smaller point takes less"
+            f"{size(budget.bytes)} ({budget.reason}); memory=... grants more, a smaller dtype, "
+            "fewer variables (wrt.pattern=...) or samples at once (loss.batch_size=...) take less"
         )
 
 

@@ -1,18 +1,23 @@
 """Budgets and measurements, against known allocations, limits of the system, and real kills."""
 
 import contextlib
+import io
 import os
 import resource
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from autodiff_core import is_out_of_memory
+from jobs.display import Display
+from jobs.execute import execute
+from jobs.job import Job
 from jobs.measurement import TensorBytes, limited_memory, measuring
 from jobs.memory import available_host_memory, control_group_memory, memory_budget, process_memory
 from jobs.units import parse_size
@@ -20,6 +25,8 @@ from outputs import open_result
 
 CPU = torch.device("cpu")
 MIB = 2**20
+# ``AUTODIFF_JOBS_BLOCKS=10000`` is the full number, a minute.
+BLOCKS = int(os.environ.get("AUTODIFF_JOBS_BLOCKS", "1000"))
 HUNGRY = """
 import torch
 
@@ -220,6 +227,28 @@ def test_one_line_that_does_not_fit_is_told_with_figures(tmp_path: Path) -> None
     assert "of memory, and the budget is 210 MB" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.glob("runs/**/*.h5*")) == []
+
+
+class Watching(Display):
+    """Notes the memory of the process after each block."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self.occupied: list[int] = []
+
+    @contextlib.contextmanager
+    def progress(self, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        yield lambda lines: self.occupied.append(process_memory())
+
+
+def test_memory_does_not_grow_with_the_number_of_blocks(resolved: Callable[..., Job]) -> None:
+    function = ("function=rosenbrock", f"function.n={BLOCKS}", "output.dtype=float16")
+    display = Watching()
+    execute(resolved("op=hessian", *function, "strategy=reverse-loop", "chunk_size=1"), display)
+    grown = display.occupied[-1] - display.occupied[10]
+    assert len(display.occupied) == BLOCKS
+    # Of each block the ledger keeps some numbers in memory; a block has 8 bytes a column.
+    assert grown < 2**20 + 200 * BLOCKS < 8 * BLOCKS**2 / 4
 
 
 def expected_sum(x: torch.Tensor) -> torch.Tensor:

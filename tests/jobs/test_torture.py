@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.status_file import read_status
 from outputs import open_result
 
 KILLS = int(os.environ.get("AUTODIFF_JOBS_KILLS", "10"))
@@ -66,10 +67,22 @@ def only_result(directory: Path) -> Path:
     return result
 
 
-def wait_for_part(process: subprocess.Popen[str], directory: Path) -> None:
-    """Until the file exists, a kill hits nothing but imports."""
-    while process.poll() is None and not list(directory.glob("runs/*/*.part")):
-        time.sleep(0.005)
+def wait_until_at_work(process: subprocess.Popen[str], directory: Path, started: float) -> None:
+    """Until this process has opened its result: kills before hit imports and probes alone."""
+    while process.poll() is None:
+        for path in directory.glob("runs/*/status.json"):
+            is_new = path.stat().st_mtime >= started
+            if is_new and read_status(path).get("state") in ("running", "finished"):
+                return
+        time.sleep(0.002)
+
+
+def committed(directory: Path) -> int:
+    """How many rows or columns the unfinished result holds; 0 where there is none."""
+    for part in directory.glob("runs/*/*.part"):
+        with open_result(part.with_suffix(""), allow_partial=True) as result:
+            return int(result.mask.sum())
+    return 0
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -78,22 +91,35 @@ def test_a_job_survives_being_killed_at_any_instant(name: str, tmp_path: Path) -
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir()
     killed.mkdir()
+    began = time.time()
     reference = start(options, undisturbed)
-    wait_for_part(reference, undisturbed)
-    began = time.monotonic()
+    wait_until_at_work(reference, undisturbed, began)
+    opened = time.time()
     finish(reference)
-    seconds = time.monotonic() - began
+    opening, working = opened - began, time.time() - opened
     randomness = random.Random(name)
-    for _ in range(kills):
+    progress = [0]
+    for number in range(kills):
+        began = time.time()
         process = start(options, killed)
-        wait_for_part(process, killed)
-        # Late moments are rarer, so that several kills fit into one result.
-        time.sleep(seconds * randomness.random() ** 2)
+        if number % 5 == 4:  # at any instant of its life, the imports included
+            time.sleep((opening + working) * randomness.random())
+        else:
+            wait_until_at_work(process, killed, began)
+            # Late moments are rarer, so that several kills fit into one result.
+            time.sleep(working * randomness.random() ** 2)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if list(killed.glob("runs/*/result.h5")):
             compare(undisturbed, killed)
             only_result(killed).unlink()
+            progress.append(0)
+        else:
+            # No block that was committed is ever lost.
+            progress.append(committed(killed))
+            assert progress[-1] >= progress[-2]
+    # Many kills have hit the work itself, or nothing was shown.
+    assert kills < 10 or max(progress) > 0
     if not list(killed.glob("runs/*/result.h5")):
         finish(start(options, killed))
     compare(undisturbed, killed)
