@@ -45,7 +45,10 @@ class Case:
 CASES = {
     "pairwise": Case(("op=hessian", "function=pairwise_energy", "function.n=2483"), "4GiB"),
     "gp": Case(
-        ("op=jacobian", "function=gp_residual", "function.n=10000", "function.inducing=1000"),
+        (
+            *("op=jacobian", "function=gp_residual", "function.n=10000"),
+            *("function.inducing=1000", "dtype=float32"),
+        ),
         "1GiB",
     ),
     "big": Case(("op=jacobian", "function=brusselator", "function.n=182"), "1GiB", "3GiB"),

@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jobs.config import check_config
@@ -57,6 +57,9 @@ def main() -> None:
     """Run the program; ends the process with 0, or with 1 after one message on standard error."""
     if "--version" in sys.argv[1:]:
         print(f"autodiff-jobs {own_version()}")
+        return
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(_help_text())
         return
     # Short for what programs that read a plan want; Hydra refuses flags that it does not know.
     sys.argv[1:] = ["progress=json" if each == "--json" else each for each in sys.argv[1:]]
@@ -128,6 +131,12 @@ def main() -> None:
         if wants_traceback:
             raise failures[0]
         sys.exit(f"error: {failures[0]}")
+
+
+def _help_text() -> str:
+    """The text that Hydra would print, which lists all groups first, for seconds."""
+    configuration = OmegaConf.load(config_directory() / "config.yaml")
+    return OmegaConf.select(configuration, "hydra.help.template").rstrip()
 
 
 def _about_lost_job(error: Exception) -> str:
