@@ -47,6 +47,7 @@ class Costs:
             chunk.
         on_host: Whether blocks that wait to be written take the same memory.
         trials: What was measured, in order of chunk size.
+        first_seconds: How much longer the very first chunk takes, which proves its batching.
     """
 
     strategy: str
@@ -55,6 +56,7 @@ class Costs:
     is_loop: bool
     on_host: bool = True
     trials: tuple[Trial, ...] = field(default=())
+    first_seconds: float = 0.0
 
     def with_trial(self, trial: Trial) -> Costs:
         """The same with one more measured chunk; of two of one size the faster counts."""
@@ -68,6 +70,11 @@ class Costs:
                 )
         trials = sorted([*others, trial], key=lambda each: each.chunk_size)
         return replace(self, trials=tuple(trials))
+
+    def with_first(self, seconds: float) -> Costs:
+        """The same, told how long the first chunk took beside a later one of its size."""
+        again = min(trial.seconds for trial in self.trials[:1])
+        return replace(self, first_seconds=max(0.0, seconds - again))
 
     def line_seconds(self, chunk_size: int) -> float:
         """Seconds a line takes to compute in chunks of a size."""

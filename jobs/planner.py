@@ -77,10 +77,12 @@ class Decision:
         """The predicted peak of memory: of the process on a CPU, else of the device."""
         return self.costs.peak_bytes(self.chunk_size)
 
-    @property
-    def line_seconds(self) -> float:
-        """The predicted time of a row or column."""
-        return self.costs.seconds(self.chunk_size) / max(1, self.costs.lines)
+    def seconds(self, lines: int) -> float:
+        """The predicted time in which so many rows or columns are computed."""
+        if not lines:
+            return 0.0
+        line = self.costs.seconds(self.chunk_size) / max(1, self.costs.lines)
+        return self.costs.first_seconds + lines * line
 
 
 def decide(
@@ -275,6 +277,7 @@ class _Search:
         if not costs.lines or 0 in stream.shape:
             self._measured[strategy] = costs.with_trial(Trial(1, 0.0, opening))
             return
+        first = 0.0
         for chunk_size in self._sizes(costs):
             if costs.trials and not self._worth_trying(costs, chunk_size, remaining):
                 return
@@ -282,9 +285,13 @@ class _Search:
             # The first chunk proves the batching as well; what counts is one without.
             for repetition in range(REPETITIONS):
                 trial = self._trial(stream, chunk_size, costs.lines)
+                if not costs.trials:
+                    first = trial.seconds
                 costs = costs.with_trial(
                     Trial(chunk_size, trial.seconds, max(opening, trial.peak_bytes))
                 )
+                if chunk_size == 1:
+                    costs = costs.with_first(first)
                 self._measured[strategy] = costs
                 is_sure = trial.seconds > NOISY_SECONDS and (chunk_size, repetition) != (1, 0)
                 if is_sure or not self._affordable(trial.seconds, remaining):
