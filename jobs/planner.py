@@ -200,10 +200,11 @@ class _Search:
         if not self._measured:
             for strategy in [each for each in batched if each in self._notes]:
                 self._attempt(strategy, remaining=1, even_if_hopeless=True)
-        best = self._fastest() if self._measured else None
-        chunk_size = best and self._measured[best].best_chunk(self._budget.bytes)
-        if best is not None and (chunk_size is None or chunk_size <= SMALL_BATCH):
-            self._attempt(LOOPS[best], remaining=1)
+        if self._measured:
+            best = self._fastest()
+            chunk_size = self._measured[best].best_chunk(self._budget.bytes)
+            if chunk_size is None or chunk_size <= SMALL_BATCH:
+                self._attempt(LOOPS[best], remaining=1)
         for loop in map(LOOPS.__getitem__, batched):
             # A loop holds less than any batch.
             if not self._anything_fits() and loop not in self._measured | self._notes:
