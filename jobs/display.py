@@ -74,7 +74,8 @@ class Display:
                 "memory": f"{size(plan.peak_bytes)} predicted of {size(plan.memory_budget)} "
                 f"({plan.memory_reason})",
                 "time": f"{duration(plan.seconds)} predicted",
-                "disk": f"{size(plan.bytes_of_matrix)} to write, {size(plan.bytes_free)} free",
+                "disk": f"{size(plan.bytes_of_matrix)} to write, {size(plan.bytes_free)} free, "
+                + (f"tiles of {plan.tile[0]} x {plan.tile[1]}" if plan.tile else "row after row"),
                 "result": plan.path,
             },
         )
