@@ -204,7 +204,7 @@ def test_a_full_disk_is_told_before_the_start(
 ) -> None:
     free = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: free)
-    with pytest.raises(JobError, match=r"needs 1.15 kB .*are free; choose another place"):
+    with pytest.raises(JobError, match=r"needs 1.15 kB .*are free; another place"):
         execute(resolved(*SMALL), quiet)
     assert list(directory.glob("runs/**/*.h5*")) == []
 
