@@ -20,12 +20,15 @@ from jobs.schema import (
     GROUPS,
     NONFINITE_POLICIES,
     OPERATIONS,
+    POINTS,
     PROGRESS,
     STORED_DTYPES,
     STRATEGIES,
     VERIFICATIONS,
     BatchedLoss,
+    FileSource,
     JobConfig,
+    NamedSource,
     PythonFunction,
 )
 from jobs.shards import check_shard
@@ -77,6 +80,8 @@ def check_config(composed: DictConfig) -> JobConfig:
             f"shard={config.shard} strategy=auto: every task could choose another one; valid are "
             f"{', '.join(name for name in STRATEGIES if name != 'auto')}"
         )
+    if config.points is not None:
+        _check_points(config)
     if not config.runs:
         raise ConfigurationError("runs=: the name of a directory is needed")
     if not 0 <= config.seed < 2**63:
@@ -124,6 +129,38 @@ def _check_member(group: str, key: str, config: JobConfig) -> None:
         raise ConfigurationError(
             f"{group}.{key}={given}: this is not set by itself; choose with {group}=, valid are "
             + ", ".join(GROUPS[group])
+        )
+
+
+def _check_points(config: JobConfig) -> None:
+    """Many points go with what means the same at each of them."""
+    _check_choice("points", str(config.points), POINTS)
+    source = config.inputs
+    is_of_files = isinstance(source, FileSource) or (
+        isinstance(source, NamedSource)
+        and all(isinstance(each, FileSource) for each in source.tensors.values())
+    )
+    conflicts = {
+        f"op={config.op}": config.op in ("jacobian", "hessian"),
+        f"wrt={config.wrt.of}": config.wrt.of == "inputs",
+        f"wrt.pattern={config.wrt.pattern}": config.wrt.pattern == "*",
+        f"loss={config.loss.kind}": config.loss.kind == "none",
+        f"inputs={source.source}": source.source != "default",
+        f"verify={config.verify}": config.verify != "sample",
+        f"dtype={config.dtype}": not config.dtype.startswith("complex"),
+        f"output.tile={config.output.tile}": config.output.tile is None,
+    }
+    for option, fits in conflicts.items():
+        if not fits:
+            raise ConfigurationError(
+                f"points={config.points} {option}: many points go with op=jacobian or op=hessian, "
+                "with respect to all inputs (wrt=inputs), without loss, by an inputs= other than "
+                "default, real dtypes, verify=probe or off, and no output.tile"
+            )
+    if config.points == "files" and not is_of_files:
+        raise ConfigurationError(
+            f"points=files inputs={source.source}: a file is a point here; valid are sources with "
+            "a path, such as inputs=numpy inputs.path='geometries/*.npy'"
         )
 
 

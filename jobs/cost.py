@@ -47,6 +47,8 @@ class Costs:
             chunk.
         on_host: Whether blocks that wait to be written take the same memory.
         trials: What was measured, in order of chunk size.
+        unit: How many lines belong to one of many points.
+        is_divisible: Whether a part of a point can be computed by itself.
         first_seconds: How much longer the very first chunk takes, which proves its batching.
     """
 
@@ -57,6 +59,8 @@ class Costs:
     on_host: bool = True
     trials: tuple[Trial, ...] = field(default=())
     first_seconds: float = 0.0
+    unit: int = 1
+    is_divisible: bool = True
 
     def with_trial(self, trial: Trial) -> Costs:
         """The same with one more measured chunk; of two of one size the faster counts."""
@@ -110,11 +114,21 @@ class Costs:
         return max(self.trials[0].peak_bytes, round(nearest.peak_bytes + more)) + waiting
 
     def ladder(self) -> list[int]:
-        """The chunk sizes that are worth measuring: powers of four, and all lines."""
-        sizes = [1]
+        """The chunk sizes that are worth measuring: powers of four, and all lines.
+
+        At many points those of parts of a point, and of whole points.
+        """
+        sizes = [self.smallest]
         while sizes[-1] * LADDER < self.lines:
-            sizes.append(sizes[-1] * LADDER)
+            larger = sizes[-1] * LADDER
+            # From parts of a point to whole points.
+            sizes.append(self.unit if sizes[-1] < self.unit < larger else larger)
         return sizes if sizes[-1] >= self.lines else [*sizes, self.lines]
+
+    @property
+    def smallest(self) -> int:
+        """The smallest chunk size that can be computed by itself."""
+        return 1 if self.is_divisible else max(1, self.unit)
 
     def best_chunk(self, budget: int) -> int | None:
         """The fastest chunk size within a budget of bytes; None where not even one line fits.
@@ -131,17 +145,21 @@ class Costs:
     def fits(self, chunk_size: int, budget: int) -> bool:
         """Whether a chunk size stays within a budget of bytes, and within patience."""
         is_short = chunk_size * self.line_seconds(chunk_size) <= LONGEST_BLOCK_SECONDS
-        return self.peak_bytes(chunk_size) <= budget and (is_short or chunk_size == 1)
+        return self.peak_bytes(chunk_size) <= budget and (is_short or chunk_size <= self.smallest)
 
 
-def even_chunk(chunk_size: int, lines: int) -> int:
+def even_chunk(chunk_size: int, lines: int, unit: int = 1) -> int:
     """A chunk size no larger that makes blocks even, and whole tiles where they are wide.
 
     Args:
         chunk_size: The largest that is wanted.
         lines: Rows or columns in all.
+        unit: How many of them belong together: those of one of many points.
     """
     chunk_size = max(1, min(chunk_size, lines))
+    if unit > 1:
+        points = even_chunk(chunk_size // unit, lines // unit) if chunk_size >= unit else 0
+        return points * unit or even_chunk(chunk_size, unit)
     if chunk_size >= lines:
         return chunk_size
     even = math.ceil(lines / math.ceil(lines / chunk_size))

@@ -60,6 +60,7 @@ def describe(job: Job, stream: BlockStream, strategy: str) -> ResultDescription:
         tile=job.tile,
         compression="gzip" if job.compression == "gzip" else "none",
         shard=_shard(job, stream),
+        points=job.points,
     )
 
 

@@ -64,13 +64,14 @@ class Display:
         self._table(
             f"{plan.operation} of {plan.function}",
             {
-                "matrix": f"{plan.rows} rows x {plan.columns} columns, {plan.dtype}",
+                "matrix": plan.extent,
                 **({"part": plan.part} if plan.part else {}),
                 "strategy": f"{plan.strategy} ({plan.strategy_reason})",
                 "device": f"{plan.device}, {plan.workers} process",
                 "blocks": f"{plan.blocks} of up to {plan.chunk_size} {plan.axis} "
                 f"({plan.chunk_reason}){_already_done(plan)}",
-                "passes": f"{plan.rows} in reverse mode, {plan.columns} in forward mode",
+                "passes": f"{plan.rows_of_a_point} in reverse mode, {plan.columns} in forward mode"
+                + (" for each point" if plan.points is not None else ""),
                 "memory": f"{size(plan.peak_bytes)} predicted of {size(plan.memory_budget)} "
                 f"({plan.memory_reason})",
                 "time": f"{duration(plan.seconds)} predicted",

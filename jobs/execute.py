@@ -23,6 +23,7 @@ from jobs.memory import Budget, memory_budget
 from jobs.nonfinite import NonFinite
 from jobs.plan import Plan
 from jobs.planner import ChunkSize, Decision, decide
+from jobs.points import block_end
 from jobs.prediction import make_plan
 from jobs.proof import Proof, prepare_proof
 from jobs.provenance import device_name
@@ -337,7 +338,7 @@ def _blocks(
     for wanted in missing:
         start = wanted.start
         while start < wanted.stop:
-            stop = min(start + chunks.size, wanted.stop)
+            stop = min(block_end(stream, start, chunks.size), wanted.stop)
             reason = None
             try:
                 # Around the computation alone: a full disk is no failure of the function.
@@ -427,7 +428,7 @@ def _facts(prepared: Prepared, record: Record, proof: Proof) -> dict[str, str]:
     across = plan.columns if plan.axis == "rows" else plan.rows
     rate = record.lines * across * plan.itemsize / max(record.seconds, 1e-9)
     facts = {
-        "matrix": f"/{job.operation}, {plan.rows} rows x {plan.columns} columns, {plan.dtype}",
+        "matrix": f"/{job.operation}, {plan.extent}",
         "time": f"{duration(record.seconds)}, {size(round(rate))}/s",
         "memory": f"{size(peak_memory(job.device))} at most, {size(plan.peak_bytes)} predicted",
         "verified": str(proof),

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions import LoadedFunction, argument_names
+from jobs.points import count_points, read_files
 from jobs.schema import (
     SOURCES,
+    FileSource,
     NamedSource,
     RandomInputs,
     RandomVectors,
@@ -24,7 +26,7 @@ DISTRIBUTIONS = ("normal", "uniform")
 
 
 def load_arguments(
-    config: SourceConfig, function: LoadedFunction, dtype: torch.dtype
+    config: SourceConfig, function: LoadedFunction, dtype: torch.dtype, points: str | None = None
 ) -> dict[str, SourceArray]:
     """What the function takes, not yet converted and, where the format allows, not yet read.
 
@@ -32,6 +34,8 @@ def load_arguments(
         config: The option `inputs`.
         function: The function; its default point gives names and shapes where it has one.
         dtype: The dtype of random numbers.
+        points: The option `points`: with ``leading`` and ``files`` the arrays have a leading
+            dimension over points.
 
     Returns:
         Argument name to array, in the order of the arguments.
@@ -50,17 +54,25 @@ def load_arguments(
             if isinstance(each, RandomInputs):
                 found = _random_inputs(option, each, _only(function, name), dtype)
             else:
-                found = read_source(option, each)
+                found = _read(option, each, points)
             arrays[name] = _single(option, found)
     elif config.source in SOURCES:
-        arrays = read_source("inputs", config)
+        arrays = _read("inputs", config, points)
     else:
         raise unknown("inputs", config.source, ("default", "random", *SOURCES))
     named = _named_like_arguments(arrays, function)
+    leading = () if points is None else (count_points(named),)
     if function.point is not None:
-        shapes = {name: tuple(tensor.shape) for name, tensor in function.point.items()}
+        shapes = {name: (*leading, *tensor.shape) for name, tensor in function.point.items()}
         _check_shapes(named, shapes)
     return named
+
+
+def _read(option: str, config: SourceConfig, points: str | None) -> dict[str, SourceArray]:
+    if points == "files":
+        assert isinstance(config, FileSource)
+        return read_files(option, config)
+    return read_source(option, config)
 
 
 def load_vectors(

@@ -45,6 +45,7 @@ class Job:
         tile: The shape of a tile of the stored matrix; None leaves it to the layout.
         fsync: When the disk must have the data: ``block`` or ``end``.
         compression: The filter of the stored matrix.
+        points: At how many points the derivative is taken; None for a single one.
         shard: Which part of the matrix is computed, and of how many; None computes it whole.
         fingerprint: The hash of what determines the numbers.
         paths: Where the files go.
@@ -67,6 +68,7 @@ class Job:
     tile: tuple[int, int] | None
     fsync: Literal["block", "end"]
     compression: str
+    points: int | None
     shard: tuple[int, int] | None
     fingerprint: str
     paths: RunPaths
@@ -100,7 +102,7 @@ def resolve(config: JobConfig) -> Job:
     torch.manual_seed(config.seed)
     label = config.loss.label if isinstance(config.loss, TargetLoss) else None
     function = load_function(config.function, config.op, dtype, device, label, config.seed)
-    arguments = load_arguments(config.inputs, function, dtype)
+    arguments = load_arguments(config.inputs, function, dtype, config.points)
     variables = choose_variables(function, arguments, config.wrt, config.loss, dtype, device)
     function = replace(variables.function, failures=Path(config.runs).absolute() / "failures")
     point = variables.point
@@ -108,6 +110,9 @@ def resolve(config: JobConfig) -> Job:
     if config.op in PRODUCTS:
         like = _outputs(function, point, config.seed) if config.op == "vjp" else point
         vectors = load_vectors(config.vectors, like, dtype, device)
+    points = None if config.points is None else len(next(iter(point.values())))
+    # The same array is another question with and without a dimension over points.
+    choices = variables.choices | ({} if points is None else {"points": points})
     shard = check_shard(config.shard, config.shards)
     digest = fingerprint(
         operation=config.op,
@@ -116,7 +121,7 @@ def resolve(config: JobConfig) -> Job:
         point=point,
         vectors=vectors,
         constants=variables.constants,
-        choices=variables.choices,
+        choices=choices,
         dtype=dtype,
         seed=config.seed,
     )
@@ -137,6 +142,7 @@ def resolve(config: JobConfig) -> Job:
         tile=_tile(config.output.tile),
         fsync="block" if config.output.fsync == "block" else "end",
         compression=config.output.compression,
+        points=points,
         shard=shard,
         fingerprint=digest,
         paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest, shard),

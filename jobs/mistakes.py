@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import traceback
 from collections.abc import Iterable
 
 from hydra.errors import OverrideParseException
@@ -85,6 +86,21 @@ def check_arguments(arguments: Iterable[str]) -> None:
     for argument in arguments:
         if re.match(r"[+~]*([=@]|$)", argument):
             raise ConfigurationError(f"{argument or 'an empty argument'}: valid is option=value")
+
+
+def refused_option(error: BaseException) -> str:
+    """One message about the option that Hydra was applying when it failed; empty if it was not.
+
+    Hydra meets a path through an option that is null with a bare assertion, which names nothing.
+
+    Args:
+        error: What was raised, by anything.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_apply_overrides_to_config":
+            given = getattr(frame.f_locals.get("override"), "input_line", "an option")
+            return f"{given}: there is nothing of that name within a value that is null"
+    return ""
 
 
 def _about_key(error: OmegaConfBaseException) -> str:

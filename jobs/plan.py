@@ -21,7 +21,7 @@ class Plan:
         strategy_reason: Why so.
         device: Where.
         workers: How many processes share the work.
-        rows: Rows of the matrix: the passes that reverse mode needs.
+        rows: Rows of the matrix.
         columns: Columns of the matrix: the passes that forward mode needs.
         axis: What a block consists of: ``rows`` or ``columns``.
         chunk_size: How many of them are computed at once.
@@ -37,6 +37,8 @@ class Plan:
         peak_bytes: Predicted peak of that memory.
         host_peak_bytes: Predicted peak of the process's memory.
         seconds: Predicted time for what is missing.
+        points: At how many points there is a matrix, whose rows are counted together in `rows`;
+            None where there is one point.
         part: Which part of a larger matrix it is, in words; empty for a whole one.
     """
 
@@ -63,11 +65,23 @@ class Plan:
     host_peak_bytes: int
     seconds: float
     part: str = ""
+    points: int | None = None
 
     @property
     def lines(self) -> int:
         """Rows or columns in all, along the axis of the blocks."""
         return self.rows if self.axis == "rows" else self.columns
+
+    @property
+    def rows_of_a_point(self) -> int:
+        """Rows of the matrix of one point: the passes that reverse mode needs there."""
+        return self.rows // (self.points or 1)
+
+    @property
+    def extent(self) -> str:
+        """How large the matrix is, or the matrices of many points are, in words."""
+        many = f"{self.points} points of " if self.points is not None else ""
+        return f"{many}{self.rows_of_a_point} rows x {self.columns} columns, {self.dtype}"
 
     @property
     def bytes_of_matrix(self) -> int:
@@ -103,7 +117,7 @@ class Plan:
         return asdict(self) | {
             "lines": self.lines,
             "blocks": self.blocks,
-            "passes": {"reverse": self.rows, "forward": self.columns},
+            "passes": {"reverse": self.rows_of_a_point, "forward": self.columns},
             "bytes_of_matrix": self.bytes_of_matrix,
             "bytes_needed": self.bytes_needed,
         }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from jobs.job import Job
 from jobs.measurement import limited_memory, measuring, release_memory
 from jobs.memory import Budget, process_memory
 from jobs.nonfinite import NonFinite
+from jobs.points import PointStream, block_end
 from jobs.proof import ProbeProof
 from jobs.units import duration, size
 
@@ -109,7 +111,7 @@ def decide(
     return _Search(job, budget, chunk_limit, tell).decision(strategy)
 
 
-def open_stream(job: Job, strategy: str, engine: str = "auto") -> BlockStream:
+def open_stream(job: Job, strategy: str, engine: str = "auto") -> Any:
     """The blocks of a job by a strategy; the same random numbers are drawn each time.
 
     Args:
@@ -117,10 +119,22 @@ def open_stream(job: Job, strategy: str, engine: str = "auto") -> BlockStream:
         strategy: The strategy.
         engine: ``auto``, or one of those that `autodiff_core.engines` names.
 
+    Returns:
+        A `BlockStream`, or what has the same attributes and methods.
+
     Raises:
         JobError: The strategy cannot differentiate the function.
     """
     with explaining_failures(job.function):
+        if job.points is not None:
+            return PointStream(
+                job.function.function,
+                tuple(job.point.values()),
+                seed=job.seed,
+                operation=job.operation,
+                strategy=strategy,
+                chunk_size=job.chunk_size,
+            )
         return batches.open_stream(
             job.function.function,
             job.inputs,
@@ -254,17 +268,24 @@ class _Search:
             strategy,
             lines=rows if stream.axis == "rows" else columns,
             line_bytes=across * stored_dtype(self._job.storage or stream.dtype).itemsize,
-            is_loop=strategy in LOOPS.values(),
+            # At many points a line is computed for several of them at once.
+            is_loop=strategy in LOOPS.values() and self._job.points is None,
             on_host=self._job.device.type == "cpu",
+            unit=stream.unit if isinstance(stream, PointStream) else 1,
+            is_divisible=not isinstance(stream, PointStream) or stream.is_divisible,
         )
         self._units[strategy] = stream.axis
-        if not even_if_hopeless and self._is_hopeless(costs, across):
+        passes = (costs.lines, across)
+        if isinstance(stream, PointStream):
+            other = stream.rows.size if stream.passes == columns else columns
+            passes = (stream.passes, other)
+        if not even_if_hopeless and self._is_hopeless(costs, *passes):
             self._notes[strategy] = f"not tried for its {costs.lines} {stream.axis}"
             return
         self._grow(stream, costs, opening.peak_bytes, remaining)
 
-    def _is_hopeless(self, costs: Costs, across: int) -> bool:
-        if self._job.operation == "jacobian" and costs.lines > HOPELESS * max(1, across):
+    def _is_hopeless(self, costs: Costs, passes: int, other: int) -> bool:
+        if self._job.operation == "jacobian" and passes > HOPELESS * max(1, other):
             return True
         if not self._measured:
             return False
@@ -272,7 +293,7 @@ class _Search:
         line = best.line_seconds(best.trials[0].chunk_size)
         return not self._affordable(LINES_TO_OPEN * line, 1)
 
-    def _grow(self, stream: BlockStream, costs: Costs, opening: int, remaining: int) -> None:
+    def _grow(self, stream: Any, costs: Costs, opening: int, remaining: int) -> None:
         """Measure chunks of growing size until they get slower, too large, or time is up."""
         strategy = costs.strategy
         if not costs.lines or 0 in stream.shape:
@@ -306,8 +327,10 @@ class _Search:
         if self._limit is None:
             return costs.ladder() if not costs.is_loop else costs.ladder()[:2]
         given = max(1, min(self._limit, costs.lines))
+        if costs.unit > 1:
+            given = max(costs.smallest, given - given % costs.unit if given > costs.unit else given)
         if self._job.chunk_size is not None:
-            return sorted({1, given})
+            return sorted({costs.smallest, given})
         return [each for each in costs.ladder() if each < given] + [given]
 
     def _worth_trying(self, costs: Costs, chunk_size: int, remaining: int) -> bool:
@@ -333,16 +356,18 @@ class _Search:
         short = min(SECONDS_AT_MOST, SECONDS_ANYWAY + SHARE_OF_SHORT_RUNS * run)
         return self._spent + seconds <= max(SHARE * run, short) / remaining
 
-    def _trial(self, stream: BlockStream, chunk_size: int, lines: int) -> Trial:
+    def _trial(self, stream: Any, chunk_size: int, lines: int) -> Trial:
         # In the middle: the lines at an edge are often those that depend on little.
         start = (lines - chunk_size) // 2
+        if isinstance(stream, PointStream):
+            start -= start % stream.unit
         with measuring(self._job.device) as found:
             with explaining_failures(self._job.function):
-                block = stream.block(start, start + chunk_size)
+                block = stream.block(start, block_end(stream, start, chunk_size))
             self._handle(stream, block)
         return Trial(chunk_size, found.seconds, found.peak_bytes)
 
-    def _handle(self, stream: BlockStream, block: Block) -> None:
+    def _handle(self, stream: Any, block: Block) -> None:
         """Do with a block what the job will do: look at it, prove it, bring it to the host."""
         NonFinite("record").inspect(block)
         if self._job.verify == "probe":
@@ -384,7 +409,7 @@ class _Search:
         if best is None:
             raise self._too_large(costs.peak_bytes(1))
         best = min(best, self._limit or best)
-        chunk_size = even_chunk(best, costs.lines)
+        chunk_size = even_chunk(best, costs.lines, costs.unit)
         largest = costs.trials[-1].chunk_size
         reason = f"the fastest of those measured, up to {largest}"
         if costs.is_loop:

@@ -20,6 +20,8 @@ from outputs import ResultDescription, planned_tile
 # A smaller result is written before a disk could slow the job down.
 _WORTH_MEASURING = 256 * 2**20
 _SAMPLE = 32 * 2**20
+# Of a large result a hundredth is written to find out how fast that is, but no more than this.
+_LARGEST_SAMPLES = 16
 # Measured: checksum, copy and the system's share take so long of a core.
 _SECONDS_A_BYTE = 1e-9
 
@@ -71,6 +73,7 @@ def make_plan(
         bytes_free=shutil.disk_usage(directory).free,
         path=str(job.paths.result),
         part=part_of(description),
+        points=job.points if job.shard is None else None,
         memory_budget=budget.bytes,
         memory_reason=budget.reason,
         peak_bytes=decision.peak_bytes,
@@ -92,7 +95,8 @@ def part_of(description: ResultDescription) -> str:
 
 def _writing_seconds(directory: Path, size: int, compute: float) -> float:
     """How long a disk takes to write so much; 0 where that is sure to be hidden by computing."""
-    if size < _WORTH_MEASURING or shutil.disk_usage(directory).free < 2 * _SAMPLE:
+    samples = min(_LARGEST_SAMPLES, max(1, size // (100 * _SAMPLE)))
+    if size < _WORTH_MEASURING or shutil.disk_usage(directory).free < 2 * samples * _SAMPLE:
         return 0.0
     if size / max(compute, 1e-9) < 50e6:  # slower than any disk
         return 0.0
@@ -101,10 +105,11 @@ def _writing_seconds(directory: Path, size: int, compute: float) -> float:
     try:
         started = time.perf_counter()
         with sample.open("wb") as file:
-            file.write(content)
+            for _ in range(samples):
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        return size / _SAMPLE * (time.perf_counter() - started)
+        return size / (samples * _SAMPLE) * (time.perf_counter() - started)
     except OSError:  # the writer tells it better
         return 0.0
     finally:

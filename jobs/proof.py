@@ -28,7 +28,7 @@ those.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ from autodiff_core import Block, BlockStream
 from jobs.batches import open_stream, product
 from jobs.functions import SECOND_ORDER
 from jobs.job import PRODUCTS, Job, leaves_of
+from jobs.points import products_at_points
 from outputs import Probes
 
 SAMPLES = 3
@@ -97,7 +98,9 @@ def prepare_proof(job: Job, stream: BlockStream) -> Proof:
     probes = _Probes(job, stream)
     is_product = job.operation in PRODUCTS
     right, reason = probes.of_product() if is_product else probes.right()
-    left, left_reason = (None, "") if is_product else probes.left()
+    # Of many points the sum of uᵀ M over them would be known, and no line of it.
+    is_right_only = is_product or job.points is not None
+    left, left_reason = (None, "") if is_right_only else probes.left()
     needed = left if stream.axis == "columns" else right
     if needed is None:
         return Unproved(left_reason if stream.axis == "columns" else reason)
@@ -361,8 +364,10 @@ class _Probes:
         self._is_complex = any(t.is_complex() for t in (*self._outputs, *self._inputs))
 
     def right(self) -> tuple[Probe | None, str]:
-        """The vector v and M v."""
+        """The vector v and M v; of many points the v of one, for each of them."""
         self._generator.manual_seed(_seed(self._job))
+        if self._job.points is not None:
+            return self._right_at_points()
         vector = self._draw(self._inputs, real=True)
         operation = _PUSHFORWARD[self._job.operation]
         pushed, reason = self._product(operation, vector, _FORWARD_ROUTES)
@@ -379,6 +384,22 @@ class _Probes:
                 for first, second in zip(pushed, seconds, strict=True)
             ]
         return Probe(_flat(vector), _flat(pushed)), ""
+
+    def _right_at_points(self) -> tuple[Probe | None, str]:
+        vector = self._draw([tensor[0] for tensor in self._inputs], real=True)
+
+        def multiply(strategy: str) -> list[Tensor]:
+            return products_at_points(
+                _PUSHFORWARD[self._job.operation],
+                self._job.function.function,
+                self._inputs,
+                vector,
+                seed=self._job.seed,
+                strategy=strategy,
+            )
+
+        pushed, reason = _first_route(multiply, _PUSHFORWARD[self._job.operation], _FORWARD_ROUTES)
+        return (None, reason) if pushed is None else (Probe(_flat(vector), _flat(pushed)), "")
 
     def left(self) -> tuple[Probe | None, str]:
         """The vector u and uᵀ M; for a Hessian u is v, so that both tell its asymmetry."""
@@ -449,10 +470,10 @@ class _Probes:
         self, operation: str, vector: Sequence[Tensor], strategies: Sequence[str]
     ) -> tuple[list[Tensor] | None, str]:
         """The product by the first of the strategies that can compute it, or why none can."""
-        reason = ""
-        for strategy in strategies:
-            try:
-                image = product(
+
+        def multiply(strategy: str) -> list[Tensor]:
+            return leaves_of(
+                product(
                     operation,
                     self._job.function.function,
                     self._job.inputs,
@@ -460,11 +481,21 @@ class _Probes:
                     seed=self._job.seed,
                     strategy=strategy,
                 )
-            except (RuntimeError, NotImplementedError) as error:
-                reason = str(error).splitlines()[0]
-            else:
-                return leaves_of(image), ""
-        return None, f"no other route to {operation}: {reason}"
+            )
+
+        return _first_route(multiply, operation, strategies)
+
+
+def _first_route(
+    multiply: Callable[[str], list[Tensor]], operation: str, strategies: Sequence[str]
+) -> tuple[list[Tensor] | None, str]:
+    reason = ""
+    for strategy in strategies:
+        try:
+            return multiply(strategy), ""
+        except (RuntimeError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+    return None, f"no other route to {operation}: {reason}"
 
 
 def _project(values: Tensor, vector: Tensor, *, is_product: bool) -> Tensor:

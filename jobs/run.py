@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jobs.config import check_config
 from jobs.errors import ConfigurationError, JobError, is_of_launcher
-from jobs.mistakes import check_arguments, explain
+from jobs.mistakes import check_arguments, explain, refused_option
 from jobs.paths import config_directory
 from jobs.schema import register
 from jobs.supervision import supervised
@@ -117,10 +117,11 @@ def main() -> None:
             raise
         sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
     except Exception as error:
-        # What the launcher says of a job that ended without an answer.
-        if wants_traceback or not is_of_launcher(error):
+        # What Hydra stumbles over, or a launcher says of a job that ended without an answer.
+        option = refused_option(error)
+        if wants_traceback or not (option or is_of_launcher(error)):
             raise
-        sys.exit(f"error: {_about_lost_job(error)}")
+        sys.exit(f"error: {option or _about_lost_job(error)}")
     except KeyboardInterrupt as interruption:
         print(
             "interrupted; what was computed is kept, and the same command goes on from there",

@@ -24,6 +24,7 @@ COMPRESSIONS = ("none", "gzip")
 PROGRESS = ("auto", "lines", "quiet", "json")
 MODES = ("eval", "train")
 REDUCTIONS = ("mean", "sum")
+POINTS = ("leading", "files")
 
 
 @dataclass
@@ -260,6 +261,7 @@ class JobConfig:
     function: FunctionConfig = MISSING
     wrt: WrtConfig = MISSING
     inputs: SourceConfig = MISSING
+    points: str | None = None
     loss: LossConfig = MISSING
     vectors: SourceConfig = MISSING
     device: str = MISSING

@@ -76,7 +76,7 @@ def _summary(run: Path, directory: Path) -> JobSummary:
 def _of_result(name: str, result: Result) -> JobSummary:
     record, origin = result.execution, result.provenance
     checked = record.get("verification", {})
-    rows, columns = result.shape
+    rows, columns = result.matrix_shape
     across = columns if result.axis == "rows" else rows
     seconds, lines = _number(record, "seconds"), _number(record, "lines_computed")
     rate = lines * across / seconds if seconds and lines else None
@@ -86,7 +86,7 @@ def _of_result(name: str, result: Result) -> JobSummary:
         operation=result.operation,
         function=result.function,
         strategy=result.strategy,
-        matrix=f"{rows} x {columns} {result.dtype}"
+        matrix=f"{' x '.join(map(str, result.shape))} {result.dtype}"
         + ("" if result.shard is None else f", shard {result.shard}"),
         device=str(record.get("device", origin.get("device", ""))),
         host=str(origin.get("host", "")),

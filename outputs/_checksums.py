@@ -5,12 +5,12 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from outputs._crc import combine
 from outputs._description import Axis
 from outputs._passes import Piece, Source, each, pieces
+from outputs._points import Matrix
 from outputs._tiles import within
 
 
@@ -21,7 +21,7 @@ def block_checksum(values: np.ndarray, value: int = 0) -> int:
 
 
 def damaged_blocks(
-    matrix: h5py.Dataset, path: Path, axis: Axis, committed: np.ndarray
+    matrix: Matrix, path: Path, axis: Axis, committed: np.ndarray
 ) -> list[tuple[int, int]]:
     """The committed ranges whose stored data do not have the checksum of the ledger, in order.
 

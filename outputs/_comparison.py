@@ -45,16 +45,16 @@ def compare_results(first: Result, second: Result) -> Difference:
     """
     if first.shape != second.shape:
         raise ResultError(
-            f"{first.path} is {first.shape[0]} x {first.shape[1]} and {second.path} is "
-            f"{second.shape[0]} x {second.shape[1]}; only matrices of one shape can be compared."
+            f"{first.path} is {' x '.join(map(str, first.shape))} and {second.path} is "
+            f"{' x '.join(map(str, second.shape))}; only matrices of one shape can be compared."
         )
     # Tiles that are read in part are read more than once: those of a tiled matrix lead.
     leader, other = (second, first) if first.tile is None else (first, second)
-    matrix = leader.dataset()
+    matrix = leader.matrix()
     largest, size, place = 0.0, 0.0, None
     with translated(leader.path), translated(other.path), np.errstate(all="ignore"):
         for region, values in pieces(matrix, piece_shape(matrix, _PIECE_BYTES)):
-            difference, magnitude = _differences(values, other.dataset()[region])
+            difference, magnitude = _differences(values, other.matrix()[region])
             size = max(size, magnitude)
             found = float(difference.max(initial=0.0))
             if found > largest:

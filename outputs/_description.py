@@ -165,6 +165,8 @@ class ResultDescription:
         probes: Products by which the matrix can be verified; None without.
         shard: Which lines of the matrix the file holds; None stands for all. Everything else
             describes the whole matrix.
+        points: Of how many points each has a matrix of its own, which stand under one another in
+            `shape`; `rows` and `columns` describe that of one point. None stands for one point.
 
     Raises:
         ResultError: If the description contradicts itself.
@@ -189,8 +191,16 @@ class ResultDescription:
     compression: Compression = "none"
     probes: Probes | None = None
     shard: Shard | None = None
+    points: int | None = None
 
     def __post_init__(self) -> None:
+        if self.points is not None and (self.points < 1 or self.axis != "rows"):
+            raise ResultError(
+                f"The matrices of many points arrive by rows, of one point at least, not by "
+                f"{self.axis} of {self.points}."
+            )
+        if self.points is not None and self.tile is not None:
+            raise ResultError("The tile of many points is not chosen; valid is None.")
         _require_choice("operation", self.operation, MATRICES + PRODUCTS)
         _require_choice("axis", self.axis, ("rows", "columns"))
         _require_choice("compression", self.compression, ("none", "gzip"))
@@ -207,8 +217,12 @@ class ResultDescription:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape of the matrix: (elements of all row tensors, elements of all column tensors)."""
-        return sum(t.size for t in self.rows), sum(t.size for t in self.columns)
+        """Shape of the matrix: (elements of all row tensors, elements of all column tensors).
+
+        With many points all their rows, point after point.
+        """
+        rows, columns = (sum(t.size for t in axis) for axis in (self.rows, self.columns))
+        return rows * (self.points or 1), columns
 
     @property
     def held(self) -> range:

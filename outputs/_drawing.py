@@ -64,7 +64,7 @@ def draw(result: Result, seen: Survey, values: Spectrum | None) -> Figure:
 
 
 def _title(result: Result) -> str:
-    rows, columns = result.shape
+    rows, columns = result.matrix_shape
     what = f"{result.operation.capitalize()} of {result.function}"
     if len(what) > _LONGEST_TITLE:
         what = what[: _LONGEST_TITLE - 1] + "…"
@@ -72,7 +72,7 @@ def _title(result: Result) -> str:
 
 
 def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
-    rows, columns = result.shape
+    rows, columns = result.matrix_shape
     largest = float(seen.magnitude.max(initial=0.0))
     extent = (0, max(1, columns), max(1, rows), 0)
     axes.set_facecolor("white")
@@ -96,7 +96,9 @@ def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
     else:
         axes.set_xlim(extent[:2])
         axes.set_ylim(extent[2:])
-        axes.set_title("every entry is zero" if 0 not in result.shape else "no entries", **_STYLE)
+        axes.set_title(
+            "every entry is zero" if 0 not in result.matrix_shape else "no entries", **_STYLE
+        )
     if seen.nonfinite.any():
         axes.imshow(
             np.ma.masked_equal(seen.nonfinite, False),
@@ -108,7 +110,7 @@ def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
 
 
 def _legend(result: Result, seen: Survey) -> str:
-    rows, columns = result.shape
+    rows, columns = result.matrix_shape
     parts = ["|entry|"]
     if seen.magnitude.size < rows * columns:
         parts = ["largest |entry| in each cell"]
@@ -122,8 +124,8 @@ def _legend(result: Result, seen: Survey) -> str:
 
 def _label(heat: Axes, result: Result, below: Axes) -> None:
     for axis, what, tensors, length in (
-        (heat.yaxis, "rows", result.rows, result.shape[0]),
-        (heat.xaxis, "columns", result.columns, result.shape[1]),
+        (heat.yaxis, "rows", result.rows, result.matrix_shape[0]),
+        (heat.xaxis, "columns", result.columns, result.matrix_shape[1]),
     ):
         edges = np.cumsum([0, *(tensor.size for tensor in tensors)])
         if 1 < len(tensors) <= _DRAWN_BOUNDARIES:

@@ -26,12 +26,14 @@ from outputs._description import (
 )
 from outputs._errors import ResultError
 from outputs._files import LIBVER, create_file
+from outputs._points import Matrix, StackedMatrices
 from outputs._sound import member, require_sound, scalar
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # Files that an earlier reader can read say so.
 _VERSION_OF_WHOLE_FILES = 1
+_VERSION_OF_PARTS = 2
 
 GZIP_LEVEL = 4
 
@@ -55,6 +57,7 @@ _TILE_LINES = 16
 # What was asked for; a small shard may have smaller ones.
 _WHOLE_TILE = ("tile_rows", "tile_columns")
 _VIRTUAL = "virtual"
+_POINTS = "points"
 _DATALESS_SCALE = "This is a netCDF dimension but not a netCDF variable.%10d"
 
 
@@ -73,6 +76,7 @@ class Names:
     PROBES = "probes"
     ROW = "row"
     COLUMN = "column"
+    POINT_NUMBER = "point_number"
 
     @staticmethod
     def escape(name: str) -> str:
@@ -105,6 +109,8 @@ def planned_tile(description: ResultDescription, *, packed: bool = False) -> tup
         return None
     # Measured: row blocks go faster into contiguous space than into any tile, and it needs no
     # index; compressed data and column blocks need tiles.
+    if description.points is not None and description.shard is None:
+        return _tile_of_points(description) if packed else None
     if description.tile is None and (packed or description.axis == "columns"):
         itemsize = np.dtype(description.dtype).itemsize
         return tile_shape(description.stored_shape, itemsize, description.axis)
@@ -125,6 +131,16 @@ def tile_shape(shape: tuple[int, int], itemsize: int, axis: Axis) -> tuple[int, 
     across = _even_part(across, _TILE_BYTES // (min(lines, _TILE_LINES) * itemsize), multiple=1)
     lines = _even_part(lines, _TILE_BYTES // (across * itemsize), multiple=_TILE_LINES)
     return (lines, across) if axis == "rows" else (across, lines)
+
+
+def _tile_of_points(description: ResultDescription) -> tuple[int, int]:
+    """Of whole points, so that a tile is a rectangle also of the matrix of all points' rows."""
+    rows, columns = description.shape
+    height = rows // (description.points or 1)
+    itemsize = np.dtype(description.dtype).itemsize
+    width = _even_part(columns, max(1, _TILE_BYTES // (height * itemsize)), multiple=1)
+    points = max(1, _TILE_BYTES // (height * width * itemsize))
+    return height * min(points, description.points or 1), width
 
 
 def _even_part(length: int, limit: int, multiple: int) -> int:
@@ -160,9 +176,11 @@ def create(
             matrix = file.create_virtual_dataset(description.operation, virtual)
         else:
             matrix = _create_matrix(file, description, packed=packed)
-        rows, columns = description.stored_shape
-        _attach(matrix, 0, _dimension(file, Names.ROW, rows))
-        _attach(matrix, 1, _dimension(file, Names.COLUMN, columns))
+        *points, rows, columns = matrix.shape
+        for count in points:
+            _attach(matrix, 0, _dimension(file, Names.POINT_NUMBER, count))
+        _attach(matrix, len(points), _dimension(file, Names.ROW, rows))
+        _attach(matrix, len(points) + 1, _dimension(file, Names.COLUMN, columns))
         _write_table(file, Names.ROWS, "row_tensor", description.rows)
         _write_table(file, Names.COLUMNS, "column_tensor", description.columns)
         for group, arrays in (
@@ -182,8 +200,10 @@ def create(
 def read_description(file: h5py.File) -> ResultDescription:
     """The description that a file was created with; its arrays are read into memory."""
     matrix = matrix_of(file)
-    shard, tile = read_shard(file), matrix.chunks
-    if shard is not None:
+    shard, tile, points = read_shard(file), matrix.chunks, read_points(file)
+    if points is not None:
+        tile = None
+    elif shard is not None:
         asked = [int(scalar(file, name)) for name in _WHOLE_TILE if name in file.attrs]
         tile = (asked[0], asked[1]) if len(asked) == len(_WHOLE_TILE) else None
     return ResultDescription(
@@ -206,6 +226,7 @@ def read_description(file: h5py.File) -> ResultDescription:
         compression=cast(Compression, read_attribute(file, "compression")),
         probes=read_probes(file),
         shard=shard,
+        points=points,
     )
 
 
@@ -235,15 +256,37 @@ def read_attribute(file: h5py.File, name: str) -> str:
     return value
 
 
-def matrix_of(file: h5py.File) -> h5py.Dataset:
-    """The matrix, of shape (rows, columns)."""
+def matrix_of(file: h5py.File) -> Matrix:
+    """The matrix, of shape (rows, columns); with many points those of all, under one another."""
     operation = read_attribute(file, "operation")
     if operation not in MATRICES + PRODUCTS:
         raise ResultError(f"{file.filename} is damaged: {operation!r} is no operation.")
     matrix = dataset(file, operation, may_be_virtual=bool(file.attrs.get(_VIRTUAL, 0)))
-    if len(matrix.shape) != 2 or matrix.dtype.kind not in "fciu":
+    points = None if "shard_index" in file.attrs else read_points(file)
+    dimensions = 2 if points is None else 3
+    if len(matrix.shape) != dimensions or matrix.dtype.kind not in "fciu":
         raise ResultError(f"{file.filename} is damaged: its {operation} is no matrix of numbers.")
-    return matrix
+    if points is None:
+        return matrix
+    if matrix.is_virtual or matrix.shape[0] != points:
+        raise ResultError(f"{file.filename} is damaged: it does not hold {points} points.")
+    if matrix.chunks is not None and matrix.chunks[1] != matrix.shape[1]:
+        raise ResultError(f"{file.filename} is damaged: its tiles do not hold whole points.")
+    return StackedMatrices(matrix)
+
+
+def read_points(file: h5py.File) -> int | None:
+    """Of how many points there is a matrix each; None where there is one point.
+
+    Raises:
+        ResultError: If it is no such number.
+    """
+    if _POINTS not in file.attrs:
+        return None
+    points = scalar(file, _POINTS)
+    if not isinstance(points, int) or points < 1:
+        raise ResultError(f"{file.filename} is damaged: {points!r} is no number of points.")
+    return points
 
 
 def axis_of(file: h5py.File) -> Axis:
@@ -347,7 +390,7 @@ def whole_shape(file: h5py.File) -> tuple[int, int]:
         sum(tensor.size for tensor in read_table(file, name))
         for name in (Names.ROWS, Names.COLUMNS)
     )
-    return rows, columns
+    return rows * (read_points(file) or 1), columns
 
 
 def read_probes(file: h5py.File) -> Probes | None:
@@ -423,7 +466,8 @@ def _write_header(file: h5py.File, description: ResultDescription, *, is_virtual
     numbers = ("rows_are_tuple", "columns_are_tuple")
     shard = description.shard
     is_plain = shard is None and not is_virtual
-    version = _VERSION_OF_WHOLE_FILES if is_plain else FORMAT_VERSION
+    version = _VERSION_OF_WHOLE_FILES if is_plain else _VERSION_OF_PARTS
+    version = version if description.points is None else FORMAT_VERSION
     _write_attributes(
         file,
         {"format": FORMAT, "format_version": version}
@@ -432,6 +476,8 @@ def _write_header(file: h5py.File, description: ResultDescription, *, is_virtual
     )
     if is_virtual:
         _write_attributes(file, {_VIRTUAL: 1})
+    if description.points is not None:
+        _write_attributes(file, {_POINTS: description.points})
     if shard is not None:
         _write_attributes(file, {f"shard_{name}": value for name, value in asdict(shard).items()})
         if description.tile is not None:
@@ -452,10 +498,17 @@ def _write_attributes(target: h5py.Group, values: Mapping[str, str | int | float
 def _create_matrix(
     file: h5py.File, description: ResultDescription, *, packed: bool
 ) -> h5py.Dataset:
-    shape, dtype = description.stored_shape, np.dtype(description.dtype)
+    shape: tuple[int, ...] = description.stored_shape
+    dtype = np.dtype(description.dtype)
     tile = planned_tile(description, packed=packed)
     properties = _properties(h5py.h5d.FILL_TIME_NEVER)
-    if tile is not None:
+    points = None if description.shard is not None else description.points
+    if points is not None:
+        height = shape[0] // points
+        shape = (points, height, shape[1])
+        if tile is not None:
+            properties.set_chunk((tile[0] // height, height, tile[1]))
+    elif tile is not None:
         properties.set_chunk((min(tile[0], shape[0]), min(tile[1], shape[1])))
     if packed and tile is not None:
         properties.set_alloc_time(h5py.h5d.ALLOC_TIME_INCR)

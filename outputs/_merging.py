@@ -106,7 +106,7 @@ def _copy(
 def _groups(blocks: np.ndarray, result: Result) -> Iterator[np.ndarray]:
     """Neighbouring blocks that are copied at once: small ones together, whole tiles if possible."""
     axis, across = (0, 1) if result.axis == "rows" else (1, 0)
-    line = max(1, result.shape[across] * result.dtype.itemsize)
+    line = max(1, result.matrix_shape[across] * result.dtype.itemsize)
     width = 1 if result.tile is None else result.tile[axis]
     first = 0
     for index, block in enumerate(blocks):
@@ -135,8 +135,8 @@ def _require_sound(file: ShardFile, result: Result, blocks: np.ndarray, values: 
 def _region(result: Result, start: int, stop: int) -> tuple[slice, slice]:
     lines = slice(start, stop)
     if result.axis == "rows":
-        return lines, slice(0, result.shape[1])
-    return slice(0, result.shape[0]), lines
+        return lines, slice(0, result.matrix_shape[1])
+    return slice(0, result.matrix_shape[0]), lines
 
 
 def _lines(result: Result, values: np.ndarray, start: int, stop: int) -> np.ndarray:

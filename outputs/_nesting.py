@@ -50,7 +50,6 @@ def _tensor(result: Result, row: TensorSpec, column: TensorSpec) -> torch.Tensor
     import torch  # the readers of a file need not have torch
 
     values = torch.from_numpy(np.ascontiguousarray(result.block(row.name, column.name)))
-    values = values.reshape(row.shape + column.shape)
     dtype: torch.dtype = getattr(torch, column.dtype)
     own: torch.dtype = getattr(torch, row.dtype)
     if not values.is_complex() or dtype.is_complex:

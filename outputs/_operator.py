@@ -33,23 +33,23 @@ def linear_operator(result: Result) -> LinearOperator:
     dtype = np.result_type(result.dtype, np.float32)
 
     def product(right: np.ndarray) -> np.ndarray:
-        total = np.zeros(result.shape[:1] + right.shape[1:], np.result_type(dtype, right))
+        total = np.zeros(result.matrix_shape[:1] + right.shape[1:], np.result_type(dtype, right))
         with translated(result.path):
-            for (rows, columns), values in pieces(result.dataset()):
+            for (rows, columns), values in pieces(result.matrix()):
                 total[rows] += values.astype(dtype, copy=False) @ right[columns]
         return total
 
     def adjoint_product(left: np.ndarray) -> np.ndarray:
         # conj(A^T conj(x)) is A^H x, without a conjugated copy of A.
         left = left.conj()
-        total = np.zeros(result.shape[1:] + left.shape[1:], np.result_type(dtype, left))
+        total = np.zeros(result.matrix_shape[1:] + left.shape[1:], np.result_type(dtype, left))
         with translated(result.path):
-            for (rows, columns), values in pieces(result.dataset()):
+            for (rows, columns), values in pieces(result.matrix()):
                 total[columns] += values.astype(dtype, copy=False).T @ left[rows]
         return total.conj()
 
     return linalg.LinearOperator(
-        result.shape,
+        result.matrix_shape,
         matvec=product,
         rmatvec=adjoint_product,
         matmat=product,

@@ -18,6 +18,7 @@ from outputs import _layout as layout
 from outputs._errors import ResultError
 from outputs._files import is_full_disk, open_file, scratch_path, seal, translated
 from outputs._layout import Names
+from outputs._points import Matrix
 from outputs._tiles import Region, tiles_of
 
 _MAX_WORKERS = 8
@@ -65,7 +66,7 @@ def _room_for_a_copy(part: Path) -> Iterator[None]:
         ) from error
 
 
-def _copy_tiles(source: h5py.Dataset, target: h5py.Dataset) -> None:
+def _copy_tiles(source: Matrix, target: Matrix) -> None:
     if target.chunks is None:  # an empty matrix
         return
     workers = min(_MAX_WORKERS, os.cpu_count() or 1)
@@ -88,7 +89,7 @@ def _compressed(values: np.ndarray, tile: tuple[int, int]) -> bytes:
     return zlib.compress(np.ascontiguousarray(entries.T).data, layout.GZIP_LEVEL)
 
 
-def _store(target: h5py.Dataset, tile: Region, values: np.ndarray, work: Future[bytes]) -> None:
+def _store(target: Matrix, tile: Region, values: np.ndarray, work: Future[bytes]) -> None:
     target.id.write_direct_chunk((tile[0].start, tile[1].start), work.result())
     if target[tile].tobytes() != values.tobytes():
         raise ResultError(f"The tile {tile} of {target.file.filename} does not read back.")

@@ -21,6 +21,7 @@ import numpy as np
 
 from outputs._description import Axis
 from outputs._errors import ResultError
+from outputs._points import Matrix
 from outputs._tiles import Region, tiles_of, within
 
 _PIECE_BYTES = 8 * 2**20
@@ -46,7 +47,7 @@ class Piece:
     parts: list[tuple[int, Region]]
 
 
-def pieces(matrix: h5py.Dataset, axis: Axis, blocks: list[Span]) -> Iterator[Piece]:
+def pieces(matrix: Matrix, axis: Axis, blocks: list[Span]) -> Iterator[Piece]:
     """Divides the blocks of a matrix into pieces; those of one block come in C order.
 
     Args:
@@ -76,7 +77,7 @@ def pieces(matrix: h5py.Dataset, axis: Axis, blocks: list[Span]) -> Iterator[Pie
                     yield Piece((band, across), parts)
 
 
-def _groups(matrix: h5py.Dataset, blocks: list[Span]) -> Iterator[Span]:
+def _groups(matrix: Matrix, blocks: list[Span]) -> Iterator[Span]:
     """Neighbouring blocks of columns that together are wide enough and end where tiles do."""
     if matrix.chunks is None:
         yield 0, len(blocks)
@@ -93,7 +94,7 @@ def _groups(matrix: h5py.Dataset, blocks: list[Span]) -> Iterator[Span]:
         yield first, len(blocks)
 
 
-def _height(matrix: h5py.Dataset, width: int) -> int:
+def _height(matrix: Matrix, width: int) -> int:
     line = width * matrix.dtype.itemsize
     height = max(1, _PIECE_BYTES // line)
     if matrix.chunks is not None:
@@ -122,7 +123,7 @@ class Source:
         ResultError: If it is stored in a way that the format does not know.
     """
 
-    def __init__(self, matrix: h5py.Dataset, path: Path) -> None:
+    def __init__(self, matrix: Matrix, path: Path) -> None:
         properties = matrix.id.get_create_plist()
         filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
         if filters not in ([], _KNOWN_FILTERS):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-import h5py
 import numpy as np
 
+from outputs._points import Matrix
 from outputs._tiles import Region
 
 Order = Literal["C", "F"]
@@ -18,7 +18,7 @@ PIECE_BYTES = 4 * 2**20
 BAND_BYTES = 64 * 2**20
 
 
-def piece_shape(matrix: h5py.Dataset, limit: int = PIECE_BYTES) -> tuple[int, int]:
+def piece_shape(matrix: Matrix, limit: int = PIECE_BYTES) -> tuple[int, int]:
     """The extents in which a matrix is best read: bands of rows, or whole tiles.
 
     Args:
@@ -37,7 +37,7 @@ def piece_shape(matrix: h5py.Dataset, limit: int = PIECE_BYTES) -> tuple[int, in
 
 
 def pieces(
-    matrix: h5py.Dataset, shape: tuple[int, int] | None = None
+    matrix: Matrix, shape: tuple[int, int] | None = None
 ) -> Iterator[tuple[Region, np.ndarray]]:
     """All entries once, as (region, values) in order of rows, then columns.
 
@@ -55,7 +55,7 @@ def pieces(
             yield region, matrix[region]
 
 
-def sequential_order(matrix: h5py.Dataset) -> Order:
+def sequential_order(matrix: Matrix) -> Order:
     """The order in which a stream of entries needs the least memory for whole tiles."""
     if matrix.chunks is None:
         return "C"
@@ -63,7 +63,7 @@ def sequential_order(matrix: h5py.Dataset) -> Order:
     return "C" if height * columns <= width * rows else "F"
 
 
-def bands(matrix: h5py.Dataset, order: Order, limit: int = BAND_BYTES) -> Iterator[np.ndarray]:
+def bands(matrix: Matrix, order: Order, limit: int = BAND_BYTES) -> Iterator[np.ndarray]:
     """The entries as a stream: bands of whole rows (``C``) or of whole columns (``F``).
 
     A band is as thick as a tile. Where that is more than ``limit`` bytes it is thinner, down to

@@ -18,6 +18,7 @@ from outputs._ledger import Ledger
 from outputs._nesting import nested_tensors
 from outputs._operator import linear_operator
 from outputs._optional import load
+from outputs._points import Matrix
 from outputs._sound import scalar
 from outputs._virtual import require_sources
 
@@ -66,7 +67,10 @@ class Result:
         fingerprint: Hash of what determines the numbers.
         axis: The axis along which blocks arrived.
         compression: ``none`` or ``gzip``.
-        shape: (rows, columns) of the matrix in the file.
+        shape: (rows, columns) of the matrix in the file, or (points, rows, columns).
+        matrix_shape: The same with two dimensions: the matrices of many points stand under one
+            another.
+        point_count: Of how many points there is a matrix each; None where there is one point.
         shard: Which part of a larger matrix it is; None for a whole one.
         dtype: Stored dtype of the matrix.
         rows: The tensors of the rows.
@@ -98,20 +102,23 @@ class Result:
         self.axis = layout.axis_of(self._file)
         self._rows_are_tuple = bool(scalar(self._file, "rows_are_tuple"))
         self._columns_are_tuple = bool(scalar(self._file, "columns_are_tuple"))
-        self._matrix: h5py.Dataset = layout.matrix_of(self._file)
-        if self._matrix.is_virtual:
+        self._matrix: Matrix = layout.matrix_of(self._file)
+        if isinstance(self._matrix, h5py.Dataset) and self._matrix.is_virtual:
             require_sources(self._matrix, self.path)
-        self.shape: tuple[int, int] = self._matrix.shape
+        self.point_count = layout.read_points(self._file)
+        self.matrix_shape: tuple[int, int] = self._matrix.shape
+        self.shape: tuple[int, ...] = self._dataset.shape
         self.dtype: np.dtype = self._matrix.dtype
         self.rows = layout.read_table(self._file, layout.Names.ROWS)
         self.columns = layout.read_table(self._file, layout.Names.COLUMNS)
-        sizes = tuple(sum(t.size for t in tensors) for tensors in (self.rows, self.columns))
+        sizes = layout.whole_shape(self._file)
         self.shard = layout.read_shard(self._file)
         across = 1 if self.axis == "rows" else 0
         is_whole = self.shard is None
-        if sizes[across] != self.shape[across] or (is_whole and sizes != self.shape):
+        shape = self.matrix_shape
+        if sizes[across] != shape[across] or (is_whole and sizes != shape):
             raise ResultError(f"{self.path} is damaged: its tables do not fit its matrix.")
-        lines = self.shape[0 if self.axis == "rows" else 1]
+        lines = shape[0 if self.axis == "rows" else 1]
         ledger = Ledger(layout.ledger_of(self._file, lines), lines)
         self._ledger = ledger
         self.blocks = len(ledger.committed)
@@ -135,9 +142,10 @@ class Result:
         return open_result, (self.path.absolute(),)
 
     def __repr__(self) -> str:
-        rows, columns = self.shape
+        *points, rows, columns = self.shape
+        many = f"{points[0]} points of " if points else ""
         return (
-            f"<Result {self.operation} of {self.function}: {rows} x {columns} {self.dtype}, "
+            f"<Result {self.operation} of {self.function}: {many}{rows} x {columns} {self.dtype}, "
             f"{self.strategy}, {self.path}>"
         )
 
@@ -149,7 +157,7 @@ class Result:
         """
         self._require_open()
         with translated(self.path):
-            return self._matrix[key]
+            return self._dataset[key]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[...], dtype=dtype)
@@ -162,7 +170,8 @@ class Result:
             column: Name of the column tensor.
 
         Returns:
-            Of natural shape: the row tensor's shape followed by the column tensor's.
+            Of natural shape: the row tensor's shape followed by the column tensor's, with a
+            leading dimension over points where there are many.
 
         Raises:
             ResultError: If there is no tensor of such a name, or the file is damaged.
@@ -170,13 +179,16 @@ class Result:
         self.require_whole()
         above, row_spec = _find("row", self.rows, row)
         left, column_spec = _find("column", self.columns, column)
-        values = self[above : above + row_spec.size, left : left + column_spec.size]
-        return values.reshape(row_spec.shape + column_spec.shape)
+        values = self[..., above : above + row_spec.size, left : left + column_spec.size]
+        return values.reshape(values.shape[:-2] + row_spec.shape + column_spec.shape)
 
     @property
     def mask(self) -> np.ndarray:
-        """Which lines of the block axis are there, bool of shape (rows,) or (columns,)."""
-        lines = self.shape[0 if self.axis == "rows" else 1]
+        """Which lines of the block axis are there, bool of shape (rows,) or (columns,).
+
+        With many points (points * rows,): the rows of all of them.
+        """
+        lines = self.matrix_shape[0 if self.axis == "rows" else 1]
         mask = np.ones(lines, bool)
         for missing in self._ledger.missing():
             mask[missing.start : missing.stop] = False
@@ -206,7 +218,7 @@ class Result:
         return nested_tensors(self)
 
     def as_numpy(self) -> np.ndarray:
-        """The whole matrix in memory, of shape (rows, columns).
+        """The whole matrix in memory, of shape (rows, columns) or (points, rows, columns).
 
         Raises:
             ResultError: If the file is closed or damaged.
@@ -217,7 +229,8 @@ class Result:
         """A dataset of xarray; the matrix is read when it is needed, while the result is open.
 
         Returns:
-            The matrix under the name of its operation with dimensions ("row", "column"), the
+            The matrix under the name of its operation with dimensions ("row", "column"), before
+            them "point_number" where there are many, the
             tables as ``row_name``, ``row_start`` and so on over ("row_tensor",), likewise for the
             columns, the arrays as ``point_<name>``, ``value_<name>``, ``vectors_<name>``; as
             attributes what the result is.
@@ -254,8 +267,10 @@ class Result:
 
         Raises:
             MissingDependencyError: If SciPy is not installed.
-            ResultError: If the file is closed, incomplete or damaged; by the products as well.
+            ResultError: If the file is closed, incomplete or damaged, by the products as well; or
+                there is a matrix for each of many points.
         """
+        self.require_one_point("A linear operator")
         return linear_operator(self)
 
     def dataset(self) -> h5py.Dataset:
@@ -269,11 +284,40 @@ class Result:
         self.require_whole()
         if not self.complete:
             raise UnfinishedResultError(f"{self.path} is unfinished: {self.progress}.")
+        return self._dataset
+
+    def matrix(self) -> Matrix:
+        """The same with two dimensions: the matrices of many points stand under one another.
+
+        Raises:
+            ResultError: As of `dataset`.
+        """
+        self.dataset()
         return self._matrix
+
+    def require_one_point(self, purpose: str) -> None:
+        """Checks that there is one matrix.
+
+        Args:
+            purpose: What it is needed for, as the subject of a sentence.
+
+        Raises:
+            ResultError: If there is one for each of many points.
+        """
+        if self.point_count is not None:
+            raise ResultError(
+                f"{purpose} takes one matrix, and {self.path} holds those of {self.point_count} "
+                "points; result[0] is the first of them, as_xarray() all."
+            )
+
+    @property
+    def _dataset(self) -> h5py.Dataset:
+        matrix = self._matrix
+        return matrix if isinstance(matrix, h5py.Dataset) else matrix.dataset
 
     @property
     def ndim(self) -> int:
-        """Two: rows and columns."""
+        """Two, rows and columns, or three with many points."""
         return len(self.shape)
 
     @property
@@ -294,7 +338,7 @@ class Result:
 
     @property
     def tile(self) -> tuple[int, int] | None:
-        """Shape of a tile; None for a contiguous matrix."""
+        """Shape of a tile of `matrix()`; None for a contiguous matrix."""
         self._require_open()
         return self._matrix.chunks
 

@@ -46,10 +46,10 @@ def spectrum(result: Result, count: int) -> Spectrum:
         MissingDependencyError: If SciPy is needed and not installed.
         ResultError: If the file is damaged.
     """
-    rows, columns = result.shape
+    rows, columns = result.matrix_shape
     symmetric = result.operation == "hessian" and result.dtype.kind != "c" and rows == columns
     kind = "eigenvalues" if symmetric else "singular values"
-    if 0 in result.shape:
+    if 0 in result.matrix_shape:
         return Spectrum(kind, np.zeros(0), "of an empty matrix")
     if rows * columns <= _DENSE_ENTRIES or min(rows, columns) <= 2:
         return Spectrum(kind, _dense(result, symmetric), f"all {min(rows, columns):,}")
@@ -70,7 +70,9 @@ def _dense(result: Result, symmetric: bool) -> np.ndarray:
 def _lanczos(result: Result, symmetric: bool, count: int) -> tuple[np.ndarray, bool]:
     linalg = load("scipy.sparse.linalg", "plot", "The spectrum of a large matrix")
     operator = result.as_linear_operator()
-    start = np.random.default_rng(0).standard_normal(min(result.shape)).astype(operator.dtype)
+    start = (
+        np.random.default_rng(0).standard_normal(min(result.matrix_shape)).astype(operator.dtype)
+    )
     # Two digits are more than a picture shows, and nobody waits for more passes than these.
     options = {"k": count, "v0": start, "tol": 1e-3, "maxiter": _RESTARTS}
     options["ncv"] = min(len(start), max(_VECTORS, 2 * count + 1))

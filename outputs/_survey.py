@@ -47,21 +47,21 @@ def survey(
         cells: Cells along an axis at most; a shorter axis has one cell an entry.
         advance: Told the bytes of every piece.
     """
-    rows, columns = result.shape
+    rows, columns = result.matrix_shape
     down, across = min(rows, cells), min(columns, cells)
     magnitude = np.zeros((down, across))
     nonfinite = np.zeros((down, across), bool)
     row_squares, column_squares = np.zeros(rows), np.zeros(columns)
     bad = zeros = 0
     with translated(result.path):
-        for (r, c), values in pieces(result.dataset()):
+        for (r, c), values in pieces(result.matrix()):
             size = np.abs(values).astype(np.float64, copy=False)
             finite = np.isfinite(size)
             zeros += int(size.size - np.count_nonzero(size))
             bad += int(finite.size - np.count_nonzero(finite))
             size[~finite] = 0
-            _into(magnitude, size, (r, c), result.shape)
-            _into(nonfinite, ~finite, (r, c), result.shape)
+            _into(magnitude, size, (r, c), result.matrix_shape)
+            _into(nonfinite, ~finite, (r, c), result.matrix_shape)
             with np.errstate(over="ignore"):
                 row_squares[r] += np.einsum("ij,ij->i", size, size)
                 column_squares[c] += np.einsum("ij,ij->j", size, size)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
+
+if TYPE_CHECKING:
+    from outputs._points import Matrix
 
 Region = tuple[slice, slice]
 
@@ -29,7 +32,7 @@ def tiles_of(shape: tuple[int, int], tile: tuple[int, int], region: Region) -> I
             )
 
 
-def extents(matrix: h5py.Dataset, region: Region) -> Iterator[tuple[int, int]]:
+def extents(matrix: Matrix, region: Region) -> Iterator[tuple[int, int]]:
     """Where a region's bytes, or the tiles that it touches, stand in the file: (offset, size).
 
     Args:
@@ -46,7 +49,7 @@ def extents(matrix: h5py.Dataset, region: Region) -> Iterator[tuple[int, int]]:
         yield info.byte_offset, info.size
 
 
-def write_region(matrix: h5py.Dataset, region: Region, values: np.ndarray) -> None:
+def write_region(matrix: Matrix, region: Region, values: np.ndarray) -> None:
     """Writes a region of the matrix.
 
     A selection that is scattered in memory or in a tile costs HDF5 a copy and often a system

@@ -46,7 +46,7 @@ class Verification:
         path: The file.
         problems: One sentence each; none for a sound file.
         operation: That of the result, "" where it could not be read.
-        shape: (rows, columns) of the matrix.
+        shape: (rows, columns) of the matrix, or (points, rows, columns).
         dtype: Its stored dtype.
         complete: Whether committed blocks cover the whole axis.
         blocks: Number of committed blocks.
@@ -67,7 +67,7 @@ class Verification:
     path: str
     problems: tuple[str, ...]
     operation: str = ""
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     dtype: str = ""
     complete: bool = False
     blocks: int = 0
@@ -195,7 +195,7 @@ def _data(result: Result, problems: Iterable[str]) -> dict[str, Any]:
     used = probes if result.complete else None
     entries = np.sort(result._ledger.committed, order="start")
     blocks = list(zip(entries["start"].tolist(), entries["stop"].tolist(), strict=True))
-    total = _zeros(used, *result.shape, result.dtype)
+    total = _zeros(used, *result.matrix_shape, result.dtype)
     found = [0] * len(blocks)
     with translated(result.path), Source(result._matrix, result.path) as source:
         work = _Work(used, result.dtype)

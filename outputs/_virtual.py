@@ -44,8 +44,13 @@ def create_virtual(
         prove: Gives the figures of the verification, of a file with everything else in it.
 
     Raises:
-        ResultError: If it cannot be written, or the proof fails.
+        ResultError: If it cannot be written, the proof fails, or there are many points.
     """
+    if description.points is not None:
+        raise ResultError(
+            f"A virtual matrix is of one point, and these are shards of {description.points}; "
+            "without --virtual they are copied."
+        )
     scratch = scratch_path(target)
     matrix = _matrix(description, files, target.parent)
     try:

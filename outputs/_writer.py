@@ -35,6 +35,7 @@ from outputs._files import (
 from outputs._layout import stored_bytes
 from outputs._ledger import Ledger
 from outputs._pack import pack
+from outputs._points import Matrix
 from outputs._tiles import Region, extents, write_region
 
 Fsync = Literal["end", "block"]
@@ -291,13 +292,13 @@ class ResultWriter:
             raise ResultError(f"The writer of {self.path} is closed.")
 
 
-def _parts(file: h5py.File) -> tuple[h5py.Dataset, Axis, Ledger]:
+def _parts(file: h5py.File) -> tuple[Matrix, Axis, Ledger]:
     matrix, axis = layout.matrix_of(file), layout.axis_of(file)
     lines = matrix.shape[0 if axis == "rows" else 1]
     return matrix, axis, Ledger(layout.ledger_of(file, lines), lines)
 
 
-def _line_bytes(matrix: h5py.Dataset, axis: Axis) -> int:
+def _line_bytes(matrix: Matrix, axis: Axis) -> int:
     return matrix.shape[1 if axis == "rows" else 0] * matrix.dtype.itemsize
 
 

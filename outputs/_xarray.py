@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 
 def xarray_dataset(result: Result) -> xarray.Dataset:
-    """The matrix with dimensions (row, column), the tables, and the arrays beside it.
+    """The matrix, the tables, and the arrays beside it.
+
+    Its dimensions are (row, column), or (point_number, row, column) with many points.
 
     Args:
         result: A complete result; has to stay open until the matrix is loaded.
     """
     matrix = xarray.Variable(
-        ("row", "column"),
+        ("point_number", "row", "column")[-result.ndim :],
         indexing.LazilyIndexedArray(_Matrix(result)),
         {"long_name": f"{result.operation} of {result.function}"},
     )

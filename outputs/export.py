@@ -71,6 +71,7 @@ def export(
         ResultError: If the result is not complete, damaged, or itself the target.
         OSError: If the disk fails.
     """
+    result.require_one_point("outputs.export")
     write = form.writer()
     if target.exists():
         _require_replaceable(result, target, force)
@@ -131,7 +132,7 @@ def _export_with_progress(result: Result, form: Format, target: Path, *, force: 
         transient=True,
         disable=not console.is_terminal,
     ) as progress:
-        rows, across = result.shape
+        rows, across = result.matrix_shape
         task = progress.add_task(target.name, total=rows * across * result.dtype.itemsize)
         export(
             result,

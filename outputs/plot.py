@@ -63,6 +63,7 @@ def plot(result: Result, target: Path, *, values: int = _VALUES) -> None:
         ResultError: If the result is incomplete or damaged.
         OSError: If the picture cannot be written.
     """
+    result.require_one_point("outputs.plot")
     load("matplotlib", "plot", "outputs.plot")
     from outputs import _drawing
 
@@ -85,7 +86,7 @@ def _spectrum(result: Result, seen: Survey, values: int) -> Spectrum | None:
 
 def _survey_with_progress(result: Result) -> Survey:
     console = Console(stderr=True)
-    rows, columns = result.shape
+    rows, columns = result.matrix_shape
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

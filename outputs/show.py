@@ -63,7 +63,8 @@ def _tables(result: Result, *, shorten: bool) -> Iterable[Table]:
 
 
 def _summary(result: Result) -> dict[str, Any]:
-    rows, columns = result.shape
+    rows, columns = result.matrix_shape
+    many = "" if result.point_count is None else f"{result.point_count:,} points of "
     layout = "contiguous" if result.tile is None else "tiles of {} x {}".format(*result.tile)
     finished = result.complete and bool(result.execution)
     return {
@@ -72,7 +73,7 @@ def _summary(result: Result) -> dict[str, Any]:
         "operation": result.operation,
         "function": result.function,
         "strategy": result.strategy,
-        "shape": f"{rows:,} x {columns:,} (rows x columns)",
+        "shape": f"{many}{result.shape[-2]:,} x {columns:,} (rows x columns)",
         "dtype": result.dtype,
         "size": f"{_bytes(rows * columns * result.dtype.itemsize)}, "
         f"{_bytes(result.stored_bytes)} stored ({layout}, compression {result.compression})",
@@ -111,9 +112,9 @@ def _time(result: Result) -> str:
     if not isinstance(seconds, int | float) or not seconds > 0:
         return "unknown"
     shown = f"{seconds:.3g} s"
-    if not isinstance(lines, int) or 0 in result.shape:
+    if not isinstance(lines, int) or 0 in result.matrix_shape:
         return shown
-    across = result.shape[1 if result.axis == "rows" else 0]
+    across = result.matrix_shape[1 if result.axis == "rows" else 0]
     rate = lines / seconds
     entries = _si(rate * across, "").rstrip() + " entries/s"
     volume = _si(rate * across * result.dtype.itemsize, "B/s")

@@ -89,7 +89,7 @@ def _cells(one: Verification) -> dict[str, str]:
     return {
         "file": one.path,
         "result": "sound" if one.ok else "; ".join(one.problems),
-        "matrix": f"{one.operation} {one.shape[0]} x {one.shape[1]} {one.dtype}"
+        "matrix": f"{one.operation} {' x '.join(map(str, one.shape))} {one.dtype}"
         if one.shape
         else "",
         "blocks": str(one.blocks),

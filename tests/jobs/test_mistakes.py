@@ -103,6 +103,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("memory=0GB",), "memory=0GB"),
     (("seed=1e3",), "seed=1000.0: valid is an integer"),
     (("op.x=3",), "op: valid is a single value"),
+    (("inputs=random", "inputs.shapes.x=3"), "inputs.shapes.x=3: there is nothing of that name"),
     (("plan=perhaps",), "plan=perhaps: valid are true and false"),
     (("progress=loud",), "progress=loud: valid are auto, lines, quiet, json"),
     ((*MLP, "output.tile=[0,1]"), "output.tile=[0, 1]"),

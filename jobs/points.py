@@ -1,0 +1,293 @@
+"""A derivative at each of many points, as the rows of all points under one another."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import autodiff_core
+from autodiff_core import AxisLayout, Block, BlockStream
+from jobs.batches import product
+from jobs.errors import ConfigurationError
+from jobs.schema import FileSource
+from jobs.sources import SourceArray, read_source
+
+# Memory that the function's values and the products for the proof may take at once, about.
+_ELEMENTS_AT_ONCE = 2**22
+
+
+def read_files(option: str, config: FileSource) -> dict[str, SourceArray]:
+    """The arrays of all files that a pattern names, stacked along a leading dimension.
+
+    Args:
+        option: The option that asks for them, for messages.
+        config: The source; its path is a pattern such as ``geometries/*.npy``.
+
+    Raises:
+        ConfigurationError: There is no such file, or one has other arrays or shapes.
+    """
+    paths = sorted(glob.glob(config.path, recursive=True))
+    if not paths:
+        raise ConfigurationError(
+            f"{option}.path={config.path}: there is no such file; points=files takes a pattern "
+            "such as geometries/*.npy"
+        )
+    files = [read_source(option, replace(config, path=path)) for path in paths]
+    first = files[0]
+    for path, arrays in zip(paths, files, strict=True):
+        shapes, expected = _shapes(arrays), _shapes(first)
+        if shapes != expected:
+            raise ConfigurationError(
+                f"{option}.path={config.path}: {path} holds {shapes} and {paths[0]} {expected}; "
+                "valid are the same arrays in all files"
+            )
+    return {
+        name: SourceArray(np.stack([_numpy(arrays[name]) for arrays in files]), config.path)
+        for name in first
+    }
+
+
+def _shapes(arrays: Mapping[str, SourceArray]) -> str:
+    return ", ".join(f"{name} {array.shape}".strip() for name, array in arrays.items())
+
+
+def _numpy(array: SourceArray) -> np.ndarray:
+    values = array.values
+    return values.numpy() if isinstance(values, Tensor) else np.asarray(values[()])
+
+
+def count_points(arrays: Mapping[str, SourceArray]) -> int:
+    """The length of the leading dimension that all arrays share.
+
+    Raises:
+        ConfigurationError: They share none.
+    """
+    counts = {array.shape[:1] for array in arrays.values()}
+    if len(counts) != 1 or counts == {()} or counts == {(0,)}:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ConfigurationError(
+            f"points: all inputs need the same leading dimension over points, of at least 1; their "
+            f"shapes are {shapes}"
+        )
+    ((count,),) = counts
+    return count
+
+
+class PointStream:
+    """The derivatives at many points as blocks of rows, those of one point after another's.
+
+    A block of several points is computed for all of them at once, one within a point from that
+    point's own linearisation, which is kept for the next block. By forward mode a point's matrix
+    is computed whole.
+
+    Attributes:
+        axis: ``rows``.
+        rows: The tensors along the rows of one point.
+        columns: The tensors along the columns.
+        dtype: The dtype of the matrices.
+        shape: (points * rows, columns).
+        value: The function's value at every point, nested as it returns it, stacked.
+        passes: How many passes one point takes.
+        unit: The rows of one point.
+        is_divisible: Whether a part of a point takes less than the whole.
+        chunk_size: How many rows a block has.
+        points: None: a block is of two dimensions, as of one point.
+        engine: The plain one: what is linearised for few blocks is not worth capturing.
+        engine_refusal: None.
+    """
+
+    axis = "rows"
+    points = None
+    engine = "plain"
+    engine_refusal = None
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: Sequence[Tensor],
+        *,
+        seed: int,
+        operation: str,
+        strategy: str,
+        chunk_size: int | None = None,
+    ) -> None:
+        """Linearise at the first point to learn the layout, and evaluate at all.
+
+        Args:
+            function: The function of one point.
+            inputs: Its arguments, each with a leading dimension over points.
+            seed: Of torch's generators.
+            operation: ``jacobian`` or ``hessian``.
+            strategy: One of those of `autodiff_core`.
+            chunk_size: How many rows a block has; None leaves it to the caller.
+        """
+        self._function = function
+        self._inputs = tuple(inputs)
+        self._seed = seed
+        self._options: dict[str, Any] = {
+            "operation": operation,
+            "strategy": strategy,
+            "engine": self.engine,
+        }
+        self._kept = (0, self._at(0))
+        first = self._kept[1]
+        self.rows: AxisLayout = first.rows
+        self.columns: AxisLayout = first.columns
+        self.dtype = first.dtype
+        self.is_divisible = first.axis == "rows"
+        self.unit, across = first.shape
+        self.passes = self.unit if self.is_divisible else across
+        count = len(self._inputs[0])
+        self.shape = (count * self.unit, across)
+        self.chunk_size = chunk_size or self.unit
+        self.value: Any = _values(function, self._inputs, seed)
+
+    def block(self, start: int, stop: int) -> Block:
+        """Compute one block.
+
+        Args:
+            start: The first row, in those of all points.
+            stop: One past the last.
+        """
+        first, last = start // self.unit, -(-stop // self.unit)
+        fallbacks: dict[str, Any] = {}
+        if last - first == 1:
+            values = self._within(first, start - first * self.unit, stop - first * self.unit)
+        else:
+            torch.manual_seed(self._seed)
+            inputs = tuple(tensor[first:last] for tensor in self._inputs)
+            stream = autodiff_core.blocks(self._function, inputs, points=True, **self._options)
+            shape, device = (last - first, *stream.shape), inputs[0].device
+            values = torch.empty(shape, dtype=self.dtype, device=device)
+            for block in stream:
+                lines = slice(block.start, block.stop)
+                if block.axis == "rows":
+                    values[:, lines] = block.values
+                else:
+                    values[:, :, lines] = block.values
+                fallbacks.update({str(each): each for each in block.fallbacks})
+            values = values.reshape(-1, self.shape[1])
+            values = values[start - first * self.unit : stop - first * self.unit]
+        return Block("rows", start, stop, (values,), self.dtype, tuple(fallbacks.values()))
+
+    def _within(self, point: int, start: int, stop: int) -> Tensor:
+        if self._kept[0] != point:
+            self._kept = (point, self._at(point))
+        stream = self._kept[1]
+        if self.is_divisible:
+            return stream.block(start, stop).values
+        return stream.matrix()[start:stop]
+
+    def _at(self, point: int) -> BlockStream:
+        torch.manual_seed(self._seed)
+        inputs = tuple(tensor[point] for tensor in self._inputs)
+        return autodiff_core.blocks(self._function, inputs, **self._options)
+
+
+def block_end(stream: Any, start: int, size: int) -> int:
+    """Where a block ends that begins at a line: at most a size further, and not amid a point.
+
+    A block lies within one point, or is of whole ones.
+
+    Args:
+        stream: The stream of blocks.
+        start: The first line.
+        size: How many lines are wanted.
+    """
+    if not isinstance(stream, PointStream):
+        return start + size
+    inner = start % stream.unit
+    if inner == 0 and size >= stream.unit:
+        return start + size - size % stream.unit
+    end = start - inner + stream.unit
+    return min(start + size, end) if stream.is_divisible else end
+
+
+def _values(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -> Any:
+    """The function's values at all points, nested as it returns them, stacked."""
+    parts = []
+    with torch.no_grad():
+        for part in _parts(inputs):
+            torch.manual_seed(seed)
+            parts.append(stacked(function)(*part))
+    return _map(lambda *tensors: torch.cat(tensors), *parts)
+
+
+def stacked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function applied at many points: batched where it can be, else point by point."""
+
+    def at_all(*inputs: Tensor) -> Any:
+        try:
+            return torch.func.vmap(function, randomness="different")(*inputs)
+        # A function can resist being batched with an exception of any type; one that is itself at
+        # fault raises it again below.
+        except Exception:
+            values = [function(*point) for point in zip(*inputs, strict=True)]
+            return _map(lambda *tensors: torch.stack(tensors), *values)
+
+    return at_all
+
+
+def products_at_points(
+    operation: str,
+    function: Callable[..., Any],
+    inputs: Sequence[Tensor],
+    vector: Sequence[Tensor],
+    *,
+    seed: int,
+    strategy: str,
+) -> list[Tensor]:
+    """The products of the derivative at each point with one vector.
+
+    Args:
+        operation: ``jvp`` or ``hvp``.
+        function: The function of one point.
+        inputs: Its arguments, each with a leading dimension over points.
+        vector: The vector, the same at each point.
+        seed: Of torch's generators.
+        strategy: One of those of `autodiff_core`.
+
+    Returns:
+        The products, one tensor for all of a point's rows: shape (points, rows), in a list.
+    """
+    at_all = stacked(function)
+
+    def total(*point: Tensor) -> Tensor:
+        # The points do not depend on one another, so that the Hessian of the sum has their
+        # Hessians on its diagonal.
+        return at_all(*point).sum()
+
+    of_all = total if operation == "hvp" else at_all
+    products = []
+    for part in _parts(inputs):
+        count = len(part[0])
+        repeated = tuple(each.expand(count, *each.shape).contiguous() for each in vector)
+        image = product(operation, of_all, part, repeated, seed=seed, strategy=strategy)
+        leaves: list[Tensor] = []
+        _map(leaves.append, image)
+        products.append(torch.cat([leaf.reshape(count, -1) for leaf in leaves], dim=1))
+    return [torch.cat(products)]
+
+
+def _parts(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+    """Ranges of points that are not too many at once."""
+    elements = max(1, sum(tensor[0].numel() for tensor in inputs))
+    step = max(1, _ELEMENTS_AT_ONCE // (64 * elements))
+    for start in range(0, len(inputs[0]), step):
+        yield tuple(tensor[start : start + step] for tensor in inputs)
+
+
+def _map(apply: Callable[..., Any], *values: Any) -> Any:
+    """Apply a function to the tensors of values that a function nests alike."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: _map(apply, *(value[key] for value in values)) for key in first}
+    if isinstance(first, tuple | list):
+        return tuple(_map(apply, *parts) for parts in zip(*values, strict=True))
+    return apply(*values)

@@ -1,0 +1,254 @@
+"""Jobs over many points: against torch.func at each of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.errors import JobError
+from jobs.points import PointStream, block_end
+from outputs import open_result, part_path, verify_result
+from outputs.merge import main as merge
+
+POINTS = 23
+FUNCTIONS = """
+import os, time
+import torch
+
+def matrix(n=3):
+    return torch.arange(float(4 * n), dtype=torch.float64).reshape(4, n).sin()
+
+def vector(x):
+    return torch.tanh(matrix() @ x) * x.sum()
+
+def scalar(x):
+    return (torch.tanh(matrix() @ x) ** 3).sum()
+
+def pair(x, scale):
+    return {"a": torch.outer(x, x) * scale, "b": x.sum() / scale}
+
+def branch(x):  # resists being batched
+    return x**3 if x.sum() > 0 else -(x**2)
+
+def undefined(x):
+    return x / (x[1] != 0)
+
+def slow(x):
+    time.sleep(float(os.environ["SECONDS"]))
+    return branch(x)
+"""
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def points(directory: Path) -> np.ndarray:
+    (directory / "own.py").write_text(FUNCTIONS)
+    values = np.random.default_rng(5).standard_normal((POINTS, 3))
+    np.save("points.npy", values)
+    return values
+
+
+def options(name: str, *more: str) -> tuple[str, ...]:
+    return (
+        *("function=python", f"function.target=./own.py:{name}", "inputs=numpy"),
+        *("inputs.path=points.npy", "points=leading", *more),
+    )
+
+
+def expected(name: str, points: np.ndarray, operation: str) -> np.ndarray:
+    space: dict[str, Any] = {}
+    exec(FUNCTIONS, space)
+    derivative = torch.func.jacrev if operation == "jacobian" else torch.func.hessian
+    matrices = [derivative(space[name])(torch.from_numpy(point)) for point in points]
+    return torch.stack(matrices).reshape(len(points), -1, points.shape[1]).numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [("vector", "jacobian"), ("scalar", "hessian"), ("scalar", "jacobian"), ("branch", "jacobian")],
+)
+@pytest.mark.parametrize("strategy", ["reverse-loop", "vectorize", "forward-mode", "auto"])
+@pytest.mark.parametrize("chunk_size", ["auto", 1, 3, 8, 10**6])
+def test_matrices_are_those_of_each_point(
+    run_job: Callable[..., Any],
+    points: np.ndarray,
+    name: str,
+    operation: str,
+    strategy: str,
+    chunk_size: str | int,
+) -> None:
+    result = run_job(
+        *options(name, f"op={operation}", f"strategy={strategy}", f"chunk_size={chunk_size}")
+    )
+    matrices = expected(name, points, operation)
+    assert result.shape == matrices.shape
+    assert np.allclose(result[:], matrices, rtol=1e-13, atol=1e-13)
+    report = verify_result(result.path)
+    assert report.ok
+    assert report.lines_checked == matrices.shape[0] * matrices.shape[1]
+
+
+def test_several_arguments_and_outputs(run_job: Callable[..., Any], points: np.ndarray) -> None:
+    scale = np.random.default_rng(6).uniform(1, 2, POINTS)
+    np.savez("points.npz", x=points, scale=scale)
+    result = run_job(*options("pair", "op=jacobian", "inputs.path=points.npz"))
+    assert result.shape == (POINTS, 10, 4)
+    by_scale = result.block("a", "scale")
+    assert by_scale.shape == (POINTS, 3, 3)
+    assert np.allclose(by_scale, points[:, :, None] * points[:, None])
+    assert np.allclose(result.block("b", "scale"), -points.sum(1) / scale**2)
+    assert np.allclose(result.value["b"], points.sum(1) / scale)
+    assert np.array_equal(result.points["x"], points)
+
+
+def test_a_file_is_a_point(run_job: Callable[..., Any], points: np.ndarray) -> None:
+    Path("many").mkdir()
+    for number, point in enumerate(points):
+        np.save(f"many/{number:02}.npy", point)
+    result = run_job(
+        *options("vector", "op=jacobian", "points=files", "inputs.path=many/*.npy"),
+    )
+    assert np.allclose(result[:], expected("vector", points, "jacobian"))
+
+
+def test_shards_of_points_are_merged(command_line: Command, points: np.ndarray) -> None:
+    job = options("vector", "op=jacobian", "strategy=vectorize", "chunk_size=5")
+    finished = command_line("--multirun", *job, "shards=3", "shard=range(3)")
+    assert finished.code == 0, finished.err
+    assert merge([*map(str, Path("runs").rglob("*.h5")), "-o", "whole.h5"]) == 0
+    with open_result("whole.h5") as result:
+        assert np.allclose(result[:], expected("vector", points, "jacobian"))
+    assert verify_result("whole.h5").ok
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_what_was_stopped_goes_on_with_the_next_point(
+    points: np.ndarray, directory: Path, number: int
+) -> None:
+    command = [sys.executable, "-m", "jobs.run", "op=jacobian", "strategy=reverse-loop"]
+    command += [*options("slow", "chunk_size=6", "verify=off")]
+
+    def start(seconds: float) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "SECONDS": str(seconds)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def committed() -> int:
+        for part in directory.glob("runs/*/*.part"):
+            with open_result(part.with_suffix(""), allow_partial=True) as result:
+                return int(result.mask.sum())
+        return 0
+
+    job = start(0.3)
+    limit = time.monotonic() + 100
+    while committed() < 6:
+        assert job.poll() is None, job.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    job.send_signal(number)
+    job.communicate()
+    (part,) = directory.glob("runs/*/*.part")
+    before = part.stat().st_size
+    assert committed() < POINTS * 3
+    again = start(0)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert "resum" in err + out or "already" in err + out
+    assert before
+    with open_result(Path(out.splitlines()[-1])) as result:
+        assert not part_path(result.path).exists()
+        assert np.allclose(result[:], expected("branch", points, "jacobian"))
+
+
+def test_entries_that_are_not_finite_are_located(command_line: Command, points: np.ndarray) -> None:
+    points[7, 1] = 0
+    np.save("points.npy", points)
+    finished = command_line(*options("undefined", "op=jacobian"))
+    assert finished.code == 0
+    assert "9 entries" in finished.err + finished.out
+    with open_result(finished.result) as result:
+        assert np.argwhere(~np.isfinite(result[:])).tolist() == [
+            [7, i, j] for i in range(3) for j in range(3)
+        ]
+    assert command_line(*options("undefined", "op=hessian", "nonfinite=fail")).code == 1
+
+
+def test_a_wrong_block_is_found(
+    points: np.ndarray, run_job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = PointStream.block
+
+    def wrong(self: PointStream, start: int, stop: int) -> Any:
+        block = right(self, start, stop)
+        if start <= 40 < stop:
+            block.pieces[0][40 - start, 1] *= -1
+        return block
+
+    monkeypatch.setattr(PointStream, "block", wrong)
+    with pytest.raises(JobError, match="rows 36 to 48 disagree"):
+        run_job(*options("vector", "op=jacobian", "chunk_size=12"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("points=all",), "points=all: valid are"),
+        (("points=leading", "inputs=default"), "by an inputs= other than default"),
+        (("points=leading", "op=hvp"), "op=hvp: many points go with op=jacobian or op=hessian"),
+        (("points=leading", "verify=sample"), "verify=sample: many points"),
+        (("points=leading", "output.tile=[4,4]"), "no output.tile"),
+        (("points=files", "inputs=random"), "a file is a point here"),
+        (("points=files", "inputs.path=none/*.npy"), "inputs.path=none/*.npy: there is no such"),
+        (("points=files", "inputs.path=mixed*.npy"), "valid are the same arrays in all files"),
+        (("points=leading", "inputs.path=scalar.npy"), "the same leading dimension over points"),
+        (("points=leading", "inputs.path=empty.npy"), "of at least 1"),
+    ],
+)
+def test_mistakes_are_told(
+    command_line: Command, points: np.ndarray, more: tuple[str, ...], message: str
+) -> None:
+    np.save("mixed0.npy", np.ones(3))
+    np.save("mixed1.npy", np.ones(4))
+    np.save("scalar.npy", 1.0)
+    np.save("empty.npy", np.ones((0, 3)))
+    own = ("op=jacobian", "function=python", "function.target=./own.py:vector")
+    given = {each.partition("=")[0]: each for each in (*own, "inputs=numpy", *more)}
+    given.setdefault("inputs.path", "inputs.path=points.npy")
+    if given["inputs"] != "inputs=numpy":
+        del given["inputs.path"]
+    finished = command_line(*given.values())
+    assert finished.code == 1
+    assert message in finished.err
+    assert "Traceback" not in finished.err
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+@pytest.mark.parametrize("size", [1, 3, 4, 9, 100])
+def test_a_block_lies_within_a_point_or_is_of_whole_ones(
+    points: np.ndarray, unit: int, size: int
+) -> None:
+    inputs = (torch.from_numpy(points),)
+    space: dict[str, Any] = {}
+    exec(FUNCTIONS, space)
+    function = space["vector"] if unit == 4 else space["scalar"]
+    stream = PointStream(function, inputs, seed=0, operation="jacobian", strategy="vectorize")
+    assert stream.unit == unit
+    for start in range(3 * unit):
+        stop = block_end(stream, start, size)
+        assert start < stop <= start + size
+        assert start // unit == (stop - 1) // unit or start % unit == stop % unit == 0
