@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test test-slurm check format docs journeys torture big bench bench-full bench-memory \
-  bench-overlap bench-batches bench-planner bench-verify clean
+  bench-overlap bench-batches bench-planner bench-verify bench-workers clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -62,6 +62,9 @@ bench-planner: $(VENV)/.installed-test
 
 bench-verify: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/verify.py --gigabytes 10
+
+bench-workers: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/workers.py
 
 bench-overlap: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/overlap.py

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from jobs.device_choice import parse_devices
 from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.mistakes import explain
 from jobs.named_sources import with_named_sources
@@ -33,8 +33,6 @@ from jobs.schema import (
 )
 from jobs.shards import check_shard
 from jobs.units import parse_size
-
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def check_config(composed: DictConfig) -> JobConfig:
@@ -71,8 +69,9 @@ def check_config(composed: DictConfig) -> JobConfig:
     _check_choice("output.dtype", config.output.dtype, STORED_DTYPES)
     _check_choice("output.fsync", config.output.fsync, FSYNCS)
     _check_choice("output.compression", config.output.compression, COMPRESSIONS)
-    if not _DEVICE.fullmatch(config.device):
-        raise ConfigurationError(f"device={config.device}: valid are auto, cpu, cuda, cuda:0, ...")
+    if not isinstance(config.devices, str | list):
+        raise ConfigurationError(f"devices={config.devices}: valid is a name or a list of them")
+    parse_devices(config.devices)
     _check_chunk_size(config.chunk_size)
     _check_memory(config.memory)
     if check_shard(config.shard, config.shards) and config.strategy == "auto":

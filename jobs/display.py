@@ -67,7 +67,8 @@ class Display:
                 "matrix": plan.extent,
                 **({"part": plan.part} if plan.part else {}),
                 "strategy": f"{plan.strategy} ({plan.strategy_reason})",
-                "device": f"{plan.device}, {plan.workers} process",
+                "device": f"{plan.device}, {plan.workers} process"
+                + ("es" if plan.workers > 1 else ""),
                 "blocks": f"{plan.blocks} of up to {plan.chunk_size} {plan.axis} "
                 f"({plan.chunk_reason}){_already_done(plan)}",
                 "passes": f"{plan.rows_of_a_point} in reverse mode, {plan.columns} in forward mode"

@@ -6,13 +6,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from autodiff_core import Block, BlockStream
-from jobs.description import describe, stored_dtype, to_numpy
+import numpy as np
+import torch
+
+from jobs.computing import LocalSource, Remaining, Source, StreamFacts
+from jobs.description import describe
+from jobs.devices import threads_of_a_worker
 from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
 from jobs.failures import explaining_failures
@@ -23,13 +27,13 @@ from jobs.memory import Budget, memory_budget
 from jobs.nonfinite import NonFinite
 from jobs.plan import Plan
 from jobs.planner import ChunkSize, Decision, decide
-from jobs.points import block_end
 from jobs.prediction import make_plan
 from jobs.proof import Proof, prepare_proof
 from jobs.provenance import device_name
 from jobs.status_file import StatusFile, read_status
 from jobs.supervision import KILLED_PROCESS
 from jobs.units import duration, size
+from jobs.worker_pool import WorkerPool
 from outputs import (
     BackgroundWriter,
     BeingWrittenError,
@@ -50,15 +54,22 @@ class Record:
 
     Attributes:
         nonfinite: The count of entries that are not finite.
+        say: Shows a line.
         fallbacks: Slower ways that were taken, as sentences.
         lines: How many rows or columns this run computed.
         seconds: How long that took.
     """
 
     nonfinite: NonFinite
+    say: Callable[[str], None]
     fallbacks: list[str] = field(default_factory=list)
     lines: int = 0
     seconds: float = 0.0
+
+    def note(self, text: str) -> None:
+        """Keep and show what a person should know, such as a slower way that was taken."""
+        self.fallbacks.append(text)
+        self.say(f"note: {text}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,8 @@ class Prepared:
         decision: How it is computed.
         description: What the file says.
         plan: The same for people.
+        stream: The blocks; None where other processes compute them.
+        facts: What is to be known of them here.
         chunk_limit: Half the chunk size at which the system killed the job; None if it did not.
     """
 
@@ -81,12 +94,9 @@ class Prepared:
     decision: Decision
     description: ResultDescription
     plan: Plan
+    stream: Any
+    facts: StreamFacts
     chunk_limit: int | None
-
-    @property
-    def stream(self) -> BlockStream:
-        """The blocks."""
-        return self.decision.stream
 
 
 def execute(
@@ -123,7 +133,13 @@ def execute(
             prepared = prepare(job, target, status)
             display.plan(prepared.plan)
             prepared.plan.check()
-            facts = _run(prepared, status, display)
+            proof = _proof(prepared)
+            if len(job.devices) > 1 and 0 not in prepared.facts.shape:
+                # What the workers need is not kept here as well.
+                decision = replace(prepared.decision, stream=None)
+                prepared = replace(prepared, decision=decision, stream=None)
+                release_memory()
+            facts = _run(prepared, proof, status, display)
             target.replace(final)
             status.update(state="finished", message="", verification=facts["verified"])
     display.outcome(facts, str(final))
@@ -190,18 +206,33 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
             if begun.fingerprint == job.fingerprint:
                 strategy = begun.strategy
             missing = int((~begun.mask).sum())
-    budget = memory_budget(job.memory, job.device)
+    budget = memory_budget(job.memory, job.device, len(job.devices))
     limit = _chunk_limit(job)
 
     def tell(chunk_size: int) -> None:
         if status is not None:
             status.update(state="planned", chunk_size=chunk_size)
 
-    decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
-    description = describe(job, decision.stream, decision.strategy)
-    lines = description.lines if missing is None else missing
-    plan = make_plan(job, decision, description, budget, target, lines)
-    return Prepared(job, target, budget, decision, description, plan, limit)
+    with _threads(threads_of_a_worker(job.devices)):
+        decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
+        description = describe(job, decision.stream, decision.strategy)
+        lines = description.lines if missing is None else missing
+        plan = make_plan(job, decision, description, budget, target, lines)
+    stream = decision.stream
+    facts = StreamFacts.of(stream)
+    return Prepared(job, target, budget, decision, description, plan, stream, facts, limit)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """What is measured for workers is measured with as many threads as they will have."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _chunk_limit(job: Job) -> int | None:
@@ -223,32 +254,51 @@ def _chunk_limit(job: Job) -> int | None:
     return chunk_size // 2
 
 
-def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, str]:
+def _run(prepared: Prepared, proof: Proof, status: StatusFile, display: Display) -> dict[str, str]:
     """Compute, prove and write what is missing; gives the facts for people."""
-    job, stream, decision = prepared.job, prepared.stream, prepared.decision
-    proof = _proof(prepared)
-    record = Record(NonFinite(job.nonfinite))
-
-    def note(text: str) -> None:
-        record.fallbacks.append(text)
-        display.say(f"note: {text}")
-
+    job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
+    record = Record(NonFinite(job.nonfinite), display.say)
     if prepared.chunk_limit is not None:
-        note(
+        record.note(
             "the system killed the job for want of memory; going on with at most "
-            f"{prepared.chunk_limit} {stream.axis} at a time"
+            f"{prepared.chunk_limit} {axis} at a time"
         )
-    chunks = ChunkSize(decision.chunk_size, prepared.budget, note)
+    chunks = ChunkSize(decision.chunk_size, prepared.budget, record.note)
     description = replace(prepared.description, probes=proof.probes())
     forget_peak()
-    with _writer(prepared.target, description, job.fsync) as writer:
+    with (
+        _writer(prepared.target, description, job.fsync) as writer,
+        _source(prepared, proof, record) as source,
+    ):
         if writer.damaged:
             damaged = ", ".join(f"{start} to {stop}" for start, stop in writer.damaged)
-            note(f"{stream.axis} {damaged} were damaged on the disk and are computed again")
+            record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
         status.update(state="running", **_status_facts(prepared))
-        _compute(prepared, writer, chunks, record, proof, status, display, note)
-        writer.finish(_execution(prepared, chunks, record, proof))
+        _compute(prepared, source, writer, chunks, record, proof, status, display)
+        writer.finish(_execution(prepared, source, chunks, record, proof))
     return _facts(prepared, record, proof)
+
+
+@contextmanager
+def _source(prepared: Prepared, proof: Proof, record: Record) -> Iterator[Source]:
+    """Where blocks come from: this process, or one for each of several devices."""
+    job, decision, facts = prepared.job, prepared.decision, prepared.facts
+    if prepared.stream is not None:
+        yield LocalSource(job, prepared.stream, proof)
+        return
+    stored = np.dtype(prepared.description.dtype)
+    with WorkerPool(
+        job,
+        job.devices,
+        facts,
+        decision.strategy,
+        decision.engine,
+        stored,
+        decision.chunk_size,
+        proof,
+        record.note,
+    ) as pool:
+        yield pool
 
 
 @contextmanager
@@ -296,97 +346,50 @@ def _proof(prepared: Prepared) -> Proof:
 
 def _compute(
     prepared: Prepared,
+    source: Source,
     writer: ResultWriter,
     chunks: ChunkSize,
     record: Record,
     proof: Proof,
     status: StatusFile,
     display: Display,
-    note: Callable[[str], None],
 ) -> None:
-    job, stream = prepared.job, prepared.stream
-    stored = stored_dtype(job.storage or stream.dtype)
+    facts = prepared.facts
     missing = writer.missing()
     total = sum(map(len, missing))
     lines = prepared.description.lines
     started = time.monotonic()
     with (
         BackgroundWriter(writer) as background,
-        display.progress(total, stream.axis) as advance,
-        leaving_after_a_block() as leave_if_asked,
+        display.progress(total, facts.axis) as advance,
+        leaving_after_a_block() as leave,
+        # Closed first, also where a block cannot be written: nothing is computed in vain.
+        closing(source.blocks(Remaining(missing, chunks, facts), leave.is_asked)) as blocks,
     ):
-        for block in _blocks(job, stream, missing, chunks):
+        for block in blocks:
             for fallback in block.fallbacks:
-                note(str(fallback))
-            proven = _proven(job, stream, block, proof)
-            record.nonfinite.inspect(proven)
-            values = to_numpy(proven.values).astype(stored, copy=False)
-            background.submit(block.start, block.stop, values)
+                record.note(fallback)
+            proof.record(block.start, block.stop, block.error)
+            record.nonfinite.record(f"{facts.axis} {block.start} to {block.stop}", block.not_finite)
+            background.submit(block.start, block.stop, block.values, block.written)
             record.lines += block.stop - block.start
             record.seconds = time.monotonic() - started
             advance(block.stop - block.start)
             done = lines - total + record.lines
             status.progress(done, lines, record.lines, record.seconds)
-            leave_if_asked()
+        leave.take()
     record.seconds = time.monotonic() - started
 
 
-def _blocks(
-    job: Job, stream: BlockStream, missing: list[range], chunks: ChunkSize
-) -> Iterator[Block]:
-    """The missing blocks in order, in chunks that get smaller where memory runs out."""
-    for wanted in missing:
-        start = wanted.start
-        while start < wanted.stop:
-            stop = min(block_end(stream, start, chunks.size), wanted.stop)
-            reason = None
-            try:
-                # Around the computation alone: a full disk is no failure of the function.
-                with explaining_failures(job.function):
-                    block = stream.block(start, stop)
-            except OutOfMemoryError as error:
-                reason = str(error)
-            # The error, and with it the frames that hold memory, is gone here.
-            if reason is not None:
-                release_memory()
-                chunks.halve(start, stream.axis, reason)
-                continue
-            yield block
-            start = stop
-
-
-def _proven(job: Job, stream: BlockStream, block: Block, proof: Proof) -> Block:
-    """The block, computed once more if it fails the proof.
-
-    Raises:
-        JobError: It fails twice.
-    """
-    error = proof.error(block)
-    if error > proof.tolerance:
-        _logger.warning("%s %s to %s failed the proof", block.axis, block.start, block.stop)
-        with explaining_failures(job.function):
-            block = stream.block(block.start, block.stop)
-        error = proof.error(block)
-    if error > proof.tolerance:
-        raise JobError(
-            f"{block.axis} {block.start} to {block.stop} disagree with an independent product by "
-            f"{error:.1e} (tolerance {proof.tolerance:.1e}), twice; what was computed before is "
-            "kept. Try another strategy, or a wider dtype if the function is ill-conditioned"
-        )
-    proof.record(block, error)
-    return block
-
-
 def _execution(
-    prepared: Prepared, chunks: ChunkSize, record: Record, proof: Proof
+    prepared: Prepared, source: Source, chunks: ChunkSize, record: Record, proof: Proof
 ) -> dict[str, Any]:
     job, plan = prepared.job, prepared.plan
     return {
         "chunk_size": chunks.size,
         "chunk_sizes": chunks.used,
         "device": device_name(job.device),
-        "engine": prepared.stream.engine,
-        "engine_refusal": prepared.stream.engine_refusal,
+        **source.figures(),
         "lines_computed": record.lines,
         "lines_resumed": plan.lines - record.lines,
         "seconds": record.seconds,

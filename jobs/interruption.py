@@ -39,29 +39,47 @@ def leaving_at_once() -> Iterator[None]:
         yield
 
 
+class Leave:
+    """Whether the job was asked to stop.
+
+    Attributes:
+        received: The signals that have come.
+    """
+
+    def __init__(self) -> None:
+        """None has come yet."""
+        self.received: list[int] = []
+
+    def is_asked(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self.received)
+
+    def take(self) -> None:
+        """Leave, if it was asked for.
+
+        Raises:
+            Interrupted: A signal has come.
+        """
+        if self.received:
+            raise Interrupted(self.received[0])
+
+
 @contextmanager
-def leaving_after_a_block() -> Iterator[Callable[[], None]]:
+def leaving_after_a_block() -> Iterator[Leave]:
     """While the body runs, a first signal is only remembered, and a second one ends it at once.
 
     Yields:
-        A function to call between blocks.
-
-    Raises:
-        Interrupted: By that function, when a signal has come.
+        What to ask between blocks.
     """
-    received: list[int] = []
+    leave = Leave()
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if received:
+        if leave.received:
             raise Interrupted(number)
-        received.append(number)
-
-    def check() -> None:
-        if received:
-            raise Interrupted(received[0])
+        leave.received.append(number)
 
     with _handling(remember):
-        yield check
+        yield leave
 
 
 class _Handler:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jobs.config import to_yaml
+from jobs.devices import choose_devices
 from jobs.errors import ConfigurationError
 from jobs.failures import explaining_failures
 from jobs.fingerprint import fingerprint
@@ -35,7 +36,7 @@ class Job:
         point: Argument name to tensor.
         vectors: For the products: the vectors by tensor name, stacked; else empty.
         dtype: The dtype of the point.
-        device: Where it is computed.
+        devices: Where it is computed, by a process each.
         chunk_size: Rows or columns at once; None leaves the choice to the plan.
         seed: The seed of torch's generators.
         memory: Bytes that the job may use; None takes a share of what is free.
@@ -49,7 +50,7 @@ class Job:
         shard: Which part of the matrix is computed, and of how many; None computes it whole.
         fingerprint: The hash of what determines the numbers.
         paths: Where the files go.
-        configuration: All options as YAML.
+        config: The options.
     """
 
     operation: str
@@ -58,7 +59,7 @@ class Job:
     point: dict[str, Tensor]
     vectors: dict[str, Tensor]
     dtype: torch.dtype
-    device: torch.device
+    devices: tuple[torch.device, ...]
     chunk_size: int | None
     seed: int
     memory: int | None
@@ -72,7 +73,17 @@ class Job:
     shard: tuple[int, int] | None
     fingerprint: str
     paths: RunPaths
-    configuration: str
+    config: JobConfig
+
+    @property
+    def configuration(self) -> str:
+        """All options as YAML."""
+        return to_yaml(self.config)
+
+    @property
+    def device(self) -> torch.device:
+        """The first device, on which the function is built and the proof computed."""
+        return self.devices[0]
 
     @property
     def inputs(self) -> Any:
@@ -91,13 +102,18 @@ def nested(tensors: dict[str, Tensor]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def resolve(config: JobConfig) -> Job:
+def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) -> Job:
     """Load the function, the point and the vectors, and name the run.
+
+    Args:
+        config: The options.
+        devices: The devices that are held for the job; None takes those that the options name.
 
     Raises:
         JobError: Something does not exist or does not fit.
     """
-    device = _device(config.device)
+    devices = devices or choose_devices(config.devices)
+    device = devices[0]
     dtype = getattr(torch, config.dtype)
     torch.manual_seed(config.seed)
     label = config.loss.label if isinstance(config.loss, TargetLoss) else None
@@ -132,7 +148,7 @@ def resolve(config: JobConfig) -> Job:
         point=point,
         vectors=vectors,
         dtype=dtype,
-        device=device,
+        devices=devices,
         chunk_size=None if config.chunk_size == "auto" else int(config.chunk_size),
         seed=config.seed,
         memory=None if config.memory == "auto" else parse_size(config.memory),
@@ -146,7 +162,7 @@ def resolve(config: JobConfig) -> Job:
         shard=shard,
         fingerprint=digest,
         paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest, shard),
-        configuration=to_yaml(config),
+        config=config,
     )
 
 
@@ -212,14 +228,3 @@ def _tile(tile: list[int] | None) -> tuple[int, int] | None:
             f"output.tile={tile}: valid is [rows,columns] with at least one of each"
         )
     return tile[0], tile[1]
-
-
-def _device(name: str) -> torch.device:
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda:0" if available else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= available:
-        valid = ", ".join(["cpu", *(f"cuda:{index}" for index in range(available))])
-        raise ConfigurationError(f"device={name}: there is no such device here; valid are {valid}")
-    return device

@@ -27,23 +27,27 @@ class Budget:
     reason: str
 
 
-def memory_budget(granted: int | None, device: torch.device) -> Budget:
+def memory_budget(granted: int | None, device: torch.device, workers: int = 1) -> Budget:
     """The budget of a job on a device.
 
     Args:
         granted: Bytes that the user allows; None takes a share of what is free.
         device: Where the job computes.
+        workers: How many processes of the job compute; on a CPU they share the memory.
     """
+    if device.type == "cuda":
+        workers = 1
+    shared = f", of each of {workers} processes" if workers > 1 else ""
     if granted is not None:
-        return Budget(granted, "as asked for")
+        return Budget(granted // workers, f"as asked for{shared}")
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         # What torch's allocator holds and does not use is as good as free.
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return Budget(round(DEVICE_SHARE * free), f"{DEVICE_SHARE:.0%} of what is free")
     free, reason = available_host_memory()
-    share = round(HOST_SHARE * free)
-    return Budget(process_memory() + share, f"{HOST_SHARE:.0%} of what is free{reason}")
+    share = round(HOST_SHARE * free / workers)
+    return Budget(process_memory() + share, f"{HOST_SHARE:.0%} of what is free{reason}{shared}")
 
 
 def process_memory() -> int:

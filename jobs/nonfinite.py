@@ -13,6 +13,30 @@ from jobs.errors import JobError
 LOCATIONS_KEPT = 5
 
 
+@dataclass(frozen=True)
+class Entries:
+    """Some entries of a matrix.
+
+    Attributes:
+        count: How many there are.
+        first: The (row, column) of the first few.
+    """
+
+    count: int = 0
+    first: tuple[tuple[int, int], ...] = ()
+
+
+def entries_not_finite(block: Block) -> Entries:
+    """The entries of a block that are NaN or infinite, row by row."""
+    found = ~torch.isfinite(block.values)
+    count = int(found.sum())
+    if not count:
+        return Entries()
+    row, column = (block.start, 0) if block.axis == "rows" else (0, block.start)
+    places = found.nonzero()[:LOCATIONS_KEPT].tolist()
+    return Entries(count, tuple((row + i, column + j) for i, j in places))
+
+
 @dataclass
 class NonFinite:
     """The count of entries that are not finite.
@@ -27,25 +51,24 @@ class NonFinite:
     count: int = 0
     first: list[tuple[int, int]] = field(default_factory=list)
 
-    def inspect(self, block: Block) -> None:
+    def record(self, lines: str, found: Entries) -> None:
         """Count those of a block.
+
+        Args:
+            lines: Which block it is, for the message.
+            found: Its entries that are not finite.
 
         Raises:
             JobError: There is one and the policy is ``fail``.
         """
-        found = ~torch.isfinite(block.values)
-        count = int(found.sum())
-        if not count:
-            return
-        self.count += count
-        row, column = (block.start, 0) if block.axis == "rows" else (0, block.start)
-        wanted = LOCATIONS_KEPT - len(self.first)
-        self.first += [(row + int(i), column + int(j)) for i, j in found.nonzero()[:wanted]]
-        if self.policy == "fail":
+        self.count += found.count
+        self.first = [*self.first, *found.first][:LOCATIONS_KEPT]
+        if found.count and self.policy == "fail":
+            row, column = found.first[0]
             raise JobError(
-                f"{block.axis} {block.start} to {block.stop} hold {count} entries that are not "
-                f"finite, the first at row {self.first[0][0]}, column {self.first[0][1]}; what was "
-                "computed before is kept, and nonfinite=record goes on with them"
+                f"{lines} hold {found.count} entries that are not finite, the first at row {row}, "
+                f"column {column}; what was computed before is kept, and nonfinite=record goes on "
+                "with them"
             )
 
     def figures(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from jobs.failures import explaining_failures
 from jobs.job import Job
 from jobs.measurement import limited_memory, measuring, release_memory
 from jobs.memory import Budget, process_memory
-from jobs.nonfinite import NonFinite
+from jobs.nonfinite import entries_not_finite
 from jobs.points import PointStream, block_end
 from jobs.proof import ProbeProof
 from jobs.units import duration, size
@@ -49,6 +49,9 @@ WORSE = 1.3
 # Batches as small as this may be slower than no batches.
 SMALL_BATCH = 4
 
+# So many, or more, so that workers end at about the same time.
+CHUNKS_OF_A_WORKER = 4
+
 LOOPS = {"vectorize": "reverse-loop", "forward-mode": "forward-loop"}
 
 
@@ -58,6 +61,7 @@ class Decision:
 
     Attributes:
         strategy: The strategy.
+        engine: ``auto``, or the only engine that fits into the memory.
         stream: Its stream of blocks, ready.
         chunk_size: Rows or columns at once.
         costs: What was measured of it.
@@ -67,6 +71,7 @@ class Decision:
     """
 
     strategy: str
+    engine: str
     stream: BlockStream
     chunk_size: int
     costs: Costs
@@ -150,7 +155,8 @@ def open_stream(job: Job, strategy: str, engine: str = "auto") -> Any:
 class _Search:
     """One strategy after the other is opened, measured and closed; the fastest is opened again.
 
-    Only one is open at a time, so that its peak of memory is its own.
+    Only one is open at a time, so that its peak of memory is its own. The last one stays open: if
+    it is chosen, its programs need not be captured and proved twice.
     """
 
     def __init__(
@@ -167,9 +173,10 @@ class _Search:
         self._engines: dict[str, str] = {}
         self._units: dict[str, str] = {}
         self._failure: JobError | None = None
+        self._last: tuple[str, Any] | None = None
 
     def decision(self, strategy: str) -> Decision:
-        _warm_up()
+        warm_up()
         # Garbage is looked for among what the search makes, not among all modules each time.
         gc.freeze()
         try:
@@ -184,18 +191,28 @@ class _Search:
             else:
                 self._measure(strategy, remaining=1)
         chosen = self._fastest()
-        costs = self._measured[chosen]
-        chunk_size, chunk_reason = self._chunk(costs)
-        release_memory()
+        chunk_size, chunk_reason = self._chunk(self._measured[chosen])
+        stream = self._opened(chosen)
         return Decision(
             chosen,
-            open_stream(self._job, chosen, self._engines[chosen]),
+            self._engines[chosen],
+            stream,
             chunk_size,
-            costs,
+            self._measured[chosen],
             "as asked for" if strategy != "auto" else self._reason(chosen),
             chunk_reason,
             time.perf_counter() - self._started,
         )
+
+    def _opened(self, strategy: str) -> Any:
+        """The stream of a strategy: that which was measured last, or a new one."""
+        last, self._last = self._last, None
+        if last is not None and last[0] == strategy:
+            self._measured[strategy] = replace(self._measured[strategy], first_seconds=0.0)
+            return last[1]
+        del last
+        release_memory()
+        return open_stream(self._job, strategy, self._engines[strategy])
 
     @contextmanager
     def _within_budget(self) -> Iterator[None]:
@@ -247,6 +264,7 @@ class _Search:
         """
         # A captured program holds more than the plain engine does.
         for engine in ("auto",) if strategy in LOOPS.values() else ("auto", "plain"):
+            self._last = None
             release_memory()
             self._engines[strategy] = engine
             try:
@@ -255,6 +273,8 @@ class _Search:
                 if measured is None or measured.best_chunk(self._budget.bytes) is not None:
                     return
             except OutOfMemoryError:
+                # What memory ran out in is not gone on with.
+                self._last = None
                 if strategy in self._measured:
                     return
         self._notes[strategy] = "not even one line fits into the memory"
@@ -262,6 +282,7 @@ class _Search:
     def _measure_engine(self, strategy: str, remaining: int, even_if_hopeless: bool) -> None:
         with measuring(self._job.device) as opening:
             stream = open_stream(self._job, strategy, self._engines[strategy])
+        self._last = (strategy, stream)
         rows, columns = stream.shape
         across = columns if stream.axis == "rows" else rows
         costs = Costs(
@@ -363,13 +384,16 @@ class _Search:
             start -= start % stream.unit
         with measuring(self._job.device) as found:
             with explaining_failures(self._job.function):
-                block = stream.block(start, block_end(stream, start, chunk_size))
+                stop = start + chunk_size
+                if isinstance(stream, PointStream):
+                    stop = block_end(start, chunk_size, stream.unit, stream.is_divisible)
+                block = stream.block(start, stop)
             self._handle(stream, block)
         return Trial(chunk_size, found.seconds, found.peak_bytes)
 
     def _handle(self, stream: Any, block: Block) -> None:
         """Do with a block what the job will do: look at it, prove it, bring it to the host."""
-        NonFinite("record").inspect(block)
+        entries_not_finite(block)
         if self._job.verify == "probe":
             ProbeProof.rehearsal(self._job, stream).error(block)
         stored = stored_dtype(self._job.storage or stream.dtype)
@@ -409,6 +433,8 @@ class _Search:
         if best is None:
             raise self._too_large(costs.peak_bytes(1))
         best = min(best, self._limit or best)
+        if (workers := len(self._job.devices)) > 1:
+            best = min(best, math.ceil(costs.lines / (CHUNKS_OF_A_WORKER * workers)))
         chunk_size = even_chunk(best, costs.lines, costs.unit)
         largest = costs.trials[-1].chunk_size
         reason = f"the fastest of those measured, up to {largest}"
@@ -445,7 +471,7 @@ class _Search:
         )
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Let torch load what it loads at a first derivative, and start its threads.
 
     Seconds that belong to no strategy; and threads cannot be started where memory is limited.

@@ -190,23 +190,22 @@ class PointStream:
         return autodiff_core.blocks(self._function, inputs, **self._options)
 
 
-def block_end(stream: Any, start: int, size: int) -> int:
+def block_end(start: int, size: int, unit: int, is_divisible: bool) -> int:
     """Where a block ends that begins at a line: at most a size further, and not amid a point.
 
     A block lies within one point, or is of whole ones.
 
     Args:
-        stream: The stream of blocks.
         start: The first line.
         size: How many lines are wanted.
+        unit: How many lines belong to one point; 1 where there is one point only.
+        is_divisible: Whether a part of a point can be computed by itself.
     """
-    if not isinstance(stream, PointStream):
-        return start + size
-    inner = start % stream.unit
-    if inner == 0 and size >= stream.unit:
-        return start + size - size % stream.unit
-    end = start - inner + stream.unit
-    return min(start + size, end) if stream.is_divisible else end
+    inner = start % unit
+    if inner == 0 and size >= unit:
+        return start + size - size % unit
+    end = start - inner + unit
+    return min(start + size, end) if is_divisible else end
 
 
 def _values(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -> Any:

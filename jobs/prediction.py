@@ -20,6 +20,8 @@ from outputs import ResultDescription, planned_tile
 # A smaller result is written before a disk could slow the job down.
 _WORTH_MEASURING = 256 * 2**20
 _SAMPLE = 32 * 2**20
+# Measured: a worker process imports torch and builds a small function.
+_SECONDS_TO_START = 3.0
 # Of a large result a hundredth is written to find out how fast that is, but no more than this.
 _LARGEST_SAMPLES = 16
 # Measured: checksum, copy and the system's share take so long of a core.
@@ -50,17 +52,19 @@ def make_plan(
     directory = next(parent for parent in target.parents if parent.exists())
     across = columns if stream.axis == "rows" else rows
     on_host = job.device.type == "cpu"
-    compute = decision.seconds(missing)
+    compute = decision.seconds(missing) / len(job.devices)
     if on_host:  # the writer takes processor time from the computation
         compute += missing * across * itemsize * _SECONDS_A_BYTE
+    if len(job.devices) > 1 and missing:
+        compute += _SECONDS_TO_START
     waiting = (1 + BLOCKS_IN_FLIGHT) * decision.chunk_size * across * itemsize
     return Plan(
         operation=job.operation,
         function=job.function.reference,
         strategy=decision.strategy,
         strategy_reason=decision.strategy_reason,
-        device=device_name(job.device),
-        workers=1,
+        device=", ".join(map(device_name, dict.fromkeys(job.devices))),
+        workers=len(job.devices),
         rows=rows,
         columns=columns,
         axis=stream.axis,

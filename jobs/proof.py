@@ -27,6 +27,7 @@ those.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,8 +65,12 @@ class Proof(Protocol):
         """The largest relative error of a block; 0 where nothing in it is checked."""
         ...
 
-    def record(self, block: Block, error: float) -> None:
-        """Count a block that has passed."""
+    def record(self, start: int, stop: int, error: float) -> None:
+        """Count a block that has passed: its first line, the one past its last, its error."""
+        ...
+
+    def on(self, device: torch.device) -> Proof:
+        """The same for blocks on another device, in another process, with nothing counted."""
         ...
 
     def figures(self) -> dict[str, Any]:
@@ -138,8 +143,12 @@ class Unproved:
         """Nothing is checked."""
         return 0.0
 
-    def record(self, block: Block, error: float) -> None:
+    def record(self, start: int, stop: int, error: float) -> None:
         """Nothing is counted."""
+
+    def on(self, device: torch.device) -> Unproved:
+        """The same."""
+        return self
 
     def figures(self) -> dict[str, Any]:
         """Only the reason."""
@@ -229,12 +238,19 @@ class ProbeProof:
             return 0.0
         return float((error / scale)[error > 0].max())
 
-    def record(self, block: Block, error: float) -> None:
+    def record(self, start: int, stop: int, error: float) -> None:
         """Count a block that has passed."""
-        product = self._probe.product[block.start : block.stop]
+        product = self._probe.product[start:stop]
         self._lines += int(torch.isfinite(product).sum())
         self._without_product += int((~torch.isfinite(product)).sum())
         self._largest = max(self._largest, error)
+
+    def on(self, device: torch.device) -> ProbeProof:
+        """The same for blocks on another device; without the probes that only the file needs."""
+        probe = Probe(self._probe.vector.to(device), self._probe.product.to(device))
+        return ProbeProof(
+            probe, None, None, self.tolerance, self.floor, is_product=self._is_product
+        )
 
     def figures(self) -> dict[str, Any]:
         """What the result file keeps."""
@@ -278,7 +294,6 @@ class SampleProof:
     def __init__(self, job: Job, stream: BlockStream, tolerance: float) -> None:
         """Compute the rows by `reverse-loop` and the columns by `forward-loop`."""
         self.tolerance = tolerance
-        self._checked = 0
         self._largest = 0.0
         self._reason = ""
         self._rows: dict[int, Tensor] = {}
@@ -321,11 +336,18 @@ class SampleProof:
         ]
         return max((_largest_difference(*pair) for pair in pairs), default=0.0)
 
-    def record(self, block: Block, error: float) -> None:
-        """Count the sampled rows or columns of a block that has passed."""
-        along = self._rows if block.axis == "rows" else self._columns
-        self._checked += sum(block.start <= index < block.stop for index in along)
+    def record(self, start: int, stop: int, error: float) -> None:
+        """Keep the error of a block that has passed."""
         self._largest = max(self._largest, error)
+
+    def on(self, device: torch.device) -> SampleProof:
+        """The same for blocks on another device, with nothing counted."""
+        moved = copy.copy(self)
+        moved._rows, moved._columns = (
+            {index: line.to(device) for index, line in lines.items()}
+            for lines in (self._rows, self._columns)
+        )
+        return moved
 
     def figures(self) -> dict[str, Any]:
         """What the result file keeps."""

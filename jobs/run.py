@@ -41,16 +41,20 @@ def run_job(composed: DictConfig) -> None:
         JobError: The job cannot start or go on.
     """
     config = check_config(composed)
+    from jobs.devices import choose_devices, holding_devices
     from jobs.display import display_for
     from jobs.execute import execute
     from jobs.interruption import leaving_at_once
     from jobs.job import resolve
 
-    job = resolve(config)
-    with leaving_at_once(), _log_file(job, enabled=not config.plan):
-        execute(
-            job, display_for(config.progress), overwrite=config.overwrite, plan_only=config.plan
-        )
+    display = display_for(config.progress)
+    if config.plan:
+        execute(resolve(config, choose_devices(config.devices)), display, plan_only=True)
+        return
+    with leaving_at_once(), holding_devices(config.devices, display.say) as devices:
+        job = resolve(config, devices)
+        with _log_file(job):
+            execute(job, display, overwrite=config.overwrite)
 
 
 def main() -> None:
@@ -152,16 +156,14 @@ def _about_lost_job(error: Exception) -> str:
 class _log_file:  # noqa: N801 - a context manager that reads as a function
     """Keep what the job logs, with tracebacks, in its directory."""
 
-    def __init__(self, job: Job, *, enabled: bool) -> None:
-        self._path = job.paths.log if enabled else None
+    def __init__(self, job: Job) -> None:
+        self._path = job.paths.log
 
     def __enter__(self) -> None:
-        self._handler: logging.Handler = logging.NullHandler()
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._handler = logging.FileHandler(self._path)
-            form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-            self._handler.setFormatter(form)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._handler = logging.FileHandler(self._path)
+        form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._handler.setFormatter(form)
         logger = logging.getLogger("jobs")
         logger.setLevel(logging.DEBUG)
         logger.addHandler(self._handler)

@@ -264,7 +264,8 @@ class JobConfig:
     points: str | None = None
     loss: LossConfig = MISSING
     vectors: SourceConfig = MISSING
-    device: str = MISSING
+    # A name, or a list of names.
+    devices: Any = MISSING
     dtype: str = MISSING
     # OmegaConf knows this form of a union alone.
     chunk_size: Union[int, str] = MISSING  # noqa: UP007

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from typing import Self
 
 import numpy as np
@@ -26,7 +27,9 @@ class BackgroundWriter:
 
     def __init__(self, writer: ResultWriter) -> None:
         self._writer = writer
-        self._queue: queue.Queue[tuple[int, int, np.ndarray] | None] = queue.Queue(_DEPTH)
+        self._queue: queue.Queue[tuple[int, int, np.ndarray, Callable[[], None]] | None] = (
+            queue.Queue(_DEPTH)
+        )
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="result-writer")
 
@@ -34,19 +37,26 @@ class BackgroundWriter:
         self._thread.start()
         return self
 
-    def submit(self, start: int, stop: int, values: np.ndarray) -> None:
+    def submit(
+        self,
+        start: int,
+        stop: int,
+        values: np.ndarray,
+        written: Callable[[], None] = lambda: None,
+    ) -> None:
         """Queues one block as ``ResultWriter.write`` takes it; blocks while the queue is full.
 
         Args:
             start: First line of the block.
             stop: Line after its last.
-            values: The block; not to be changed afterwards.
+            values: The block; not to be changed until it is written.
+            written: Is called, in the thread, when the values are not needed any more.
 
         Raises:
             ResultError: If an earlier block could not be written.
         """
         self._raise_failure()
-        self._queue.put((start, stop, values))
+        self._queue.put((start, stop, values, written))
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._queue.put(None)
@@ -61,9 +71,10 @@ class BackgroundWriter:
             # The queue is emptied even after a failure, so that nobody waits for a free place.
             if self._failure is None:
                 try:
-                    self._writer.write(*block)
+                    self._writer.write(*block[:3])
                 except BaseException as error:
                     self._failure = error
+            block[3]()
             del block
 
     def _raise_failure(self) -> None:

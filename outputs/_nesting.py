@@ -49,7 +49,7 @@ def _unless_single(is_tuple: bool, tensors: tuple[Any, ...]) -> Any:
 def _tensor(result: Result, row: TensorSpec, column: TensorSpec) -> torch.Tensor:
     import torch  # the readers of a file need not have torch
 
-    values = torch.from_numpy(np.ascontiguousarray(result.block(row.name, column.name)))
+    values = torch.from_numpy(np.asarray(result.block(row.name, column.name), order="C"))
     dtype: torch.dtype = getattr(torch, column.dtype)
     own: torch.dtype = getattr(torch, row.dtype)
     if not values.is_complex() or dtype.is_complex:

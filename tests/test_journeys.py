@@ -1,6 +1,6 @@
 """What a newcomer does, from a clean clone in a virtual environment of its own.
 
-Slow, because it installs everything: `make journeys` runs it.
+Slow, because it installs everything: `make journeys` runs it, and so does `make test`, afterwards.
 """
 
 import os
@@ -181,10 +181,27 @@ def test_an_own_module_with_its_weights_by_two_strategies(
     ]
     assert run("python", "-c", COMPARE, *paths).strip() == "agree"
     run("python", "-m", "outputs.plot", paths[0])
-    pictures = [*Path(paths[0]).parent.glob("*.png"), *tmp_path.glob("*.png")]
-    assert pictures
-    image = pytest.importorskip("matplotlib.image").imread(pictures[0])
-    # A picture of something: more than one colour, and of a size to look at.
+    (picture,) = {*Path(paths[0]).parent.glob("*.png"), *tmp_path.glob("*.png")}
+    require_picture(picture)
+    run("python", "-m", "jobs.report", "runs", "--html", "report.html")
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("the report is looked at by chromium, which is not installed")
+    look_at = (
+        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,1600"),
+        *("--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'browser'}"),
+    )
+    page = (tmp_path / "report.html").as_uri()
+    shown = run(*look_at, "--dump-dom", page)
+    for word in ("Network", "vectorize", "forward-mode", "<svg", "agree"):
+        assert word in shown, word
+    run(*look_at, f"--screenshot={tmp_path / 'report.png'}", page)
+    require_picture(tmp_path / "report.png")
+
+
+def require_picture(path: Path) -> None:
+    """A picture of something: more than a few colours, and of a size to look at."""
+    image = pytest.importorskip("matplotlib.image").imread(path)
     assert min(image.shape[:2]) > 200
     assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 50
 

@@ -1,4 +1,4 @@
-"""The structural patterns of sparse Jacobians and Hessians, detected from a traced graph.
+"""Sparse Jacobians and Hessians: their patterns, colourings, and values by compressed products.
 
 Needs numba and scipy, the extra ``sparse``.
 """
@@ -7,8 +7,26 @@ from autodiff_core.sparse._extras import require_extras
 
 require_extras()
 
-from autodiff_core.sparse._detect import detect_sparsity  # noqa: E402 - after the clear message
+from autodiff_core.sparse._colouring import Colouring, colour  # noqa: E402 - after the message
+from autodiff_core.sparse._compressed import (  # noqa: E402
+    compressed_streams,
+    decompressed,
+    sparse_hessian,
+    sparse_jacobian,
+)
+from autodiff_core.sparse._detect import detect_sparsity  # noqa: E402
 from autodiff_core.sparse._errors import DetectionError, PatternError  # noqa: E402
 from autodiff_core.sparse._pattern import SparsityPattern  # noqa: E402
 
-__all__ = ["DetectionError", "PatternError", "SparsityPattern", "detect_sparsity"]
+__all__ = [
+    "Colouring",
+    "DetectionError",
+    "PatternError",
+    "SparsityPattern",
+    "colour",
+    "compressed_streams",
+    "decompressed",
+    "detect_sparsity",
+    "sparse_hessian",
+    "sparse_jacobian",
+]

@@ -112,11 +112,11 @@ def test_the_yaml_of_a_job_composes_to_the_same_job(compose_config: Compose) -> 
         (["op="], ["op=:", "jacobian"]),
         (["op=null"], ["op=null", "a value is needed"]),
         (["~op"], ["op: a value is needed"]),
-        (["~device"], ["device: a value is needed"]),
+        (["~devices"], ["devices: a value is needed"]),
         (["strategy=forwardmode"], ["strategy=forwardmode", "did you mean forward-mode?"]),
         (["dtype=float63"], ["dtype=float63", "bfloat16", "did you mean float"]),
         (["dtype=int32"], ["dtype=int32", "complex128"]),
-        (["device=gpu"], ["device=gpu", "auto, cpu, cuda, cuda:0"]),
+        (["devices=gpu"], ["devices=gpu", "auto, cpu, cpu:4"]),
         (["output.compression=lzf"], ["output.compression=lzf", "none, gzip"]),
         (["verify=yes"], ["verify", "probe"]),
         # An unknown member of a group.
@@ -195,7 +195,7 @@ def test_a_second_derivative_needs_a_scalar(
         (["function=rosenbrock", "function.n=1"], r"function.n=1\b.*at least 2"),
         (["function=mlp", "function.seed=-1"], r"function.seed=-1"),
         (["function=transformer_block", "function.heads=3"], r"function.heads|function.width"),
-        (["function=mlp", "device=cuda:99"], r"device=cuda:99: there is no such device.*cpu"),
+        (["function=mlp", "devices=cuda:99"], r"devices=cuda:99: there is no such device.*cpu"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -484,7 +484,7 @@ def test_a_changed_source_is_another_job(directory: Path, resolved: Resolve) -> 
 
 
 @pytest.mark.parametrize(
-    "other", ["chunk_size=1", "output.compression=gzip", "device=cpu", "runs=elsewhere"]
+    "other", ["chunk_size=1", "output.compression=gzip", "devices=cpu", "runs=elsewhere"]
 )
 def test_what_does_not_change_the_numbers_does_not_change_the_job(
     other: str, resolved: Resolve

@@ -115,8 +115,8 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*MLP, "loss=mse"), "a loss is for function=python"),
     # Dtypes and devices
     (("dtype=float65",), "dtype=float65: valid are"),
-    (("device=cuda:99",), "there is no such device"),
-    (("device=gpu",), "device=gpu: valid are auto, cpu"),
+    (("devices=cuda:99",), "there is no such device"),
+    (("devices=gpu",), "devices=gpu: valid are auto, cpu"),
     ((*FILE, "inputs.path=complex.npy"), "valid for complex inputs are dtype=complex64"),
     ((*FILE, "inputs.path=text.npy"), "text.npy: x is of dtype <U1; valid are real and complex"),
     # Paths

@@ -249,6 +249,6 @@ def test_a_block_lies_within_a_point_or_is_of_whole_ones(
     stream = PointStream(function, inputs, seed=0, operation="jacobian", strategy="vectorize")
     assert stream.unit == unit
     for start in range(3 * unit):
-        stop = block_end(stream, start, size)
+        stop = block_end(start, size, stream.unit, stream.is_divisible)
         assert start < stop <= start + size
         assert start // unit == (stop - 1) // unit or start % unit == stop % unit == 0

@@ -59,7 +59,7 @@ def failing(x):
 def point(): return torch.arange({LINES}.0) + 1
 """
 JOB = (
-    *("op=jacobian", "strategy=forward-mode", "chunk_size=1", "function=python"),
+    *("op=jacobian", "strategy=forward-loop", "chunk_size=1", "function=python"),
     *("function.target=slow:f", "function.point=slow:point"),
 )
 # One thread: several jobs share the cores of one machine.

@@ -1,0 +1,245 @@
+"""Compressed derivatives: a product for each colour, and the entries read out of them.
+
+For a colouring of columns with the 0/1 matrix S of its classes the products J S hold every entry of
+J; for one of rows Sᵀ J does (A. R. Curtis, M. J. D. Powell, J. K. Reid, On the estimation of
+sparse Jacobian matrices, IMA Journal of Applied Mathematics 13, 1974; M. J. D. Powell,
+Ph. L. Toint, On the estimation of sparse Hessian matrices, SIAM Journal on Numerical Analysis 16,
+1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from autodiff_core._errors import MissingForwardDerivativeError
+from autodiff_core._stream import BlockStream, blocks
+from autodiff_core.sparse._colouring import Colouring, colour
+from autodiff_core.sparse._detect import detect_sparsity
+from autodiff_core.sparse._errors import PatternError
+from autodiff_core.sparse._pattern import SparsityPattern
+
+Side = Literal["right", "left"]
+PRODUCTS: dict[tuple[str, Side], str] = {
+    ("jacobian", "right"): "jvp",
+    ("jacobian", "left"): "vjp",
+    ("hessian", "right"): "hvp",
+    ("hessian", "left"): "vhp",
+}
+"""Which product compresses a matrix from a side."""
+
+
+def sparse_jacobian(
+    func: Callable[..., Any],
+    inputs: Any,
+    *,
+    sparsity: SparsityPattern | Colouring | None = None,
+    strategy: str = "auto",
+    chunk_size: int | None = None,
+) -> Tensor:
+    """The Jacobian of a function as a sparse matrix, by as many products as it needs colours.
+
+    Args:
+        func: Called with the tensors of a tuple of inputs as its arguments.
+        inputs: A tensor, a tuple of arguments, or another nested structure of tensors; real, of
+            one dtype and on one device.
+        sparsity: The pattern or, better, the colouring of an earlier call; None detects it. It
+            holds wherever the function takes the same branches.
+        strategy: ``auto``, or how products are computed: ``reverse-loop``, ``vectorize``,
+            ``forward-mode`` or ``forward-loop``.
+        chunk_size: How many products are computed at once; None takes at most 64 MiB.
+
+    Returns:
+        A sparse CSR tensor of shape (rows, columns), counted as by `detect_sparsity`, in the dtype
+        of the derivative.
+
+    Raises:
+        TypeError: Inputs or outputs that are not tensors.
+        PatternError: The sparsity is of another shape.
+        DetectionError: The pattern cannot be detected.
+    """
+    return _sparse("jacobian", func, inputs, sparsity, strategy, chunk_size)
+
+
+def sparse_hessian(
+    func: Callable[..., Any],
+    inputs: Any,
+    *,
+    sparsity: SparsityPattern | Colouring | None = None,
+    strategy: str = "auto",
+    chunk_size: int | None = None,
+) -> Tensor:
+    """The Hessian of a function with one element as a sparse matrix; see `sparse_jacobian`.
+
+    Where the colouring is a star colouring, what it reads twice is symmetric by construction.
+    """
+    return _sparse("hessian", func, inputs, sparsity, strategy, chunk_size)
+
+
+def _sparse(
+    operation: str,
+    func: Callable[..., Any],
+    inputs: Any,
+    sparsity: SparsityPattern | Colouring | None,
+    strategy: str,
+    chunk_size: int | None,
+) -> Tensor:
+    if sparsity is None:
+        sparsity = detect_sparsity(func, inputs, operation=operation)
+    if isinstance(sparsity, SparsityPattern):
+        sparsity = colour(sparsity, symmetric=operation == "hessian" and sparsity.is_symmetric())
+    streams = compressed_streams(
+        sparsity, func, inputs, operation=operation, strategy=strategy, chunk_size=chunk_size
+    )
+    products = [stream.matrix() for stream in streams]
+    pattern = sparsity.pattern
+    device = tree_flatten(inputs)[0][0].device
+    dtype = products[0].dtype if products else tree_flatten(inputs)[0][0].dtype
+    flat = torch.cat([product.reshape(-1) for product in products] or [torch.zeros(0, dtype=dtype)])
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(pattern.indptr).to(device),
+        torch.from_numpy(pattern.indices.astype(np.int64)).to(device),
+        flat[torch.from_numpy(sparsity.sources).to(flat.device)],
+        size=pattern.shape,
+    )
+
+
+def compressed_streams(
+    colouring: Colouring,
+    func: Callable[..., Any],
+    inputs: Any,
+    *,
+    operation: str,
+    strategy: str = "auto",
+    chunk_size: int | None = None,
+) -> tuple[BlockStream, ...]:
+    """The compressed products as streams of blocks, whose rows are the colours.
+
+    Args:
+        colouring: The colouring.
+        func: The function.
+        inputs: As of `sparse_jacobian`.
+        operation: ``jacobian`` or ``hessian``.
+        strategy: As of `sparse_jacobian`.
+        chunk_size: How many products are computed at once.
+
+    Returns:
+        The products from the right, of shape (colours, rows), where there are any, and then those
+        from the left, of shape (colours, columns). In this order `Colouring.sources` counts their
+        numbers.
+
+    Raises:
+        PatternError: The colouring is of another shape.
+    """
+    found = []
+    for side, count in sides(colouring):
+        product = PRODUCTS[operation, side]
+        like = inputs if product != "vjp" else _outputs(func, inputs)
+        colours = colouring.column_colours if side == "right" else colouring.row_colours
+        assert colours is not None
+        leaves, structure = tree_flatten(like)
+        vectors = tree_unflatten(seeds(colours, count, leaves), structure)
+        stream = _stream(func, inputs, product, strategy, vectors, chunk_size)
+        across = colouring.pattern.shape[0 if side == "right" else 1]
+        if stream.shape[1] != across:
+            raise PatternError(
+                f"the pattern has {colouring.pattern.shape[0]} rows and "
+                f"{colouring.pattern.shape[1]} columns, and a {product} has {stream.shape[1]} "
+                "elements"
+            )
+        found.append(stream)
+    return tuple(found)
+
+
+def sides(colouring: Colouring) -> list[tuple[Side, int]]:
+    """From which sides a colouring needs products, and how many."""
+    counts: list[tuple[Side, int]] = [("right", colouring.columns), ("left", colouring.rows)]
+    return [(side, count) for side, count in counts if count]
+
+
+def seeds(colours: NDArray[np.int32], count: int, like: Sequence[Tensor]) -> list[Tensor]:
+    """A vector for each colour: one where an element has it, else zero.
+
+    Args:
+        colours: The colour of each element, all tensors one after the other; -1 for none.
+        count: How many colours there are.
+        like: The tensors.
+
+    Returns:
+        For each tensor one of shape (count, *shape).
+
+    Raises:
+        PatternError: The tensors have another number of elements.
+    """
+    total = sum(tensor.numel() for tensor in like)
+    if total != len(colours):
+        raise PatternError(f"the colouring is of {len(colours)} elements, and there are {total}")
+    stacked, start = [], 0
+    for tensor in like:
+        own = torch.from_numpy(colours[start : start + tensor.numel()].astype(np.int64))
+        vectors = torch.zeros((count, tensor.numel()), dtype=tensor.dtype, device=tensor.device)
+        places = torch.nonzero(own >= 0).squeeze(1)
+        vectors[own[places].to(tensor.device), places.to(tensor.device)] = 1
+        stacked.append(vectors.reshape(count, *tensor.shape))
+        start += tensor.numel()
+    return stacked
+
+
+def decompressed(
+    colouring: Colouring, compressed: Sequence[NDArray[Any]], entries: slice = slice(None)
+) -> NDArray[Any]:
+    """The entries of the pattern, or some of them, read out of the compressed products.
+
+    Args:
+        colouring: The colouring.
+        compressed: The products from the right, of shape (colours, rows), where there are any, and
+            those from the left, of shape (colours, columns), in C order.
+        entries: Which entries of the pattern, in its order; those of a range of rows are
+            ``indptr[start]`` to ``indptr[stop]``.
+    """
+    sources = colouring.sources[entries]
+    flat = [np.asarray(product).reshape(-1) for product in compressed]
+    if not flat:
+        return np.zeros(len(sources))
+    if len(flat) == 1:
+        return flat[0][sources]
+    first = len(flat[0])
+    values = np.empty(len(sources), np.result_type(*flat))
+    is_first = sources < first
+    values[is_first] = flat[0][sources[is_first]]
+    values[~is_first] = flat[1][sources[~is_first] - first]
+    return values
+
+
+def _stream(
+    func: Callable[..., Any],
+    inputs: Any,
+    product: str,
+    strategy: str,
+    vectors: Any,
+    chunk_size: int | None,
+) -> BlockStream:
+    # A few products do not pay for a captured program.
+    options: dict[str, Any] = {"vectors": vectors, "chunk_size": chunk_size}
+    if strategy != "auto":
+        if strategy in ("reverse-loop", "forward-loop"):
+            return blocks(func, inputs, operation=product, strategy=strategy, **options)
+        return blocks(func, inputs, operation=product, strategy=strategy, engine="plain", **options)
+    options["engine"] = "plain"
+    if product in ("jvp", "hvp"):
+        try:
+            return blocks(func, inputs, operation=product, strategy="forward-mode", **options)
+        except MissingForwardDerivativeError:
+            pass
+    return blocks(func, inputs, operation=product, strategy="vectorize", **options)
+
+
+def _outputs(func: Callable[..., Any], inputs: Any) -> Any:
+    with torch.no_grad():
+        return func(*inputs) if isinstance(inputs, tuple) else func(inputs)

@@ -1,0 +1,213 @@
+"""Blocks that have passed: computed, proved and inspected, here or by another process."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from autodiff_core import Block
+from jobs.description import stored_dtype, to_numpy
+from jobs.errors import JobError, OutOfMemoryError
+from jobs.failures import explaining_failures
+from jobs.job import Job
+from jobs.measurement import release_memory
+from jobs.nonfinite import Entries, entries_not_finite
+from jobs.planner import ChunkSize
+from jobs.points import PointStream, block_end
+from jobs.proof import Proof
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """What is to be known of a stream of blocks by those who do not compute them.
+
+    Attributes:
+        axis: ``rows`` or ``columns``.
+        shape: (rows, columns).
+        dtype: That of the entries.
+        unit: How many lines belong to one of many points.
+        is_divisible: Whether a part of a point can be computed by itself.
+    """
+
+    axis: str
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    unit: int
+    is_divisible: bool
+
+    @classmethod
+    def of(cls, stream: Any) -> StreamFacts:
+        """Those of a stream."""
+        is_of_points = isinstance(stream, PointStream)
+        return cls(
+            stream.axis,
+            tuple(stream.shape),
+            stream.dtype,
+            stream.unit if is_of_points else 1,
+            stream.is_divisible if is_of_points else True,
+        )
+
+    @property
+    def across(self) -> int:
+        """The length of a line."""
+        return self.shape[1] if self.axis == "rows" else self.shape[0]
+
+
+@dataclass(frozen=True)
+class ComputedBlock:
+    """A block on the host that agrees with the proof.
+
+    Attributes:
+        start: The first row or column.
+        stop: One past the last.
+        values: The entries in the orientation of the matrix.
+        error: How far it is from the proof.
+        not_finite: Its entries that are NaN or infinite.
+        fallbacks: Slower ways that were first taken, as sentences.
+        written: To be called when the values are not needed any more.
+    """
+
+    start: int
+    stop: int
+    values: np.ndarray
+    error: float
+    not_finite: Entries
+    fallbacks: tuple[str, ...]
+    written: Callable[[], None] = lambda: None
+
+
+class Source(Protocol):
+    """Where computed blocks come from."""
+
+    def blocks(
+        self, remaining: Remaining, is_leaving: Callable[[], bool]
+    ) -> Generator[ComputedBlock, None, None]:
+        """The blocks of what remains, until it is none or the job is leaving."""
+        ...
+
+    def figures(self) -> dict[str, Any]:
+        """How products were computed, and what each process did, for the record."""
+        ...
+
+
+class Remaining:
+    """The lines that are not computed yet, handed out in chunks.
+
+    Args:
+        missing: The ranges of lines.
+        chunks: The size of a chunk, which may get smaller.
+        facts: Of the stream.
+    """
+
+    def __init__(self, missing: list[range], chunks: ChunkSize, facts: StreamFacts) -> None:
+        self.chunks = chunks
+        self.facts = facts
+        self._ranges = deque(missing)
+
+    def take(self) -> range | None:
+        """The next chunk; None where nothing remains."""
+        if not self._ranges:
+            return None
+        lines = self._ranges.popleft()
+        end = block_end(lines.start, self.chunks.size, self.facts.unit, self.facts.is_divisible)
+        if end < lines.stop:
+            self._ranges.appendleft(range(end, lines.stop))
+        return range(lines.start, min(end, lines.stop))
+
+    def put_back(self, lines: range) -> None:
+        """Give back a chunk that was not computed; it is the next to be handed out."""
+        self._ranges.appendleft(lines)
+
+
+class LocalSource:
+    """Blocks computed in this process, one after the other.
+
+    Args:
+        job: The job.
+        stream: Its stream of blocks.
+        proof: What they are held against.
+    """
+
+    def __init__(self, job: Job, stream: Any, proof: Proof) -> None:
+        self._job = job
+        self._stream = stream
+        self._proof = proof
+
+    def blocks(
+        self, remaining: Remaining, is_leaving: Callable[[], bool]
+    ) -> Generator[ComputedBlock, None, None]:
+        """In order, in chunks that get smaller where memory runs out."""
+        while not is_leaving() and (lines := remaining.take()) is not None:
+            reason, found = None, None
+            try:
+                found = compute_block(self._job, self._stream, self._proof, lines)
+            except OutOfMemoryError as error:
+                reason = str(error)
+            # The error, and with it the frames that hold memory, is gone here.
+            if found is None:
+                release_memory()
+                remaining.chunks.halve(lines.start, remaining.facts.axis, str(reason))
+                remaining.put_back(lines)
+                continue
+            block, error, not_finite = found
+            stored = stored_dtype(self._job.storage or self._stream.dtype)
+            yield ComputedBlock(
+                block.start,
+                block.stop,
+                to_numpy(block.values).astype(stored, copy=False),
+                error,
+                not_finite,
+                tuple(map(str, block.fallbacks)),
+            )
+
+    def figures(self) -> dict[str, Any]:
+        """The engine; there is this process alone."""
+        return {
+            "engine": self._stream.engine,
+            "engine_refusal": self._stream.engine_refusal,
+            "seconds_to_start": 0.0,
+            "workers": [],
+        }
+
+
+def compute_block(
+    job: Job, stream: Any, proof: Proof, lines: range
+) -> tuple[Block, float, Entries]:
+    """Compute a block, once more if it fails the proof.
+
+    Args:
+        job: The job.
+        stream: Its stream of blocks.
+        proof: What the block is held against.
+        lines: Its rows or columns.
+
+    Returns:
+        The block on its device, its error, and its entries that are not finite.
+
+    Raises:
+        OutOfMemoryError: An allocation failed.
+        JobError: The function fails, or the block fails the proof twice.
+    """
+    with explaining_failures(job.function):
+        block = stream.block(lines.start, lines.stop)
+        error = proof.error(block)
+        if error > proof.tolerance:
+            _logger.warning("%s %s to %s failed the proof", block.axis, block.start, block.stop)
+            block = stream.block(lines.start, lines.stop)
+            error = proof.error(block)
+        if error > proof.tolerance:
+            raise JobError(
+                f"{block.axis} {block.start} to {block.stop} disagree with an independent product "
+                f"by {error:.1e} (tolerance {proof.tolerance:.1e}), twice; what was computed "
+                "before is kept. Try another strategy, or a wider dtype if the function is "
+                "ill-conditioned"
+            )
+        return block, error, entries_not_finite(block)

@@ -1,0 +1,82 @@
+"""The devices of a job: those that it is given, and those of them that it takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from jobs.device_choice import parse_devices
+from jobs.device_slots import DeviceSlots
+from jobs.errors import ConfigurationError
+
+
+def choose_devices(value: str | Sequence[str]) -> tuple[torch.device, ...]:
+    """The devices that the option `devices` names, one for each process.
+
+    ``CUDA_VISIBLE_DEVICES``, which batch systems set too, hides all others. ``auto`` takes the
+    first CUDA device, or the processor where there is none.
+
+    Args:
+        value: The option.
+
+    Raises:
+        ConfigurationError: There is no such device here.
+    """
+    names = parse_devices(value)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if names == ("auto",):
+        names = ("cuda:0",) if count else ("cpu",)
+    elif names == ("cuda",) and count:
+        names = tuple(f"cuda:{index}" for index in range(count))
+    devices = tuple(torch.device(name) for name in names)
+    if any(device.type == "cuda" and (device.index or 0) >= count for device in devices):
+        shown = value if isinstance(value, str) else f"[{','.join(value)}]"
+        valid = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
+        raise ConfigurationError(
+            f"devices={shown}: there is no such device here; valid are {valid}"
+        )
+    return devices
+
+
+@contextmanager
+def holding_devices(
+    value: str | Sequence[str], tell: Callable[[str], None]
+) -> Iterator[tuple[torch.device, ...]]:
+    """The devices of a job, whose slots it holds while the body runs.
+
+    With ``auto`` it is one CUDA device that no other job of this program holds, with ``cuda`` all
+    of them; both wait until they are free. Devices named one by one are not waited for.
+
+    Args:
+        value: The option `devices`.
+        tell: Is told when they are waited for.
+    """
+    devices = choose_devices(value)
+    if devices[0].type == "cpu":
+        yield devices
+        return
+    slots = DeviceSlots(tell)
+    if parse_devices(value) == ("auto",):
+        all_here = choose_devices("cuda")
+        by_name = {hardware_name(device): device for device in all_here}
+        with slots.one_of(list(by_name)) as held:
+            yield (by_name[held],)
+        return
+    is_all = parse_devices(value) == ("cuda",)
+    with slots.all_of([hardware_name(device) for device in devices], wait=is_all):
+        yield devices
+
+
+def hardware_name(device: torch.device) -> str:
+    """The name of a CUDA device that does not depend on which others are visible."""
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
+def threads_of_a_worker(devices: Sequence[torch.device]) -> int | None:
+    """How many threads each of several processes on one processor takes; None as torch has it."""
+    if len(devices) == 1 or devices[0].type != "cpu" or "OMP_NUM_THREADS" in os.environ:
+        return None
+    return max(1, len(os.sched_getaffinity(0)) // len(devices))

@@ -1,0 +1,165 @@
+"""What a job and its worker processes tell one another, and the memory that they share."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+
+from jobs.nonfinite import Entries
+from jobs.proof import Proof
+from jobs.schema import JobConfig
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker begins with.
+
+    Attributes:
+        config: The options; the worker builds the function from them.
+        fingerprint: That of the job, which the worker's must equal.
+        device: Where the worker computes.
+        threads: How many threads of the processor it takes; None leaves it to torch.
+        strategy: The strategy that was chosen.
+        engine: ``auto``, or the engine that was chosen.
+        smallest: How many lines can be computed by themselves.
+        proof: What blocks are held against, on the host.
+        buffers: How many blocks the shared memory holds.
+        buffer_bytes: The size of each.
+    """
+
+    config: JobConfig
+    fingerprint: str
+    device: str
+    threads: int | None
+    strategy: str
+    engine: str
+    smallest: int
+    proof: Proof
+    buffers: int
+    buffer_bytes: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """Compute a block.
+
+    Attributes:
+        lines: Its rows or columns.
+        buffer: The buffer into which it is put.
+    """
+
+    lines: range
+    buffer: int
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Finish what is being computed, and begin nothing more."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has built the function.
+
+    Attributes:
+        device: The device with the name of its hardware.
+    """
+
+    device: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """A block has passed, and lies in its buffer line after line.
+
+    Attributes:
+        task: The task.
+        error: How far it is from the proof.
+        not_finite: Its entries that are NaN or infinite.
+        fallbacks: Slower ways that were first taken, as sentences.
+        engine: How it was computed.
+        engine_refusal: Why not by a captured program; None if it was.
+        seconds: How long it took.
+        peak_bytes: The most memory that the worker has used so far.
+    """
+
+    task: Task
+    error: float
+    not_finite: Entries
+    fallbacks: tuple[str, ...]
+    engine: str
+    engine_refusal: str | None
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class TooLarge:
+    """A block did not fit into the memory.
+
+    Attributes:
+        task: The task.
+        reason: What the allocator said.
+    """
+
+    task: Task
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job cannot go on: its function fails, or a block fails the proof.
+
+    Attributes:
+        message: As the job would have told it.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The worker cannot go on: its device does not answer any more.
+
+    Attributes:
+        reason: What the driver said.
+    """
+
+    reason: str
+
+
+class SharedBuffers:
+    """Memory of several blocks that two processes see, without a file.
+
+    It is that of memfd_create(2), because /dev/shm is small in many containers.
+
+    Attributes:
+        descriptor: The file descriptor; None where it is closed.
+        whole: All buffers.
+    """
+
+    def __init__(self, count: int, size: int, descriptor: int | None = None) -> None:
+        """Take memory, or that of another process.
+
+        Args:
+            count: How many buffers there are.
+            size: The bytes of each.
+            descriptor: That of the other process's memory, as it is called here.
+        """
+        self._size = size
+        self.descriptor = descriptor
+        if self.descriptor is None:
+            self.descriptor = os.memfd_create("autodiff-jobs")
+            os.truncate(self.descriptor, count * size)
+        self.whole = memoryview(mmap.mmap(self.descriptor, count * size))
+
+    def buffer(self, index: int) -> memoryview:
+        """One of the buffers."""
+        return self.whole[index * self._size : (index + 1) * self._size]
+
+    def close_descriptor(self) -> None:
+        """Close the file descriptor; the memory lives until nobody sees it any more."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None

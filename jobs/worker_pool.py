@@ -1,0 +1,349 @@
+"""The worker processes of a job, one for each device, and the chunks that they are given."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import send_handle
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from jobs.computing import ComputedBlock, Remaining, StreamFacts
+from jobs.devices import threads_of_a_worker
+from jobs.errors import JobError
+from jobs.job import Job
+from jobs.proof import Proof
+from jobs.supervision import out_of_memory_kills
+from jobs.worker import work
+from jobs.worker_messages import (
+    Assignment,
+    Done,
+    Failed,
+    Leave,
+    Lost,
+    Ready,
+    SharedBuffers,
+    Task,
+    TooLarge,
+)
+
+_logger = logging.getLogger(__name__)
+
+# One block is computed and one waits for that; a third is being written.
+_TASKS = 2
+_BUFFERS = 3
+_MOST_DEATHS = 2
+_SECONDS_TO_END = 5.0
+# What batch systems and terminals send to all processes of a job.
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+
+
+@dataclass
+class _Worker:
+    """A worker as the job sees it."""
+
+    device: str
+    process: SpawnProcess
+    connection: Connection
+    buffers: SharedBuffers
+    free: deque[int]
+    tasks: deque[Task] = field(default_factory=deque)
+    is_alive: bool = True
+    is_ready: bool = False
+    is_lost: bool = False
+    reason: str = ""
+    engine: str = ""
+    engine_refusal: str | None = None
+    blocks: int = 0
+    lines: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+class WorkerPool:
+    """Blocks computed by several processes, in the order in which they are ready.
+
+    A worker that dies is told, and its chunks are handed out again. Which worker computes a chunk
+    changes nothing in it; and chunks do not depend on how many workers there are.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        devices: Sequence[torch.device],
+        facts: StreamFacts,
+        strategy: str,
+        engine: str,
+        stored: np.dtype,
+        chunk_size: int,
+        proof: Proof,
+        note: Callable[[str], None],
+    ) -> None:
+        """Keep what workers begin with; they are started with the context.
+
+        Args:
+            job: The job.
+            devices: A device for each worker.
+            facts: Of the stream of blocks.
+            strategy: The strategy that was chosen.
+            engine: ``auto``, or the engine that was chosen.
+            stored: The dtype in which entries are stored.
+            chunk_size: The largest number of lines of a block.
+            proof: What blocks are held against.
+            note: Is told, as a sentence, what became of a worker.
+        """
+        self._job = job
+        self._devices = tuple(devices)
+        self._facts = facts
+        self._stored = stored
+        self._note = note
+        self._deaths: Counter[int] = Counter()
+        self._started = time.monotonic()
+        self._seconds_to_start = 0.0
+        self._kills_before = out_of_memory_kills()
+        self._workers: list[_Worker] = []
+        # The thread that writes wakes the one that waits for workers.
+        self._waker, self._woken = multiprocessing.Pipe()
+        self._assignment = partial(
+            Assignment,
+            config=job.config,
+            fingerprint=job.fingerprint,
+            threads=threads_of_a_worker(devices),
+            strategy=strategy,
+            engine=engine,
+            smallest=1 if facts.is_divisible else facts.unit,
+            proof=proof.on(torch.device("cpu")),
+            buffers=_BUFFERS,
+            buffer_bytes=max(1, chunk_size * facts.across * stored.itemsize),
+        )
+
+    def __enter__(self) -> Self:
+        context = multiprocessing.get_context("spawn")
+        # A signal for the job must not end a worker that has not begun to ignore it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            for device in self._devices:
+                self._workers.append(self._start(context, str(device)))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for worker in self._workers:
+            if worker.is_alive and error is None:
+                with contextlib.suppress(OSError):
+                    worker.connection.send(Leave())
+        for worker in self._workers:
+            worker.process.join(_SECONDS_TO_END if error is None else 0)
+            worker.process.kill()
+            worker.process.join()
+            worker.connection.close()
+
+    def _start(self, context: Any, device: str) -> _Worker:
+        assignment = self._assignment(device=device)
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=work, args=(theirs, os.getpid()), name=f"worker-{device}", daemon=True
+        )
+        process.start()
+        theirs.close()
+        buffers = SharedBuffers(_BUFFERS, assignment.buffer_bytes)
+        ours.send_bytes(pickle.dumps(assignment))
+        assert buffers.descriptor is not None
+        send_handle(ours, buffers.descriptor, process.pid)
+        buffers.close_descriptor()
+        return _Worker(device, process, ours, buffers, deque(range(_BUFFERS)))
+
+    def blocks(
+        self, remaining: Remaining, is_leaving: Callable[[], bool]
+    ) -> Generator[ComputedBlock, None, None]:
+        """The blocks of what remains, in the order in which they are ready.
+
+        When the job is leaving, those at hand are finished.
+
+        Raises:
+            JobError: The function fails, no worker is left, or a chunk has killed two.
+        """
+        has_left = False
+        while True:
+            if is_leaving() and not has_left:
+                has_left = True
+                for worker in self._living():
+                    worker.connection.send(Leave())
+            if not has_left:
+                self._hand_out(remaining)
+            if not has_left and not any(worker.tasks for worker in self._living()):
+                return
+            if not self._living():
+                return
+            by_connection: dict[Any, _Worker] = {
+                worker.connection: worker for worker in self._living()
+            }
+            # Now and then without a message: a signal may have come.
+            for ready in wait([*by_connection, self._woken], timeout=0.5):
+                if ready is self._woken:
+                    self._woken.recv_bytes()
+                    continue
+                worker = by_connection[ready]
+                try:
+                    message = worker.connection.recv()
+                except (EOFError, ConnectionResetError):
+                    self._bury(worker, remaining, has_left)
+                    continue
+                block = self._receive(worker, message, remaining)
+                if block is not None:
+                    yield block
+
+    def figures(self) -> dict[str, Any]:
+        """How products were computed, and what each worker did."""
+        workers = [
+            {
+                "device": worker.device,
+                "engine": worker.engine,
+                "blocks": worker.blocks,
+                "lines": worker.lines,
+                "seconds": worker.seconds,
+                "peak_memory_bytes": worker.peak_bytes,
+                **({"lost": worker.reason} if worker.is_lost else {}),
+            }
+            for worker in self._workers
+        ]
+        engines = {worker.engine for worker in self._workers if worker.engine}
+        refusals = {worker.engine_refusal for worker in self._workers if worker.engine_refusal}
+        return {
+            "engine": ", ".join(sorted(engines)),
+            "seconds_to_start": self._seconds_to_start,
+            "engine_refusal": "; ".join(sorted(refusals)) or None,
+            "workers": workers,
+        }
+
+    def _living(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.is_alive]
+
+    def _hand_out(self, remaining: Remaining) -> None:
+        # First a task to each, then a second one: the last chunks are shared evenly.
+        for most in range(1, _TASKS + 1):
+            for worker in self._living():
+                if len(worker.tasks) >= most or not worker.free:
+                    continue
+                lines = remaining.take()
+                if lines is None:
+                    return
+                task = Task(lines, worker.free.popleft())
+                worker.tasks.append(task)
+                # One that has just died is noticed where its messages are read.
+                with contextlib.suppress(OSError):
+                    worker.connection.send(task)
+
+    def _receive(self, worker: _Worker, message: Any, remaining: Remaining) -> ComputedBlock | None:
+        if isinstance(message, Ready):
+            worker.is_ready = True
+            worker.device = message.device
+            if not self._seconds_to_start:
+                self._seconds_to_start = time.monotonic() - self._started
+        elif isinstance(message, Failed):
+            raise JobError(message.message)
+        elif isinstance(message, Lost):
+            worker.reason = message.reason
+        elif isinstance(message, TooLarge):
+            worker.tasks.remove(message.task)
+            worker.free.append(message.task.buffer)
+            # Another worker may have said the same of the size that was before.
+            if len(message.task.lines) >= remaining.chunks.size:
+                remaining.chunks.halve(message.task.lines.start, self._facts.axis, message.reason)
+            remaining.put_back(message.task.lines)
+        elif isinstance(message, Done):
+            return self._block(worker, message)
+        return None
+
+    def _block(self, worker: _Worker, done: Done) -> ComputedBlock:
+        worker.tasks.remove(done.task)
+        lines, across = len(done.task.lines), self._facts.across
+        worker.blocks += 1
+        worker.lines += lines
+        worker.seconds += done.seconds
+        worker.peak_bytes = done.peak_bytes
+        worker.engine, worker.engine_refusal = done.engine, done.engine_refusal
+        place = worker.buffers.buffer(done.task.buffer)
+        values = np.frombuffer(place, self._stored, lines * across).reshape(lines, across)
+        return ComputedBlock(
+            done.task.lines.start,
+            done.task.lines.stop,
+            values if self._facts.axis == "rows" else values.T,
+            done.error,
+            done.not_finite,
+            done.fallbacks,
+            partial(self._release, worker, done.task.buffer),
+        )
+
+    def _release(self, worker: _Worker, buffer: int) -> None:
+        """Called by the thread that writes."""
+        worker.free.append(buffer)
+        self._waker.send_bytes(b"")
+
+    def _bury(self, worker: _Worker, remaining: Remaining, has_left: bool) -> None:
+        """Note that a worker has ended, and take back what it was computing."""
+        worker.is_alive = False
+        worker.process.join(_SECONDS_TO_END)
+        if has_left:
+            return
+        worker.is_lost = True
+        worker.reason = worker.reason or _how_it_ended(worker.process.exitcode)
+        for task in reversed(worker.tasks):
+            remaining.put_back(task.lines)
+        # It computed the first one; the others waited.
+        at_hand = worker.tasks[0].lines if worker.tasks else None
+        worker.tasks.clear()
+        again = (
+            f"; {self._facts.axis} {at_hand.start} to {at_hand.stop} go to another"
+            if at_hand
+            else ""
+        )
+        left = len(self._living())
+        self._note(f"the worker on {worker.device} {worker.reason}{again}; {left} left")
+        if at_hand is None or not worker.is_ready:
+            at_hand = None
+        elif out_of_memory_kills() != self._kills_before:
+            self._kills_before = out_of_memory_kills()
+            remaining.chunks.halve(
+                at_hand.start, self._facts.axis, "the system killed a worker for want of memory"
+            )
+            at_hand = None
+        if at_hand is not None:
+            self._deaths[at_hand.start] += 1
+            if self._deaths[at_hand.start] >= _MOST_DEATHS:
+                raise JobError(
+                    f"{self._facts.axis} {at_hand.start} to {at_hand.stop} have ended two workers "
+                    f"(the last {worker.reason}); what was computed is kept. devices=cpu computes "
+                    "in a single process, whose messages tell more"
+                )
+        if not left:
+            raise JobError(
+                f"no worker is left (the last, on {worker.device}, {worker.reason}); what was "
+                "computed is kept, and the same command goes on"
+            )
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was killed ({signal.Signals(-code).name})"
+    return f"ended with the exit code {code}"
