@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from jobs.paths import RESULT
-from outputs import Result, ResultError, compare_results, open_result
+from outputs import (
+    Result,
+    ResultError,
+    SparseResult,
+    compare_results,
+    compare_sparse_results,
+    is_sparse_result,
+    open_result,
+    open_sparse_result,
+)
 
 # The one that survives most functions is what the others are held against.
 _REFERENCE = "reverse-loop"
@@ -55,7 +64,7 @@ def compare_strategies(directory: Path) -> list[Agreement]:
     groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in sorted(directory.rglob(RESULT)):
         try:
-            with open_result(path) as result:
+            with _opened(path) as result:
                 groups[_key(result)].append(path)
         # Shards and damaged files; the report's table names the latter.
         except ResultError:
@@ -63,9 +72,16 @@ def compare_strategies(directory: Path) -> list[Agreement]:
     return [found for paths in groups.values() for found in _compared(paths, directory)]
 
 
-def _key(result: Result) -> tuple[str, ...]:
-    digests = [_digest(arrays) for arrays in (result.points, result.vectors)]
-    return (result.operation, result.function, str(result.shape), *digests)
+def _opened(path: Path) -> Result | SparseResult:
+    return open_sparse_result(path) if is_sparse_result(path) else open_result(path)
+
+
+def _key(result: Result | SparseResult) -> tuple[str, ...]:
+    """What two results share that can be compared: sparse ones with sparse ones."""
+    vectors = result.vectors if isinstance(result, Result) else {}
+    digests = [_digest(arrays) for arrays in (result.points, vectors)]
+    kind = type(result).__name__
+    return (kind, result.operation, result.function, str(result.shape), *digests)
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -80,30 +96,37 @@ def _compared(paths: list[Path], directory: Path) -> Iterator[Agreement]:
     if len(paths) < 2:
         return
     paths = sorted(paths, key=lambda path: (_strategy(path) != _REFERENCE, path))
-    with open_result(paths[0]) as reference:
+    with _opened(paths[0]) as reference:
         for path in paths[1:]:
-            with open_result(path) as other:
+            with _opened(path) as other:
                 yield _agreement(reference, other, directory)
 
 
 def _strategy(path: Path) -> str:
-    with open_result(path) as result:
+    with _opened(path) as result:
         return result.strategy
 
 
-def _agreement(reference: Result, other: Result, directory: Path) -> Agreement:
-    rows, columns = reference.shape
+def _agreement(
+    reference: Result | SparseResult, other: Result | SparseResult, directory: Path
+) -> Agreement:
+    shape = " x ".join(map(str, reference.shape))
     names = _name(reference, directory), _name(other, directory)
-    derivative = f"{reference.operation} of {reference.function}, {rows} x {columns}"
+    derivative = f"{reference.operation} of {reference.function}, {shape}"
     unit = max(_rounding_unit(result.dtype) for result in (reference, other))
     try:
-        found = compare_results(reference, other)
+        if isinstance(reference, SparseResult) and isinstance(other, SparseResult):
+            found = compare_sparse_results(reference, other)
+        else:
+            assert isinstance(reference, Result)
+            assert isinstance(other, Result)
+            found = compare_results(reference, other)
     except ResultError as error:
         return Agreement(derivative, *names, float("nan"), unit**0.5, None, str(error))
     return Agreement(derivative, *names, found.relative, unit**0.5, found.place)
 
 
-def _name(result: Result, directory: Path) -> str:
+def _name(result: Result | SparseResult, directory: Path) -> str:
     return f"{result.strategy} ({result.path.parent.relative_to(directory.absolute())})"
 
 

@@ -81,6 +81,8 @@ def check_config(composed: DictConfig) -> JobConfig:
         )
     if config.points is not None:
         _check_points(config)
+    if config.sparsity != "none":
+        _check_sparsity(config)
     if not config.runs:
         raise ConfigurationError("runs=: the name of a directory is needed")
     if not 0 <= config.seed < 2**63:
@@ -161,6 +163,30 @@ def _check_points(config: JobConfig) -> None:
             f"points=files inputs={source.source}: a file is a point here; valid are sources with "
             "a path, such as inputs=numpy inputs.path='geometries/*.npy'"
         )
+
+
+def _check_sparsity(config: JobConfig) -> None:
+    """What goes with a sparse matrix."""
+    if config.sparsity != "auto" and not config.sparsity.endswith(".npz"):
+        raise ConfigurationError(
+            f"sparsity={config.sparsity}: valid are none, auto and the .npz file of a pattern or "
+            "colouring"
+        )
+    conflicts = {
+        f"op={config.op}": config.op in ("jacobian", "hessian"),
+        f"points={config.points}": config.points is None,
+        f"shard={config.shard}": config.shard is None,
+        f"verify={config.verify}": config.verify != "sample",
+        f"dtype={config.dtype}": not config.dtype.startswith("complex"),
+        f"output.tile={config.output.tile}": config.output.tile is None,
+    }
+    for option, fits in conflicts.items():
+        if not fits:
+            raise ConfigurationError(
+                f"sparsity={config.sparsity} {option}: a sparse matrix goes with op=jacobian or "
+                "op=hessian, at one point, without shard=, with verify=probe or off, real dtypes "
+                "and no output.tile"
+            )
 
 
 def _check_chunk_size(value: int | str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from jobs.functions import SECOND_ORDER
 from jobs.job import PRODUCTS, Job, named_outputs
 from jobs.provenance import provenance
 from jobs.shards import share
-from outputs import ResultDescription, Shard, TensorSpec
+from outputs import Probes, ResultDescription, Shard, TensorSpec
 
 
 def to_numpy(values: Tensor) -> np.ndarray:
@@ -54,13 +55,52 @@ def describe(job: Job, stream: BlockStream, strategy: str) -> ResultDescription:
         columns_are_tuple=columns_are_tuple,
         point=_arrays(job.point),
         value=_arrays(outputs),
-        vectors=_arrays(job.vectors),
+        # Those of compressed products follow from the colouring, and are as large as the result.
+        vectors=_arrays(job.vectors) if job.compressed is None else {},
         configuration=job.configuration,
         provenance=provenance(job),
         tile=job.tile,
         compression="gzip" if job.compression == "gzip" else "none",
         shard=_shard(job, stream),
         points=job.points,
+    )
+
+
+def describe_sparse(
+    job: Job, value: Any, strategy: str, dtype: torch.dtype, probes: Probes | None
+) -> ResultDescription:
+    """Everything that the file of a sparse matrix says beside its entries.
+
+    Args:
+        job: The job, a Jacobian or Hessian.
+        value: What the function returns at the point.
+        strategy: How the compressed products were computed.
+        dtype: Of the entries.
+        probes: The products that prove it; None where there are none.
+    """
+    outputs = named_outputs(job.function, value)
+    is_second_order = job.operation in SECOND_ORDER
+    leaves = job.point if is_second_order else outputs
+    inputs_are_tuple = len(job.point) > 1
+    outputs_are_tuple = not isinstance(value, Tensor)
+    return ResultDescription(
+        operation=job.operation,
+        strategy=strategy,
+        function=job.function.reference,
+        fingerprint=job.fingerprint,
+        axis="rows",
+        rows=_specs(tuple(leaves), AxisLayout.of(list(leaves.values()))),
+        columns=_specs(tuple(job.point), AxisLayout.of(list(job.point.values()))),
+        dtype=str(stored_dtype(dtype)),
+        rows_are_tuple=inputs_are_tuple if is_second_order else outputs_are_tuple,
+        columns_are_tuple=inputs_are_tuple,
+        point=_arrays(job.point),
+        value=_arrays(outputs),
+        vectors={},
+        configuration=job.configuration,
+        provenance=provenance(job),
+        compression="gzip" if job.compression == "gzip" else "none",
+        probes=probes,
     )
 
 

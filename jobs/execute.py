@@ -41,7 +41,9 @@ from outputs import (
     ResultError,
     ResultExistsError,
     ResultWriter,
+    is_sparse_result,
     open_result,
+    open_sparse_result,
     part_path,
 )
 
@@ -100,7 +102,12 @@ class Prepared:
 
 
 def execute(
-    job: Job, display: Display, *, overwrite: bool = False, plan_only: bool = False
+    job: Job,
+    display: Display,
+    *,
+    overwrite: bool = False,
+    plan_only: bool = False,
+    is_part: bool = False,
 ) -> Path:
     """Compute what is missing of a result, prove it and give it its name.
 
@@ -109,6 +116,7 @@ def execute(
         display: Where plan, progress and outcome are shown.
         overwrite: Whether a finished result is replaced.
         plan_only: Whether to stop after the plan.
+        is_part: Whether the outcome is told by another job, of which this is a part.
 
     Returns:
         The path of the result.
@@ -120,7 +128,9 @@ def execute(
     with _clear_failures():
         for finished in (final, job.paths.whole):
             if finished.exists() and not overwrite:
-                return _already_finished(job, display, finished)
+                return finished if is_part else _already_finished(job, display, finished)
+        if job.sparsity != "none":
+            return _execute_sparse(job, display, overwrite=overwrite, plan_only=plan_only)
         # A replacement grows beside the finished result and takes its place in one step.
         target = final.with_name("replacement.h5") if final.exists() else final
         if plan_only:
@@ -142,8 +152,51 @@ def execute(
             facts = _run(prepared, proof, status, display)
             target.replace(final)
             status.update(state="finished", message="", verification=facts["verified"])
-    display.outcome(facts, str(final))
+    if not is_part:
+        display.outcome(facts, str(final))
     return final
+
+
+def _execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bool) -> Path:
+    """Compute the compressed products of a sparse matrix as jobs, and assemble them.
+
+    Where sparsity does not pay it is the dense job that runs, and its record says why.
+    """
+    try:
+        from jobs import sparse
+    except ImportError as error:
+        raise JobError(f"sparsity={job.sparsity}: {error}") from error
+    sparsity = sparse.find_sparsity(job)
+    if sparsity.colouring is None:
+        display.say(f"note: the matrix is computed densely: {sparsity.reason}")
+        dense = replace(job, sparsity="none", dense_reason=sparsity.reason)
+        return execute(dense, display, overwrite=overwrite, plan_only=plan_only)
+    colouring = sparsity.colouring
+    rows, columns = colouring.pattern.shape
+    display.say(
+        f"sparse {job.operation} of {job.function.reference}: {rows} rows x {columns} columns, "
+        f"{colouring.pattern.entries} entries ({sparsity.reason}), {colouring.colours} products by "
+        f"{colouring.kind} colouring"
+    )
+    status = StatusFile(job.paths.status)
+    with _telling(status):
+        status.update(
+            state="running",
+            operation=job.operation,
+            function=job.function.reference,
+            fingerprint=job.fingerprint,
+            shape=[rows, columns],
+        )
+        products = [
+            execute(each, display, plan_only=plan_only, is_part=True)
+            for each in sparse.compressed_jobs(job, colouring)
+        ]
+        if plan_only:
+            return job.paths.result
+        facts = sparse.assemble(job, sparsity, products)
+        status.update(state="finished", message="", verification=facts["verified"])
+    display.outcome(facts, str(job.paths.result))
+    return job.paths.result
 
 
 @contextmanager
@@ -178,7 +231,11 @@ def _telling(status: StatusFile) -> Iterator[None]:
 
 
 def _already_finished(job: Job, display: Display, path: Path) -> Path:
-    with open_result(path, allow_partial=job.shard is not None) as result:
+    if is_sparse_result(path):
+        opened: Any = open_sparse_result(path)
+    else:
+        opened = open_result(path, allow_partial=job.shard is not None)
+    with opened as result:
         if result.fingerprint != job.fingerprint:
             raise JobError(
                 f"{path} is the result of another job; choose another place with runs=..."
@@ -390,6 +447,7 @@ def _execution(
         "chunk_sizes": chunks.used,
         "device": device_name(job.device),
         **source.figures(),
+        **({"dense_because": job.dense_reason} if job.dense_reason else {}),
         "lines_computed": record.lines,
         "lines_resumed": plan.lines - record.lines,
         "seconds": record.seconds,

@@ -46,6 +46,10 @@ class Job:
         tile: The shape of a tile of the stored matrix; None leaves it to the layout.
         fsync: When the disk must have the data: ``block`` or ``end``.
         compression: The filter of the stored matrix.
+        sparsity: ``none``, ``auto``, or the file of a pattern or colouring.
+        compressed: From which side it computes the compressed products of a sparse matrix; None
+            where it is not such a job.
+        dense_reason: Why the matrix is computed densely although sparsity was asked for.
         points: At how many points the derivative is taken; None for a single one.
         shard: Which part of the matrix is computed, and of how many; None computes it whole.
         fingerprint: The hash of what determines the numbers.
@@ -69,11 +73,14 @@ class Job:
     tile: tuple[int, int] | None
     fsync: Literal["block", "end"]
     compression: str
+    sparsity: str
     points: int | None
     shard: tuple[int, int] | None
     fingerprint: str
     paths: RunPaths
     config: JobConfig
+    compressed: str | None = None
+    dense_reason: str = ""
 
     @property
     def configuration(self) -> str:
@@ -129,6 +136,8 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     points = None if config.points is None else len(next(iter(point.values())))
     # The same array is another question with and without a dimension over points.
     choices = variables.choices | ({} if points is None else {"points": points})
+    if config.sparsity != "none":
+        choices |= {"sparsity": config.sparsity}
     shard = check_shard(config.shard, config.shards)
     digest = fingerprint(
         operation=config.op,
@@ -158,6 +167,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         tile=_tile(config.output.tile),
         fsync="block" if config.output.fsync == "block" else "end",
         compression=config.output.compression,
+        sparsity=config.sparsity,
         points=points,
         shard=shard,
         fingerprint=digest,

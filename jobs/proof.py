@@ -100,7 +100,7 @@ def prepare_proof(job: Job, stream: BlockStream) -> Proof:
     tolerance = widest**0.5
     if job.verify == "sample":
         return SampleProof(job, stream, tolerance)
-    probes = _Probes(job, stream)
+    probes = ProbeProducts(job, stream.value)
     is_product = job.operation in PRODUCTS
     right, reason = probes.of_product() if is_product else probes.right()
     # Of many points the sum of uᵀ M over them would be known, and no line of it.
@@ -109,13 +109,13 @@ def prepare_proof(job: Job, stream: BlockStream) -> Proof:
     needed = left if stream.axis == "columns" else right
     if needed is None:
         return Unproved(left_reason if stream.axis == "columns" else reason)
-    floor = _floor(job, stream, needed, tolerance)
+    floor = rounding_floor(job, stream.value, needed, tolerance)
     return ProbeProof(needed, right, left, tolerance, floor, is_product=is_product)
 
 
-def _floor(job: Job, stream: BlockStream, probe: Probe, tolerance: float) -> float:
+def rounding_floor(job: Job, returned: Any, probe: Probe, tolerance: float) -> float:
     """The size of products of which rounding alone is left, so that √ε of it is 16 ε of theirs."""
-    value = _size([leaf for leaf in leaves_of(stream.value) if torch.is_floating_point(leaf)])
+    value = _size([leaf for leaf in leaves_of(returned) if torch.is_floating_point(leaf)])
     point = _size(list(job.point.values())) or 1.0
     entry = value / point ** (2 if job.operation in SECOND_ORDER else 1)
     vectors = _size(list(job.vectors.values())) if job.vectors else 1.0
@@ -266,10 +266,10 @@ class ProbeProof:
         """Both probes, as far as another route gives them."""
         right, left = self.right, self.left
         return Probes(
-            right=None if right is None else _array(right.vector),
-            right_product=None if right is None else _array(right.product),
-            left=None if left is None else _array(left.vector),
-            left_product=None if left is None else _array(left.product),
+            right=None if right is None else in_double_precision(right.vector),
+            right_product=None if right is None else in_double_precision(right.product),
+            left=None if left is None else in_double_precision(left.vector),
+            left_product=None if left is None else in_double_precision(left.product),
             tolerance=self.tolerance,
             pairing="real inner product" if self._is_product else "bilinear",
             floor=self.floor,
@@ -374,14 +374,15 @@ class SampleProof:
         )
 
 
-class _Probes:
+class ProbeProducts:
     """Random vectors and their products by another route."""
 
-    def __init__(self, job: Job, stream: BlockStream) -> None:
+    def __init__(self, job: Job, value: Any) -> None:
+        """Take the job and what its function returns at the point."""
         self._job = job
         is_second_order = job.operation in SECOND_ORDER
         self._inputs = list(job.point.values())
-        self._outputs = self._inputs if is_second_order else leaves_of(stream.value)
+        self._outputs = self._inputs if is_second_order else leaves_of(value)
         self._generator = torch.Generator()
         self._is_complex = any(t.is_complex() for t in (*self._outputs, *self._inputs))
 
@@ -550,7 +551,7 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.double()
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def in_double_precision(tensor: Tensor) -> np.ndarray:
     """In double precision, whatever it was computed in."""
     wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
     return wide.resolve_conj().cpu().numpy()

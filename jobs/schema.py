@@ -100,6 +100,45 @@ class RotationChain(FunctionConfig):
 
 
 @dataclass
+class NeighbourEnergy(FunctionConfig):
+    """The energy of a crystal between nearest neighbours."""
+
+    n: int = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class ConvolutionStack(FunctionConfig):
+    """Two convolutions over an image, differentiated by it."""
+
+    n: int = MISSING
+    channels: int = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class Burgers(FunctionConfig):
+    """The residual of an implicit step of Burgers' equation."""
+
+    n: int = MISSING
+
+
+@dataclass
+class Arrow(FunctionConfig):
+    """A function whose derivatives have the shape of an arrow."""
+
+    n: int = MISSING
+
+
+@dataclass
+class FiniteElements(FunctionConfig):
+    """The forces in a sheet of finite elements."""
+
+    n: int = MISSING
+    seed: int = MISSING
+
+
+@dataclass
 class PythonFunction(FunctionConfig):
     """A function or torch.nn.Module of the user's."""
 
@@ -262,6 +301,7 @@ class JobConfig:
     wrt: WrtConfig = MISSING
     inputs: SourceConfig = MISSING
     points: str | None = None
+    sparsity: str = MISSING
     loss: LossConfig = MISSING
     vectors: SourceConfig = MISSING
     # A name, or a list of names.
@@ -302,6 +342,11 @@ GROUPS = {
         "brusselator": Brusselator,
         "transformer_block": TransformerBlock,
         "rotation_chain": RotationChain,
+        "neighbour_energy": NeighbourEnergy,
+        "convolution_stack": ConvolutionStack,
+        "burgers": Burgers,
+        "arrow": Arrow,
+        "finite_elements": FiniteElements,
         "python": PythonFunction,
     },
     "wrt": {"inputs": WrtConfig, "params": WrtConfig},

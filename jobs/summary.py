@@ -9,7 +9,14 @@ from typing import Any
 
 from jobs.paths import RESULT
 from jobs.statuses import STATUS, JobStatus
-from outputs import Result, ResultError, open_result
+from outputs import (
+    Result,
+    ResultError,
+    SparseResult,
+    is_sparse_result,
+    open_result,
+    open_sparse_result,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,9 @@ def _summary(run: Path, directory: Path) -> JobSummary:
     path = run / RESULT
     if path.exists():
         try:
+            if is_sparse_result(path):
+                with open_sparse_result(path) as sparse:
+                    return _of_sparse(name, sparse)
             with open_result(path, allow_partial=True) as result:
                 return _of_result(name, result)
         except ResultError as error:
@@ -74,20 +84,34 @@ def _summary(run: Path, directory: Path) -> JobSummary:
 
 
 def _of_result(name: str, result: Result) -> JobSummary:
-    record, origin = result.execution, result.provenance
-    checked = record.get("verification", {})
     rows, columns = result.matrix_shape
     across = columns if result.axis == "rows" else rows
-    seconds, lines = _number(record, "seconds"), _number(record, "lines_computed")
-    rate = lines * across / seconds if seconds and lines else None
+    lines = _number(result.execution, "lines_computed")
+    shard = "" if result.shard is None else f", shard {result.shard}"
+    matrix = f"{' x '.join(map(str, result.shape))} {result.dtype}{shard}"
+    return _finished(name, result, matrix, lines and lines * across)
+
+
+def _of_sparse(name: str, result: SparseResult) -> JobSummary:
+    rows, columns = result.shape
+    matrix = f"{rows} x {columns} {result.dtype}, {result.entries} entries"
+    return _finished(name, result, matrix, result.entries)
+
+
+def _finished(
+    name: str, result: Result | SparseResult, matrix: str, entries: float | None
+) -> JobSummary:
+    record, origin = result.execution, result.provenance
+    checked = record.get("verification", {})
+    seconds = _number(record, "seconds")
+    rate = entries / seconds if seconds and entries else None
     return JobSummary(
         job=name,
         state="finished",
         operation=result.operation,
         function=result.function,
         strategy=result.strategy,
-        matrix=f"{' x '.join(map(str, result.shape))} {result.dtype}"
-        + ("" if result.shard is None else f", shard {result.shard}"),
+        matrix=matrix,
         device=str(record.get("device", origin.get("device", ""))),
         host=str(origin.get("host", "")),
         seconds=seconds,

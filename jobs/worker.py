@@ -97,6 +97,10 @@ class _Worker:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         self._job: Job = resolve(assignment.config, (device,))
+        if assignment.compressed is not None:
+            from jobs.sparse import kept_compressed_job
+
+            self._job = kept_compressed_job(self._job, assignment.compressed)
         if self._job.fingerprint != assignment.fingerprint:
             raise JobError(
                 "the function or its inputs changed while the job was started; start it again"

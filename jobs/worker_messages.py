@@ -18,6 +18,7 @@ class Assignment:
     Attributes:
         config: The options; the worker builds the function from them.
         fingerprint: That of the job, which the worker's must equal.
+        compressed: From which side it computes the products of a sparse matrix; None if none.
         device: Where the worker computes.
         threads: How many threads of the processor it takes; None leaves it to torch.
         strategy: The strategy that was chosen.
@@ -30,6 +31,7 @@ class Assignment:
 
     config: JobConfig
     fingerprint: str
+    compressed: str | None
     device: str
     threads: int | None
     strategy: str

@@ -122,6 +122,7 @@ class WorkerPool:
             Assignment,
             config=job.config,
             fingerprint=job.fingerprint,
+            compressed=job.compressed,
             threads=threads_of_a_worker(devices),
             strategy=strategy,
             engine=engine,

@@ -4,7 +4,7 @@ Knows neither the computation nor its configuration; imports numpy and h5py only
 """
 
 from outputs._background import BackgroundWriter
-from outputs._comparison import Difference, compare_results
+from outputs._comparison import Difference, compare_results, compare_sparse_results
 from outputs._description import Probes, ResultDescription, Shard, TensorSpec
 from outputs._errors import (
     BeingWrittenError,
@@ -18,6 +18,7 @@ from outputs._errors import (
 from outputs._files import part_path
 from outputs._layout import planned_tile
 from outputs._reader import Result, open_result
+from outputs._sparse import SparseResult, is_sparse_result, open_sparse_result, write_sparse
 from outputs._verification import Verification, verify_result
 from outputs._writer import ResultWriter
 
@@ -35,12 +36,17 @@ __all__ = [
     "ResultNotFoundError",
     "ResultWriter",
     "Shard",
+    "SparseResult",
     "TensorSpec",
     "UnfinishedResultError",
     "Verification",
     "compare_results",
+    "compare_sparse_results",
+    "is_sparse_result",
     "open_result",
+    "open_sparse_result",
     "part_path",
     "planned_tile",
     "verify_result",
+    "write_sparse",
 ]

@@ -11,6 +11,7 @@ from outputs._errors import ResultError
 from outputs._files import translated
 from outputs._pieces import piece_shape, pieces
 from outputs._reader import Result
+from outputs._sparse import SparseResult
 
 _PIECE_BYTES = 16 * 2**20
 
@@ -43,11 +44,7 @@ def compare_results(first: Result, second: Result) -> Difference:
     Raises:
         ResultError: If the shapes differ, or a file is incomplete or damaged.
     """
-    if first.shape != second.shape:
-        raise ResultError(
-            f"{first.path} is {' x '.join(map(str, first.shape))} and {second.path} is "
-            f"{' x '.join(map(str, second.shape))}; only matrices of one shape can be compared."
-        )
+    _require_one_shape(first, second)
     # Tiles that are read in part are read more than once: those of a tiled matrix lead.
     leader, other = (second, first) if first.tile is None else (first, second)
     matrix = leader.matrix()
@@ -74,3 +71,41 @@ def _differences(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, fl
     same = (values == others) | (np.isnan(values) & np.isnan(others))
     difference = np.where(finite, np.abs(values - others), np.where(same, 0.0, np.inf))
     return difference, float(sizes[finite].max(initial=0.0))
+
+
+def _require_one_shape(first: Result | SparseResult, second: Result | SparseResult) -> None:
+    if first.shape != second.shape:
+        raise ResultError(
+            f"{first.path} is {' x '.join(map(str, first.shape))} and {second.path} is "
+            f"{' x '.join(map(str, second.shape))}; only matrices of one shape can be compared."
+        )
+
+
+def compare_sparse_results(first: SparseResult, second: SparseResult) -> Difference:
+    """Compares two sparse matrices, range by range; an entry that one lacks is zero there.
+
+    Args:
+        first: A sparse result.
+        second: Another, of the same shape; its pattern may differ.
+
+    Raises:
+        ResultError: If the shapes differ, or a file is damaged.
+    """
+    _require_one_shape(first, second)
+    largest, size, place = 0.0, 0.0, None
+    for start, rows in first.ranges():
+        others = second.row_range(start, start + len(rows.indptr) - 1)
+        size = max(size, _magnitude(rows.data), _magnitude(others.data))
+        difference = abs(rows - others).tocoo()
+        values = np.where(np.isnan(difference.data), np.inf, difference.data)
+        if values.size and values.max() > largest:
+            worst = int(values.argmax())
+            largest = float(values[worst])
+            place = start + int(difference.row[worst]), int(difference.col[worst])
+    relative = math.inf if math.isinf(largest) else largest / size if size else 0.0
+    return Difference(largest, relative if largest else 0.0, place)
+
+
+def _magnitude(values: np.ndarray) -> float:
+    finite = np.abs(values[np.isfinite(values)])
+    return float(finite.max(initial=0.0))

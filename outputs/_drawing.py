@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from outputs._description import TensorSpec
+from outputs._pattern_picture import occupancy
 from outputs._spectrum import Spectrum
 from outputs._survey import Survey
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from outputs._reader import Result
+    from outputs._sparse import SparseResult
 
 _INK, _FAINT = "#1f3b5c", "#9aa5b1"
 _NEGATIVE, _WRONG = "#c0392b", "#e6007e"
@@ -31,6 +33,7 @@ _LONGEST_NAME = 22
 _NAME_SPACE = 0.045
 _LONGEST_TITLE = 90
 _POINTS = 2000
+_PATTERN_CELLS = 400
 _STYLE: dict[str, Any] = {"fontsize": 9}
 
 
@@ -60,6 +63,46 @@ def draw(result: Result, seen: Survey, values: Spectrum | None) -> Figure:
     if values is not None:
         _spectrum(figure.add_subplot(grid[:, 2]), values, result.dtype)
     figure.suptitle(_title(result), fontsize=13, x=0.012, ha="left")
+    return figure
+
+
+def draw_pattern(result: SparseResult) -> Figure:
+    """A figure of where a sparse matrix has entries, and how many, from afar.
+
+    Args:
+        result: The result.
+    """
+    rows, columns = result.shape
+    figure = Figure(figsize=(7.6, 7.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if rows and columns:
+        cells = min(rows, _PATTERN_CELLS), min(columns, _PATTERN_CELLS)
+        counts = occupancy(*result.pattern, result.shape, *cells).astype(float)
+        image = axes.imshow(
+            np.ma.masked_equal(counts, 0),
+            extent=(0, columns, rows, 0),
+            aspect="auto" if max(rows, columns) > 4 * min(rows, columns) else "equal",
+            interpolation="nearest",
+            cmap="viridis",
+            norm=LogNorm(vmin=0.9, vmax=max(1.0, counts.max())),
+        )
+        a_cell = (
+            "an entry"
+            if cells == result.shape
+            else f"{rows / cells[0]:.3g} x {columns / cells[1]:.3g}"
+        )
+        bar = figure.colorbar(image, ax=axes, shrink=0.8)
+        bar.set_label(f"entries in a cell of {a_cell}", **_STYLE)
+    axes.set_xlabel("column", **_STYLE)
+    axes.set_ylabel("row", **_STYLE)
+    figure.suptitle(
+        f"{result.operation.capitalize()} of {result.function}"[:_LONGEST_TITLE]
+        + f"\n{rows:,} x {columns:,} (rows x columns), {result.dtype}, {result.entries:,} entries",
+        fontsize=13,
+        x=0.012,
+        ha="left",
+    )
     return figure
 
 

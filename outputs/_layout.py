@@ -30,10 +30,12 @@ from outputs._points import Matrix, StackedMatrices
 from outputs._sound import member, require_sound, scalar
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 # Files that an earlier reader can read say so.
 _VERSION_OF_WHOLE_FILES = 1
 _VERSION_OF_PARTS = 2
+_VERSION_OF_POINTS = 3
+_VERSION_OF_SPARSE_FILES = 4
 
 GZIP_LEVEL = 4
 
@@ -181,20 +183,29 @@ def create(
             _attach(matrix, 0, _dimension(file, Names.POINT_NUMBER, count))
         _attach(matrix, len(points), _dimension(file, Names.ROW, rows))
         _attach(matrix, len(points) + 1, _dimension(file, Names.COLUMN, columns))
-        _write_table(file, Names.ROWS, "row_tensor", description.rows)
-        _write_table(file, Names.COLUMNS, "column_tensor", description.columns)
-        for group, arrays in (
-            (Names.POINT, description.point),
-            (Names.VALUE, description.value),
-            (Names.VECTORS, description.vectors),
-        ):
-            _write_arrays(file.create_group(group, track_order=True), arrays)
-        _write_text(file, Names.CONFIGURATION, description.configuration.encode())
-        _write_attributes(file.create_group(Names.PROVENANCE), description.provenance)
-        _write_text(file, Names.EXECUTION, b"", _EXECUTION_BYTES)
+        _write_context(file, description)
         _create_ledger(file, description.lines)
-        if description.probes is not None:
-            _write_probes(file.create_group(Names.PROBES), description.probes)
+
+
+def create_sparse(path: Path, description: ResultDescription) -> h5py.File:
+    """A new file with all that stands beside a sparse matrix, open for writing.
+
+    Args:
+        path: A file that does not exist yet.
+        description: What the file holds.
+
+    Raises:
+        ResultError: If the file cannot be created.
+    """
+    file = create_file(path)
+    _write_header(file, description, is_virtual=False, version=_VERSION_OF_SPARSE_FILES)
+    _write_context(file, description)
+    return file
+
+
+def is_sparse(file: h5py.File) -> bool:
+    """Whether a result holds a matrix in compressed rows."""
+    return scalar(file, "format_version") == _VERSION_OF_SPARSE_FILES
 
 
 def read_description(file: h5py.File) -> ResultDescription:
@@ -460,31 +471,56 @@ def read_execution(file: h5py.File) -> dict[str, Any]:
     return record
 
 
-def _write_header(file: h5py.File, description: ResultDescription, *, is_virtual: bool) -> None:
+def _write_context(file: h5py.File, description: ResultDescription) -> None:
+    """What says of which matrix it is, where it was taken and how it is proved."""
+    _write_table(file, Names.ROWS, "row_tensor", description.rows)
+    _write_table(file, Names.COLUMNS, "column_tensor", description.columns)
+    for group, arrays in (
+        (Names.POINT, description.point),
+        (Names.VALUE, description.value),
+        (Names.VECTORS, description.vectors),
+    ):
+        _write_arrays(file.create_group(group, track_order=True), arrays)
+    _write_text(file, Names.CONFIGURATION, description.configuration.encode())
+    write_attributes(file.create_group(Names.PROVENANCE), description.provenance)
+    _write_text(file, Names.EXECUTION, b"", _EXECUTION_BYTES)
+    if description.probes is not None:
+        _write_probes(file.create_group(Names.PROBES), description.probes)
+
+
+def _write_header(
+    file: h5py.File,
+    description: ResultDescription,
+    *,
+    is_virtual: bool,
+    version: int | None = None,
+) -> None:
     texts = ("operation", "strategy", "function", "fingerprint", "axis", "compression")
     # Numbers, because HDF5 has no boolean and readers differ on h5py's enumeration.
     numbers = ("rows_are_tuple", "columns_are_tuple")
     shard = description.shard
     is_plain = shard is None and not is_virtual
-    version = _VERSION_OF_WHOLE_FILES if is_plain else _VERSION_OF_PARTS
-    version = version if description.points is None else FORMAT_VERSION
-    _write_attributes(
+    if version is None:
+        version = _VERSION_OF_WHOLE_FILES if is_plain else _VERSION_OF_PARTS
+        version = version if description.points is None else _VERSION_OF_POINTS
+    write_attributes(
         file,
         {"format": FORMAT, "format_version": version}
         | {name: getattr(description, name) for name in texts}
         | {name: int(getattr(description, name)) for name in numbers},
     )
     if is_virtual:
-        _write_attributes(file, {_VIRTUAL: 1})
+        write_attributes(file, {_VIRTUAL: 1})
     if description.points is not None:
-        _write_attributes(file, {_POINTS: description.points})
+        write_attributes(file, {_POINTS: description.points})
     if shard is not None:
-        _write_attributes(file, {f"shard_{name}": value for name, value in asdict(shard).items()})
+        write_attributes(file, {f"shard_{name}": value for name, value in asdict(shard).items()})
         if description.tile is not None:
-            _write_attributes(file, dict(zip(_WHOLE_TILE, description.tile, strict=True)))
+            write_attributes(file, dict(zip(_WHOLE_TILE, description.tile, strict=True)))
 
 
-def _write_attributes(target: h5py.Group, values: Mapping[str, str | int | float | bool]) -> None:
+def write_attributes(target: h5py.Group, values: Mapping[str, str | int | float | bool]) -> None:
+    """Write attributes; texts are of fixed length."""
     for name, value in values.items():
         if isinstance(value, str):
             # Of fixed length: those of variable length stand in a heap, in which HDF5 never
@@ -577,7 +613,7 @@ def _fixed(texts: Iterable[bytes]) -> np.dtype:
 
 def _write_probes(group: h5py.Group, probes: Probes) -> None:
     facts = {"tolerance": probes.tolerance, "pairing": probes.pairing, "floor": probes.floor}
-    _write_attributes(group, facts)
+    write_attributes(group, facts)
     _write_arrays(group, probes.arrays())
 
 

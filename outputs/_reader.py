@@ -102,6 +102,11 @@ class Result:
         self.axis = layout.axis_of(self._file)
         self._rows_are_tuple = bool(scalar(self._file, "rows_are_tuple"))
         self._columns_are_tuple = bool(scalar(self._file, "columns_are_tuple"))
+        if layout.is_sparse(self._file):
+            raise ResultError(
+                f"{self.path} holds a sparse matrix; open_sparse_result() opens it, and "
+                "outputs.show, outputs.verify and outputs.plot know it."
+            )
         self._matrix: Matrix = layout.matrix_of(self._file)
         if isinstance(self._matrix, h5py.Dataset) and self._matrix.is_virtual:
             require_sources(self._matrix, self.path)

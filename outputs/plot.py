@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +16,7 @@ from outputs._errors import ResultError
 from outputs._files import scratch_path
 from outputs._optional import load
 from outputs._reader import Result, open_result
+from outputs._sparse import SparseResult, is_sparse_result, open_sparse_result
 from outputs._spectrum import Spectrum, spectrum
 from outputs._survey import Survey, survey
 
@@ -33,9 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        with open_result(options.file) as result:
-            target = Path(options.output or result.path.with_suffix(".png")).absolute()
-            plot(result, target, values=options.values)
+        path = Path(options.file)
+        target = Path(options.output or path.with_suffix(".png")).absolute()
+        if is_sparse_result(path):
+            with open_sparse_result(path) as sparse:
+                plot_pattern(sparse, target)
+        else:
+            with open_result(path) as result:
+                plot(result, target, values=options.values)
     except ResultError as error:
         print(error, file=sys.stderr)
         return 1
@@ -68,7 +75,28 @@ def plot(result: Result, target: Path, *, values: int = _VALUES) -> None:
     from outputs import _drawing
 
     seen = _survey_with_progress(result)
-    figure = _drawing.draw(result, seen, _spectrum(result, seen, values))
+    _save(_drawing.draw(result, seen, _spectrum(result, seen, values)), target)
+
+
+def plot_pattern(result: SparseResult, target: Path) -> None:
+    """Draws where a sparse result has entries into a PNG, which replaces what stands there.
+
+    Args:
+        result: A sparse result.
+        target: Where the picture will stand.
+
+    Raises:
+        MissingDependencyError: If Matplotlib is not installed.
+        ResultError: If the result is damaged.
+        OSError: If the picture cannot be written.
+    """
+    load("matplotlib", "plot", "outputs.plot")
+    from outputs import _drawing
+
+    _save(_drawing.draw_pattern(result), target)
+
+
+def _save(figure: Any, target: Path) -> None:
     scratch = scratch_path(target)
     try:
         figure.savefig(scratch, format="png", dpi=130)

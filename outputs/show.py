@@ -15,7 +15,9 @@ from rich.text import Text
 
 from outputs._description import TensorSpec
 from outputs._errors import ResultError
+from outputs._pattern_picture import braille_picture
 from outputs._reader import Result
+from outputs._sparse import SparseResult, is_sparse_result
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _LONGEST_LIST = 8
@@ -40,6 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     path: Path = options.file
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
     try:
+        if is_sparse_result(path):
+            with SparseResult(path) as sparse:
+                for table in _of_sparse(sparse, shorten=not options.all):
+                    console.print(table)
+            return 0
         with Result(path) as result:
             for table in _tables(result, shorten=not options.all):
                 console.print(table)
@@ -58,6 +65,42 @@ def _tables(result: Result, *, shorten: bool) -> Iterable[Table]:
     verification = execution.pop("verification", {})
     if execution:
         yield _pairs("Execution", _flat(execution))
+    if verification:
+        yield _pairs("Verification", _flat({"verification": verification}, keep_name=False))
+
+
+def _of_sparse(result: SparseResult, *, shorten: bool) -> Iterable[Table | Text]:
+    rows, columns = result.shape
+    share = result.entries / max(1, rows * columns)
+    colours = {name: int(array.max(initial=-1)) + 1 for name, array in result.colours.items()}
+    shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in colours.items())
+    yield _pairs(
+        "Result",
+        {
+            "file": result.path,
+            "operation": result.operation,
+            "function": result.function,
+            "strategy": result.strategy,
+            "shape": f"{rows:,} x {columns:,} (rows x columns)",
+            "entries": f"{result.entries:,}, {share:.3g} of all, compressed rows (CSR)",
+            "colouring": f"{result.kind}: {shown or 'no colours'}",
+            "dtype": result.dtype,
+            "size": f"{_bytes(result.stored_bytes)} stored",
+            "made": _made(result.provenance),
+            "verified": _verified(result.execution),
+            "point": _arrays(result.points),
+            "value": _arrays(result.value),
+            "fingerprint": result.fingerprint,
+        },
+    )
+    yield Text("Pattern", style="italic")
+    yield Text(braille_picture(*result.pattern, result.shape))
+    yield _tensors("Rows", result.rows, shorten)
+    yield _tensors("Columns", result.columns, shorten)
+    yield _pairs("Provenance", result.provenance)
+    execution = dict(result.execution)
+    verification = execution.pop("verification", {})
+    yield _pairs("Execution", _flat(execution))
     if verification:
         yield _pairs("Verification", _flat({"verification": verification}, keep_name=False))
 

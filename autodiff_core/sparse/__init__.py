@@ -11,6 +11,8 @@ from autodiff_core.sparse._colouring import Colouring, colour  # noqa: E402 - af
 from autodiff_core.sparse._compressed import (  # noqa: E402
     compressed_streams,
     decompressed,
+    seeds,
+    sides,
     sparse_hessian,
     sparse_jacobian,
 )
@@ -27,6 +29,8 @@ __all__ = [
     "compressed_streams",
     "decompressed",
     "detect_sparsity",
+    "seeds",
+    "sides",
     "sparse_hessian",
     "sparse_jacobian",
 ]

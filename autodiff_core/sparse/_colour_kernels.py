@@ -102,7 +102,9 @@ def star(starts, neighbours, order):
                 first_edge[colour] = e
                 for g in range(starts[near], starts[near + 1]):
                     far = neighbours[g]
-                    if far in (vertex, near) or colours[far] < 0:
+                    if far == vertex or colours[far] < 0:
+                        continue
+                    if far == near:
                         continue
                     # The far vertex is the hub of a star that near is a spoke of.
                     if hub[star_of[g]] == far:

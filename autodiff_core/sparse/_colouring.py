@@ -29,6 +29,7 @@ ORDERS = ("natural", "largest-first", "smallest-last", "incidence-degree")
 _ITERATIONS = 3
 # Rows or columns with so many times the entries of most others are computed by themselves.
 _DENSE = (4.0, 16.0, 64.0)
+_MANY_NEIGHBOURS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,21 +189,23 @@ def colour(
 def _fewest(sides: _Sides, order: Order) -> Colouring:
     """The better of columns and rows, and both together where that is better still."""
     pattern = sides.pattern
-    lower_columns, lower_rows = sides.most_in_a_row, sides.most_in_a_column
-    best: Colouring | None = None
     # A row with so many entries needs at least as many colours of columns, and vice versa.
-    if lower_columns <= 2 * max(1, lower_rows):
-        best = Colouring(pattern, "column", sides.columns(order), None)
-    if best is None or lower_rows < best.colours:
-        by_rows = Colouring(pattern, "row", None, sides.rows(order))
-        best = by_rows if best is None or by_rows.colours < best.colours else best
-    if best.kind == "row" and lower_columns < best.colours:
-        by_columns = Colouring(pattern, "column", sides.columns(order), None)
-        best = by_columns if by_columns.colours <= best.colours else best
-    if best.colours > _DENSE[0] * max(1.0, pattern.entries / max(1, max(pattern.shape))):
-        both = _bidirectional(sides, order)
+    least = {"column": sides.most_in_a_row, "row": sides.most_in_a_column}
+    best: Colouring | None = None
+    typical = max(1.0, pattern.entries / max(1, *pattern.shape))
+    if min(least.values()) > _DENSE[0] * typical:
+        best = _bidirectional(sides, order)
+    for kind in sorted(least, key=lambda kind: least[kind]):
         # Two directions cost more than one with the same number of products.
-        best = both if both.colours < best.colours else best
+        if best is not None and least[kind] > best.colours - (best.kind != "bidirectional"):
+            continue
+        if kind == "column":
+            found = Colouring(pattern, "column", sides.columns(order), None)
+        else:
+            found = Colouring(pattern, "row", None, sides.rows(order))
+        if best is None or found.colours <= best.colours - (best.kind != "bidirectional"):
+            best = found
+    assert best is not None
     return best
 
 
@@ -291,6 +294,26 @@ def _partial(
 
 
 def _star(pattern: SparsityPattern, order: Order) -> NDArray[np.int32]:
+    """Vertices with very many neighbours get colours of their own, which is always allowed.
+
+    A path of four vertices with one of them has no second vertex of its colour. The rest is
+    coloured without them, in a time that does not grow with the square of their neighbours.
+    """
+    degrees = np.diff(pattern.indptr)
+    dense = degrees > max(_DENSE[-1] * float(np.median(degrees)), _MANY_NEIGHBOURS)
+    if not dense.any():
+        return _star_of_all(pattern, order)
+    matrix: Any = pattern.to_scipy(np.ones(pattern.entries, np.int8))
+    rest = np.flatnonzero(~dense)
+    colours = np.empty(len(degrees), dtype=np.int32)
+    inner = SparsityPattern.from_scipy(matrix[rest][:, rest])
+    colours[rest] = _star_of_all(inner, order)
+    first = int(colours[rest].max(initial=-1)) + 1
+    colours[dense] = np.arange(first, first + int(dense.sum()), dtype=np.int32)
+    return colours
+
+
+def _star_of_all(pattern: SparsityPattern, order: Order) -> NDArray[np.int32]:
     compressed = (pattern.indptr, pattern.indices)
 
     def coloured(sequence: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -25,6 +25,11 @@ BUILDERS: dict[str, str] = {
     "brusselator": "jobs.problems.brusselator:brusselator",
     "transformer_block": "jobs.problems.transformer_block:transformer_block",
     "rotation_chain": "jobs.problems.rotation_chain:rotation_chain",
+    "neighbour_energy": "jobs.problems.neighbour_energy:neighbour_energy",
+    "convolution_stack": "jobs.problems.convolution_stack:convolution_stack",
+    "burgers": "jobs.problems.burgers:burgers",
+    "arrow": "jobs.problems.arrow:arrow",
+    "finite_elements": "jobs.problems.finite_elements:finite_elements",
 }
 
 
