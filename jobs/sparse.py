@@ -79,9 +79,9 @@ def find_sparsity(job: Job) -> Sparsity:
         )
     kept = colouring_file(job)
     if kept.exists():
-        return Sparsity(_loaded(kept), "of an earlier start")
+        return Sparsity(_loaded(kept, job), "of an earlier start")
     if job.sparsity != "auto":
-        found = _loaded(Path(job.sparsity))
+        found = _loaded(Path(job.sparsity), job)
         _require_shape(job, found)
         return Sparsity(_kept(job, found), f"of {job.sparsity}")
     started = time.perf_counter()
@@ -136,7 +136,7 @@ def _value(job: Job) -> Any:
         return job.function.function(*job.point.values())
 
 
-def _loaded(path: Path) -> Colouring:
+def _loaded(path: Path, job: Job) -> Colouring:
     """A colouring, or that of a pattern, of an .npz file."""
     try:
         return Colouring.load(path)
@@ -151,7 +151,7 @@ def _loaded(path: Path) -> Colouring:
             f"sparsity={path}: {error}; valid is an .npz file that SparsityPattern.save or "
             "Colouring.save wrote"
         ) from error
-    return colour(pattern, symmetric=pattern.is_symmetric())
+    return colour(pattern, symmetric=job.operation == "hessian" and pattern.is_symmetric())
 
 
 def _require_shape(job: Job, colouring: Colouring) -> None:
@@ -202,8 +202,9 @@ def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
         like = {f"output{i}": leaf for i, leaf in enumerate(leaves_of(_value(job)))}
     stacked = seeds(colours, count, list(like.values()))
     strategy = job.strategy
-    if operation in ("vjp", "vhp") and strategy == "forward-mode":
-        strategy = "vectorize"  # products from the left have no forward mode
+    if operation in ("vjp", "vhp"):  # products from the left have no forward mode
+        reverse = {"forward-mode": "vectorize", "forward-loop": "reverse-loop"}
+        strategy = reverse.get(strategy, strategy)
     directory = job.paths.directory / f"products-by-{_SIDES[side]}"
     digest = hashlib.sha256(f"{job.fingerprint} {side} {count}".encode())
     for part in (colouring.pattern.indptr, colouring.pattern.indices, colours):

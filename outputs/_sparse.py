@@ -7,6 +7,7 @@ so that its readers know it.
 from __future__ import annotations
 
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -241,7 +242,11 @@ class SparseResult:
         arrays = (self._indptr, self._indices, self._data)
         with self._reading():
             indptr, indices, data = (torch.from_numpy(array[()]) for array in arrays)
-        return torch.sparse_csr_tensor(indptr.long(), indices.long(), data, size=self.shape)
+        # torch tells once that sparse tensors are young.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            return torch.sparse_csr_tensor(
+                indptr.long(), indices.long(), data, size=self.shape, check_invariants=True
+            )
 
     def as_linear_operator(self) -> LinearOperator:
         """An operator of SciPy that reads the matrix anew for each product, range by range."""

@@ -9,6 +9,7 @@ Ph. L. Toint, On the estimation of sparse Hessian matrices, SIAM Journal on Nume
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -102,12 +103,15 @@ def _sparse(
     device = tree_flatten(inputs)[0][0].device
     dtype = products[0].dtype if products else tree_flatten(inputs)[0][0].dtype
     flat = torch.cat([product.reshape(-1) for product in products] or [torch.zeros(0, dtype=dtype)])
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(pattern.indptr).to(device),
-        torch.from_numpy(pattern.indices.astype(np.int64)).to(device),
-        flat[torch.from_numpy(sparsity.sources).to(flat.device)],
-        size=pattern.shape,
-    )
+    # torch tells once that sparse tensors are young.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(pattern.indptr).to(device),
+            torch.from_numpy(pattern.indices.astype(np.int64)).to(device),
+            flat[torch.from_numpy(sparsity.sources).to(flat.device)],
+            size=pattern.shape,
+            check_invariants=False,  # those of a pattern hold
+        )
 
 
 def compressed_streams(

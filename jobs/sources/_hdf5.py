@@ -7,7 +7,7 @@ import h5py
 from jobs.errors import ConfigurationError, unknown
 from jobs.schema import Hdf5Source, ResultSource
 from jobs.sources._array import SourceArray
-from outputs import ResultError, open_result
+from outputs import ResultError, is_sparse_result, open_result, open_sparse_result
 
 
 def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
@@ -44,7 +44,9 @@ def read_result(option: str, config: ResultSource) -> dict[str, SourceArray]:
         ConfigurationError: The file is no finished result.
     """
     try:
-        with open_result(config.path) as result:
+        is_sparse = is_sparse_result(config.path)
+        opened = open_sparse_result(config.path) if is_sparse else open_result(config.path)
+        with opened as result:
             point = result.points
     except ResultError as error:
         raise ConfigurationError(f"{option}.path={config.path}: {error}") from error

@@ -1,0 +1,173 @@
+"""Colourings: every entry is determined, and by as few products as is known to be possible."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autodiff_core.sparse import Colouring, PatternError, SparsityPattern, colour, decompressed
+from autodiff_core.sparse._colouring import KINDS, ORDERS
+
+
+def pattern_of(dense):
+    return SparsityPattern.from_scipy(scipy.sparse.csr_array(np.asarray(dense)))
+
+
+@st.composite
+def patterns(draw, symmetric=False):
+    rows = draw(st.integers(1, 14))
+    columns = rows if symmetric else draw(st.integers(1, 14))
+    share = draw(st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]))
+    dense = np.random.default_rng(draw(st.integers(0, 10**6))).random((rows, columns)) < share
+    if draw(st.booleans()):
+        dense[draw(st.integers(0, rows - 1))] = True
+    if draw(st.booleans()):
+        dense[:, draw(st.integers(0, columns - 1))] = True
+    return pattern_of(dense | dense.T if symmetric else dense)
+
+
+def recovered(colouring, matrix):
+    """The matrix from its products with the classes of the colours."""
+    products = []
+    for colours, count, left in (
+        (colouring.column_colours, colouring.columns, False),
+        (colouring.row_colours, colouring.rows, True),
+    ):
+        if not count:
+            continue
+        classes = (colours[:, None] == np.arange(count)).astype(float)
+        products.append((matrix.T if left else matrix) @ classes)
+    values = decompressed(colouring, [product.T.copy() for product in products])
+    return colouring.pattern.to_scipy(values).toarray()
+
+
+def assert_determines(colouring):
+    colouring.check()
+    matrix = colouring.pattern.to_scipy().astype(float)
+    matrix.data[:] = np.random.default_rng(0).integers(1, 100, len(matrix.data))
+    dense = matrix.toarray()
+    if colouring.kind == "star":
+        dense = np.triu(dense) + np.triu(dense, 1).T
+    assert np.array_equal(recovered(colouring, dense), dense)
+
+
+@given(patterns(), st.sampled_from(["auto", *ORDERS]))
+@settings(max_examples=150, deadline=None)
+def test_products_determine_every_entry(pattern, order):
+    for kind in ("auto", "column", "row", "bidirectional"):
+        assert_determines(colour(pattern, kind=kind, order=order))
+
+
+@given(patterns(symmetric=True), st.sampled_from(["auto", *ORDERS]))
+@settings(max_examples=150, deadline=None)
+def test_symmetric_products_determine_every_entry(pattern, order):
+    colouring = colour(pattern, symmetric=True, order=order)
+    assert colouring.kind == "star"
+    assert_determines(colouring)
+    assert is_star_colouring(pattern, colouring.column_colours)
+
+
+def is_star_colouring(pattern, colours):
+    """By the definition: neighbours differ, and every path of four vertices has three colours."""
+    edges = pattern.to_scipy().toarray()
+    np.fill_diagonal(edges, False)
+    near = [np.flatnonzero(row) for row in edges]
+    for b, c in itertools.product(range(len(edges)), repeat=2):
+        if not edges[b, c]:
+            continue
+        if colours[b] == colours[c]:
+            return False
+        for a, d in itertools.product(near[b], near[c]):
+            if a != c and d not in (b, a) and len({colours[i] for i in (a, b, c, d)}) < 3:
+                return False
+    return True
+
+
+def five_point(n):
+    line = scipy.sparse.diags_array(
+        [np.ones(n - 1), np.ones(n), np.ones(n - 1)], offsets=[-1, 0, 1]
+    )
+    unit = scipy.sparse.eye_array(n)
+    return pattern_of((scipy.sparse.kron(line, unit) + scipy.sparse.kron(unit, line)).toarray())
+
+
+def arrow(n):
+    dense = np.eye(n, dtype=bool)
+    dense[0] = dense[:, 0] = True
+    return pattern_of(dense)
+
+
+def tridiagonal(n):
+    return pattern_of(np.tri(n, k=1) - np.tri(n, k=-2))
+
+
+def dense_rows(n):
+    dense = np.eye(n, dtype=bool)
+    dense[:2] = True
+    return pattern_of(dense)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "symmetric", "kind", "colours"),
+    [
+        (tridiagonal(100), False, "column", 3),
+        (tridiagonal(100), True, "star", 3),
+        (five_point(20), False, "column", 5),
+        (arrow(400), True, "star", 2),
+        (arrow(400), False, "bidirectional", 3),
+        (dense_rows(300), False, "row", 3),
+        (pattern_of(np.ones((3, 40))), False, "row", 3),
+        (pattern_of(np.ones((40, 3))), False, "column", 3),
+        (pattern_of(np.zeros((5, 4))), False, "column", 0),
+        (pattern_of(np.eye(6)), True, "star", 1),
+    ],
+)
+def test_as_few_colours_as_are_known(pattern, symmetric, kind, colours):
+    colouring = colour(pattern, symmetric=symmetric)
+    assert (colouring.kind, colouring.colours) == (kind, colours)
+    assert_determines(colouring)
+
+
+def test_dense_lines_take_no_time_that_grows_with_their_square():
+    # 10^10 steps would take minutes.
+    size = 10**5
+    diagonal = np.arange(size)
+    rows = np.concatenate([diagonal, np.zeros(size, int), diagonal])
+    columns = np.concatenate([diagonal, diagonal, np.zeros(size, int)])
+    matrix = scipy.sparse.coo_array((np.ones(3 * size), (rows, columns))).tocsr()
+    pattern = SparsityPattern.from_scipy(matrix)
+    assert colour(pattern, symmetric=True).colours == 2
+    assert colour(pattern).colours == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_colouring_is_saved_and_loaded(kind, tmp_path):
+    colouring = colour(arrow(12), kind=kind)
+    colouring.save(tmp_path / "c.npz")
+    loaded = Colouring.load(tmp_path / "c.npz")
+    assert (loaded.kind, loaded.colours) == (colouring.kind, colouring.colours)
+    assert np.array_equal(loaded.sources, colouring.sources)
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    pattern = tridiagonal(9)
+    wrong = Colouring(pattern, "column", np.zeros(9, np.int32), None)
+    with pytest.raises(PatternError, match="share a colour"):
+        wrong.check()
+    wrong.save(tmp_path / "c.npz")
+    with pytest.raises(PatternError, match=r"c\.npz: two entries"):
+        Colouring.load(tmp_path / "c.npz")
+    pattern.save(tmp_path / "p.npz")
+    with pytest.raises(PatternError, match="holds no colouring"):
+        Colouring.load(tmp_path / "p.npz")
+    with pytest.raises(PatternError, match="do not fit a pattern"):
+        Colouring(pattern, "row", None, np.zeros(4, np.int32)).check()
+    with pytest.raises(PatternError, match="symmetric"):
+        colour(pattern_of(np.tri(4)), kind="star")
+    for wrong_name in ({"kind": "diagonal"}, {"order": "random"}):
+        ((option, value),) = wrong_name.items()
+        with pytest.raises(ValueError, match=f"{option}='{value}': valid are"):
+            colour(pattern, **wrong_name)

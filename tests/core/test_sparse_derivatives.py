@@ -1,0 +1,154 @@
+"""Sparse derivatives against dense ones."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sparsity_detection import COVERED
+
+from autodiff_core import blocks
+from autodiff_core.sparse import (
+    PatternError,
+    SparsityPattern,
+    colour,
+    detect_sparsity,
+    sparse_hessian,
+    sparse_jacobian,
+)
+
+functional = torch.nn.functional
+
+
+def dense(func, inputs, operation="jacobian"):
+    return blocks(func, inputs, operation=operation, strategy="reverse-loop").matrix()
+
+
+def assert_equal(sparse, expected):
+    assert sparse.layout == torch.sparse_csr
+    assert sparse.shape == expected.shape
+    torch.testing.assert_close(sparse.to_dense(), expected, rtol=1e-10, atol=1e-10)
+
+
+def point(size=24):
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(size, generator=generator, dtype=torch.float64) + 0.3
+
+
+@pytest.mark.parametrize("name", sorted(set(COVERED) - {"a custom function", "transform"}))
+def test_a_sparse_jacobian_is_the_dense_one(name):
+    x = point()
+    assert_equal(sparse_jacobian(COVERED[name], x), dense(COVERED[name], x))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "reverse-loop", "vectorize", "forward-mode"])
+@pytest.mark.parametrize("kind", ["column", "row", "bidirectional", "star"])
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+def test_each_kind_and_strategy_gives_the_same(kind, strategy, chunk_size):
+    def energy(x):
+        return (x[1:] * x[:-1] ** 2).sum() + x[0] * (x**2).sum()
+
+    if strategy == "forward-mode" and kind in ("row", "bidirectional"):
+        pytest.skip("products from the left have no forward mode")
+    x = point(9)
+    colouring = colour(detect_sparsity(energy, x, operation="hessian"), kind=kind)
+    options = {"sparsity": colouring, "strategy": strategy, "chunk_size": chunk_size}
+    assert_equal(sparse_hessian(energy, x, **options), dense(energy, x, "hessian"))
+
+
+def test_several_inputs_and_outputs_lie_one_after_the_other():
+    def f(a, b):
+        return {"p": a[:, :2] * b[0], "q": (b.sin(), a.sum(0))}
+
+    inputs = (point(6).reshape(2, 3), point(4))
+    assert_equal(sparse_jacobian(f, inputs), dense(f, inputs))
+
+
+def test_a_pattern_is_reused_at_other_points():
+    def f(x):
+        return (x[1:] - x[:-1]).tanh()
+
+    colouring = colour(detect_sparsity(f, point()))
+    for scale in (1, -2):
+        x = scale * point()
+        assert_equal(sparse_jacobian(f, x, sparsity=colouring), dense(f, x))
+    assert_equal(sparse_jacobian(f, x, sparsity=colouring.pattern), dense(f, x))
+    with pytest.raises(PatternError, match="the colouring is of 24 elements, and there are 9"):
+        sparse_jacobian(f, point(9), sparsity=colouring)
+
+
+def test_a_constant_function_has_no_entries():
+    result = sparse_jacobian(lambda x: torch.ones(3, dtype=x.dtype) + 0 * x.detach()[:3], point(5))
+    assert result.shape == (3, 5)
+    assert result.values().numel() == 0
+
+
+def test_the_pattern_may_be_larger():
+    def f(x):
+        return x.sin()
+
+    everything = SparsityPattern.from_scipy(np.ones((4, 4)))
+    assert_equal(sparse_jacobian(f, point(4), sparsity=everything), dense(f, point(4)))
+
+
+INDEX = torch.tensor([3, 0, 5, 5, 1, 7, 2])
+STEPS = {
+    "sin": torch.sin,
+    "tanh of double": lambda x: (2 * x).tanh(),
+    "square": lambda x: x * x,
+    "cube": lambda x: x**3 / 3,
+    "exponential": lambda x: (x / 4).clamp(-3, 3).exp(),
+    "relu": torch.relu,
+    "absolute": lambda x: x.abs() + 0.1,
+    "sigmoid": torch.sigmoid,
+    "roll": lambda x: x + x.roll(1),
+    "flip": lambda x: x.flip(0),
+    "neighbours": lambda x: functional.pad(x[1:] * x[:-1], (0, 1)),
+    "gather": lambda x: x[INDEX % len(x)],
+    "scatter": lambda x: torch.zeros(8, dtype=x.dtype).index_add(
+        0, INDEX, x[:7] if len(x) > 6 else functional.pad(x, (0, 7 - len(x)))
+    ),
+    "pairs": lambda x: torch.outer(x[:2], x[-2:]).reshape(-1),
+    "mean of halves": lambda x: torch.cat([x, x.view(2, -1).mean(1) if len(x) % 2 == 0 else x]),
+    "running sum": lambda x: x[:5].cumsum(0),
+    "softmax": lambda x: torch.cat([x[:3].softmax(0), x[3:]]),
+    "matrix": lambda x: x @ torch.eye(len(x), dtype=x.dtype).roll(2, 1) - x,
+    "convolution": lambda x: functional.conv1d(
+        x.view(1, 1, -1), torch.ones(1, 1, 3, dtype=x.dtype), padding=1
+    ).view(-1),
+    "choice": lambda x: torch.where(x > 0.5, x.flip(0), x),
+    "zero": lambda x: x * 0 + 1,
+    "sort": lambda x: x.sort().values,
+    "floor": lambda x: x.floor() + x,
+    "norm": lambda x: x / (x.square().sum() + 1).sqrt(),
+    "strided": lambda x: x[::2],
+    "stack": lambda x: torch.stack([x, x.cos()], 1).reshape(-1)[:10],
+}
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=5),
+    other=st.lists(st.sampled_from(sorted(STEPS)), min_size=0, max_size=2),
+    seed=st.integers(0, 2**31 - 1),
+)
+@settings(max_examples=500, deadline=None)
+def test_compositions_of_operations(names, other, seed):
+    def composed(x):
+        first, second = x, x
+        for name in names:
+            first = STEPS[name](first)
+        for name in other:
+            second = STEPS[name](second)
+        shared = min(len(first), len(second))
+        return first[:shared] * second[:shared]
+
+    x = torch.rand(8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
+    try:
+        composed(x)
+    except (IndexError, RuntimeError):
+        return  # the steps do not fit one another
+    expected = dense(composed, x)
+    pattern = detect_sparsity(composed, x)
+    missing = (expected.numpy() != 0) & ~pattern.to_scipy().toarray()
+    assert not missing.any()
+    assert_equal(sparse_jacobian(composed, x, sparsity=pattern), expected)
