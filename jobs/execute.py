@@ -315,6 +315,8 @@ def _run(prepared: Prepared, proof: Proof, status: StatusFile, display: Display)
     """Compute, prove and write what is missing; gives the facts for people."""
     job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
     record = Record(NonFinite(job.nonfinite), display.say)
+    for fallback in decision.fallbacks:
+        record.note(fallback)
     if prepared.chunk_limit is not None:
         record.note(
             "the system killed the job for want of memory; going on with at most "

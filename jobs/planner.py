@@ -68,6 +68,8 @@ class Decision:
         strategy_reason: Why this strategy.
         chunk_reason: Why this chunk size.
         probing_seconds: How long the search took.
+        fallbacks: Slower ways that the stream took already, as sentences; it does not tell them
+            again.
     """
 
     strategy: str
@@ -78,6 +80,7 @@ class Decision:
     strategy_reason: str
     chunk_reason: str
     probing_seconds: float
+    fallbacks: tuple[str, ...] = ()
 
     @property
     def peak_bytes(self) -> int:
@@ -174,6 +177,7 @@ class _Search:
         self._units: dict[str, str] = {}
         self._failure: JobError | None = None
         self._last: tuple[str, Any] | None = None
+        self._fallbacks: list[str] = []
 
     def decision(self, strategy: str) -> Decision:
         warm_up()
@@ -202,6 +206,7 @@ class _Search:
             "as asked for" if strategy != "auto" else self._reason(chosen),
             chunk_reason,
             time.perf_counter() - self._started,
+            tuple(self._fallbacks),
         )
 
     def _opened(self, strategy: str) -> Any:
@@ -211,6 +216,7 @@ class _Search:
             self._measured[strategy] = replace(self._measured[strategy], first_seconds=0.0)
             return last[1]
         del last
+        self._fallbacks.clear()
         release_memory()
         return open_stream(self._job, strategy, self._engines[strategy])
 
@@ -283,6 +289,7 @@ class _Search:
         with measuring(self._job.device) as opening:
             stream = open_stream(self._job, strategy, self._engines[strategy])
         self._last = (strategy, stream)
+        self._fallbacks.clear()
         rows, columns = stream.shape
         across = columns if stream.axis == "rows" else rows
         costs = Costs(
@@ -388,6 +395,7 @@ class _Search:
                 if isinstance(stream, PointStream):
                     stop = block_end(start, chunk_size, stream.unit, stream.is_divisible)
                 block = stream.block(start, stop)
+            self._fallbacks += map(str, block.fallbacks)
             self._handle(stream, block)
         return Trial(chunk_size, found.seconds, found.peak_bytes)
 

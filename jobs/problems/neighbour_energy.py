@@ -60,9 +60,9 @@ def neighbour_energy(*, n: int, seed: int, dtype: torch.dtype, device: torch.dev
     second = number[(wanted % (2 * n)).unbind(2)]
     first = torch.arange(len(places))[:, None].expand_as(second)
     # What brings the second one next to the first across the periodic boundary.
-    shift = (wanted - wanted % (2 * n)) * (edge / 2)
+    shift = (wanted - wanted % (2 * n)).double() * (edge / 2)
     jitter = torch.rand(places.shape, generator=generator, dtype=torch.float64) - 0.5
-    positions = places * (edge / 2) + 2 * _DISPLACEMENT * jitter
+    positions = places.double() * (edge / 2) + 2 * _DISPLACEMENT * jitter
     energy = partial(
         _energy,
         first=first.reshape(-1).to(device),

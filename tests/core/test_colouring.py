@@ -1,6 +1,7 @@
 """Colourings: every entry is determined, and by as few products as is known to be possible."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,7 +168,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
         Colouring(pattern, "row", None, np.zeros(4, np.int32)).check()
     with pytest.raises(PatternError, match="symmetric"):
         colour(pattern_of(np.tri(4)), kind="star")
-    for wrong_name in ({"kind": "diagonal"}, {"order": "random"}):
-        ((option, value),) = wrong_name.items()
+    unknown: Any
+    for unknown in ({"kind": "diagonal"}, {"order": "random"}):
+        ((option, value),) = unknown.items()
         with pytest.raises(ValueError, match=f"{option}='{value}': valid are"):
-            colour(pattern, **wrong_name)
+            colour(pattern, **unknown)

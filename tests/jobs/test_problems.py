@@ -26,8 +26,16 @@ CASES = {
     "brusselator": {"n": 4},
     "transformer_block": {"n": 3, "width": 4, "heads": 2, "seed": 5},
     "rotation_chain": {"n": 31},
+    "neighbour_energy": {"n": 2, "seed": 6},
+    "convolution_stack": {"n": 4, "channels": 3, "seed": 7},
+    "burgers": {"n": 9},
+    "arrow": {"n": 8},
+    "finite_elements": {"n": 2, "seed": 8},
 }
-SCALARS = ("rosenbrock", "mlp_parameters", "pairwise_energy", "gp_residual")
+SCALARS = (
+    *("rosenbrock", "mlp_parameters", "pairwise_energy", "gp_residual"),
+    *("neighbour_energy", "arrow", "finite_elements"),
+)
 SEEDED = tuple(name for name, options in CASES.items() if "seed" in options)
 
 
@@ -230,6 +238,11 @@ def test_a_problem_is_the_same_on_every_device(name):
         ("transformer_block", {"n": 48, "width": 192, "heads": 6}, 9_216, 9_216),
         ("rotation_chain", {"n": 3_005}, 14, 9_015),
         ("rotation_chain", {"n": 1}, 14, 3),
+        ("neighbour_energy", {"n": 3}, 324, 1),
+        ("convolution_stack", {"n": 1}, 1, 1),
+        ("burgers", {"n": 2}, 2, 2),
+        ("arrow", {"n": 2}, 2, 2),
+        ("finite_elements", {"n": 1}, 8, 8),
     ],
 )
 def test_sizes(name, options, columns, rows):
@@ -264,6 +277,12 @@ def test_sizes(name, options, columns, rows):
         ("transformer_block", "heads", 0, "at least 1"),
         ("transformer_block", "heads", 3, "must divide function.width=4"),
         ("rotation_chain", "n", 0, "at least 1"),
+        ("neighbour_energy", "n", 1, "at least 2"),
+        ("convolution_stack", "n", 0, "at least 1"),
+        ("convolution_stack", "channels", 0, "at least 1"),
+        ("burgers", "n", 1, "at least 2"),
+        ("arrow", "n", 1, "at least 2"),
+        ("finite_elements", "n", 0, "at least 1"),
     ],
 )
 def test_an_invalid_option_is_named(name, option, value, valid):
@@ -492,3 +511,82 @@ def test_rotation_chain_points_depend_only_on_the_hinges_before_them():
     jacobian = loop(func, x).reshape(14, 2, 3, 14)
     moved = jacobian.abs().amax(dim=(1, 2)) > 0
     assert torch.equal(moved, torch.ones(14, 14).tril().bool())
+
+
+def test_neighbour_energy_sums_over_twelve_nearest_neighbours():
+    problem = build("neighbour_energy", n=3)
+    (positions,) = inputs(problem)
+    edge = 3 * 2 ** (1 / 6) * 2**0.5
+    between = positions[:, None] - positions
+    between -= edge * torch.round(between / edge)
+    distances = between.norm(dim=2) + 99 * torch.eye(len(positions))
+    nearest = distances.sort(1).values[:, :12]
+    # Displaced by at most 0.05 a coordinate: the next ones stand 1.4 times as far.
+    assert nearest.max() < 1.3 < distances.sort(1).values[:, 12].min()
+    expected = (4 * (nearest**-12 - nearest**-6)).sum() / 2
+    assert_close(problem.function(positions), expected)
+
+
+def test_neighbour_energy_knows_no_place():
+    problem = build("neighbour_energy")
+    (positions,) = inputs(problem)
+    gradient = torch.func.grad(problem.function)(positions)
+    assert gradient.sum(0).abs().max() < 1e-9
+
+
+def test_convolution_stack_is_that_of_torch_nn():
+    problem = build("convolution_stack")
+    constants = captured(problem)
+    first = torch.nn.Conv2d(1, 3, 3, padding=1).double()
+    second = torch.nn.Conv2d(3, 1, 3, padding=1, bias=False).double()
+    first.weight.data = constants["weights"]
+    first.bias = torch.nn.Parameter(constants["bias"])
+    second.weight.data = constants["combined"]
+    (image,) = inputs(problem)
+    expected = second(first(image[None, None]).tanh())[0, 0]
+    assert_close(problem.function(image), expected.detach())
+
+
+def test_burgers_residual_by_loops():
+    problem = build("burgers", n=5)
+    old, h = captured(problem)["old"], 1 / 6
+    assert_close(old, np.sin(np.pi * h * np.arange(1, 6)))
+    u = np.concatenate([[0], np.linspace(0.3, 0.9, 5), [0]])
+    expected = [
+        u[i]
+        - float(old[i - 1])
+        + h
+        * (u[i] * (u[i + 1] - u[i - 1]) / (2 * h) - 0.01 * (u[i + 1] - 2 * u[i] + u[i - 1]) / h**2)
+        for i in range(1, 6)
+    ]
+    assert_close(problem.function(torch.from_numpy(u[1:-1].copy())), expected)
+
+
+@pytest.mark.parametrize("name", ["arrow", "finite_elements"])
+def test_functions_are_the_gradients_of_their_scalar_forms(name):
+    problem = build(name)
+    (x,) = inputs(problem)
+    assert_close(problem.function(x), torch.func.grad(problem.scalar)(x))
+
+
+def test_arrow_hessian_in_closed_form():
+    problem = build("arrow", n=6)
+    (x,) = inputs(problem)
+    expected = torch.diag(2 * x[0] + 3 * x**2)
+    expected[0], expected[:, 0] = 2 * x, 2 * x
+    assert_close(torch.func.hessian(problem.scalar)(x), expected)
+
+
+def test_finite_elements_resist_neither_motion_nor_rotation():
+    problem = build("finite_elements", n=3)
+    stiffness = captured(problem)["stiffness"]
+    assert_close(stiffness, stiffness.T)
+    nodes = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0)).double()
+    rotation = torch.stack([-nodes[:, 1], nodes[:, 0]], 1)
+    for motion in (torch.ones(16, 2).double(), rotation):
+        assert problem.function(motion).abs().max() < 1e-12
+    # Stretched by e in x with the sides free to give way: stress is e in x alone.
+    stretched = 1e-4 * torch.stack([nodes[:, 0], -0.3 * nodes[:, 1]], 1)
+    forces = problem.function(stretched).reshape(4, 4, 2)
+    assert forces[:, :, 1].abs().max() < 1e-10
+    assert_close(forces[-1, :, 0].sum(), 3e-4, 1e-3)

@@ -26,8 +26,16 @@ SIZES = {
     "brusselator": ("n=5",),
     "transformer_block": ("n=4", "width=8", "heads=2"),
     "rotation_chain": ("n=20",),
+    "neighbour_energy": ("n=2",),
+    "convolution_stack": ("n=5",),
+    "burgers": ("n=20",),
+    "arrow": ("n=20",),
+    "finite_elements": ("n=3",),
 }
-SCALARS = ("rosenbrock", "mlp_parameters", "pairwise_energy", "gp_residual")
+SCALARS = (
+    *("rosenbrock", "mlp_parameters", "pairwise_energy", "gp_residual"),
+    *("neighbour_energy", "arrow", "finite_elements"),
+)
 CLEAN = [("jacobian", name) for name in SIZES] + [("hessian", name) for name in SCALARS]
 
 
