@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test test-slurm check format docs journeys torture big bench bench-full bench-memory \
-  bench-overlap bench-batches bench-planner bench-verify bench-workers clean
+  bench-overlap bench-batches bench-planner bench-verify bench-workers bench-sparse clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
 
-# A process a core, each with one thread: torch's threads would only wait for one another.
+# A process a core, each with one thread: torch's threads would only wait for one another. What has
+# the machine for itself comes afterwards: the newcomers, and SLURM where it is installed.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 AUTODIFF_JOBS_JOURNEYS=1 AUTODIFF_JOBS_SLURM=1 \
+	  $(BIN)/python -m pytest -n auto --dist loadgroup tests/test_journeys.py tests/slurm
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -65,6 +68,9 @@ bench-verify: $(VENV)/.installed-test
 
 bench-workers: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/workers.py
+
+bench-sparse: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/sparse.py
 
 bench-overlap: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/overlap.py

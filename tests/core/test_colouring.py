@@ -88,9 +88,7 @@ def is_star_colouring(pattern, colours):
 
 
 def five_point(n):
-    line = scipy.sparse.diags_array(
-        [np.ones(n - 1), np.ones(n), np.ones(n - 1)], offsets=[-1, 0, 1]
-    )
+    line = scipy.sparse.csr_array(np.tri(n, k=1) - np.tri(n, k=-2))
     unit = scipy.sparse.eye_array(n)
     return pattern_of((scipy.sparse.kron(line, unit) + scipy.sparse.kron(unit, line)).toarray())
 
