@@ -11,6 +11,7 @@ Method, SIAM 2003).
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -52,7 +53,7 @@ def solve(points: int) -> tuple[list[float], float]:
 
 
 def _difference(
-    function: Callable[[torch.Tensor], torch.Tensor],
+    function: Callable[..., Any],
     state: np.ndarray,
     jacobian: scipy.sparse.csr_array,
 ) -> float:

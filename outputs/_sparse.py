@@ -124,7 +124,7 @@ def open_sparse_result(path: str | os.PathLike[str]) -> SparseResult:
 def is_sparse_result(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a result with a sparse matrix; False also where it is none at all."""
     try:
-        with open_file(Path(path), "r") as file:
+        with parsed(Path(path)), open_file(Path(path), "r") as file:
             layout.require_ours(file, Path(path))
             return layout.is_sparse(file)
     except ResultError:

@@ -4,10 +4,12 @@ import os
 import re
 import shlex
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.warm_interpreter import WarmInterpreter
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
@@ -34,29 +36,40 @@ def steps(text: str) -> list[tuple[str, str]]:
     return [(kind, body) for _, kind, body in sorted(found)]
 
 
-def run(command: list[str], directory: Path) -> None:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+Run = Callable[[list[str], Path], None]
 
 
-def make_result(directory: Path) -> None:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run ``python`` with some words in a directory."""
+    interpreter = WarmInterpreter(tmp_path_factory.mktemp("interpreter"))
+
+    def words_in(words: list[str], directory: Path) -> None:
+        code, printed = interpreter.run(words, directory)
+        assert code == 0, f"{words}\n{printed}"
+
+    yield words_in
+    interpreter.close()
+
+
+def make_result(run: Run, directory: Path) -> None:
     """The result that a page about results speaks of."""
     job = ["op=jacobian", "strategy=vectorize", "function=mlp"]
-    run([sys.executable, "-m", "jobs.run", *job], directory)
+    run(["-m", "jobs.run", *job], directory)
     (result,) = directory.glob("runs/*/result.h5")
     result.rename(directory / "result.h5")
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_everything_on_a_page_runs(page: str, tmp_path: Path) -> None:
+def test_everything_on_a_page_runs(page: str, run: Run, tmp_path: Path) -> None:
     text = (ROOT / page).read_text()
     if '"result.h5"' in text:
-        make_result(tmp_path)
+        make_result(run, tmp_path)
     for kind, body in steps(text):
         if kind.endswith(".py"):
             (tmp_path / kind).write_text(body)
         elif kind == "python":
-            run([sys.executable, "-c", body], tmp_path)
+            run(["-c", body], tmp_path)
         elif kind == "bash":
             for line in body.splitlines():
                 words = shlex.split(line, comments=True)
@@ -65,7 +78,7 @@ def test_everything_on_a_page_runs(page: str, tmp_path: Path) -> None:
                     assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), line
                 elif line != ACTIVATION:
                     assert words[0] == "python", line
-                    run([sys.executable, *words[1:]], tmp_path)
+                    run(words[1:], tmp_path)
 
 
 def test_pages_hold_commands_at_all() -> None:

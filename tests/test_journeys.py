@@ -20,6 +20,8 @@ Run = Callable[..., str]
 
 pytestmark = [
     pytest.mark.slow,
+    # One process makes the clone, and uses it for all of these.
+    pytest.mark.xdist_group("journeys"),
     pytest.mark.skipif(
         os.environ.get("AUTODIFF_JOBS_JOURNEYS") != "1",
         reason="installs into a fresh environment; make journeys runs it",

@@ -18,12 +18,14 @@ from autodiff_core.sparse._compressed import (  # noqa: E402
 )
 from autodiff_core.sparse._detect import detect_sparsity  # noqa: E402
 from autodiff_core.sparse._errors import DetectionError, PatternError  # noqa: E402
+from autodiff_core.sparse._evaluator import SparseEvaluator  # noqa: E402
 from autodiff_core.sparse._pattern import SparsityPattern  # noqa: E402
 
 __all__ = [
     "Colouring",
     "DetectionError",
     "PatternError",
+    "SparseEvaluator",
     "SparsityPattern",
     "colour",
     "compressed_streams",

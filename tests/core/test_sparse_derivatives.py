@@ -10,6 +10,7 @@ from test_sparsity_detection import COVERED
 from autodiff_core import blocks
 from autodiff_core.sparse import (
     PatternError,
+    SparseEvaluator,
     SparsityPattern,
     colour,
     detect_sparsity,
@@ -89,6 +90,54 @@ def test_the_pattern_may_be_larger():
 
     everything = SparsityPattern.from_scipy(np.ones((4, 4)))
     assert_equal(sparse_jacobian(f, point(4), sparsity=everything), dense(f, point(4)))
+
+
+# The compiler's imports warn of what torch itself still uses.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("kind", ["column", "row", "bidirectional"])
+def test_an_evaluator_follows_the_point(kind, compile):
+    def f(a, b):
+        return {"p": a[1:] * a[:-1] + b[0], "q": (b.sin(), a.sum()[None])}
+
+    inputs = (point(7), point(4))
+    colouring = colour(detect_sparsity(f, inputs), kind=kind)
+    if compile and kind != "column":
+        pytest.skip("one compilation takes seconds enough")
+    evaluate = SparseEvaluator(f, inputs, colouring, compile=compile)
+    assert (evaluate.engine, evaluate.refusal) == ("compiled" if compile else "traced", None)
+    for scale in (1, -2, 3):
+        moved = (scale * inputs[0], inputs[1] + scale)
+        assert_equal(evaluate(moved), dense(f, moved))
+
+
+def test_an_evaluator_of_hessians():
+    def energy(x):
+        return (x[1:] * x[:-1] ** 2).sum() + x[0] * (x**2).sum()
+
+    colouring = colour(detect_sparsity(energy, point(9), operation="hessian"), symmetric=True)
+    evaluate = SparseEvaluator(energy, point(9), colouring, operation="hessian")
+    assert_equal(evaluate(3 * point(9)), dense(energy, 3 * point(9), "hessian"))
+
+
+def test_an_evaluator_takes_the_plain_way_where_a_trace_is_wrong():
+    class Hidden(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return 2 * ctx.saved_tensors[0] * gradient
+
+    colouring = colour(SparsityPattern.from_scipy(np.eye(5)))
+    evaluate = SparseEvaluator(lambda x: Hidden.apply(x), point(5), colouring)
+    assert evaluate.engine == "plain"
+    assert evaluate.refusal
+    assert_equal(evaluate(point(5)), torch.diag(2 * point(5)))
+    with pytest.raises(PatternError, match=r"of \(5, 5\), and the derivative of \(4, 5\)"):
+        SparseEvaluator(lambda x: x[1:], point(5), colouring)
 
 
 INDEX = torch.tensor([3, 0, 5, 5, 1, 7, 2])

@@ -80,7 +80,7 @@ def test_help_names_every_option_and_choice(command_line: Run) -> None:
     ended = command_line("--help")
     assert ended.code == 0
     words = ended.out
-    problem_options = {"samples", "inducing", "width", "heads", "seed"}
+    problem_options = {"samples", "inducing", "width", "heads", "channels", "seed"}
     for option in schema_options():
         group, _, name = option.partition(".")
         assert option in words or (group == "function" and name in problem_options), option

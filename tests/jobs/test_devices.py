@@ -276,7 +276,7 @@ def test_a_stopped_job_leaves_no_worker_and_goes_on(
     number: signal.Signals,
     code: int,
 ) -> None:
-    monkeypatch.setenv("SECONDS", "0.2")
+    monkeypatch.setenv("SECONDS", "0.1")
     job = start(own("slow"))
     wait_for(lambda: committed(directory) >= 2, job)
     family = descendants(job.pid)

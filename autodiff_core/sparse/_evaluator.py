@@ -1,0 +1,198 @@
+"""Sparse derivatives at point after point: traced once, compiled where that is asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from autodiff_core._apply import agreement_tolerance, relative_difference
+from autodiff_core._errors import first_line
+from autodiff_core._stream import blocks
+from autodiff_core.sparse._colouring import Colouring
+from autodiff_core.sparse._compressed import PRODUCTS, Side, seeds, sides
+from autodiff_core.sparse._errors import PatternError
+
+_Products = Callable[[list[Tensor], list[list[Tensor]]], list[Tensor]]
+
+
+class SparseEvaluator:
+    """The sparse derivative of a function by a known colouring, at one point after the other.
+
+    The compressed products are traced once, at the first point, so that an evaluation runs their
+    operators alone; `compile` hands the trace to `torch.compile`. Like the pattern, the trace
+    freezes the branches that the function takes. It is used only if its products with random
+    vectors agree with those of `blocks`; otherwise these are computed each time.
+
+    Attributes:
+        colouring: The colouring.
+        engine: ``compiled``, ``traced`` or ``plain``.
+        refusal: Why not the one that was asked for; None if it is.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        inputs: Any,
+        colouring: Colouring,
+        *,
+        operation: str = "jacobian",
+        compile: bool = False,
+    ) -> None:
+        """Trace, and compile, at a first point.
+
+        Args:
+            func: Called with the tensors of a tuple of inputs as its arguments.
+            inputs: A tensor, a tuple of arguments, or another nested structure of tensors; real, of
+                one dtype and on one device. Later ones have the same shapes.
+            colouring: The colouring.
+            operation: ``jacobian`` or ``hessian``.
+            compile: Whether the products are compiled, for some seconds.
+
+        Raises:
+            PatternError: The colouring is of another shape.
+        """
+        self.colouring = colouring
+        self.refusal: str | None = None
+        self._func = func
+        self._operation = operation
+        self._sides: list[tuple[Side, int]] = sides(colouring)
+        leaves, self._structure = tree_flatten(inputs)
+        with torch.no_grad():
+            value = func(*inputs) if isinstance(inputs, tuple) else func(inputs)
+        outputs, self._returned = tree_flatten(value)
+        self._seeds: list[list[Tensor]] = []
+        for side, count in self._sides:
+            like = outputs if PRODUCTS[operation, side] == "vjp" else leaves
+            colours = colouring.column_colours if side == "right" else colouring.row_colours
+            assert colours is not None
+            self._seeds.append(seeds(colours, count, like))
+        shape = self._shape(leaves, outputs)
+        if shape != colouring.pattern.shape:
+            raise PatternError(
+                f"the pattern is of {colouring.pattern.shape}, and the derivative of {shape}"
+            )
+        device = leaves[0].device
+        pattern = colouring.pattern
+        self._indptr = torch.from_numpy(pattern.indptr).to(device)
+        self._indices = torch.from_numpy(pattern.indices.astype(np.int64)).to(device)
+        self._sources = torch.from_numpy(colouring.sources).to(device)
+        self.engine, self._products = self._prepared(leaves, compile)
+
+    def __call__(self, inputs: Any) -> Tensor:
+        """The derivative at a point, a sparse CSR tensor as of `sparse_jacobian`."""
+        leaves = [leaf.detach() for leaf in tree_flatten(inputs)[0]]
+        with torch.no_grad():
+            products = self._products(leaves, self._seeds)
+            flat = [product.reshape(-1) for product in products]
+            joined = flat[0] if len(flat) == 1 else torch.cat([*flat, leaves[0].new_zeros(0)])
+            values = joined[self._sources]
+        # torch tells once that sparse tensors are young.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            return torch.sparse_csr_tensor(
+                self._indptr,
+                self._indices,
+                values,
+                size=self.colouring.pattern.shape,
+                check_invariants=False,  # those of a pattern hold
+            )
+
+    def _shape(self, leaves: list[Tensor], outputs: list[Tensor]) -> tuple[int, int]:
+        columns = sum(leaf.numel() for leaf in leaves)
+        rows = columns if self._operation == "hessian" else sum(o.numel() for o in outputs)
+        return rows, columns
+
+    def _prepared(self, leaves: list[Tensor], compile: bool) -> tuple[str, _Products]:
+        """The fastest products that agree with the plain ones, and their name."""
+        generator = torch.Generator().manual_seed(7)
+        random = [
+            [torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) for s in stack]
+            for stack in self._seeds
+        ]
+        points = [leaf.detach() for leaf in leaves]
+        try:
+            with torch.no_grad():
+                structure = tree_flatten((points, self._seeds))[1]
+
+                # The compiler takes traces of plain arguments alone.
+                def of_tensors(*tensors: Tensor) -> list[Tensor]:
+                    return self._transformed(*tree_unflatten(list(tensors), structure))
+
+                traced: Any = make_fx(of_tensors)(*tree_flatten((points, self._seeds))[0])
+                traced.graph.eliminate_dead_code()
+                traced.recompile()
+                run: Any = torch.compile(traced) if compile else traced
+
+                def products(point: list[Tensor], stacks: list[list[Tensor]]) -> list[Tensor]:
+                    return run(*tree_flatten((point, stacks))[0])
+
+                given = products(points, random)
+        # A function, or a compiler, can resist with an exception of any type.
+        except Exception as error:
+            if isinstance(error, Warning):
+                raise
+            self.refusal = first_line(error)
+            return "plain", self._plain
+        for expected, product in zip(self._plain(points, random), given, strict=True):
+            difference = relative_difference(expected, product, expected[None])
+            if difference > agreement_tolerance(product.dtype):
+                self.refusal = f"its products differ from the plain ones by {difference:.1e}"
+                return "plain", self._plain
+        return ("compiled" if compile else "traced"), products
+
+    def _transformed(self, leaves: list[Tensor], stacks: list[list[Tensor]]) -> list[Tensor]:
+        """The products of each side, of shape (colours, elements), by torch's transforms."""
+
+        def function(*point: Tensor) -> tuple[Tensor, ...]:
+            inputs = tree_unflatten(list(point), self._structure)
+            value = self._func(*inputs) if isinstance(inputs, tuple) else self._func(inputs)
+            return tuple(tree_flatten(value)[0])
+
+        def gradient(*point: Tensor) -> tuple[Tensor, ...]:
+            places = tuple(range(len(point)))
+            return torch.func.grad(_summed(function), argnums=places)(*point)
+
+        subject = gradient if self._operation == "hessian" else function
+        found = []
+        for (side, count), stack in zip(self._sides, stacks, strict=True):
+            if side == "right":
+                push = torch.func.vmap(
+                    lambda *tangent: torch.func.jvp(subject, tuple(leaves), tangent)[1]
+                )
+                images = push(*stack)
+            else:
+                pull: Any = torch.func.vjp(subject, *leaves)[1]
+                images = torch.func.vmap(partial(_apart, pull))(*stack)
+            found.append(torch.cat([image.reshape(count, -1) for image in images], dim=1))
+        return found
+
+    def _plain(self, leaves: list[Tensor], stacks: list[list[Tensor]]) -> list[Tensor]:
+        inputs = tree_unflatten(leaves, self._structure)
+        found = []
+        for (side, _), stack in zip(self._sides, stacks, strict=True):
+            operation = PRODUCTS[self._operation, side]
+            structure = self._returned if operation == "vjp" else self._structure
+            stream = blocks(
+                self._func,
+                inputs,
+                operation=operation,
+                strategy="reverse-loop",
+                vectors=tree_unflatten(stack, structure),
+            )
+            found.append(stream.matrix())
+        return found
+
+
+def _apart(pull: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]], *cotangent: Tensor) -> Any:
+    return pull(cotangent)
+
+
+def _summed(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Tensor]:
+    return lambda *point: function(*point)[0].sum()
