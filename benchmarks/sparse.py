@@ -7,6 +7,9 @@ Both sides compute in float64 on the same machine, in turn; medians. asdex evalu
 compilation in the first evaluation, as its documentation advises.
 """
 
+# The peer is an extra of its own.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import argparse

@@ -175,7 +175,6 @@ def _check_sparsity(config: JobConfig) -> None:
     conflicts = {
         f"op={config.op}": config.op in ("jacobian", "hessian"),
         f"points={config.points}": config.points is None,
-        f"shard={config.shard}": config.shard is None,
         f"verify={config.verify}": config.verify != "sample",
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
@@ -184,8 +183,8 @@ def _check_sparsity(config: JobConfig) -> None:
         if not fits:
             raise ConfigurationError(
                 f"sparsity={config.sparsity} {option}: a sparse matrix goes with op=jacobian or "
-                "op=hessian, at one point, without shard=, with verify=probe or off, real dtypes "
-                "and no output.tile"
+                "op=hessian, at one point, with verify=probe or off, real dtypes and no "
+                "output.tile"
             )
 
 

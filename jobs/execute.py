@@ -193,6 +193,15 @@ def _execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: b
         ]
         if plan_only:
             return job.paths.result
+        if job.shard is not None:
+            status.update(state="finished", message="")
+            display.say(
+                "the products of this shard are finished; when all are, python -m outputs.merge "
+                f"puts those of {', '.join(str(each.parent.parent) for each in products)} together "
+                "as result.h5 there, and the same command without shard= assembles the matrix"
+            )
+            display.say(str(products[-1]))
+            return products[-1]
         facts = sparse.assemble(job, sparsity, products)
         status.update(state="finished", message="", verification=facts["verified"])
     display.outcome(facts, str(job.paths.result))

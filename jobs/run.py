@@ -5,9 +5,11 @@ torch is imported when a job begins, not before: help and mistakes answer at onc
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import hydra
@@ -70,7 +72,7 @@ def main() -> None:
     try:
         check_arguments(sys.argv[1:])
     except ConfigurationError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_tell_programs(str(error))}")
     register()
     # Hydra then raises instead of printing, and the message is ours. A user who asks for Hydra's
     # full errors gets the traceback.
@@ -83,6 +85,7 @@ def main() -> None:
         try:
             run_job(composed)
         except JobError as error:
+            _tell_programs(str(error))
             # A single job is told by its message alone. In a sweep the launcher must see the
             # failure, and the message belongs beside the job that it is about.
             if HydraConfig.get().mode == RunMode.RUN:
@@ -110,7 +113,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
             raise
-        sys.exit(f"error: {explain(error)}")
+        sys.exit(f"error: {_tell_programs(explain(error))}")
     except BrokenPipeError:
         # Nobody reads any more; the interpreter must not try to flush into the pipe either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -119,13 +122,14 @@ def main() -> None:
     except OSError as error:
         if wants_traceback:
             raise
-        sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+        told_so = f"{error.filename or 'input or output'}: {error.strerror or error}"
+        sys.exit(f"error: {_tell_programs(told_so)}")
     except Exception as error:
         # What Hydra stumbles over, or a launcher says of a job that ended without an answer.
         option = refused_option(error)
         if wants_traceback or not (option or is_of_launcher(error)):
             raise
-        sys.exit(f"error: {option or _about_lost_job(error)}")
+        sys.exit(f"error: {_tell_programs(option or _about_lost_job(error))}")
     except KeyboardInterrupt as interruption:
         print(
             "interrupted; what was computed is kept, and the same command goes on from there",
@@ -136,6 +140,13 @@ def main() -> None:
         if wants_traceback:
             raise failures[0]
         sys.exit(f"error: {failures[0]}")
+
+
+def _tell_programs(message: str) -> str:
+    """Print a failure as a line of JSON where these are asked for; gives the message back."""
+    if "progress=json" in sys.argv[1:]:
+        print(json.dumps({"event": "failed", "time": time.time(), "message": message}), flush=True)
+    return message
 
 
 def _help_text() -> str:

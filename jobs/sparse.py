@@ -180,7 +180,7 @@ def _kept(job: Job, colouring: Colouring) -> Colouring:
 
 def colouring_file(job: Job) -> Path:
     """Where the colouring of a job is kept while it runs."""
-    return job.paths.result.with_name("colouring.npz")
+    return job.paths.run / "colouring.npz"
 
 
 def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
@@ -205,7 +205,7 @@ def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
     if operation in ("vjp", "vhp"):  # products from the left have no forward mode
         reverse = {"forward-mode": "vectorize", "forward-loop": "reverse-loop"}
         strategy = reverse.get(strategy, strategy)
-    directory = job.paths.directory / f"products-by-{_SIDES[side]}"
+    directory = job.paths.run / f"products-by-{_SIDES[side]}"
     digest = hashlib.sha256(f"{job.fingerprint} {side} {count}".encode())
     for part in (colouring.pattern.indptr, colouring.pattern.indices, colours):
         digest.update(np.ascontiguousarray(part).data)
@@ -220,7 +220,9 @@ def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
         compression="none",
         nonfinite="record",
         fingerprint=digest.hexdigest(),
-        paths=RunPaths(directory, directory),
+        paths=RunPaths(
+            directory if job.shard is None else directory / job.paths.directory.name, directory
+        ),
     )
 
 

@@ -322,3 +322,17 @@ def test_a_directory_that_may_not_be_written(run_cli: Run, tmp_path: Path) -> No
     (message,) = ended.err.splitlines()
     assert "ermission denied" in message
     assert "runs" in message
+
+
+@pytest.mark.parametrize(
+    "options", [("op=vjp", "strategy=forward-mode"), ("dtype=float65",), ("stategy=auto",), ("=3",)]
+)
+def test_a_failure_is_an_event_for_programs(
+    command_line: Callable[..., Any], options: tuple[str, ...]
+) -> None:
+    finished = command_line(*options, "progress=json")
+    assert finished.code == 1
+    event = json.loads(finished.out.splitlines()[-1])
+    assert event["event"] == "failed"
+    assert event["message"] in finished.err
+    assert finished.err.startswith("error: ")
