@@ -22,7 +22,7 @@ WIDE = """
 import torch
 
 def wide(x): return torch.stack([(x * x).sum(), x.sin().sum()])
-def tall(x): return torch.outer(x, torch.arange(2000.0, dtype=x.dtype)).sin().reshape(-1)
+def tall(x): return torch.outer(x, torch.arange(500.0, dtype=x.dtype)).sin().reshape(-1)
 class NoForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x): return x.clone()
@@ -57,7 +57,7 @@ def test_few_columns_are_pushed_forward(planned: Callable[..., Prepared]) -> Non
     plan = planned("tall", "short").plan
     assert plan.strategy in ("forward-mode", "forward-loop")
     assert re.search(r"3 columns, measured .*s a column", plan.strategy_reason)
-    assert "vectorize not tried for its 6000 rows" in plan.strategy_reason
+    assert "vectorize not tried for its 1500 rows" in plan.strategy_reason
 
 
 def test_a_function_without_forward_derivatives_is_pulled_back(
@@ -81,16 +81,18 @@ def test_a_chunk_that_was_asked_for_and_does_not_fit_is_refused(
     with pytest.raises(JobError, match=r"chunk_size=3000 needs about .* chunk_size=auto finds one"):
         planned(
             *("tall", "long", "strategy=forward-mode", "chunk_size=3000"),
-            f"memory={occupied // 2**20 + 900}MiB",
+            f"memory={occupied // 2**20 + 400}MiB",
         )
 
 
 def test_chunks_stay_within_the_budget(planned: Callable[..., Prepared]) -> None:
     roomy = planned("tall", "long", "strategy=forward-mode").plan
-    # A column of 6 million entries takes 48 MB, and a few times that while it is computed.
-    tight = planned("tall", "long", "strategy=forward-mode", "memory=1536MiB").plan
-    assert tight.peak_bytes <= 1536 * 2**20
-    assert tight.chunk_size <= 16
+    occupied = planned("wide", "short", "strategy=forward-mode").plan.peak_bytes
+    # A column of 1.5 million entries takes 12 MB, and a few times that while it is computed.
+    budget = occupied // 2**20 + 300
+    tight = planned("tall", "long", "strategy=forward-mode", f"memory={budget}MiB").plan
+    assert tight.peak_bytes <= budget * 2**20
+    assert tight.chunk_size <= 300 // 12
     assert tight.chunk_size <= roomy.chunk_size
 
 
@@ -168,8 +170,8 @@ def test_a_failed_job_leaves_its_reason_for_watchers(
 def test_a_plan_holds_what_a_program_wants_to_know(planned: Callable[..., Prepared]) -> None:
     plan = planned("tall", "short").plan
     figures = json.loads(json.dumps(plan.figures()))
-    assert figures["passes"] == {"reverse": 6000, "forward": 3}
-    assert figures["bytes_of_matrix"] == 6000 * 3 * 8
+    assert figures["passes"] == {"reverse": 1500, "forward": 3}
+    assert figures["bytes_of_matrix"] == 1500 * 3 * 8
     assert figures["missing"] == 3
     assert figures["workers"] == 1
 
