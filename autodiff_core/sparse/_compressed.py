@@ -212,7 +212,7 @@ def decompressed(
     if not flat:
         return np.zeros(len(sources))
     if len(flat) == 1:
-        return flat[0][sources]
+        return flat[0].take(sources)
     first = len(flat[0])
     values = np.empty(len(sources), np.result_type(*flat))
     is_first = sources < first

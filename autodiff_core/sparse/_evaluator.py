@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -19,8 +21,13 @@ from autodiff_core._stream import blocks
 from autodiff_core.sparse._colouring import Colouring
 from autodiff_core.sparse._compressed import PRODUCTS, Side, seeds, sides
 from autodiff_core.sparse._errors import PatternError
+from autodiff_core.sparse._traced import EXPANDED, divided, has_padding
 
-_Products = Callable[[list[Tensor], list[list[Tensor]]], list[Tensor]]
+# Operators of a fused kernel that take as long as reading what they yield.
+FUSED_OPERATORS = 8
+# Below, one measurement tells nothing.
+NOISE_SECONDS = 0.02
+_Products = Callable[[list[Tensor]], list[Tensor]]
 
 
 class SparseEvaluator:
@@ -29,7 +36,7 @@ class SparseEvaluator:
     The compressed products are traced once, at the first point, so that an evaluation runs their
     operators alone; `compile` hands the trace to `torch.compile`. Like the pattern, the trace
     freezes the branches that the function takes. It is used only if its products with random
-    vectors agree with those of `blocks`; otherwise these are computed each time.
+    vectors agree with those of `blocks` and take no longer; otherwise these are computed each time.
 
     Attributes:
         colouring: The colouring.
@@ -90,10 +97,10 @@ class SparseEvaluator:
         """The derivative at a point, a sparse CSR tensor as of `sparse_jacobian`."""
         leaves = [leaf.detach() for leaf in tree_flatten(inputs)[0]]
         with torch.no_grad():
-            products = self._products(leaves, self._seeds)
+            products = self._products(leaves)
             flat = [product.reshape(-1) for product in products]
             joined = flat[0] if len(flat) == 1 else torch.cat([*flat, leaves[0].new_zeros(0)])
-            values = joined[self._sources]
+            values = joined.index_select(0, self._sources)
         # torch tells once that sparse tensors are young.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             return torch.sparse_csr_tensor(
@@ -117,35 +124,48 @@ class SparseEvaluator:
             for stack in self._seeds
         ]
         points = [leaf.detach() for leaf in leaves]
-        try:
-            with torch.no_grad():
-                structure = tree_flatten((points, self._seeds))[1]
+        started = time.perf_counter()
+        expected = self._plain(points, random)
+        plain_seconds = time.perf_counter() - started
+        for name in ("compiled", "traced") if compile else ("traced",):
+            try:
+                with torch.no_grad():
+                    of_seeds, run = self._traced(points, with_compiler=name == "compiled")
+                    found = run(*points, *of_seeds(*tree_flatten(random)[0]))
+                    known = of_seeds(*tree_flatten(self._seeds)[0])
+                    started = time.perf_counter()
+                    run(*points, *known)
+                    seconds = time.perf_counter() - started
+            # A function, or a compiler, can resist with an exception of any type.
+            except Exception as error:
+                if isinstance(error, Warning):
+                    raise
+                self.refusal = self.refusal or first_line(error)
+                continue
+            difference = max(map(_difference, expected, found), default=0.0)
+            if difference > agreement_tolerance(leaves[0].dtype):
+                refusal = f"its products differ from the plain ones by {difference:.1e}"
+                self.refusal = self.refusal or refusal
+            elif seconds > plain_seconds + NOISE_SECONDS:
+                self.refusal = self.refusal or "its products are slower than the plain ones"
+            else:
+                return name, partial(_products, run, known)
+        return "plain", partial(self._plain, stacks=self._seeds)
 
-                # The compiler takes traces of plain arguments alone.
-                def of_tensors(*tensors: Tensor) -> list[Tensor]:
-                    return self._transformed(*tree_unflatten(list(tensors), structure))
+    def _traced(self, points: list[Tensor], *, with_compiler: bool) -> tuple[Any, Any]:
+        """What is known of seeds, and the products at a point from that."""
+        structure = tree_flatten((points, self._seeds))[1]
 
-                traced: Any = make_fx(of_tensors)(*tree_flatten((points, self._seeds))[0])
-                traced.graph.eliminate_dead_code()
-                traced.recompile()
-                run: Any = torch.compile(traced) if compile else traced
+        # The compiler takes traces of plain arguments alone.
+        def of_tensors(*tensors: Tensor) -> list[Tensor]:
+            return self._transformed(*tree_unflatten(list(tensors), structure))
 
-                def products(point: list[Tensor], stacks: list[list[Tensor]]) -> list[Tensor]:
-                    return run(*tree_flatten((point, stacks))[0])
-
-                given = products(points, random)
-        # A function, or a compiler, can resist with an exception of any type.
-        except Exception as error:
-            if isinstance(error, Warning):
-                raise
-            self.refusal = first_line(error)
-            return "plain", self._plain
-        for expected, product in zip(self._plain(points, random), given, strict=True):
-            difference = relative_difference(expected, product, expected[None])
-            if difference > agreement_tolerance(product.dtype):
-                self.refusal = f"its products differ from the plain ones by {difference:.1e}"
-                return "plain", self._plain
-        return ("compiled" if compile else "traced"), products
+        given = tree_flatten((points, self._seeds))[0]
+        expanded = EXPANDED if with_compiler else {}
+        traced = make_fx(of_tensors, decomposition_table=expanded)(*given)
+        least = FUSED_OPERATORS if with_compiler else 1
+        of_seeds, of_points = divided(traced, len(points), least_saved=least)
+        return of_seeds, _compiled(of_points) if with_compiler else of_points
 
     def _transformed(self, leaves: list[Tensor], stacks: list[list[Tensor]]) -> list[Tensor]:
         """The products of each side, of shape (colours, elements), by torch's transforms."""
@@ -188,6 +208,20 @@ class SparseEvaluator:
             )
             found.append(stream.matrix())
         return found
+
+
+def _products(run: Any, known: list[Tensor], points: list[Tensor]) -> list[Tensor]:
+    return run(*points, *known)
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
+    return relative_difference(expected, found, expected[None])
+
+
+def _compiled(traced: GraphModule) -> Any:
+    # What is padded is read at many places: its own copy needs no question at each of them.
+    options: dict[str, Any] | None = {"realize_reads_threshold": 0} if has_padding(traced) else None
+    return torch.compile(traced, options=options)
 
 
 def _apart(pull: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]], *cotangent: Tensor) -> Any:

@@ -111,6 +111,38 @@ def test_an_evaluator_follows_the_point(kind, compile):
         assert_equal(evaluate(moved), dense(f, moved))
 
 
+def in_halves(x):
+    first, second = x.split(4)
+    return torch.cat((first * second, (first.sin() + 2) * second.flip(0)))
+
+
+def written_in_place(x):
+    around = x.new_zeros(x.shape[0] + 2)
+    around[1:-1] = x
+    around.index_add_(0, torch.arange(8), x * x)
+    return around[2:] * around[:-2]
+
+
+def filtered(x):
+    image = x.reshape(1, 2, 2, 2)
+    kernels = torch.linspace(-1, 1, 36, dtype=x.dtype).reshape(2, 2, 3, 3)
+    hidden = torch.nn.functional.conv2d(image, kernels, x.new_ones(2), padding=1).tanh()
+    return torch.nn.functional.conv2d(
+        hidden, kernels, stride=(1, 2), padding=(2, 1), dilation=(2, 1)
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("f", [in_halves, written_in_place, filtered])
+def test_an_evaluator_keeps_what_depends_on_the_colours_alone(f, compile):
+    colouring = colour(detect_sparsity(f, point(8)))
+    evaluate = SparseEvaluator(f, point(8), colouring, compile=compile)
+    assert (evaluate.engine, evaluate.refusal) == ("compiled" if compile else "traced", None)
+    for scale in (1, -2, 3):
+        assert_equal(evaluate(scale * point(8)), dense(f, scale * point(8)))
+
+
 def test_an_evaluator_of_hessians():
     def energy(x):
         return (x[1:] * x[:-1] ** 2).sum() + x[0] * (x**2).sum()

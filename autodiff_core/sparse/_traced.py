@@ -1,0 +1,132 @@
+"""Traces made ready for many evaluations: what depends on seeds alone is computed once.
+
+Small convolutions are traced as sums of shifted images, which a compiler fuses with what is around
+them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Graph, GraphModule, Node
+from torch.nn.functional import pad
+
+# A term for each weight that meets an output channel: with more of them, a matrix product over
+# gathered patches, which is what torch's own kernels do, is ahead.
+TERMS = 64
+
+
+def _convolution(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Any:
+    terms = weight[0].numel()
+    if transposed or groups != 1 or terms > TERMS or images.device.type != "cpu":
+        return NotImplemented
+    kernel = weight.shape[2:]
+    padded = pad(images, [side for width in reversed(padding) for side in (width, width)])
+    extents = [
+        (length - spread * (size - 1) - 1) // step + 1
+        for length, spread, size, step in zip(
+            padded.shape[2:], dilation, kernel, stride, strict=True
+        )
+    ]
+    total = images.new_zeros(()) if bias is None else bias.reshape(-1, *(1 for _ in kernel))
+    for channel in range(weight.shape[1]):
+        for tap in itertools.product(*map(range, kernel)):
+            seen = padded[:, channel : channel + 1]
+            for axis, place in enumerate(tap):
+                start, step = place * dilation[axis], stride[axis]
+                stop = start + step * (extents[axis] - 1) + 1
+                seen = seen[(slice(None),) * (2 + axis) + (slice(start, stop, step),)]
+            factor = weight[(slice(None), channel, *tap)].reshape(-1, *(1 for _ in kernel))
+            total = total + factor * seen
+    return total
+
+
+EXPANDED = {torch.ops.aten.convolution.default: _convolution}
+
+
+def divided(
+    traced: GraphModule, points: int, *, least_saved: int = 1
+) -> tuple[GraphModule, GraphModule]:
+    """Divide a trace into what depends on its last arguments alone, and the rest.
+
+    Args:
+        traced: A trace, of plain tensors, that returns a list of them.
+        points: How many arguments come before the last ones.
+        least_saved: How many operators a tensor has to save for being kept. In a fused kernel,
+            reading an entry takes as long as computing a few.
+
+    Returns:
+        Of the last arguments, the tensors that the rest needs; and of the first arguments and
+        those tensors, what the trace returns.
+    """
+    traced.graph.eliminate_dead_code()
+    nodes = list(traced.graph.nodes)
+    placeholders = [node for node in nodes if node.op == "placeholder"]
+    variable = set(placeholders[:points])
+    for node in nodes:
+        if node.op == "output" or variable.intersection(node.all_input_nodes):
+            variable.add(node)
+    # A constant of the function goes with whoever reads it; what is written to is made anew.
+    early = set(placeholders[points:])
+    if not any(_mutates(node) for node in nodes):
+        early |= {node for node in nodes if node.op == "call_function" and node not in variable}
+    spared = set(early)
+    frontier: list[Node] = []
+    for node in reversed(nodes):
+        if node not in spared or spared.issuperset(node.users):
+            continue
+        if node.op == "placeholder" or _operators_behind(node) >= least_saved:
+            frontier.append(node)
+        else:
+            spared.remove(node)
+    first, rest = Graph(), Graph()
+    copies: dict[Node, Node] = {}
+    for node in nodes:
+        if node in early or node.op == "get_attr":
+            copies[node] = first.node_copy(node, copies.__getitem__)
+    first.output([copies[node] for node in frontier])
+    copies = {node: rest.node_copy(node) for node in placeholders[:points]}
+    for node in frontier:
+        copies[node] = rest.placeholder(f"known_{node.name}")
+    for node in nodes:
+        if node not in copies and node not in spared:
+            copies[node] = rest.node_copy(node, copies.__getitem__)
+    made = []
+    for graph in (first, rest):
+        graph.eliminate_dead_code()
+        made.append(GraphModule(traced, graph))
+    return made[0], made[1]
+
+
+def _mutates(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _operators_behind(node: Node) -> int:
+    """How many operators that compute, rather than view, lead from the arguments to a node."""
+    behind, seen = [node], {node}
+    while behind:
+        for source in behind.pop().all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                behind.append(source)
+    return sum(not each.target.is_view for each in seen if isinstance(each.target, OpOverload))
+
+
+def has_padding(traced: GraphModule) -> bool:
+    """Whether anything is padded in a trace."""
+    return any(node.target is torch.ops.aten.constant_pad_nd.default for node in traced.graph.nodes)
