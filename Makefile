@@ -14,7 +14,7 @@ run: $(VENV)/.installed
 # A process a core, each with one thread: torch's threads would only wait for one another. What has
 # the machine for itself comes afterwards: the newcomers, and SLURM where it is installed.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 	OMP_NUM_THREADS=1 AUTODIFF_JOBS_JOURNEYS=1 AUTODIFF_JOBS_SLURM=1 \
 	  $(BIN)/python -m pytest -n auto --dist loadgroup tests/test_journeys.py tests/slurm
 

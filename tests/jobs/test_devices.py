@@ -233,8 +233,6 @@ def start(options: tuple[str, ...]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell lets what it starts in the background ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -266,12 +264,11 @@ def descendants(process: int) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_job_leaves_no_worker_and_goes_on(
     own: Callable[..., tuple[str, ...]],
     directory: Path,
+    command_line: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
     code: int,
@@ -288,10 +285,9 @@ def test_a_stopped_job_leaves_no_worker_and_goes_on(
     # Each worker finished what it had at hand, and no more.
     assert 2 <= before < 24
     monkeypatch.setenv("SECONDS", "0")
-    again = start(own("slow"))
-    out, err = again.communicate(timeout=100)
-    assert again.returncode == 0, err
-    with open_result(out.splitlines()[-1]) as result:
+    again = command_line(*own("slow"))
+    assert again.code == 0, again.err
+    with open_result(again.result) as result:
         assert result.execution["lines_resumed"] == before
         assert np.allclose(result[:], expected(), rtol=1e-14)
 

@@ -249,21 +249,13 @@ def test_a_finished_one_is_left_alone_and_replaced_when_asked(
     assert verify_result(path).ok
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_one_goes_on(
-    own: Callable[..., tuple[str, ...]], directory: Path, number: signal.Signals
+def test_a_killed_one_goes_on(
+    own: Callable[..., tuple[str, ...]],
+    directory: Path,
+    command_line: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = own("slow", "sparsity=auto", "strategy=forward-loop", "chunk_size=1", "verify=off")
-    command = [sys.executable, "-m", "jobs.run", *options]
-
-    def start(seconds: float) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command,
-            env={**os.environ, "SECONDS": str(seconds)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
 
     def committed() -> int:
         for part in directory.glob("runs/*/products-by-columns/result.h5.part"):
@@ -271,20 +263,26 @@ def test_an_interrupted_one_goes_on(
                 return int(result.mask.sum())
         return 0
 
-    job = start(0.7)
+    job = subprocess.Popen(
+        [sys.executable, "-m", "jobs.run", *options],
+        env={**os.environ, "SECONDS": "0.7"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     limit = time.monotonic() + 100
     while not committed():
         assert job.poll() is None, job.communicate()
         assert time.monotonic() < limit
         time.sleep(0.02)
-    job.send_signal(number)
+    job.send_signal(signal.SIGKILL)
     job.communicate()
     assert committed() >= 1
-    again = start(0)
-    out, err = again.communicate()
-    assert again.returncode == 0, err
-    assert "of an earlier start" in out
-    with open_sparse_result(Path(out.splitlines()[-1])) as result:
+    monkeypatch.setenv("SECONDS", "0")
+    again = command_line(*options)
+    assert again.code == 0, again.err
+    assert "of an earlier start" in again.out
+    with open_sparse_result(again.result) as result:
         (products,) = result.execution["products"]
         assert products["lines_resumed"] >= 1
         x = result.points["x"]
