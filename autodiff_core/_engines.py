@@ -2,180 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from autodiff_core import _support
-from autodiff_core._apply import (
-    LinearMap,
-    Report,
-    agreement_tolerance,
-    relative_difference,
-)
-from autodiff_core._capture import record
-from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._lowering import lower
-from autodiff_core._program import Program
-from autodiff_core._support import Stack
-from autodiff_core._vectors import PROBES, StandardBasis, Vector, Vectors, combination
-
-Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
-"""Multiplies a range of vectors."""
+from autodiff_core._apply import LinearMap, Report
+from autodiff_core._captured import Apply, Captured
+from autodiff_core._compiled import Compiled
 
 PLAIN = ("plain",)
-ALL = ("plain", "captured")
-
-MOST_TENSORS = 4
-"""Among how many tensors a chunk of one-hot vectors is divided at most.
-
-Beyond, the tensors are so small that a program for each does not pay.
-"""
-
-
-class Captured:
-    """A linear map recorded once and applied to chunks as a linear program.
-
-    What does not depend on the vectors is never computed again, scalings that follow one another
-    are one, the first product with one-hot vectors is a selection of rows, and what is zero
-    because one-hot vectors do not reach it is not computed.
-
-    A program is used only after it has agreed with the plain map: on random vectors, and on the
-    first chunk of one-hot vectors over each tensor.
-
-    Attributes:
-        refusal: Why the plain engine has taken over; None while it has not.
-    """
-
-    def __init__(
-        self,
-        linear_map: LinearMap,
-        space: Sequence[Tensor],
-        plain: Apply,
-        *,
-        strategy: str,
-        report: Report | None,
-    ) -> None:
-        """Prepare; nothing is computed yet.
-
-        Args:
-            linear_map: The map; takes a vector over `space`, with None for zeros.
-            space: The tensors that a vector consists of.
-            plain: The plain engine, which takes over where the map cannot be captured.
-            strategy: The name of the strategy, for the record of a fallback.
-            report: Is told when the plain engine takes over; None where the choice was free.
-        """
-        self._linear_map = linear_map
-        self._space = space
-        self._plain = plain
-        self._strategy = strategy
-        self._report = report
-        self._programs: dict[int | None, Program] = {}
-        self._proven_bases: set[int] = set()
-        self.refusal: str | None = None
-
-    def __call__(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
-        """The images of the vectors start, ..., stop - 1, stacked."""
-        if self.refusal is None:
-            try:
-                return self._captured(vectors, start, stop)
-            # As in Batched: a function can resist with an exception of any type.
-            except Exception as error:
-                if is_out_of_memory(error) or isinstance(error, Warning):
-                    raise
-                refusal = first_line(error)
-            # The plain engine decides whether the function itself is at fault.
-            images = self._plain(vectors, start, stop)
-            self.refusal = refusal
-            self._programs.clear()
-            if self._report is not None:
-                self._report(Fallback(self._strategy, "the plain engine", refusal))
-            return images
-        return self._plain(vectors, start, stop)
-
-    def _captured(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
-        if isinstance(vectors, StandardBasis):
-            parts = vectors.parts(start, stop)
-            if parts is not None and len(parts) <= MOST_TENSORS:
-                images = [self._of_basis(*part) for part in parts]
-                if len(images) == 1:
-                    return images[0]
-                return tuple(torch.cat(pieces) for pieces in zip(*images, strict=True))
-        stacks = [
-            part.new_zeros((stop - start, *part.shape)) if stack is None else stack
-            for stack, part in zip(vectors.stack(start, stop), self._space, strict=True)
-        ]
-        program = self._program(None)
-        return program.apply([_stack(stack) for stack in stacks], stop - start)
-
-    def _of_basis(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
-        """The images of a range of one-hot vectors over one of the tensors."""
-        program = self._program(index)
-        basis = _support.one_hot(start, stop, self._space[index])
-        images = program.apply([basis], stop - start)
-        if index not in self._proven_bases:
-            self._prove(self._only(index, basis.dense()), images, stop - start)
-            self._proven_bases.add(index)
-        return images
-
-    def _program(self, index: int | None) -> Program:
-        """The program for vectors over one tensor, or over all, proved on random vectors."""
-        if index not in self._programs:
-            places = range(len(self._space)) if index is None else (index,)
-            program = self._recorded(places)
-            generator = torch.Generator().manual_seed(5)
-            probe = [_random(self._space[place], generator) for place in places]
-            images = program.apply([_stack(part) for part in probe], PROBES)
-            vector: list[Tensor | None] = [None] * len(self._space)
-            for place, part in zip(places, probe, strict=True):
-                vector[place] = part
-            self._prove(tuple(vector), images, PROBES)
-            self._programs[index] = program
-        return self._programs[index]
-
-    def _recorded(self, places: Sequence[int]) -> Program:
-        def of_present(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            vector: list[Tensor | None] = [None] * len(self._space)
-            for place, part in zip(places, parts, strict=True):
-                vector[place] = part
-            return self._linear_map(tuple(vector))
-
-        generator = torch.Generator().manual_seed(6)
-        parts = tuple(_random(self._space[place], generator)[0].clone() for place in places)
-        with torch.no_grad():
-            return lower(record(of_present, parts))
-
-    def _only(self, index: int, stack: Tensor) -> Vector:
-        return tuple(stack if place == index else None for place in range(len(self._space)))
-
-    def _prove(self, stacks: Vector, images: Sequence[Tensor], count: int) -> None:
-        """Hold images against one plain application to a random combination of the vectors."""
-        generator = torch.Generator().manual_seed(count)
-        weights = torch.randn(count, generator=generator, dtype=torch.float64)
-        with torch.no_grad():
-            expected = self._linear_map(combination(weights, stacks))
-            given = combination(weights, images)
-            for image, plain, combined in zip(images, expected, given, strict=True):
-                assert combined is not None
-                if image.dtype != plain.dtype:
-                    raise RuntimeError("the captured result is of another dtype")
-                difference = relative_difference(plain, combined, image)
-                if difference > agreement_tolerance(plain.dtype):
-                    raise RuntimeError(
-                        "the captured result disagreed with the plain one "
-                        f"(relative difference {difference:.1e})"
-                    )
-
-
-def _stack(data: Tensor) -> Stack:
-    return Stack(data, tuple(data.shape[1:]))
-
-
-def _random(like: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn((PROBES, *like.shape), generator=generator, dtype=torch.float64)
-    return drawn.to(like.device, like.dtype)
+ALL = ("plain", "captured", "compiled")
 
 
 @dataclass
@@ -183,7 +20,8 @@ class EngineChoice:
     """Which engine a batched strategy is to use.
 
     Attributes:
-        name: ``plain``, ``captured``, or ``auto`` for the captured one where it works.
+        name: ``plain``, ``captured``, ``compiled``, or ``auto`` for the captured one where it
+            works.
         strategy: The name of the strategy, for the record of a fallback.
         report: Is told when a named engine cannot be used.
     """
@@ -204,7 +42,8 @@ class EngineChoice:
         # Complex maps are linear in the real numbers alone, conjugation included.
         if self.name == "plain" or any(not part.is_floating_point() for part in space):
             return plain
-        captured = Captured(
+        kind = Compiled if self.name == "compiled" else Captured
+        captured = kind(
             linear_map,
             [part.detach() for part in space],
             plain,
@@ -217,10 +56,16 @@ class EngineChoice:
     @property
     def used(self) -> str:
         """The name of the engine that computes."""
-        is_captured = bool(self._captured) and self.refusal is None
-        return "captured" if is_captured else "plain"
+        if not self._captured or any(c.refusal is not None for c in self._captured):
+            return "plain"
+        return "captured" if self.refusal or self.name != "compiled" else "compiled"
 
     @property
     def refusal(self) -> str | None:
-        """Why the captured engine is not used though it was tried; else None."""
-        return next((c.refusal for c in self._captured if c.refusal is not None), None)
+        """Why a faster engine is not used though it was tried; else None."""
+        refusals = [
+            refusal
+            for captured in self._captured
+            for refusal in (captured.refusal, getattr(captured, "compiler_refusal", None))
+        ]
+        return next((refusal for refusal in refusals if refusal is not None), None)

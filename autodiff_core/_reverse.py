@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from autodiff_core._apply import Batched, LinearMap, Report, agreement_tolerance, one_by_one
-from autodiff_core._engines import ALL, PLAIN, Apply, EngineChoice
+from autodiff_core._captured import Apply
+from autodiff_core._engines import ALL, PLAIN, EngineChoice
 from autodiff_core._errors import DoubleBackwardError, explained
 from autodiff_core._functions import Function
 from autodiff_core._vectors import Vector, Vectors

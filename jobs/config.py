@@ -14,6 +14,7 @@ from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.mistakes import explain
 from jobs.named_sources import with_named_sources
 from jobs.schema import (
+    COMPILATIONS,
     COMPRESSIONS,
     DTYPES,
     FSYNCS,
@@ -63,6 +64,7 @@ def check_config(composed: DictConfig) -> JobConfig:
     _check_choice("op", config.op, OPERATIONS)
     _check_choice("strategy", config.strategy, STRATEGIES)
     _check_choice("dtype", config.dtype, DTYPES)
+    _check_choice("compile", config.compile, COMPILATIONS)
     _check_choice("verify", config.verify, VERIFICATIONS)
     _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
     _check_choice("progress", config.progress, PROGRESS)

@@ -75,6 +75,10 @@ class Costs:
         trials = sorted([*others, trial], key=lambda each: each.chunk_size)
         return replace(self, trials=tuple(trials))
 
+    def compiled(self, trial: Trial) -> Costs:
+        """The same for kernels that were compiled for chunks of one size, and have run."""
+        return replace(self, trials=(trial,), first_seconds=0.0)
+
     def with_first(self, seconds: float) -> Costs:
         """The same, told how long the first chunk took beside a later one of its size."""
         again = min(trial.seconds for trial in self.trials[:1])

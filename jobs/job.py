@@ -38,6 +38,7 @@ class Job:
         dtype: The dtype of the point.
         devices: Where it is computed, by a process each.
         chunk_size: Rows or columns at once; None leaves the choice to the plan.
+        compile: Whether derivatives are compiled: ``auto``, ``never`` or ``always``.
         seed: The seed of torch's generators.
         memory: Bytes that the job may use; None takes a share of what is free.
         verify: How much of the result is proved: ``probe``, ``sample`` or ``off``.
@@ -65,6 +66,7 @@ class Job:
     dtype: torch.dtype
     devices: tuple[torch.device, ...]
     chunk_size: int | None
+    compile: str
     seed: int
     memory: int | None
     verify: str
@@ -159,6 +161,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         dtype=dtype,
         devices=devices,
         chunk_size=None if config.chunk_size == "auto" else int(config.chunk_size),
+        compile=config.compile,
         seed=config.seed,
         memory=None if config.memory == "auto" else parse_size(config.memory),
         verify=config.verify,

@@ -52,6 +52,10 @@ SMALL_BATCH = 4
 # So many, or more, so that workers end at about the same time.
 CHUNKS_OF_A_WORKER = 4
 
+# A run for which compiling, a few seconds, is little; and how much faster it makes chunks that pay.
+COMPILES_FROM_SECONDS = 120.0
+COMPILED_SHARE = 0.85
+
 LOOPS = {"vectorize": "reverse-loop", "forward-mode": "forward-loop"}
 
 
@@ -61,7 +65,7 @@ class Decision:
 
     Attributes:
         strategy: The strategy.
-        engine: ``auto``, or the only engine that fits into the memory.
+        engine: ``auto``, ``compiled``, or the only engine that fits into the memory.
         stream: Its stream of blocks, ready.
         chunk_size: Rows or columns at once.
         costs: What was measured of it.
@@ -197,13 +201,18 @@ class _Search:
         chosen = self._fastest()
         chunk_size, chunk_reason = self._chunk(self._measured[chosen])
         stream = self._opened(chosen)
+        reason = "as asked for" if strategy != "auto" else self._reason(chosen)
+        if self._may_compile(stream, chosen, chunk_size):
+            del stream
+            note, stream = self._compiled(chosen, chunk_size)
+            reason += f"; {note}"
         return Decision(
             chosen,
             self._engines[chosen],
             stream,
             chunk_size,
             self._measured[chosen],
-            "as asked for" if strategy != "auto" else self._reason(chosen),
+            reason,
             chunk_reason,
             time.perf_counter() - self._started,
             tuple(self._fallbacks),
@@ -219,6 +228,51 @@ class _Search:
         self._fallbacks.clear()
         release_memory()
         return open_stream(self._job, strategy, self._engines[strategy])
+
+    def _may_compile(self, stream: Any, strategy: str, chunk_size: int) -> bool:
+        """Whether the programs of the captured engine are compiled, to see what that gives."""
+        is_captured = isinstance(stream, BlockStream) and stream.engine == "captured"
+        if self._job.compile == "never" or not is_captured or 0 in stream.shape:
+            return False
+        if self._job.compile == "always":
+            return True
+        run = self._measured[strategy].seconds(chunk_size)
+        # A kernel for each tensor.
+        tensors = len((stream.rows if stream.axis == "rows" else stream.columns).shapes)
+        return run >= COMPILES_FROM_SECONDS * tensors
+
+    def _compiled(self, strategy: str, chunk_size: int) -> tuple[str, Any]:
+        """What compiling gave, in words, and the stream that is left open."""
+        costs = self._measured[strategy]
+        before = costs.line_seconds(chunk_size) * chunk_size
+        release_memory()
+        note = "not compiled, which does not fit into the memory"
+        try:
+            with self._within_budget():
+                stream = open_stream(self._job, strategy, "compiled")
+                first = self._trial(stream, chunk_size, costs.lines)
+                if stream.engine != "compiled":
+                    return f"not compiled ({stream.engine_refusal})", stream
+                trial = self._trial(stream, chunk_size, costs.lines)
+            peak = max(first.peak_bytes, trial.peak_bytes)
+            used = costs.compiled(Trial(chunk_size, trial.seconds, peak))
+            is_within = used.peak_bytes(chunk_size) <= self._budget.bytes
+            gain = f"{duration(trial.seconds)} a chunk and not {duration(before)}"
+            if is_within and self._pays(trial.seconds, before):
+                self._measured[strategy] = used
+                self._engines[strategy] = "compiled"
+                return f"compiled in {duration(first.seconds)}: {gain}", stream
+            if is_within:
+                note = f"not compiled, which gives {gain}"
+            del stream
+        except OutOfMemoryError:
+            pass
+        self._fallbacks.clear()
+        release_memory()
+        return note, open_stream(self._job, strategy, self._engines[strategy])
+
+    def _pays(self, compiled: float, before: float) -> bool:
+        return self._job.compile == "always" or compiled < COMPILED_SHARE * before
 
     @contextmanager
     def _within_budget(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ OPERATIONS = ("jacobian", "hessian", "vjp", "jvp", "vhp", "hvp")
 STRATEGIES = ("auto", "reverse-loop", "vectorize", "forward-mode", "forward-loop")
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 VERIFICATIONS = ("probe", "sample", "off")
+COMPILATIONS = ("auto", "never", "always")
 NONFINITE_POLICIES = ("record", "fail")
 STORED_DTYPES = ("auto", "float16", "float32", "float64", "complex64", "complex128")
 FSYNCS = ("end", "block")
@@ -309,6 +310,7 @@ class JobConfig:
     dtype: str = MISSING
     # OmegaConf knows this form of a union alone.
     chunk_size: Union[int, str] = MISSING  # noqa: UP007
+    compile: str = MISSING
     memory: str = MISSING
     seed: int = MISSING
     verify: str = MISSING

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from autodiff_core._apply import agreement_tolerance, relative_difference
+from autodiff_core._compiler import EXPANDED, compiled
 from autodiff_core._errors import first_line
 from autodiff_core._stream import blocks
 from autodiff_core.sparse._colouring import Colouring
 from autodiff_core.sparse._compressed import PRODUCTS, Side, seeds, sides
 from autodiff_core.sparse._errors import PatternError
-from autodiff_core.sparse._traced import EXPANDED, divided, has_padding
+from autodiff_core.sparse._traced import divided
 
 # Operators of a fused kernel that take as long as reading what they yield.
 FUSED_OPERATORS = 8
@@ -165,7 +165,7 @@ class SparseEvaluator:
         traced = make_fx(of_tensors, decomposition_table=expanded)(*given)
         least = FUSED_OPERATORS if with_compiler else 1
         of_seeds, of_points = divided(traced, len(points), least_saved=least)
-        return of_seeds, _compiled(of_points) if with_compiler else of_points
+        return of_seeds, compiled(of_points) if with_compiler else of_points
 
     def _transformed(self, leaves: list[Tensor], stacks: list[list[Tensor]]) -> list[Tensor]:
         """The products of each side, of shape (colours, elements), by torch's transforms."""
@@ -216,12 +216,6 @@ def _products(run: Any, known: list[Tensor], points: list[Tensor]) -> list[Tenso
 
 def _difference(expected: Tensor, found: Tensor) -> float:
     return relative_difference(expected, found, expected[None])
-
-
-def _compiled(traced: GraphModule) -> Any:
-    # What is padded is read at many places: its own copy needs no question at each of them.
-    options: dict[str, Any] | None = {"realize_reads_threshold": 0} if has_padding(traced) else None
-    return torch.compile(traced, options=options)
 
 
 def _apart(pull: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]], *cotangent: Tensor) -> Any:

@@ -1,61 +1,9 @@
-"""Traces made ready for many evaluations: what depends on seeds alone is computed once.
-
-Small convolutions are traced as sums of shifted images, which a compiler fuses with what is around
-them.
-"""
+"""Traces made ready for many evaluations: what depends on seeds alone is computed once."""
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
-
-import torch
-from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
-from torch.nn.functional import pad
-
-# A term for each weight that meets an output channel: with more of them, a matrix product over
-# gathered patches, which is what torch's own kernels do, is ahead.
-TERMS = 64
-
-
-def _convolution(
-    images: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-) -> Any:
-    terms = weight[0].numel()
-    if transposed or groups != 1 or terms > TERMS or images.device.type != "cpu":
-        return NotImplemented
-    kernel = weight.shape[2:]
-    padded = pad(images, [side for width in reversed(padding) for side in (width, width)])
-    extents = [
-        (length - spread * (size - 1) - 1) // step + 1
-        for length, spread, size, step in zip(
-            padded.shape[2:], dilation, kernel, stride, strict=True
-        )
-    ]
-    total = images.new_zeros(()) if bias is None else bias.reshape(-1, *(1 for _ in kernel))
-    for channel in range(weight.shape[1]):
-        for tap in itertools.product(*map(range, kernel)):
-            seen = padded[:, channel : channel + 1]
-            for axis, place in enumerate(tap):
-                start, step = place * dilation[axis], stride[axis]
-                stop = start + step * (extents[axis] - 1) + 1
-                seen = seen[(slice(None),) * (2 + axis) + (slice(start, stop, step),)]
-            factor = weight[(slice(None), channel, *tap)].reshape(-1, *(1 for _ in kernel))
-            total = total + factor * seen
-    return total
-
-
-EXPANDED = {torch.ops.aten.convolution.default: _convolution}
 
 
 def divided(
@@ -125,8 +73,3 @@ def _operators_behind(node: Node) -> int:
                 seen.add(source)
                 behind.append(source)
     return sum(not each.target.is_view for each in seen if isinstance(each.target, OpOverload))
-
-
-def has_padding(traced: GraphModule) -> bool:
-    """Whether anything is padded in a trace."""
-    return any(node.target is torch.ops.aten.constant_pad_nd.default for node in traced.graph.nodes)

@@ -9,7 +9,7 @@ from cases import MATRICES, PRODUCTS, assert_same, draw
 from resisting import FUNCTIONS, Refused, sum_of_squares
 from torch.nn import functional
 
-from autodiff_core import blocks, engines
+from autodiff_core import _compiled, blocks, engines
 
 BATCHED = ("vectorize", "forward-mode")
 # What cannot be recorded: tangents of work in place, of a product's branches, of a scan, and a
@@ -284,9 +284,97 @@ def test_outputs_of_other_inputs_are_zero_and_blocks_are_their_own(strategy):
 
 
 def test_names():
-    assert engines("jacobian", "vectorize") == ("plain", "captured")
+    assert engines("jacobian", "vectorize") == ("plain", "captured", "compiled")
     assert engines("hessian", "forward-loop") == ("plain",)
     with pytest.raises(ValueError, match="vhp"):
         engines("vhp", "forward-mode")
     with pytest.raises(ValueError, match=r"engine='captured'.*auto, plain"):
         blocks(torch.sin, draw(2), operation="jacobian", engine="captured")
+
+
+COMPILED = {
+    "shifts": OPERATORS["shifts"],
+    "gather": OPERATORS["gather"],
+    "linear": OPERATORS["linear"],
+    "convolution": OPERATORS["convolution"],
+}
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_chunks_equal_plain_ones(name, strategy):
+    given, expected = (
+        blocks(
+            lambda x, y: COMPILED[name](x) * y.sum(),
+            (draw(6, 4), draw(3)),
+            operation="jacobian",
+            strategy=strategy,
+            chunk_size=7,
+            engine=engine,
+        )
+        for engine in ("compiled", "plain")
+    )
+    assert_same(given.matrix(), expected.matrix(), 1e-10)
+    assert (given.engine, given.engine_refusal) == ("compiled", None)
+    # A larger chunk than that for which was compiled, across two tensors or not.
+    stop = min(15, given.shape[given.axis == "columns"])
+    assert_same(given.block(2, stop).values, expected.block(2, stop).values, 1e-10)
+
+
+def test_compiled_products_equal_plain_ones():
+    given, expected = (
+        blocks(
+            lambda x: (OPERATORS["shifts"](x) ** 3).sum(),
+            draw(6, 4),
+            operation="hvp",
+            strategy="forward-mode",
+            vectors=draw(5, 6, 4),
+            chunk_size=2,
+            engine=engine,
+        )
+        for engine in ("compiled", "plain")
+    )
+    assert_same(given.matrix(), expected.matrix(), 1e-10)
+    assert given.engine == "compiled"
+
+
+def _wrong_by_an_entry(traced):
+    def run(*tensors):
+        images = [image.clone() for image in traced(*tensors)]
+        images[0].view(-1)[0] += 0.01
+        return images
+
+    return run
+
+
+def _broken(traced):
+    raise AssertionError("no kernel for this")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "steps", "reason"),
+    [
+        (_wrong_by_an_entry, 100, "disagreed with the plain one"),
+        (_broken, 100, "no kernel for this"),
+        (_wrong_by_an_entry, 0, "takes too long"),
+    ],
+)
+def test_a_compiler_that_fails_leaves_the_captured_program(compiler, steps, reason, monkeypatch):
+    monkeypatch.setattr(_compiled, "compiled", compiler)
+    monkeypatch.setattr(_compiled, "MOST_STEPS", steps)
+    stream = blocks(
+        lambda x: x.sin() * x.flip(0),
+        draw(9),
+        operation="jacobian",
+        strategy="forward-mode",
+        chunk_size=4,
+        engine="compiled",
+    )
+    given = list(stream)
+    expected = torch.autograd.functional.jacobian(lambda x: x.sin() * x.flip(0), draw(9))
+    assert_same(torch.cat([block.values for block in given], 1), expected, 1e-12)
+    assert stream.engine == "captured"
+    assert reason in str(stream.engine_refusal)
+    ((fallback,), *others) = [block.fallbacks for block in given]
+    assert fallback.instead == "the captured engine"
+    assert not any(others)

@@ -92,8 +92,6 @@ def test_the_pattern_may_be_larger():
     assert_equal(sparse_jacobian(f, point(4), sparsity=everything), dense(f, point(4)))
 
 
-# The compiler's imports warn of what torch itself still uses.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("kind", ["column", "row", "bidirectional"])
 def test_an_evaluator_follows_the_point(kind, compile):
@@ -132,7 +130,6 @@ def filtered(x):
     )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("f", [in_halves, written_in_place, filtered])
 def test_an_evaluator_keeps_what_depends_on_the_colours_alone(f, compile):

@@ -118,6 +118,7 @@ def test_the_yaml_of_a_job_composes_to_the_same_job(compose_config: Compose) -> 
         (["dtype=int32"], ["dtype=int32", "complex128"]),
         (["devices=gpu"], ["devices=gpu", "auto, cpu, cpu:4"]),
         (["output.compression=lzf"], ["output.compression=lzf", "none, gzip"]),
+        (["compile=sometimes"], ["compile=sometimes", "auto, never, always"]),
         (["verify=yes"], ["verify", "probe"]),
         # An unknown member of a group.
         (["function=rosenbrok"], ["function=rosenbrok", "brusselator", "did you mean rosenbrock?"]),

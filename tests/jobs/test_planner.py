@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from autodiff_core import _compiled
 from jobs import planner
 from jobs.display import Display
 from jobs.errors import JobError
@@ -40,7 +42,8 @@ def planned(directory: Path, resolved: Resolve) -> Callable[..., Prepared]:
 
     def plan(function: str, point: str, *options: str) -> Prepared:
         target = ("function=python", f"function.target=shapes:{function}")
-        job = resolved("op=jacobian", *target, f"function.point=shapes:{point}", *options)
+        point = f"function.point=shapes:{point}"
+        job = resolved("op=jacobian", "compile=never", *target, point, *options)
         return prepare(job, job.paths.result)
 
     return plan
@@ -94,6 +97,43 @@ def test_chunks_stay_within_the_budget(planned: Callable[..., Prepared]) -> None
     assert tight.peak_bytes <= budget * 2**20
     assert tight.chunk_size <= 300 // 12
     assert tight.chunk_size <= roomy.chunk_size
+
+
+@pytest.mark.parametrize("choice", ["auto", "never", "always"])
+def test_programs_are_compiled_where_a_long_run_gains(
+    choice: str, run_job: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = ("function=brusselator", "function.n=6", "strategy=forward-mode", "chunk_size=16")
+    short = run_job("op=jacobian", *problem, f"compile={choice}")
+    assert short.execution["engine"] == ("compiled" if choice == "always" else "captured")
+    # As if this were a long run, and any compiled chunk fast enough.
+    monkeypatch.setattr(planner, "COMPILES_FROM_SECONDS", 0.0)
+    monkeypatch.setattr(planner, "COMPILED_SHARE", 1e9)
+    long = run_job("op=jacobian", *problem, f"compile={choice}", "runs=long")
+    assert long.execution["engine"] == ("captured" if choice == "never" else "compiled")
+    plan = long.execution["plan"]["strategy_reason"]
+    assert ("compiled in" in plan) == (choice != "never")
+    np.testing.assert_allclose(long[:], short[:], rtol=1e-12)
+    monkeypatch.setattr(planner, "COMPILED_SHARE", 0.0)
+    again = run_job("op=jacobian", *problem, f"compile={choice}", "runs=hopeless")
+    assert again.execution["engine"] == ("compiled" if choice == "always" else "captured")
+    assert ("not compiled, which gives" in again.execution["plan"]["strategy_reason"]) == (
+        choice == "auto"
+    )
+
+
+def test_what_a_compiler_cannot_do_is_told(
+    run_job: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(traced: object) -> object:
+        raise RuntimeError("no C++ compiler found")
+
+    monkeypatch.setattr(_compiled, "compiled", no_compiler)
+    problem = ("function=brusselator", "function.n=6", "strategy=forward-mode")
+    record = run_job("op=jacobian", *problem, "compile=always").execution
+    assert record["engine"] == "captured"
+    assert "no C++ compiler found" in record["engine_refusal"]
+    assert "not compiled (RuntimeError: no C++ compiler" in record["plan"]["strategy_reason"]
 
 
 def test_random_numbers_are_the_same_for_every_probe(

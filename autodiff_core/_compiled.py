@@ -1,0 +1,147 @@
+"""The compiled engine: the program of the captured one as a kernel for chunks of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from autodiff_core import _support
+from autodiff_core._captured import Captured, dense_stack
+from autodiff_core._compiler import EXPANDED, compiled
+from autodiff_core._errors import Fallback, first_line, is_out_of_memory
+from autodiff_core._vectors import Vector, Vectors
+
+# The compiler would make kernels of a larger program for minutes.
+MOST_STEPS = 100
+
+Images = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled linear map of chunks of one size.
+
+    Attributes:
+        count: How many vectors are a chunk.
+        run: Takes the number of the first one-hot vector, or the vectors.
+    """
+
+    count: int
+    run: Callable[..., Images]
+
+
+class Compiled(Captured):
+    """A linear program compiled for chunks of one size, their one-hot vectors included.
+
+    Compiling takes seconds. A smaller chunk is computed as a part of a full one. A kernel is used
+    only if its images of its first chunk agree with the plain map; otherwise the program is run
+    as it was captured.
+
+    Attributes:
+        refusal: Why the plain engine has taken over; None while it has not.
+        compiler_refusal: Why the captured engine has taken over; None while it has not.
+    """
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        """Prepare as `Captured` does."""
+        super().__init__(*given, **options)
+        self._kernels: dict[int | None, Kernel] = {}
+        self._largest = 1
+        self.compiler_refusal: str | None = None
+
+    def _captured(self, vectors: Vectors, start: int, stop: int) -> Images:
+        self._largest = max(self._largest, stop - start)
+        return super()._captured(vectors, start, stop)
+
+    def _of_stacks(self, stacks: Sequence[Tensor], count: int) -> Images:
+        def run(kernel: Kernel) -> Images:
+            missing = kernel.count - count
+            full = [torch.cat((s, s.new_zeros((missing, *s.shape[1:])))) for s in stacks]
+            return tuple(image[:count] for image in kernel.run(*full))
+
+        images = self._by_kernel(None, count, run, lambda: tuple(stacks))
+        return super()._of_stacks(stacks, count) if images is None else images
+
+    def _of_basis(self, index: int, start: int, stop: int) -> Images:
+        space = self._space[index]
+
+        def run(kernel: Kernel) -> Images:
+            first = min(start, space.numel() - kernel.count)
+            images = kernel.run(torch.tensor(first, device=space.device))
+            return tuple(image[start - first : stop - first] for image in images)
+
+        def vectors() -> Vector:
+            return self._only(index, _support.one_hot(start, stop, space).dense())
+
+        images = self._by_kernel(index, stop - start, run, vectors)
+        return super()._of_basis(index, start, stop) if images is None else images
+
+    def _by_kernel(
+        self,
+        index: int | None,
+        count: int,
+        run: Callable[[Kernel], Images],
+        vectors: Callable[[], Vector],
+    ) -> Images | None:
+        """The images of a chunk; None where the compiler is no help."""
+        if self.compiler_refusal is not None:
+            return None
+        program = self._program(index)
+        try:
+            kernel = self._kernels.get(index)
+            if kernel is not None and count <= kernel.count:
+                return run(kernel)
+            if len(program.steps) > MOST_STEPS:
+                raise RuntimeError(f"a program of {len(program.steps)} steps takes too long")
+            # A chunk can begin with the last elements of a tensor; whole ones will follow.
+            size = self._largest if index is None else self._space[index].numel()
+            kernel = self._kernel(index, min(size, self._largest))
+            images = run(kernel)
+            self._prove(vectors(), images, count)
+            self._kernels[index] = kernel
+            return images
+        # A compiler fails with exceptions of any type.
+        except Exception as error:
+            self._kernels.clear()
+            self._largest = 1
+            if is_out_of_memory(error) or isinstance(error, Warning):
+                raise
+            self.compiler_refusal = first_line(error)
+        if self._report is not None:
+            reason = self.compiler_refusal
+            self._report(Fallback(self._strategy, "the captured engine", reason))
+        return None
+
+    def _kernel(self, index: int | None, count: int) -> Kernel:
+        program = self._program(index)
+
+        def of_vectors(*stacks: Tensor) -> Images:
+            return program.apply([dense_stack(stack) for stack in stacks], count)
+
+        def of_basis(start: Tensor) -> Images:
+            assert index is not None
+            space = self._space[index]
+            ones = start + torch.arange(count, device=space.device)
+            elements = torch.arange(space.numel(), device=space.device)
+            basis = (ones[:, None] == elements).to(space.dtype)
+            return of_vectors(basis.reshape(count, *space.shape))
+
+        with torch.no_grad():
+            if index is None:
+                given = [part.new_zeros((count, *part.shape)) for part in self._space]
+                traced = make_fx(of_vectors, decomposition_table=EXPANDED)(*given)
+            else:
+                first = torch.tensor(0, device=self._space[index].device)
+                traced = make_fx(of_basis, decomposition_table=EXPANDED)(first)
+        run = compiled(traced)
+
+        def without_grad(*tensors: Tensor) -> Images:
+            with torch.no_grad():
+                return tuple(run(*tensors))
+
+        return Kernel(count, without_grad)
