@@ -43,6 +43,8 @@ from outputs import Result, open_result, write_sparse
 
 # Beyond, a dense matrix is not much larger than a sparse one with its indices, nor slower.
 _DENSE_SHARE = 0.25
+# Patterns of millions of entries take seconds; what takes this long is not what the rules are for.
+DETECTION_SECONDS = 300.0
 _SIDES = {"right": "columns", "left": "rows"}
 
 
@@ -112,7 +114,11 @@ def _detected(job: Job, most: int) -> SparsityPattern | str:
     with explaining_failures(job.function):
         try:
             return detect_sparsity(
-                job.function.function, job.inputs, operation=job.operation, most_entries=most
+                job.function.function,
+                job.inputs,
+                operation=job.operation,
+                most_entries=most,
+                most_seconds=DETECTION_SECONDS,
             )
         except DetectionError as error:
             return str(error)

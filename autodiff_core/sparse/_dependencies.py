@@ -12,6 +12,7 @@ rows), and a single layer of row numbers takes the place of them all: moving dat
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,21 +68,30 @@ Layers = tuple[Layer, ...]
 
 
 class Sets:
-    """How sets of inputs are united, within a budget of entries."""
+    """How sets of inputs are united, within budgets of entries and of time."""
 
-    def __init__(self, inputs: int, most_entries: int) -> None:
+    def __init__(self, inputs: int, most_entries: int, most_seconds: float | None = None) -> None:
         """Prepare for a number of inputs.
 
         Args:
             inputs: How many inputs there are.
             most_entries: How many entries all sets of a tensor may have.
+            most_seconds: How long it may take from now on.
         """
         self.inputs = inputs
         self.dtype = torch.int32 if inputs < 2**31 else torch.int64
         self._numpy_dtype = np.int32 if inputs < 2**31 else np.int64
         self._most_entries = most_entries
+        self._most_seconds = most_seconds
+        self._started = time.perf_counter()
         self._stamps = np.full(inputs, -1, dtype=np.int64)
         self._next_stamp = 0
+
+    def check_time(self) -> None:
+        """Raise DetectionError where it has taken too long."""
+        most = self._most_seconds
+        if most is not None and time.perf_counter() - self._started > most:
+            raise DetectionError(f"the pattern was not found within {most:g} seconds")
 
     def union(self, parts: Sequence[Layers], shape: Sequence[int]) -> Layers:
         """The union of layers of one shape, element by element."""
@@ -133,6 +143,7 @@ class Sets:
         pieces: list[NDArray[Any]] = []
         entries = 0
         for first, last in self._passes(len(layers), rows, starts):
+            self.check_time()
             piece = self._pass(layers, first, last, starts, members, offsets, table, indptr)
             indptr[first + 1 : last + 1] += entries
             entries += len(piece)

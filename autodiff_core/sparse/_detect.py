@@ -28,6 +28,7 @@ def detect_sparsity(
     operation: str = "jacobian",
     argnums: int | Sequence[int] | None = None,
     most_entries: int | None = None,
+    most_seconds: float | None = None,
 ) -> SparsityPattern:
     """The structural pattern of a Jacobian or Hessian.
 
@@ -43,6 +44,7 @@ def detect_sparsity(
         operation: ``jacobian`` or ``hessian``.
         argnums: Which arguments to differentiate; None stands for all.
         most_entries: How many entries the pattern may have; None stands for what 32 bits count.
+        most_seconds: How long the interpretation may take; None stands for as long as it takes.
 
     Returns:
         The pattern, rows and columns numbered by the flattened elements of all output and input
@@ -51,11 +53,12 @@ def detect_sparsity(
     Raises:
         TypeError: Inputs or outputs that are not tensors.
         ValueError: Another operation.
-        DetectionError: The function resists tracing, or the pattern has too many entries.
+        DetectionError: The function resists tracing, or the pattern has too many entries or
+            takes too long.
     """
     subject = Subject(func, inputs, operation, argnums)
     columns = sum(primal.numel() for primal in subject.primals)
-    sets = Sets(columns, MOST_ENTRIES if most_entries is None else most_entries)
+    sets = Sets(columns, MOST_ENTRIES if most_entries is None else most_entries, most_seconds)
     context = Context(sets)
     with torch.no_grad():
         if subject.has_custom_function():

@@ -95,6 +95,7 @@ def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context)
             # Index maps live on the CPU, and so must the indices that they meet.
             values[node] = getattr(graph, str(node.target)).detach().cpu()
         elif node in needed:
+            context.sets.check_time()
             # What only lends its shape has no value.
             arguments = map_arg(node.args, values.get)
             keywords = map_arg(node.kwargs, values.get)

@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse
 
 from autodiff_core.sparse import Colouring, SparsityPattern, colour, detect_sparsity
+from jobs import sparse
 from jobs.display import Display
 from jobs.errors import JobError
 from jobs.execute import execute
@@ -178,6 +179,16 @@ def test_where_it_does_not_pay_the_dense_job_runs(
         told = result.execution["dense_because"]
     assert any(part in told for part in reason.split("|"))
     assert told in said.getvalue()
+
+
+def test_detection_that_takes_too_long_gives_way_to_the_dense_job(
+    run_sparse: Callable[..., Path], said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sparse, "DETECTION_SECONDS", 0.0)
+    path = run_sparse("op=hessian", "function=rosenbrock", "function.n=100", "sparsity=auto")
+    with open_result(path) as result:
+        assert "not found within 0 seconds" in result.execution["dense_because"]
+    assert "not found within 0 seconds" in said.getvalue()
 
 
 def test_an_entry_that_the_pattern_misses_fails_the_proof(
