@@ -104,10 +104,10 @@ class Batched:
         if self._is_proven:
             return self._vmapped(vectors.stack(start, stop), stop - start)
         probe = vectors.probe()
-        self._prove(probe, self._vmapped(probe, PROBES), PROBES)
+        prove(self._linear_map, probe, self._vmapped(probe, PROBES), PROBES, "batched")
         stacks = vectors.stack(start, stop)
         images = self._vmapped(stacks, stop - start)
-        self._prove(stacks, images, stop - start)
+        prove(self._linear_map, stacks, images, stop - start, "batched")
         self._is_proven = True
         return images
 
@@ -130,21 +130,6 @@ class Batched:
         with self._watching_for_slow_operators():
             return batched(*parts)
 
-    def _prove(self, stacks: Vector, images: Sequence[Tensor], count: int) -> None:
-        generator = torch.Generator().manual_seed(count)
-        weights = torch.randn(count, generator=generator, dtype=torch.float64)
-        with torch.no_grad():
-            expected = self._linear_map(combination(weights, stacks))
-            given = combination(weights, images)
-            for image, plain, combined in zip(images, expected, given, strict=True):
-                assert combined is not None
-                difference = relative_difference(plain, combined, image)
-                if difference > agreement_tolerance(plain.dtype):
-                    raise RuntimeError(
-                        "the batched result disagreed with the plain one "
-                        f"(relative difference {difference:.1e})"
-                    )
-
     @contextmanager
     def _watching_for_slow_operators(self) -> Iterator[None]:
         """Report operators that vmap runs in a loop, which torch tells by a warning alone."""
@@ -165,6 +150,40 @@ class Batched:
         for reason in sorted(reasons - self._slow_operators):
             self._slow_operators.add(reason)
             self._report(Fallback(self._strategy, "a loop inside one operator", reason))
+
+
+def prove(
+    linear_map: LinearMap, stacks: Vector, images: Sequence[Tensor], count: int, kind: str
+) -> tuple[Tensor, ...]:
+    """Hold images against one plain application to a random combination of the vectors.
+
+    Args:
+        linear_map: The plain map.
+        stacks: The vectors, stacked.
+        images: Their images, stacked.
+        count: How many vectors there are.
+        kind: How the images were computed, for the message.
+
+    Returns:
+        The plain image of the combination.
+
+    Raises:
+        RuntimeError: They disagree.
+    """
+    generator = torch.Generator().manual_seed(count)
+    weights = torch.randn(count, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        expected = linear_map(combination(weights, stacks))
+        given = combination(weights, images)
+        for image, plain, combined in zip(images, expected, given, strict=True):
+            assert combined is not None
+            difference = relative_difference(plain, combined, image)
+            if difference > agreement_tolerance(plain.dtype):
+                raise RuntimeError(
+                    f"the {kind} result disagreed with the plain one "
+                    f"(relative difference {difference:.1e})"
+                )
+    return expected
 
 
 def agreement_tolerance(dtype: torch.dtype) -> float:

@@ -8,18 +8,13 @@ import torch
 from torch import Tensor
 
 from autodiff_core import _support
-from autodiff_core._apply import (
-    LinearMap,
-    Report,
-    agreement_tolerance,
-    relative_difference,
-)
+from autodiff_core._apply import LinearMap, Report, prove
 from autodiff_core._capture import record
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._lowering import lower
 from autodiff_core._program import Program
 from autodiff_core._support import Stack
-from autodiff_core._vectors import PROBES, StandardBasis, Vector, Vectors, combination
+from autodiff_core._vectors import PROBES, StandardBasis, Vector, Vectors
 
 Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
 """Multiplies a range of vectors."""
@@ -71,6 +66,16 @@ class Captured:
         self._programs: dict[int | None, Program] = {}
         self._proven_bases: set[int] = set()
         self.refusal: str | None = None
+
+    @property
+    def used(self) -> str:
+        """The name of the engine that computes."""
+        return "captured" if self.refusal is None else "plain"
+
+    @property
+    def refusals(self) -> tuple[str | None, ...]:
+        """Why faster engines are not used; None for those that are."""
+        return (self.refusal,)
 
     def __call__(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         """The images of the vectors start, ..., stop - 1, stacked."""
@@ -150,22 +155,9 @@ class Captured:
         return tuple(stack if place == index else None for place in range(len(self._space)))
 
     def _prove(self, stacks: Vector, images: Sequence[Tensor], count: int) -> None:
-        """Hold images against one plain application to a random combination of the vectors."""
-        generator = torch.Generator().manual_seed(count)
-        weights = torch.randn(count, generator=generator, dtype=torch.float64)
-        with torch.no_grad():
-            expected = self._linear_map(combination(weights, stacks))
-            given = combination(weights, images)
-            for image, plain, combined in zip(images, expected, given, strict=True):
-                assert combined is not None
-                if image.dtype != plain.dtype:
-                    raise RuntimeError("the captured result is of another dtype")
-                difference = relative_difference(plain, combined, image)
-                if difference > agreement_tolerance(plain.dtype):
-                    raise RuntimeError(
-                        "the captured result disagreed with the plain one "
-                        f"(relative difference {difference:.1e})"
-                    )
+        expected = prove(self._linear_map, stacks, images, count, "captured")
+        if any(i.dtype != plain.dtype for i, plain in zip(images, expected, strict=True)):
+            raise RuntimeError("the captured result is of another dtype")
 
 
 def dense_stack(data: Tensor) -> Stack:

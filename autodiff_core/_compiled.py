@@ -54,6 +54,18 @@ class Compiled(Captured):
         self._largest = 1
         self.compiler_refusal: str | None = None
 
+    @property
+    def used(self) -> str:
+        """The name of the engine that computes."""
+        captured = super().used
+        is_compiled = captured == "captured" and self.compiler_refusal is None
+        return "compiled" if is_compiled else captured
+
+    @property
+    def refusals(self) -> tuple[str | None, ...]:
+        """Why faster engines are not used; None for those that are."""
+        return self.refusal, self.compiler_refusal
+
     def _captured(self, vectors: Vectors, start: int, stop: int) -> Images:
         self._largest = max(self._largest, stop - start)
         return super()._captured(vectors, start, stop)

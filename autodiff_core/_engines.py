@@ -56,16 +56,10 @@ class EngineChoice:
     @property
     def used(self) -> str:
         """The name of the engine that computes."""
-        if not self._captured or any(c.refusal is not None for c in self._captured):
-            return "plain"
-        return "captured" if self.refusal or self.name != "compiled" else "compiled"
+        return min((captured.used for captured in self._captured), key=ALL.index, default="plain")
 
     @property
     def refusal(self) -> str | None:
         """Why a faster engine is not used though it was tried; else None."""
-        refusals = [
-            refusal
-            for captured in self._captured
-            for refusal in (captured.refusal, getattr(captured, "compiler_refusal", None))
-        ]
+        refusals = (each for captured in self._captured for each in captured.refusals)
         return next((refusal for refusal in refusals if refusal is not None), None)
