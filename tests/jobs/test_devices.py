@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from jobs.device_choice import parse_devices
 from jobs.device_slots import DeviceSlots
 from jobs.errors import ConfigurationError, JobError
 from outputs import open_result, verify_result
+from tests.processes import committed, start_job, wait_for
 
 # Each evaluation of the function in a worker leaves a line; files tell the function what to do.
 OWN = """
@@ -227,30 +227,6 @@ def test_a_function_that_fails_in_a_worker_is_told_as_ever(
     assert "Traceback" not in finished.err
 
 
-def start(options: tuple[str, ...]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "jobs.run", *options, "progress=lines"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def committed(directory: Path) -> int:
-    for part in directory.glob("runs/*/*.part"):
-        with open_result(part.with_suffix(""), allow_partial=True) as result:
-            return int(result.mask.sum())
-    return 0
-
-
-def wait_for(condition: Callable[[], bool], job: subprocess.Popen[str] | None = None) -> None:
-    limit = time.monotonic() + 100
-    while not condition():
-        assert job is None or job.poll() is None, job.communicate()
-        assert time.monotonic() < limit
-        time.sleep(0.05)
-
-
 def descendants(process: int) -> set[int]:
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -264,7 +240,9 @@ def descendants(process: int) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
 def test_a_stopped_job_leaves_no_worker_and_goes_on(
     own: Callable[..., tuple[str, ...]],
     directory: Path,
@@ -274,7 +252,7 @@ def test_a_stopped_job_leaves_no_worker_and_goes_on(
     code: int,
 ) -> None:
     monkeypatch.setenv("SECONDS", "0.1")
-    job = start(own("slow"))
+    job = start_job(*own("slow"))
     wait_for(lambda: committed(directory) >= 2, job)
     family = descendants(job.pid)
     job.send_signal(number)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from jobs.errors import JobError
 from jobs.points import PointStream, block_end
 from outputs import open_result, part_path, verify_result
 from outputs.merge import main as merge
+from tests.processes import committed, start_job, wait_for
 
 POINTS = 23
 FUNCTIONS = """
@@ -137,29 +134,13 @@ def test_what_was_killed_goes_on_with_the_next_point(
     words = ["op=jacobian", "strategy=reverse-loop"]
     words += [*options("slow", "chunk_size=6", "verify=off")]
 
-    def committed() -> int:
-        for part in directory.glob("runs/*/*.part"):
-            with open_result(part.with_suffix(""), allow_partial=True) as result:
-                return int(result.mask.sum())
-        return 0
-
-    job = subprocess.Popen(
-        [sys.executable, "-m", "jobs.run", *words],
-        env={**os.environ, "SECONDS": "0.3"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    limit = time.monotonic() + 100
-    while committed() < 6:
-        assert job.poll() is None, job.communicate()
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    job = start_job(*words, SECONDS="0.3")
+    wait_for(lambda: committed(directory) >= 6, job)
     job.send_signal(signal.SIGKILL)
     job.communicate()
     (part,) = directory.glob("runs/*/*.part")
     before = part.stat().st_size
-    assert committed() < POINTS * 3
+    assert committed(directory) < POINTS * 3
     monkeypatch.setenv("SECONDS", "0")
     again = command_line(*words)
     assert again.code == 0, again.err

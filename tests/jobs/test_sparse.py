@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from jobs.execute import execute
 from jobs.report import main as report
 from outputs import open_result, open_sparse_result, verify_result
 from outputs.merge import main as merge
+from tests.processes import committed, start_job, wait_for
 
 CASES = [
     ("jacobian", "brusselator", ("function.n=6",)),
@@ -268,34 +265,19 @@ def test_a_killed_one_goes_on(
 ) -> None:
     options = own("slow", "sparsity=auto", "strategy=forward-loop", "chunk_size=1", "verify=off")
 
-    def committed() -> int:
-        for part in directory.glob("runs/*/products-by-columns/result.h5.part"):
-            with open_result(part.with_suffix(""), allow_partial=True) as result:
-                return int(result.mask.sum())
-        return 0
-
-    job = subprocess.Popen(
-        [sys.executable, "-m", "jobs.run", *options],
-        env={**os.environ, "SECONDS": "0.7"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    limit = time.monotonic() + 100
-    while not committed():
-        assert job.poll() is None, job.communicate()
-        assert time.monotonic() < limit
-        time.sleep(0.02)
+    products = "runs/*/products-by-columns/result.h5.part"
+    job = start_job(*options, SECONDS="0.7")
+    wait_for(lambda: committed(directory, products) >= 1, job)
     job.send_signal(signal.SIGKILL)
     job.communicate()
-    assert committed() >= 1
+    assert committed(directory, products) >= 1
     monkeypatch.setenv("SECONDS", "0")
     again = command_line(*options)
     assert again.code == 0, again.err
     assert "of an earlier start" in again.out
     with open_sparse_result(again.result) as result:
-        (products,) = result.execution["products"]
-        assert products["lines_resumed"] >= 1
+        (record,) = result.execution["products"]
+        assert record["lines_resumed"] >= 1
         x = result.points["x"]
         found = result.as_scipy().toarray()
     expected = np.diag(np.r_[1, 2 * x[1:] - x[:-1] ** 2]) + np.diag(-2 * x[:-1] * x[1:], -1)

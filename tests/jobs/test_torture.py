@@ -17,6 +17,7 @@ import pytest
 
 from jobs.status_file import read_status
 from outputs import open_result
+from tests.processes import committed
 
 KILLS = int(os.environ.get("AUTODIFF_JOBS_KILLS", "6"))
 MANY = 50
@@ -80,14 +81,6 @@ def wait_until_at_work(process: subprocess.Popen[str], directory: Path, started:
             if is_new and read_status(path).get("state") in ("running", "finished"):
                 return
         time.sleep(0.002)
-
-
-def committed(directory: Path) -> int:
-    """How many rows or columns the unfinished result holds; 0 where there is none."""
-    for part in directory.glob("runs/*/*.part"):
-        with open_result(part.with_suffix(""), allow_partial=True) as result:
-            return int(result.mask.sum())
-    return 0
 
 
 @pytest.mark.parametrize("name", KILLED)
