@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +146,8 @@ class FlatFunction:
         Raises:
             TypeError: The function returned something that is not a tensor.
         """
-        result = self._arguments.call(self._func, leaves)
+        with _as_written():
+            result = self._arguments.call(self._func, leaves)
         auxiliary = None
         if self._has_aux:
             if not (isinstance(result, tuple) and len(result) == 2):
@@ -159,6 +161,18 @@ class FlatFunction:
             self.structure = outputs.structure
             self.auxiliary = auxiliary
         return outputs.leaves
+
+
+def _as_written() -> contextlib.AbstractContextManager[None]:
+    """While the body runs, what `torch.compile` compiled runs as it was written.
+
+    Its inductor loses tangents without an error, and what it made of a function has neither a
+    second derivative nor a rule for vmap.
+    """
+    if "_dynamo" not in vars(torch):
+        # Nothing has been compiled, and asking for a stance would load the compiler.
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def prepare_primals(leaves: Sequence[Tensor], *, create_graph: bool) -> tuple[Tensor, ...]:

@@ -99,6 +99,11 @@ class _Constant:
 class _Recorder(TorchDispatchMode):
     """Sees every operator below autograd and keeps those that a tracked tensor enters."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Skipping loads torch's compiler, a second or two, also where nothing is compiled.
+        return False
+
     def __init__(self, vector: Sequence[Tensor]) -> None:
         super().__init__()
         self._references: dict[int, Reference] = {}

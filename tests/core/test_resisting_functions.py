@@ -190,3 +190,16 @@ def test_a_wrong_batching_rule_is_found_though_the_first_chunk_does_not_meet_it(
     with pytest.warns(FallbackWarning, match="one vector at a time"):
         given = call("jacobian", func, x, "vectorize", chunk_size=chunk_size)
     cases.assert_same(given, call("jacobian", func, x, "reverse-loop"))
+
+
+@pytest.mark.parametrize("operation", ["jacobian", "hessian"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_torch_compiled_is_differentiated_as_it_was_written(operation, strategy):
+    def func(x):
+        values = (x.sin() * x.roll(1)).cumsum(0)
+        return values if operation == "jacobian" else values.square().sum()
+
+    x = draw(6)
+    expected = getattr(torch.autograd.functional, operation)(func, x)
+    given = call(operation, torch.compile(func), x, strategy)
+    torch.testing.assert_close(given, expected)
