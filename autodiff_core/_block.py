@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from autodiff_core._adjacent import joined
 from autodiff_core._errors import Fallback
 
 Axis = Literal["rows", "columns"]
@@ -77,15 +79,17 @@ class Block:
     dtype: torch.dtype
     fallbacks: tuple[Fallback, ...] = ()
 
-    @property
+    @cached_property
     def values(self) -> Tensor:
         """The block as one tensor in the orientation of the matrix.
 
         Shape (stop - start, columns) for rows, (rows, stop - start) for columns, with a leading
-        dimension over points where there are many.
+        dimension over points where there are many. A single piece is not copied,
+        nor are pieces that lie side by side.
         """
         device = self.pieces[0].device
-        lines = torch.cat([piece.to(device, self.dtype) for piece in self.pieces], dim=-1)
+        pieces = [piece.to(device, self.dtype) for piece in self.pieces]
+        lines = joined(pieces)
         if lines.dim() == 3:
             lines = lines.transpose(0, 1)
         return lines if self.axis == "rows" else lines.transpose(-1, -2)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import _support
+from autodiff_core._adjacent import empty_side_by_side
 from autodiff_core._apply import LinearMap, Report, prove
 from autodiff_core._capture import record
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
@@ -112,13 +113,16 @@ class Captured:
 
     def _of_stacks(self, stacks: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
         """The images of stacked vectors over all tensors."""
-        return self._program(None).apply([dense_stack(stack) for stack in stacks], count)
+        program = self._program(None)
+        return program.apply(
+            [dense_stack(stack) for stack in stacks], count, _memory(program, count)
+        )
 
     def _of_basis(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
         """The images of a range of one-hot vectors over one of the tensors."""
         program = self._program(index)
         basis = _support.one_hot(start, stop, self._space[index])
-        images = program.apply([basis], stop - start)
+        images = program.apply([basis], stop - start, _memory(program, stop - start))
         if index not in self._proven_bases:
             self._prove(self._only(index, basis.dense()), images, stop - start)
             self._proven_bases.add(index)
@@ -163,6 +167,14 @@ class Captured:
 def dense_stack(data: Tensor) -> Stack:
     """Vectors of which nothing is known."""
     return Stack(data, tuple(data.shape[1:]))
+
+
+def _memory(program: Program, count: int) -> tuple[Tensor, ...] | None:
+    """Memory for images over several tensors, from which a block is made without a copy."""
+    dtypes, devices = set(program.dtypes), set(program.devices)
+    if len(program.shapes) == 1 or len(dtypes) > 1 or len(devices) > 1:
+        return None
+    return empty_side_by_side(count, program.shapes, dtypes.pop(), devices.pop())
 
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -150,10 +150,15 @@ class Compiled(Captured):
             else:
                 first = torch.tensor(0, device=self._space[index].device)
                 traced = make_fx(of_basis, decomposition_table=EXPANDED)(first)
-        run = compiled(traced)
+        # Small chunks take less time than launching their kernels one by one.
+        as_graph = self._space[index or 0].is_cuda
+        run = compiled(traced, as_graph=as_graph)
 
         def without_grad(*tensors: Tensor) -> Images:
             with torch.no_grad():
-                return tuple(run(*tensors))
+                if not as_graph:
+                    return tuple(run(*tensors))
+                torch.compiler.cudagraph_mark_step_begin()
+                return tuple(image.clone() for image in run(*tensors))
 
         return Kernel(count, without_grad)

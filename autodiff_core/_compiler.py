@@ -19,10 +19,15 @@ from torch.nn.functional import pad
 TERMS = 64
 
 
-def compiled(traced: GraphModule) -> Callable[..., Any]:
+def compiled(traced: GraphModule, *, as_graph: bool = False) -> Callable[..., Any]:
     """A trace as compiled by inductor at its first call; of fixed shapes.
 
     Small convolutions are to be traced with `EXPANDED`.
+
+    Args:
+        traced: The trace.
+        as_graph: Whether its kernels are launched together, as one CUDA graph. What it gives is
+            then overwritten by the next call.
     """
     # The compiler looks at the gradients of constants that have a history.
     for node in traced.graph.find_nodes(op="get_attr"):
@@ -30,8 +35,10 @@ def compiled(traced: GraphModule) -> Callable[..., Any]:
         if isinstance(constant, Tensor) and constant.requires_grad:
             setattr(traced, str(node.target), constant.detach())
     # What is padded is read at many places: its own copy needs no question at each of them.
-    options: dict[str, Any] | None = {"realize_reads_threshold": 0} if _pads(traced) else None
-    return torch.compile(traced, dynamic=False, options=options)
+    options: dict[str, Any] = {"realize_reads_threshold": 0} if _pads(traced) else {}
+    if as_graph:
+        options["triton.cudagraphs"] = True
+    return torch.compile(traced, dynamic=False, options=options or None)
 
 
 def _pads(traced: GraphModule) -> bool:

@@ -21,6 +21,7 @@ from autodiff_core import (  # noqa: F401
 from autodiff_core._capture import Call, Recording, Reference
 from autodiff_core._program import Builder, Program, Step
 from autodiff_core._rules import (
+    PARTITIONS,
     RULES,
     check_zero,
     references,
@@ -74,7 +75,11 @@ def _lower_call(builder: Builder, call: Call) -> None:
             if output is not None:
                 builder.numbers[output.value] = None
         return
-    rule = RULES.get(call.operator.overloadpacket)
+    packet = call.operator.overloadpacket
+    if packet in PARTITIONS:
+        PARTITIONS[packet](builder, call)
+        return
+    rule = RULES.get(packet)
     output = call.outputs[0]
     is_single = output is not None and not any(call.outputs[1:])
     if rule is not None and is_single and output is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ class Step:
         dtype: The dtype of the result.
         apply: Makes the result from those of `inputs`.
         coefficients: For a ``combine``: what each input is multiplied by.
+        dims: For a ``permute``: which dimension of its input each dimension is.
+        takes_memory: Whether `apply` has an argument ``out``: memory of shape (count, *shape) that
+            the result may be put into.
     """
 
     kind: str
@@ -34,6 +38,8 @@ class Step:
     dtype: torch.dtype
     apply: Callable[..., Stack | tuple[Tensor, ...]]
     coefficients: tuple[Coefficient, ...] = ()
+    dims: tuple[int, ...] = ()
+    takes_memory: bool = False
 
 
 @dataclass
@@ -57,17 +63,41 @@ class Program:
     dtypes: tuple[torch.dtype, ...] = ()
     devices: tuple[torch.device, ...] = ()
     _finished: dict[int, list[int]] = field(default_factory=dict)
+    _placed: dict[int, int] = field(default_factory=dict)
 
-    def apply(self, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
-        """The images of stacked vectors; each of shape (count, *shape).
+    @torch.no_grad()
+    def apply(
+        self, stacks: Sequence[Stack], count: int, memory: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """The images of stacked vectors, without history.
 
         A result is dropped after its last use.
+
+        Args:
+            stacks: The vectors, a stack for each source.
+            count: How many there are.
+            memory: What the images are put into, of their shapes; None takes new memory.
+
+        Returns:
+            For each tensor of the image one of shape (count, *shape).
         """
         results: dict[int, Any] = {-1 - index: stack for index, stack in enumerate(stacks)}
         for number, step in self.steps.items():
-            results[number] = step.apply(*(results[index] for index in step.inputs))
+            given = [results[index] for index in step.inputs]
+            if memory is not None and number in self._placed:
+                out = memory[self._placed[number]].view(count, *step.shape)
+                results[number] = step.apply(*given, out=out)
+            else:
+                results[number] = step.apply(*given)
             for index in self._finished[number]:
                 del results[index]
+        if memory is not None:
+            for output, out in zip(self.outputs, memory, strict=True):
+                if output is None:
+                    out.zero_()
+                else:
+                    results[output].put(out)
+            return tuple(memory)
         return tuple(
             torch.zeros(1, dtype=dtype, device=device).expand(count, *shape)
             if output is None
@@ -78,8 +108,14 @@ class Program:
         )
 
     def finish(self) -> None:
-        """Simplify, and find out when each result is used last."""
-        self.steps = _simplified(self.steps, self.outputs)
+        """Simplify, and find out when each result is used last and which can be put in place."""
+        self.steps, self.outputs = _simplified(self.steps, self.outputs)
+        for place, output in enumerate(self.outputs):
+            number = output
+            while number in self.steps and self.steps[number].kind == "reshape":
+                number = self.steps[number].inputs[0]
+            if number in self.steps and self.steps[number].takes_memory:
+                self._placed[number] = place
         last: dict[int, int] = {}
         for number, step in self.steps.items():
             for index in (*step.inputs, number):
@@ -107,7 +143,17 @@ def combination(
     return Step("combine", tuple(inputs), shape, dtype, apply, fixed)
 
 
-def _simplified(steps: dict[int, Step], outputs: Sequence[int | None]) -> dict[int, Step]:
+def permutation(
+    source: int, dims: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype
+) -> Step:
+    """A result with its dimensions in another order."""
+    apply = partial(_support.permute, dims=dims)
+    return Step("permute", (source,), tuple(shape), dtype, apply, dims=dims)
+
+
+def _simplified(
+    steps: dict[int, Step], outputs: Sequence[int | None]
+) -> tuple[dict[int, Step], tuple[int | None, ...]]:
     steps = _needed(steps, outputs)
     uses: dict[int, int] = {}
     for step in steps.values():
@@ -117,9 +163,44 @@ def _simplified(steps: dict[int, Step], outputs: Sequence[int | None]) -> dict[i
         if output is not None:
             uses[output] = uses.get(output, 0) + 1
     merged: dict[int, Step] = {}
+    same: dict[int, int] = {}
     for number, step in steps.items():
-        merged[number] = _merged(step, merged, uses) if step.kind == "combine" else step
-    return _needed(merged, outputs)
+        step = replace(step, inputs=tuple(same.get(index, index) for index in step.inputs))
+        if step.kind == "combine":
+            step = _merged(step, merged, uses)
+        elif step.kind in ("reshape", "permute"):
+            step = _past_the_same(step, merged, uses)
+        merged[number] = step
+        if _is_identity(step, merged):
+            source = step.inputs[0]
+            same[number] = source
+            uses[source] += uses[number] - 1
+    outputs = tuple(None if output is None else same.get(output, output) for output in outputs)
+    return _needed(merged, outputs), outputs
+
+
+def _past_the_same(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
+    """One change of shape, or of the order of dimensions, instead of two that follow each other."""
+    before = step.inputs[0]
+    inner = steps.get(before)
+    if inner is None or inner.kind != step.kind:
+        return step
+    uses[before] -= 1
+    if uses[before]:
+        uses[inner.inputs[0]] += 1
+    if step.kind == "reshape":
+        return replace(step, inputs=inner.inputs)
+    dims = tuple(inner.dims[dim] for dim in step.dims)
+    return permutation(inner.inputs[0], dims, step.shape, step.dtype)
+
+
+def _is_identity(step: Step, steps: dict[int, Step]) -> bool:
+    """Whether a step gives what it takes."""
+    if step.kind == "permute":
+        return step.dims == tuple(range(len(step.dims)))
+    is_plain = step.kind == "reshape" or (step.kind == "combine" and step.coefficients == (None,))
+    inner = steps.get(step.inputs[0]) if is_plain else None
+    return inner is not None and (inner.shape, inner.dtype) == (step.shape, step.dtype)
 
 
 def _needed(steps: dict[int, Step], outputs: Sequence[int | None]) -> dict[int, Step]:
@@ -144,7 +225,9 @@ def _merged(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
             _collect(terms, inner.inputs[0], coefficient.expand(step.shape))
         else:
             _collect(terms, index, coefficient)
-    return combination(tuple(terms), tuple(terms.values()), step.shape, step.dtype)
+    # A sum that begins with a term as it is has nothing to multiply first.
+    order = sorted(terms, key=lambda index: terms[index] is not None)
+    return combination(order, [terms[index] for index in order], step.shape, step.dtype)
 
 
 def _can_take_in(

@@ -17,6 +17,9 @@ Lowering = Callable[[Builder, Call], Any]
 RULES: dict[Any, Lowering] = {}
 """What to do for an operator, by its overload packet."""
 
+PARTITIONS: dict[Any, Callable[[Builder, Call], None]] = {}
+"""The same for operators that divide a tensor; they number all of their outputs themselves."""
+
 
 def references(call: Call) -> list[Reference]:
     return [leaf for leaf in flatten((call.args, call.kwargs))[0] if isinstance(leaf, Reference)]

@@ -10,8 +10,9 @@ import torch
 
 from autodiff_core import _support
 from autodiff_core._capture import Call, Reference
-from autodiff_core._program import Builder, Step, combination
+from autodiff_core._program import Builder, Step, combination, permutation
 from autodiff_core._rules import (
+    PARTITIONS,
     check_zero,
     is_live,
     output_of,
@@ -52,9 +53,7 @@ def _permute(builder: Builder, call: Call) -> Any:
         first, second = (0, 1) if call.operator.overloadpacket is _aten.t else call.args[1:]
         dims[first], dims[second] = dims[second], dims[first]
     source = step_of(builder, call.args[0])
-    return builder.step(
-        "permute", source, out.shape, out.dtype, partial(_support.permute, dims=tuple(dims))
-    )
+    return builder.add(permutation(source, tuple(dims), out.shape, out.dtype))
 
 
 @rule(_aten.expand)
@@ -110,13 +109,37 @@ def _cut(builder: Builder, call: Call) -> Any:
         start, stop, step = _slice(given[1:], size)
     if step != 1:
         return NotImplemented
-    shape = (*source.shape[:dim], stop - start, *source.shape[dim + 1 :])
+    return _part(builder, source, dim, range(start, stop), out)
+
+
+def _part(builder: Builder, source: Reference, dim: int, taken: range, out: Reference) -> int:
+    shape = (*source.shape[:dim], len(taken), *source.shape[dim + 1 :])
+    assert torch.Size(shape).numel() == torch.Size(out.shape).numel()
 
     def apply(stack: Stack) -> Stack:
-        return _support.reshape(_support.cut(stack, dim, start, stop), out.shape)
+        return _support.reshape(_support.cut(stack, dim, taken.start, taken.stop), out.shape)
 
-    assert torch.Size(shape).numel() == torch.Size(out.shape).numel()
     return builder.step("cut", step_of(builder, source), out.shape, out.dtype, apply)
+
+
+def _partition(builder: Builder, call: Call) -> None:
+    source, *given = call.args
+    is_unbind = call.operator.overloadpacket is _aten.unbind
+    place = 0 if is_unbind else 1
+    dim = (given[place] if len(given) > place else call.kwargs.get("dim", 0)) % len(source.shape)
+    start = 0
+    for output in call.outputs:
+        assert output is not None
+        stop = start + (1 if is_unbind else output.shape[dim])
+        builder.numbers[output.value] = _part(builder, source, dim, range(start, stop), output)
+        start = stop
+
+
+PARTITIONS.update(
+    dict.fromkeys(
+        (_aten.unbind, _aten.split, _aten.split_with_sizes, _aten.unsafe_split), _partition
+    )
+)
 
 
 def _slice(given: Sequence[Any], size: int) -> tuple[int, int, int]:

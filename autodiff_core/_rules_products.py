@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from autodiff_core import _support
 from autodiff_core._capture import Call, Reference, UncapturableError
-from autodiff_core._program import Builder, combination
+from autodiff_core._program import Builder, Step, combination
 from autodiff_core._rules import (
     check_zero,
     is_live,
@@ -60,13 +61,12 @@ def _product(builder: Builder, first: Any, second: Any, out: Reference) -> int:
             if (first.dim() == 2)
             else _times(builder, step_of(builder, second), second.shape, first, out)
         )
-    turned = (*out.shape[:-2], out.shape[-1], out.shape[-2])
 
-    def apply(stack: Stack) -> Stack:
-        product = _support.times(_support.transposed(stack), first.mT, turned)
-        return _support.transposed(product)
+    def apply(stack: Stack, out: Tensor | None = None) -> Stack:
+        return _support.times_from_left(first, stack, shape, out)
 
-    return builder.step("matmul", step_of(builder, second), out.shape, out.dtype, apply)
+    shape = out.shape
+    return _matmul_step(builder, step_of(builder, second), shape, out.dtype, apply)
 
 
 def _times(
@@ -75,12 +75,26 @@ def _times(
     columns = matrix if matrix.dim() > 1 else matrix[:, None]
     as_matrix = shape if len(shape) > 1 else (1, *shape)
     product = (*as_matrix[:-1], columns.shape[-1])
+    result = out.shape
 
-    def apply(stack: Stack) -> Stack:
-        lines = _support.times(_support.reshape(stack, as_matrix), columns, product)
-        return _support.reshape(lines, out.shape)
+    def apply(stack: Stack, out: Tensor | None = None) -> Stack:
+        if stack.dim is None and columns.dim() == 2:
+            return _support.times(stack, columns, result, out)
+        out = None if out is None else out.view(stack.count, *product)
+        lines = _support.times(_support.reshape(stack, as_matrix), columns, product, out)
+        return _support.reshape(lines, result)
 
-    return builder.step("matmul", source, out.shape, out.dtype, apply)
+    return _matmul_step(builder, source, result, out.dtype, apply)
+
+
+def _matmul_step(
+    builder: Builder,
+    source: int,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    apply: Callable[..., Stack],
+) -> int:
+    return builder.add(Step("matmul", (source,), tuple(shape), dtype, apply, takes_memory=True))
 
 
 @rule(_aten.linalg_solve_triangular)

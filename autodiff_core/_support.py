@@ -8,11 +8,17 @@ take have the shapes of one vector.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+# Such a product takes about as long as writing its result: it is better put in place, each vector's
+# by itself, than made together with others and copied.
+FEW_TERMS = 32
+MANY_RESULTS = 2**15
 
 Index = range | Tensor
 """Positions along a dimension, ascending and each once."""
@@ -55,11 +61,22 @@ class Stack:
         stack = self.spread()
         if stack.dim is None or stack.support is None:
             return stack.data
-        whole = stack.data.new_zeros((stack.count, *stack.shape))
+        whole = stack.data.new_empty((stack.count, *stack.shape))
+        stack.put(whole)
+        return whole
+
+    def put(self, out: Tensor) -> None:
+        """Write the vectors in full into memory of shape (vectors, *shape)."""
+        stack = self.spread()
+        if stack.dim is None or stack.support is None:
+            if stack.data.data_ptr() != out.data_ptr():
+                out.copy_(stack.data)
+            return
+        out.zero_()
         if isinstance(stack.support, range):
-            whole.narrow(stack.dim + 1, stack.support.start, len(stack.support)).copy_(stack.data)
-            return whole
-        return whole.index_copy_(stack.dim + 1, stack.support, stack.data)
+            out.narrow(stack.dim + 1, stack.support.start, len(stack.support)).copy_(stack.data)
+        else:
+            out.index_copy_(stack.dim + 1, stack.support, stack.data)
 
     def _compact_shape(self) -> tuple[int, ...]:
         assert self.dim is not None
@@ -149,31 +166,37 @@ def combine(
     only = stacks[0]
     if len(stacks) == 1 and only.one_hot and only.shape == shape:
         return _scaled_one_hot(only, coefficients[0], dtype)
-    aligned = _on_one_support([_aligned(stack, shape) for stack in stacks], shape)
-    dim, support = aligned[0].dim, aligned[0].support
+    if any(stack.dim is not None or stack.shape != shape for stack in stacks):
+        stacks = _on_one_support([_aligned(stack, shape) for stack in stacks], shape)
+    dim, support = stacks[0].dim, stacks[0].support
     total: Tensor | None = None
-    for stack, coefficient in zip(aligned, coefficients, strict=True):
+    for stack, coefficient in zip(stacks, coefficients, strict=True):
         if isinstance(coefficient, Tensor) and dim is not None and support is not None:
             own = dim - len(shape) + coefficient.dim()
             if own >= 0 and coefficient.shape[own] != 1:
                 coefficient = take(coefficient, own, support)
-        if total is None:
-            total = stack.data if coefficient is None else stack.data * coefficient
-        elif coefficient is None:
-            total = total + stack.data
-        elif (
-            isinstance(coefficient, Tensor) and coefficient.dtype == stack.data.dtype == total.dtype
-        ):
-            total = torch.addcmul(total, stack.data, coefficient)
-        else:
-            total = total + stack.data * coefficient
+        total = _added(total, stack.data, coefficient)
     assert total is not None
-    compact = list(shape)
+    compact = shape
     if dim is not None and support is not None:
-        compact[dim] = len(support)
-    if list(total.shape[1:]) != compact:
+        compact = (*shape[:dim], len(support), *shape[dim + 1 :])
+    if total.shape[1:] != compact:
         total = total.expand(-1, *compact)
-    return Stack(total.to(dtype), shape, dim, support)
+    return Stack(total if total.dtype == dtype else total.to(dtype), shape, dim, support)
+
+
+def _added(total: Tensor | None, data: Tensor, coefficient: Tensor | float | None) -> Tensor:
+    """The total and the multiple of more, in one pass over them where there is an operator."""
+    if total is None:
+        if coefficient is None:
+            return data
+        is_negation = not isinstance(coefficient, Tensor) and coefficient == -1
+        return -data if is_negation else data * coefficient
+    if isinstance(coefficient, Tensor):
+        if coefficient.dtype == data.dtype == total.dtype:
+            return torch.addcmul(total, data, coefficient)
+        return total + data * coefficient
+    return torch.add(total, data, alpha=1 if coefficient is None else coefficient)
 
 
 def _scaled_one_hot(stack: Stack, coefficient: Tensor | float | None, dtype: torch.dtype) -> Stack:
@@ -383,14 +406,17 @@ def join(stacks: Sequence[Stack], dim: int) -> Stack:
     return Stack(torch.cat([stack.dense() for stack in stacks], dim + 1), shape)
 
 
-def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...]) -> Stack:
+def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...], out: Tensor | None = None) -> Stack:
     """The matrix products stack @ matrix.
 
     Args:
         stack: Each vector of shape (*batch, r, c).
         matrix: Shape (*batch, c, m) or (c, m).
         shape: The shape of one product, (*batch, r, m).
+        out: Memory of shape (vectors, *shape) that the products may be put into.
     """
+    if stack.dim is None and matrix.dim() == 2:
+        return Stack(_product(stack.data, matrix, out).reshape(stack.count, *shape), shape)
     last = len(stack.shape) - 1
     if stack.dim == last and stack.support is not None:
         matrix = take(matrix, -2, stack.support)
@@ -398,7 +424,7 @@ def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...]) -> Stack:
             # The product with one-hot vectors is a selection of rows.
             lines = matrix * stack.data[:, None]
             return Stack(lines.reshape(stack.count, *shape), shape)
-        return Stack(_product(stack.spread().data, matrix), shape)
+        return Stack(_product(stack.spread().data, matrix, out), shape)
     stack = stack.spread()
     batch = matrix.dim() - 2
     if stack.dim is not None and stack.support is not None and stack.dim < batch:
@@ -406,11 +432,37 @@ def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...]) -> Stack:
     return Stack(_product(stack.data, matrix), shape, stack.dim, stack.support)
 
 
-def _product(data: Tensor, matrix: Tensor) -> Tensor:
+def times_from_left(
+    matrix: Tensor, stack: Stack, shape: tuple[int, ...], out: Tensor | None
+) -> Stack:
+    """The matrix products matrix @ stack; the arguments are those of `times`."""
+    if stack.dim is None and matrix.dim() == 2:
+        if out is None or not _is_bound_by_writing(matrix.shape[-1], math.prod(shape)):
+            return Stack(torch.matmul(matrix, stack.data), shape)
+        torch.bmm(matrix.expand(stack.count, *matrix.shape), stack.data, out=out)
+        return Stack(out, shape)
+    turned = (*shape[:-2], shape[-1], shape[-2])
+    return transposed(times(transposed(stack), matrix.mT, turned))
+
+
+def _is_bound_by_writing(terms: int, results: int) -> bool:
+    return terms <= FEW_TERMS and results >= MANY_RESULTS
+
+
+def _product(data: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
     if matrix.dim() == 2:
+        count, m = data.shape[0], matrix.shape[-1]
+        lines = torch.Size(data.shape[1:-1]).numel()
+        if out is not None and lines == 1:
+            torch.mm(data.reshape(count, -1), matrix, out=out.view(count, m))
+            return out
+        if out is not None and _is_bound_by_writing(matrix.shape[0], lines * m):
+            each = data.reshape(count, lines, -1)
+            torch.bmm(each, matrix.expand(count, *matrix.shape), out=out.view(count, lines, m))
+            return out
         # One product for the whole stack, instead of one a vector.
-        lines = data.reshape(-1, data.shape[-1]) @ matrix
-        return lines.reshape(*data.shape[:-1], matrix.shape[-1])
+        whole = data.reshape(-1, data.shape[-1]) @ matrix
+        return whole.reshape(*data.shape[:-1], m)
     batch = matrix.shape[:-2]
     *_, r, c = data.shape
     moved = data.movedim(0, -3).reshape(-1, data.shape[0] * r, c)

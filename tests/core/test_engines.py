@@ -321,6 +321,26 @@ def test_compiled_chunks_equal_plain_ones(name, strategy):
     assert_same(given.block(2, stop).values, expected.block(2, stop).values, 1e-10)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("strategy", BATCHED)
+def test_chunks_of_a_cuda_graph_do_not_overwrite_one_another(strategy):
+    func, point = OPERATORS["shifts"], draw(6, 4)
+    stream = blocks(
+        func,
+        point.cuda(),
+        operation="jacobian",
+        strategy=strategy,
+        chunk_size=5,
+        engine="compiled",
+    )
+    kept = list(stream)
+    assert (stream.engine, stream.engine_refusal) == ("compiled", None)
+    given = torch.cat([block.values for block in kept], 0 if strategy == "vectorize" else 1)
+    expected = torch.autograd.functional.jacobian(func, point).reshape(24, 24)
+    assert_same(given.cpu(), expected, 1e-10)
+
+
 def test_compiled_products_equal_plain_ones():
     given, expected = (
         blocks(
@@ -338,7 +358,7 @@ def test_compiled_products_equal_plain_ones():
     assert given.engine == "compiled"
 
 
-def _wrong_by_an_entry(traced):
+def _wrong_by_an_entry(traced, **options):
     def run(*tensors):
         images = [image.clone() for image in traced(*tensors)]
         images[0].view(-1)[0] += 0.01
@@ -347,7 +367,7 @@ def _wrong_by_an_entry(traced):
     return run
 
 
-def _broken(traced):
+def _broken(traced, **options):
     raise AssertionError("no kernel for this")
 
 
