@@ -50,6 +50,7 @@ class ResultWriter:
     Attributes:
         path: Where the finished result will stand.
         part: The unfinished file.
+        axis: The axis along which blocks arrive, ``rows`` or ``columns``.
         damaged: The ranges of the axis whose blocks, written earlier, no longer have their
             checksum on the disk; they are missing again.
 
@@ -66,11 +67,11 @@ class ResultWriter:
         self._opened = time.monotonic()
         self._file = open_file(self.part, "r+")
         try:
-            self._matrix, self._axis, self._ledger = _parts(self._file)
+            self._matrix, self.axis, self._ledger = _parts(self._file)
             self._shard = layout.read_shard(self._file)
             # The line of the whole matrix that is the first of the file.
             self._origin = self._shard.start if self._shard else 0
-            self._lines = self._matrix.shape[0 if self._axis == "rows" else 1]
+            self._lines = self._matrix.shape[0 if self.axis == "rows" else 1]
             self.damaged = [(start + self._origin, stop + self._origin) for start, stop in damaged]
             self._ledger.repair(set(damaged))
         except BaseException:
@@ -205,7 +206,7 @@ class ResultWriter:
         """
         region = self._region(start, stop)
         if values.shape != (expected := tuple(part.stop - part.start for part in region)):
-            raise ResultError(f"{self._axis} {start}:{stop} take {expected}, not {values.shape}.")
+            raise ResultError(f"{self.axis} {start}:{stop} take {expected}, not {values.shape}.")
         if values.dtype != self._matrix.dtype:
             raise ResultError(f"The matrix is {self._matrix.dtype}, the block {values.dtype}.")
         values = np.ascontiguousarray(values)
@@ -239,7 +240,7 @@ class ResultWriter:
         self._claim.require()
         if missing := self.missing():
             raise UnfinishedResultError(
-                f"{self.part} is not complete: {self._axis} {missing[0].start}:{missing[0].stop} "
+                f"{self.part} is not complete: {self.axis} {missing[0].start}:{missing[0].stop} "
                 f"are the first that are missing."
             )
         with translated(self.part):
@@ -280,12 +281,12 @@ class ResultWriter:
         self._require_open()
         first, last = self._origin, self._origin + self._lines
         if not first <= start < stop <= last:
-            raise ResultError(f"{self._axis} {start}:{stop} are not within {first}:{last}.")
+            raise ResultError(f"{self.axis} {start}:{stop} are not within {first}:{last}.")
         lines = slice(start - first, stop - first)
         if self._ledger.overlaps(lines.start, lines.stop):
-            raise ResultError(f"Some of the {self._axis} {start}:{stop} are committed already.")
+            raise ResultError(f"Some of the {self.axis} {start}:{stop} are committed already.")
         rows, columns = self._matrix.shape
-        return (lines, slice(0, columns)) if self._axis == "rows" else (slice(0, rows), lines)
+        return (lines, slice(0, columns)) if self.axis == "rows" else (slice(0, rows), lines)
 
     def _require_open(self) -> None:
         if not self._file:

@@ -1,4 +1,7 @@
+import os
 import shutil
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from outputs import (
     ResultNotFoundError,
     ResultWriter,
     UnfinishedResultError,
+    open_result,
     part_path,
 )
 
@@ -226,6 +230,54 @@ def test_background_writes_everything_in_order(writer, entries):
         for row in range(12):
             background.submit(row, row + 1, matrix[row : row + 1])
     assert writer.missing() == []
+
+
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_background_writes_small_blocks_together(describe, entries, tmp_path, monkeypatch, axis):
+    monkeypatch.setattr("outputs._background._SECONDS_OF_PATIENCE", 60)
+    matrix = entries((12, 20), "float64")
+    lines = [*range(6), 8, 9]
+    together = []
+    with ResultWriter.create(tmp_path / "r.h5", describe(axis=axis)) as writer:
+        write = writer.write
+
+        def watched(start, stop, values):
+            together.append(range(start, stop))
+            write(start, stop, values)
+
+        monkeypatch.setattr(writer, "write", watched)
+        with BackgroundWriter(writer) as background:
+            for line in lines:
+                block = matrix[line : line + 1] if axis == "rows" else matrix[:, line : line + 1]
+                background.submit(line, line + 1, block)
+    assert together == [range(6), range(8, 10)]
+    with open_result(tmp_path / "r.h5", allow_partial=True) as result:
+        stored = result[...] if axis == "rows" else result[...].T
+    np.testing.assert_array_equal(stored[lines], (matrix if axis == "rows" else matrix.T)[lines])
+
+
+def test_background_does_not_keep_who_waits_for_a_block(writer, monkeypatch):
+    monkeypatch.setattr("outputs._background._SECONDS_OF_PATIENCE", 600)
+    with BackgroundWriter(writer) as background:
+        for row in range(3):
+            is_written = threading.Event()
+            background.submit(row, row + 1, np.ones((1, 20)), is_written.set)
+            assert is_written.wait(60)
+    assert writer.missing() == [range(3, 12)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux alone")
+def test_background_gives_way_to_those_that_compute(writer, monkeypatch):
+    def priority():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    found = []
+    monkeypatch.setattr(writer, "write", lambda *block: found.append(priority()))
+    before = priority()
+    with BackgroundWriter(writer) as background:
+        background.submit(0, 1, np.ones((1, 20)))
+    assert found[0] > before
+    assert priority() == before
 
 
 def test_background_writes_what_was_submitted_before_a_failure(writer):
