@@ -13,6 +13,7 @@ import torch
 
 from autodiff_core import Block
 from jobs.description import stored_dtype, to_numpy
+from jobs.device_copies import copies_to_host
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.failures import explaining_failures
 from jobs.job import Job
@@ -72,7 +73,7 @@ class ComputedBlock:
         error: How far it is from the proof.
         not_finite: Its entries that are NaN or infinite.
         fallbacks: Slower ways that were first taken, as sentences.
-        written: To be called when the values are not needed any more.
+        written: To be called when the values are not needed any more, where somebody waits for it.
     """
 
     start: int
@@ -81,7 +82,7 @@ class ComputedBlock:
     error: float
     not_finite: Entries
     fallbacks: tuple[str, ...]
-    written: Callable[[], None] = lambda: None
+    written: Callable[[], None] | None = None
 
 
 class Source(Protocol):
@@ -112,6 +113,11 @@ class Remaining:
         self.facts = facts
         self._ranges = deque(missing)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing remains."""
+        return not self._ranges
+
     def take(self) -> range | None:
         """The next chunk; None where nothing remains."""
         if not self._ranges:
@@ -130,6 +136,8 @@ class Remaining:
 class LocalSource:
     """Blocks computed in this process, one after the other.
 
+    From a CUDA device a block is copied while the next one is computed.
+
     Args:
         job: The job.
         stream: Its stream of blocks.
@@ -140,33 +148,53 @@ class LocalSource:
         self._job = job
         self._stream = stream
         self._proof = proof
+        self._copy = copies_to_host(job.device)
 
     def blocks(
         self, remaining: Remaining, is_leaving: Callable[[], bool]
     ) -> Generator[ComputedBlock, None, None]:
         """In order, in chunks that get smaller where memory runs out."""
-        while not is_leaving() and (lines := remaining.take()) is not None:
+        under_way: Callable[[], ComputedBlock] | None = None
+        failure: Exception | None = None
+        while failure is None and not is_leaving() and (lines := remaining.take()) is not None:
             reason, found = None, None
             try:
                 found = compute_block(self._job, self._stream, self._proof, lines)
             except OutOfMemoryError as error:
                 reason = str(error)
+            except Exception as error:
+                failure = error
+            if under_way is not None:
+                yield under_way()
+                under_way = None
+            if found is not None:
+                under_way = self._on_its_way(*found)
+                if self._copy is None:
+                    yield under_way()
+                    under_way = None
             # The error, and with it the frames that hold memory, is gone here.
-            if found is None:
+            elif failure is None:
                 release_memory()
                 remaining.chunks.halve(lines.start, remaining.facts.axis, str(reason))
                 remaining.put_back(lines)
-                continue
-            block, error, not_finite = found
-            stored = stored_dtype(self._job.storage or self._stream.dtype)
-            yield ComputedBlock(
-                block.start,
-                block.stop,
-                to_numpy(block.values).astype(stored, copy=False),
-                error,
-                not_finite,
-                tuple(map(str, block.fallbacks)),
-            )
+        if under_way is not None:
+            yield under_way()
+        if failure is not None:
+            raise failure
+
+    def _on_its_way(
+        self, block: Block, error: float, not_finite: Entries
+    ) -> Callable[[], ComputedBlock]:
+        """Begin to bring a block to the host; what is given waits until it is there."""
+        stored = stored_dtype(self._job.storage or self._stream.dtype)
+        copy = None if self._copy is None else self._copy(block.values, stored)
+
+        def arrived() -> ComputedBlock:
+            values = to_numpy(block.values).astype(stored, copy=False) if copy is None else copy()
+            fallbacks = tuple(map(str, block.fallbacks))
+            return ComputedBlock(block.start, block.stop, values, error, not_finite, fallbacks)
+
+        return arrived
 
     def figures(self) -> dict[str, Any]:
         """The engine; there is this process alone."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 # Measured: a block's way through the writer's thread and the ledger takes about this long.
 SECONDS_OF_A_BLOCK = 1e-3
+# What the last block waits for is written while nothing is computed, at about this rate.
+WRITTEN_BYTES_PER_SECOND = 1e9
 # Two blocks in the writer's queue and one that is being written.
 BLOCKS_IN_FLIGHT = 3
 # A stop waits for the block at hand, and a kill loses it.
@@ -94,7 +96,8 @@ class Costs:
     def seconds(self, chunk_size: int) -> float:
         """Seconds of the whole run in chunks of a size."""
         blocks = math.ceil(self.lines / chunk_size)
-        return self.lines * self.line_seconds(chunk_size) + blocks * SECONDS_OF_A_BLOCK
+        last = min(chunk_size, self.lines) * self.line_bytes / WRITTEN_BYTES_PER_SECOND
+        return self.lines * self.line_seconds(chunk_size) + blocks * SECONDS_OF_A_BLOCK + last
 
     @property
     def line_memory(self) -> float:

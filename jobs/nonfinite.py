@@ -28,7 +28,12 @@ class Entries:
 
 def entries_not_finite(block: Block) -> Entries:
     """The entries of a block that are NaN or infinite, row by row."""
-    found = ~torch.isfinite(block.values)
+    values = block.values
+    # Either spreads to the sum, which one pass tells; a sum of large entries may be infinite too.
+    wide = torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None
+    if bool(torch.isfinite(values.sum(dtype=wide))):
+        return Entries()
+    found = ~torch.isfinite(values)
     count = int(found.sum())
     if not count:
         return Entries()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.failures import explaining_failures
 from jobs.job import Job
-from jobs.measurement import limited_memory, measuring, release_memory
+from jobs.measurement import Measurement, limited_memory, measuring, release_memory, timing
 from jobs.memory import Budget, process_memory
 from jobs.nonfinite import entries_not_finite
 from jobs.points import PointStream, block_end
@@ -33,11 +34,15 @@ _logger = logging.getLogger(__name__)
 # than two seconds.
 SHARE = 0.05
 SHARE_OF_SHORT_RUNS = 0.25
-SECONDS_ANYWAY = 0.3
+SECONDS_ANYWAY = 0.1
 SECONDS_AT_MOST = 2.0
-# Chunks as short as this are measured several times, and the fastest counts.
-NOISY_SECONDS = 0.03
-REPETITIONS = 3
+# Chunks shorter than this are measured twice, and the faster counts: the first one takes its memory
+# from the system.
+LASTING_SECONDS = 0.2
+REPETITIONS = 2
+# A chunk that took less than this while torch loaded parts of itself, such as its compiler, which
+# takes two seconds, is measured again.
+LOADING_SECONDS = 10.0
 # Opening a strategy proves its batching, which takes about as long as so many lines.
 LINES_TO_OPEN = 8
 # With so many more rows than columns, or the other way round, the longer way is not even tried.
@@ -388,7 +393,13 @@ class _Search:
             self._tell(chunk_size)
             # The first chunk proves the batching as well; what counts is one without.
             for repetition in range(REPETITIONS):
-                trial = self._trial(stream, chunk_size, costs.lines)
+                loaded = len(sys.modules)
+                by = measuring if repetition == 0 or not costs.trials else timing
+                trial = self._trial(stream, chunk_size, costs.lines, by)
+                has_loaded = len(sys.modules) > loaded
+                if has_loaded and repetition == 0 and trial.seconds < LOADING_SECONDS:
+                    opening = max(opening, trial.peak_bytes)
+                    continue
                 if not costs.trials:
                     first = trial.seconds
                 costs = costs.with_trial(
@@ -397,7 +408,7 @@ class _Search:
                 if chunk_size == 1:
                     costs = costs.with_first(first)
                 self._measured[strategy] = costs
-                is_sure = trial.seconds > NOISY_SECONDS and (chunk_size, repetition) != (1, 0)
+                is_sure = trial.seconds > LASTING_SECONDS and (chunk_size, repetition) != (1, 0)
                 if is_sure or not self._affordable(trial.seconds, remaining):
                     break
                 self._spent += trial.seconds if (chunk_size, repetition) != (1, 0) else 0.0
@@ -438,12 +449,18 @@ class _Search:
         short = min(SECONDS_AT_MOST, SECONDS_ANYWAY + SHARE_OF_SHORT_RUNS * run)
         return self._spent + seconds <= max(SHARE * run, short) / remaining
 
-    def _trial(self, stream: Any, chunk_size: int, lines: int) -> Trial:
+    def _trial(
+        self,
+        stream: Any,
+        chunk_size: int,
+        lines: int,
+        by: Callable[[torch.device], AbstractContextManager[Measurement]] = measuring,
+    ) -> Trial:
         # In the middle: the lines at an edge are often those that depend on little.
         start = (lines - chunk_size) // 2
         if isinstance(stream, PointStream):
             start -= start % stream.unit
-        with measuring(self._job.device) as found:
+        with by(self._job.device) as found:
             with explaining_failures(self._job.function):
                 stop = start + chunk_size
                 if isinstance(stream, PointStream):
@@ -536,13 +553,12 @@ class _Search:
 def warm_up() -> None:
     """Let torch load what it loads at a first derivative, and start its threads.
 
-    Seconds that belong to no strategy; and threads cannot be started where memory is limited.
+    These belong to no strategy; and threads cannot be started where memory is limited.
     """
     point = torch.ones(2**16)
     torch.func.vmap(lambda tangent: torch.func.jvp(torch.sin, (point,), (tangent,))[1])(
         torch.ones(2, 2**16)
     )
-    torch.func.grad(lambda x: x.sin().sum())(point)
 
 
 class ChunkSize:

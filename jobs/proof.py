@@ -202,6 +202,7 @@ class ProbeProof:
         self.tolerance = tolerance
         self.floor = floor
         self._probe = needed
+        self._length = float(torch.linalg.vector_norm(_wide(needed.vector)))
         self._is_product = is_product
         product = _wide(needed.product).abs()
         finite = product[torch.isfinite(product)]
@@ -227,7 +228,7 @@ class ProbeProof:
         vector = self._probe.vector.to(values.dtype)
         given = _project(values, vector, is_product=self._is_product)
         expected = self._probe.product[block.start : block.stop].to(given.dtype)
-        size = torch.linalg.vector_norm(values, dim=1) * torch.linalg.vector_norm(vector)
+        size = torch.linalg.vector_norm(values, dim=1) * self._length
         finite = torch.isfinite(expected)
         # A line that is not finite although its product is has no honest error.
         if not bool(torch.isfinite(given[finite]).all()):

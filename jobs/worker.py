@@ -20,6 +20,7 @@ from torch import Tensor
 from autodiff_core import Block
 from jobs.computing import compute_block
 from jobs.description import stored_dtype, to_numpy
+from jobs.device_copies import ready_to_copy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.failures import explaining_failures
 from jobs.job import Job, resolve
@@ -213,11 +214,9 @@ class _CopiesFromDevice:
     ) -> None:
         """Announce the copy before, and begin this one."""
         self.finish()
-        wide = lines.float() if lines.dtype == torch.bfloat16 else lines
-        kind = torch.from_numpy(np.empty(0, stored)).dtype
-        contiguous = wide.detach().resolve_conj().resolve_neg().to(kind).contiguous()
+        contiguous = ready_to_copy(lines, stored)
         place = torch.frombuffer(
-            self._buffers.buffer(buffer), dtype=kind, count=contiguous.numel()
+            self._buffers.buffer(buffer), dtype=contiguous.dtype, count=contiguous.numel()
         ).view(contiguous.shape)
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):

@@ -192,7 +192,9 @@ class WorkerPool:
                     worker.connection.send(Leave())
             if not has_left:
                 self._hand_out(remaining)
-            if not has_left and not any(worker.tasks for worker in self._living()):
+            # What remains while nobody has a task waits for a buffer that is being written.
+            is_done = remaining.is_empty and not any(worker.tasks for worker in self._living())
+            if is_done and not has_left:
                 return
             if not self._living():
                 return

@@ -47,6 +47,7 @@ def serve() -> None:
     # torch loads much at its first derivative. No thread is started by it: forks have none.
     torch.set_num_threads(1)
     jobs.planner.warm_up()
+    torch.func.grad(torch.sin)(torch.ones(()))
     for line in sys.stdin:
         request = json.loads(line)
         process = os.fork()

@@ -75,8 +75,9 @@ def test_blocks_of_a_loop_are_as_small_as_the_writer_allows(seconds: float) -> N
     found = costs((1, seconds, MB), (4, 4 * seconds, MB), is_loop=True)
     best = found.best_chunk(10**9)
     assert best is not None
-    # A millisecond for each block must not be felt, and a stop must not wait long.
-    assert found.seconds(best) <= 1.06 * 1000 * seconds + 2e-3
+    # A millisecond for each block and writing the last one, eight for all of them, must not be
+    # felt, and a stop must not wait long.
+    assert found.seconds(best) <= 1.06 * 1000 * seconds + 6e-3
     assert best * seconds <= 10 or best == 1
 
 

@@ -125,7 +125,7 @@ def test_programs_are_compiled_where_a_long_run_gains(
 def test_what_a_compiler_cannot_do_is_told(
     run_job: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_compiler(traced: object) -> object:
+    def no_compiler(traced: object, as_graph: bool) -> object:
         raise RuntimeError("no C++ compiler found")
 
     monkeypatch.setattr(_compiled, "compiled", no_compiler)
@@ -181,6 +181,7 @@ def test_what_was_begun_by_one_strategy_is_not_gone_on_with_by_another(
         planner._Search, "_measure_all", lambda self: self._measure("reverse-loop", remaining=1)
     )
     monkeypatch.setattr("jobs.cost.SECONDS_OF_A_BLOCK", 0.0)
+    monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
     monkeypatch.setattr(ResultWriter, "write", fail_later)
     with pytest.raises(KeyboardInterrupt):
         execute(job, quiet)
