@@ -45,7 +45,7 @@ journeys: $(VENV)/.installed-test
 torture: $(VENV)/.installed-test
 	AUTODIFF_JOBS_KILLS=200 $(BIN)/python -m pytest tests/jobs/test_torture.py
 
-# Against torch and JAX: a quarter of an hour, and hours at full size.
+# Against torch and JAX: some twenty minutes, and hours at full size.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py --json speed.json --plot speed.png
 

@@ -21,15 +21,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from whole_jobs import job_of
 
 from autodiff_core import BlockStream
-from jobs.config import check_config
 from jobs.errors import JobError
-from jobs.job import Job, resolve
+from jobs.job import Job
 from jobs.planner import LOOPS, open_stream
-from jobs.run import config_directory
-from jobs.schema import register
 from outputs import open_result
 
 CASES = {
@@ -63,7 +60,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="problems")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    register()
     found = []
     print(f"{'case':28} {'chosen':>22} {'peak':>6} {'time':>6} {'best by hand':>22} {'ratio':>6}")
     for (operation, problem), options in CASES.items():
@@ -106,11 +102,6 @@ def case(options: list[str], seconds: float) -> dict[str, Any]:
         "choice_ratio": times[chosen] / times[best],
         "all": {f"{name} {size}": value for (name, size), value in times.items()},
     }
-
-
-def job_of(options: list[str]) -> Job:
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_directory())):
-        return resolve(check_config(compose("config", options)))
 
 
 def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, int], float]:

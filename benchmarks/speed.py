@@ -9,6 +9,10 @@ fastest of each group then run interleaved, and medians are printed, with and wi
 matrix to an HDF5 file (plainly by h5py; ours by the job's writer). What would take longer than the
 time that a measurement is given is measured on the first chunks and scaled up. Preparation is not
 counted: JAX's compilation, our recording and proving.
+
+Last come whole jobs, from the call to the last line: the default job, which plans, proves and
+writes, beside each peer with the chunk size that was found for it, linearising included, nothing
+proved or written. Peers that would take longer than a minute are left out of these.
 """
 
 from __future__ import annotations
@@ -34,12 +38,16 @@ import numpy as np
 import torch
 from contenders import Contender, Lines, functional, ours, torch_func
 from torch.utils._python_dispatch import TorchDispatchMode
+from whole_jobs import default_job, whole_peer
 from workloads import WORKLOADS, Instance
 
 from outputs import BackgroundWriter, ResultDescription, ResultWriter, TensorSpec
 
 now = time.perf_counter
 """The clock of all measurements."""
+
+SECONDS_OF_A_WHOLE_JOB = 60.0
+"""What a peer may take in all to be run from beginning to end."""
 
 BYTES_IN_USE = 4 * 2**30
 """What a chunk may take at most, by a rough count; larger ones are left out."""
@@ -54,6 +62,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds for a measurement")
     parser.add_argument("--chunk-sizes", type=int, nargs="+", help="instead of all of them")
     parser.add_argument("--no-writing", action="store_true", help="compute only")
+    parser.add_argument("--no-whole", action="store_true", help="no whole jobs")
     parser.add_argument("--threads", type=int, help="of torch and of JAX")
     parser.add_argument(
         "--cpu-time",
@@ -196,6 +205,7 @@ def compare(instance: Instance, options: argparse.Namespace) -> dict[str, Any]:
     finalists = {**best, "torch.autograd.functional, default": default}
     times = interleaved(finalists, options, instance, is_written=False)
     written = {} if options.no_writing else interleaved(best, options, instance, is_written=True)
+    jobs, whole = ({}, {}) if options.no_whole else whole_jobs(finalists, times, options, instance)
     return {
         "name": instance.workload.name,
         "options": instance.options,
@@ -203,9 +213,36 @@ def compare(instance: Instance, options: argparse.Namespace) -> dict[str, Any]:
         "best": {group: contender.name for group, contender in best.items()},
         "seconds": times,
         "written": written,
+        "default_job": jobs,
+        "whole": whole,
         "screened": screened,
         "left_out": left_out,
     }
+
+
+def whole_jobs(
+    finalists: dict[str, Contender],
+    times: dict[str, float],
+    options: argparse.Namespace,
+    instance: Instance,
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The default job, and the seconds of each whole job, interleaved."""
+    peers = {
+        group: contender
+        for group, contender in finalists.items()
+        if group != "ours" and times[group] <= SECONDS_OF_A_WHOLE_JOB
+    }
+    # What is loaded once a process belongs to no job.
+    default_job(instance)
+    jobs: list[dict[str, Any]] = []
+    seconds: dict[str, list[float]] = {group: [] for group in peers}
+    for _ in range(options.repeats):
+        jobs.append(default_job(instance))
+        for group, contender in peers.items():
+            seconds[group].append(whole_peer(contender))
+    typical = sorted(jobs, key=lambda job: job["seconds"])[len(jobs) // 2]
+    whole = {group: statistics.median(found) for group, found in seconds.items()}
+    return typical, {"ours": typical["seconds"], **whole}
 
 
 def all_contenders(instance: Instance) -> Iterator[Contender]:
@@ -371,6 +408,13 @@ def paragraph(found: dict[str, Any]) -> str:
         written = found["written"].get(group)
         shown = "" if written is None else f"  written {written:9.4f} s"
         lines.append(f"  {group:36} {seconds:9.4f} s  {seconds / mine:7.2f} of ours{shown}  {name}")
+    if job := found["default_job"]:
+        lines.append(f"  default job, {job['chosen']}: {job['seconds']:.3f} s")
+        probing, computing = job["probing_seconds"], job["computing_seconds"]
+        lines.append(f"    probing {probing:.3f} s, computing and writing {computing:.3f} s")
+        for group, seconds in found["whole"].items():
+            if group != "ours":
+                lines.append(f"    {group:36} {seconds:9.4f} s  {seconds / job['seconds']:7.2f}")
     fractions = ", ".join(f"{key} {value:.2f}" for key, value in found["floor"].items())
     lines.append(f"  {fractions}")
     for name, reason in found["left_out"].items():
@@ -381,13 +425,17 @@ def paragraph(found: dict[str, Any]) -> str:
 
 def summary(found: list[dict[str, Any]]) -> str:
     """Ratios to every group: geometric mean and worst."""
-    lines = ["\nhow much longer than ours, geometric mean and least (written in brackets)"]
+    lines = [
+        "\nhow much longer than ours, geometric mean and least (written in brackets; whole jobs)"
+    ]
     for group in {group: None for workload in found for group in workload["seconds"]}:
         ratios = ratios_to(group, found, "seconds")
         if group == "ours" or not ratios:
             continue
         written = ratios_to(group, found, "written")
         shown = f"  ({mean(written):.2f}, {min(written):.2f})" if written else ""
+        if whole := ratios_to(group, found, "whole"):
+            shown += f"  {mean(whole):.2f} {min(whole):.2f}"
         lines.append(f"  {group:36} {mean(ratios):7.2f} {min(ratios):7.2f}{shown}")
     return "\n".join(lines)
 

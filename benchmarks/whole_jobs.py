@@ -1,0 +1,77 @@
+"""The default job as a user gets it, from call to finished file, beside peers from call to file."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from contenders import Contender
+from hydra import compose, initialize_config_dir
+from workloads import Instance
+
+from jobs.config import check_config
+from jobs.display import display_for
+from jobs.execute import execute
+from jobs.job import Job, resolve
+from jobs.run import config_directory
+from jobs.schema import register
+from outputs import open_result
+
+register()
+
+
+def job_of(options: list[str]) -> Job:
+    """The job that a command with these options runs."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_directory())):
+        return resolve(check_config(compose("config", options)))
+
+
+def default_job(instance: Instance) -> dict[str, Any]:
+    """Plan, compute, prove and write a workload in this process, nothing tuned.
+
+    Args:
+        instance: The workload.
+
+    Returns:
+        ``seconds`` in all, ``probing_seconds`` and ``computing_seconds`` of them, and what was
+        chosen.
+    """
+    workload = instance.workload
+    options = [
+        f"op={workload.operation}",
+        f"function={workload.problem}",
+        *(f"function.{name}={value}" for name, value in instance.options.items()),
+        "dtype=float32",
+        *([f"vectors.count={workload.vectors}"] if workload.vectors else []),
+    ]
+    place = Path(tempfile.mkdtemp(prefix="autodiff-jobs-whole-"))
+    try:
+        job = job_of([*options, f"runs={place}"])
+        started = time.perf_counter()
+        path = execute(job, display_for("quiet"))
+        seconds = time.perf_counter() - started
+        with open_result(path) as result:
+            record, strategy = result.execution, result.strategy
+    finally:
+        shutil.rmtree(place)
+    return {
+        "seconds": seconds,
+        "probing_seconds": record["plan"]["probing_seconds"],
+        "computing_seconds": record["seconds"],
+        "chosen": f"{strategy} {record['engine']} {record['chunk_size']}",
+    }
+
+
+def whole_peer(contender: Contender) -> float:
+    """Seconds from the call to the last line: linearising is counted, JAX's compilation is not."""
+    started = time.perf_counter()
+    lines = contender.prepare()
+    if contender.group == "JAX":
+        lines(0, min(contender.chunk_size, contender.lines))
+        started = time.perf_counter()
+    for start in range(0, contender.lines, contender.chunk_size):
+        lines(start, min(start + contender.chunk_size, contender.lines))
+    return time.perf_counter() - started
