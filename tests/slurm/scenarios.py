@@ -34,17 +34,29 @@ def note():
 
 def wait_at_gate():
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    def may_go():
+        return any(Path(f"go-{{fewer}}").exists() for fewer in range(restarts + 1))
+    # Blocks are written a moment after they are computed.
+    while not may_go() and not first < changed() < time.time() - 0.5:
+        time.sleep(0.02)
     gate = Path(f"gate-{{restarts}}")
     gate.write_text(f"{{os.getpid()}} {{os.environ['SLURMD_NODENAME']}}")
-    while not any(Path(f"go-{{fewer}}").exists() for fewer in range(restarts + 1)):
+    while not may_go():
         time.sleep(0.02)
 
+def changed():
+    return max((part.stat().st_mtime for part in Path().glob("runs/**/*.part")), default=0)
+
 counted = [0]
+first = 0
 
 def f(x):
     note()
     # A column a block, and an evaluation each, once there is a file to write to.
-    counted[0] += any(Path().glob("runs/**/*.part"))
+    global first
+    if any(Path().glob("runs/**/*.part")):
+        counted[0] += 1
+        first = first or time.time()
     if counted[0] > 6:
         wait_at_gate()
     return torch.outer(x, x).reshape(-1)
