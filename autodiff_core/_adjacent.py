@@ -36,26 +36,38 @@ def joined(pieces: Sequence[Tensor]) -> Tensor:
 
     Nothing is copied where there is only one, or where they lie side by side.
     """
-    first = pieces[0]
     if len(pieces) == 1:
-        return first
+        return pieces[0]
+    return _as_one(pieces) if _are_side_by_side(pieces) else torch.cat(tuple(pieces), dim=-1)
+
+
+def _as_one(pieces: Sequence[Tensor]) -> Tensor:
+    first = next(piece for piece in pieces if piece.numel())
     width = sum(piece.shape[-1] for piece in pieces)
-    if first.dim() == 2 and _are_side_by_side(pieces):
-        return first.as_strided((len(first), width), first.stride(), first.storage_offset())
-    return torch.cat(tuple(pieces), dim=-1)
+    step = max(_step(first), width)
+    return first.as_strided((len(first), width), (step, 1), first.storage_offset())
 
 
 def _are_side_by_side(pieces: Sequence[Tensor]) -> bool:
-    first = pieces[0]
-    place, step = first.storage_offset(), first.stride(0)
-    for piece in pieces:
+    filled = [piece for piece in pieces if piece.numel()]
+    if not filled or filled[0].dim() != 2:
+        return False
+    first = filled[0]
+    place = first.storage_offset()
+    for piece in filled:
         is_next = (
             piece.dtype == first.dtype
             and piece.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
             and piece.storage_offset() == place
-            and piece.stride() == (step, 1)
+            and _step(piece) == _step(first)
+            and (piece.stride(1) == 1 or piece.shape[1] == 1)
         )
         if not is_next:
             return False
-        place += piece.shape[-1]
-    return step >= place - first.storage_offset()
+        place += piece.shape[1]
+    return len(first) == 1 or _step(first) >= place - first.storage_offset()
+
+
+def _step(piece: Tensor) -> int:
+    """How far apart the lines are; of a single line the stride says nothing."""
+    return piece.stride(0) if len(piece) > 1 else 0
