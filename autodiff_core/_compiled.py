@@ -14,6 +14,7 @@ from autodiff_core import _support
 from autodiff_core._captured import Captured, dense_stack
 from autodiff_core._compiler import EXPANDED, compiled
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
+from autodiff_core._matrix_product import decompositions
 from autodiff_core._vectors import Vector, Vectors
 
 # The compiler would make kernels of a larger program for minutes.
@@ -143,13 +144,14 @@ class Compiled(Captured):
             basis = (ones[:, None] == elements).to(space.dtype)
             return of_vectors(basis.reshape(count, *space.shape))
 
+        table = {**EXPANDED, **decompositions()}
         with torch.no_grad():
             if index is None:
                 given = [part.new_zeros((count, *part.shape)) for part in self._space]
-                traced = make_fx(of_vectors, decomposition_table=EXPANDED)(*given)
+                traced = make_fx(of_vectors, decomposition_table=table)(*given)
             else:
                 first = torch.tensor(0, device=self._space[index].device)
-                traced = make_fx(of_basis, decomposition_table=EXPANDED)(first)
+                traced = make_fx(of_basis, decomposition_table=table)(first)
         # Small chunks take less time than launching their kernels one by one.
         as_graph = self._space[index or 0].is_cuda
         run = compiled(traced, as_graph=as_graph)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from autodiff_core._matrix_product import matrix_product
+
 # Such a product takes about as long as writing its result: it is better put in place, each vector's
 # by itself, than made together with others and copied.
 FEW_TERMS = 32
@@ -453,15 +455,12 @@ def _product(data: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
     if matrix.dim() == 2:
         count, m = data.shape[0], matrix.shape[-1]
         lines = torch.Size(data.shape[1:-1]).numel()
-        if out is not None and lines == 1:
-            torch.mm(data.reshape(count, -1), matrix, out=out.view(count, m))
-            return out
         if out is not None and _is_bound_by_writing(matrix.shape[0], lines * m):
             each = data.reshape(count, lines, -1)
             torch.bmm(each, matrix.expand(count, *matrix.shape), out=out.view(count, lines, m))
             return out
         # One product for the whole stack, instead of one a vector.
-        whole = data.reshape(-1, data.shape[-1]) @ matrix
+        whole = matrix_product(data.reshape(-1, data.shape[-1]), matrix)
         return whole.reshape(*data.shape[:-1], m)
     batch = matrix.shape[:-2]
     *_, r, c = data.shape
