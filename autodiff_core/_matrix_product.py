@@ -40,7 +40,7 @@ def _is_for_onednn(rows: Tensor, matrix: Tensor) -> bool:
         and rows.dtype == matrix.dtype == torch.float32
         and rows.device.type == matrix.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
     )
 
 
