@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from outputs._crc import combine
+from outputs._crc import combine, crc32
 from outputs._description import Axis
 from outputs._passes import Piece, Source, each, pieces
 from outputs._points import Matrix
@@ -17,7 +16,7 @@ from outputs._tiles import within
 def block_checksum(values: np.ndarray, value: int = 0) -> int:
     """CRC-32 of a block's bytes in C order, continued from ``value``."""
     flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    return zlib.crc32(flat.data, value)
+    return crc32(flat.data, value)
 
 
 def damaged_blocks(

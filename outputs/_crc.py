@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+# The same numbers; ISA-L gives them at the speed of memory, and is not built for every platform.
+try:
+    from isal.isal_zlib import crc32 as crc32
+except ImportError:
+    from zlib import crc32 as crc32
+
 # The polynomial of CRC-32 (IEEE 802.3) with its bits reflected, as zlib has it.
 _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31  # the polynomial 1, reflected

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from outputs import _layout as layout
+from outputs._crc import crc32
 from outputs._description import Probes, ResultDescription
 from outputs._errors import ResultError
 from outputs._files import open_file, parsed, publish, scratch_path, seal, translated
@@ -105,7 +105,7 @@ def _is_packed(description: ResultDescription) -> bool:
 
 
 def _crc32(values: np.ndarray) -> int:
-    return zlib.crc32(values.view(np.uint8).data) if values.size else 0
+    return crc32(values.view(np.uint8).data) if values.size else 0
 
 
 def open_sparse_result(path: str | os.PathLike[str]) -> SparseResult:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from outputs import _layout as layout
-from outputs._crc import combine
+from outputs._crc import combine, crc32
 from outputs._description import Probes
 from outputs._errors import ResultError
 from outputs._files import parsed, translated
@@ -332,7 +331,7 @@ class _Work:
         height = max(1, _SLAB_BYTES // max(1, part.shape[1] * part.itemsize))
         for top in range(0, len(part), height):
             slab = np.ascontiguousarray(part[top : top + height])
-            checksum = zlib.crc32(slab.reshape(-1).view(np.uint8).data, checksum)
+            checksum = crc32(slab.reshape(-1).view(np.uint8).data, checksum)
             start = region[0].start + top
             self._slab(sums, piece, (slice(start, start + len(slab)), region[1]), _wide(slab))
         return checksum
