@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from typing import Any
@@ -14,7 +15,7 @@ from autodiff_core._block import Axis, AxisLayout, Block
 from autodiff_core._complex import complex_columns, complex_rows
 from autodiff_core._errors import Fallback
 from autodiff_core._forward import ForwardLoop
-from autodiff_core._linearize import Choices, Linearized, linearize
+from autodiff_core._linearize import OPERATIONS, Choices, Linearized, linearize
 from autodiff_core._vectors import StackedVectors, StandardBasis
 
 BYTES_OF_A_DEFAULT_CHUNK = 64 * 2**20
@@ -161,6 +162,24 @@ class BlockStream:
         self._other = wanted["columns" if self.axis == "rows" else "rows"]
         self.shape = (len(wanted["rows"]), len(wanted["columns"]))
         self.chunk_size = _chunk_size(chunk_size, self)
+
+    def rows_by_symmetry(self) -> BlockStream:
+        """The same stream with the columns that it computes given as rows.
+
+        Only for those who know that the Hessian is symmetric, which is theirs to find out: the
+        second derivatives of a function that is not twice continuously differentiable need not
+        be. Rows are lines in memory as they are computed, columns have to be turned.
+
+        Raises:
+            ValueError: The stream is not of a whole Hessian by columns.
+        """
+        is_hessian = self.linearized.operation == OPERATIONS["hessian"]
+        is_whole = self.shape == (self.rows.size, self.columns.size)
+        if not (is_hessian and is_whole and self.axis == "columns"):
+            raise ValueError("rows_by_symmetry: valid for whole Hessians by forward-mode")
+        by_rows = copy.copy(self)
+        by_rows.axis = "rows"
+        return by_rows
 
     @property
     def value(self) -> Any:

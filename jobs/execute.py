@@ -32,6 +32,7 @@ from jobs.proof import Proof, prepare_proof
 from jobs.provenance import device_name
 from jobs.status_file import StatusFile, read_status
 from jobs.supervision import KILLED_PROCESS
+from jobs.symmetry import rows_by_symmetry
 from jobs.units import duration, size
 from jobs.worker_pool import WorkerPool
 from outputs import (
@@ -83,6 +84,7 @@ class Prepared:
         target: The file.
         budget: The memory that it may use.
         decision: How it is computed.
+        proof: What its blocks are held against.
         description: What the file says.
         plan: The same for people.
         stream: The blocks; None where other processes compute them.
@@ -94,6 +96,7 @@ class Prepared:
     target: Path
     budget: Budget
     decision: Decision
+    proof: Proof
     description: ResultDescription
     plan: Plan
     stream: Any
@@ -143,13 +146,12 @@ def execute(
             prepared = prepare(job, target, status)
             display.plan(prepared.plan)
             prepared.plan.check()
-            proof = _proof(prepared)
             if len(job.devices) > 1 and 0 not in prepared.facts.shape:
                 # What the workers need is not kept here as well.
                 decision = replace(prepared.decision, stream=None)
                 prepared = replace(prepared, decision=decision, stream=None)
                 release_memory()
-            facts = _run(prepared, proof, status, display)
+            facts = _run(prepared, status, display)
             target.replace(final)
             status.update(state="finished", message="", verification=facts["verified"])
     if not is_part:
@@ -257,6 +259,9 @@ def _already_finished(job: Job, display: Display, path: Path) -> Path:
 def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepared:
     """Decide how a job is computed, by short probes, and plan it; no result is written.
 
+    What its blocks will be held against is computed here too: it tells whether a Hessian is
+    symmetric, and so the axis.
+
     Args:
         job: The job.
         target: The file.
@@ -265,12 +270,12 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
     Raises:
         JobError: The job cannot be computed, or not within its memory.
     """
-    strategy, missing = job.strategy, None
+    strategy, axis, missing = job.strategy, None, None
     if part_path(target).exists():
         with open_result(target, allow_partial=True) as begun:
             # What was begun is gone on with, whatever would be chosen today.
             if begun.fingerprint == job.fingerprint:
-                strategy = begun.strategy
+                strategy, axis = begun.strategy, begun.axis
             missing = int((~begun.mask).sum())
     budget = memory_budget(job.memory, job.device, len(job.devices))
     limit = _chunk_limit(job)
@@ -281,12 +286,15 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
 
     with _threads(threads_of_a_worker(job.devices)):
         decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
+        # First, for it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy)
+        decision, proof = rows_by_symmetry(job, decision, _proof(job, decision.stream), axis)
+        description = replace(description, axis=decision.stream.axis)
         lines = description.lines if missing is None else missing
         plan = make_plan(job, decision, description, budget, target, lines)
     stream = decision.stream
     facts = StreamFacts.of(stream)
-    return Prepared(job, target, budget, decision, description, plan, stream, facts, limit)
+    return Prepared(job, target, budget, decision, proof, description, plan, stream, facts, limit)
 
 
 @contextmanager
@@ -320,9 +328,10 @@ def _chunk_limit(job: Job) -> int | None:
     return chunk_size // 2
 
 
-def _run(prepared: Prepared, proof: Proof, status: StatusFile, display: Display) -> dict[str, str]:
+def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, str]:
     """Compute, prove and write what is missing; gives the facts for people."""
     job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
+    proof = prepared.proof
     record = Record(NonFinite(job.nonfinite), display.say)
     for fallback in decision.fallbacks:
         record.note(fallback)
@@ -401,10 +410,10 @@ def _writer(
         raise
 
 
-def _proof(prepared: Prepared) -> Proof:
+def _proof(job: Job, stream: Any) -> Proof:
     try:
-        with explaining_failures(prepared.job.function):
-            return prepare_proof(prepared.job, prepared.stream)
+        with explaining_failures(job.function):
+            return prepare_proof(job, stream)
     except OutOfMemoryError as error:
         raise JobError(
             f"out of memory while the products for the proof were computed ({error}); "

@@ -55,6 +55,13 @@ def process_memory() -> int:
     return _status("VmRSS")
 
 
+def memory_in_use(device: torch.device) -> int:
+    """Bytes in use now: of what is allocated on a CUDA device, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return process_memory()
+
+
 def available_host_memory() -> tuple[int, str]:
     """The bytes that this process could still take, and what sets the limit.
 

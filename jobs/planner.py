@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,13 +16,14 @@ import torch
 
 from autodiff_core import Block, BlockStream
 from jobs import batches
+from jobs.compiler import spare_compiler
 from jobs.cost import Costs, Trial, even_chunk
 from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.failures import explaining_failures
 from jobs.job import Job
 from jobs.measurement import Measurement, limited_memory, measuring, release_memory, timing
-from jobs.memory import Budget, process_memory
+from jobs.memory import Budget, memory_in_use, process_memory
 from jobs.nonfinite import entries_not_finite
 from jobs.points import PointStream, block_end
 from jobs.proof import ProbeProof
@@ -34,7 +35,7 @@ _logger = logging.getLogger(__name__)
 # than two seconds.
 SHARE = 0.05
 SHARE_OF_SHORT_RUNS = 0.25
-SECONDS_ANYWAY = 0.1
+SECONDS_ANYWAY = 0.01
 SECONDS_AT_MOST = 2.0
 # Chunks shorter than this are measured twice, and the faster counts: the first one takes its memory
 # from the system.
@@ -43,8 +44,11 @@ REPETITIONS = 2
 # A chunk that took less than this while torch loaded parts of itself, such as its compiler, which
 # takes two seconds, is measured again.
 LOADING_SECONDS = 10.0
-# Opening a strategy proves its batching, which takes about as long as so many lines.
+# Opening a strategy proves its batching, which takes about as long as so many lines, or as it took
+# for another one.
 LINES_TO_OPEN = 8
+# A stream that holds no more than this share of the budget stays open while others are measured.
+SHARE_TO_KEEP = 0.01
 # With so many more rows than columns, or the other way round, the longer way is not even tried.
 HOPELESS = 30
 # At one chunk size a strategy this much slower than another is given up, and a chunk this much
@@ -165,10 +169,11 @@ def open_stream(job: Job, strategy: str, engine: str = "auto") -> Any:
 
 
 class _Search:
-    """One strategy after the other is opened, measured and closed; the fastest is opened again.
+    """One strategy after the other is opened and measured.
 
-    Only one is open at a time, so that its peak of memory is its own. The last one stays open: if
-    it is chosen, its programs need not be captured and proved twice.
+    Those that hold little memory, and the last one, stay open: if one of them is chosen, its
+    programs need not be captured and proved twice. Others are closed before the next is opened, so
+    that each peak of memory is that of one alone.
     """
 
     def __init__(
@@ -185,8 +190,11 @@ class _Search:
         self._engines: dict[str, str] = {}
         self._units: dict[str, str] = {}
         self._failure: JobError | None = None
-        self._last: tuple[str, Any] | None = None
-        self._fallbacks: list[str] = []
+        self._occupied = memory_in_use(job.device)
+        # Of the matrix at a single point, once a stream has told it.
+        self._shape: tuple[int, int] | None = None
+        self._streams: dict[str, Any] = {}
+        self._fallbacks: dict[str, list[str]] = {}
 
     def decision(self, strategy: str) -> Decision:
         warm_up()
@@ -220,16 +228,16 @@ class _Search:
             reason,
             chunk_reason,
             time.perf_counter() - self._started,
-            tuple(self._fallbacks),
+            tuple(self._fallbacks.get(chosen, ())),
         )
 
     def _opened(self, strategy: str) -> Any:
-        """The stream of a strategy: that which was measured last, or a new one."""
-        last, self._last = self._last, None
-        if last is not None and last[0] == strategy:
+        """The stream of a strategy: that which was measured, or a new one."""
+        stream = self._streams.pop(strategy, None)
+        self._streams.clear()
+        if stream is not None:
             self._measured[strategy] = replace(self._measured[strategy], first_seconds=0.0)
-            return last[1]
-        del last
+            return stream
         self._fallbacks.clear()
         release_memory()
         return open_stream(self._job, strategy, self._engines[strategy])
@@ -255,10 +263,10 @@ class _Search:
         try:
             with self._within_budget():
                 stream = open_stream(self._job, strategy, "compiled")
-                first = self._trial(stream, chunk_size, costs.lines)
+                first = self._trial(strategy, stream, chunk_size, costs.lines)
                 if stream.engine != "compiled":
                     return f"not compiled ({stream.engine_refusal})", stream
-                trial = self._trial(stream, chunk_size, costs.lines)
+                trial = self._trial(strategy, stream, chunk_size, costs.lines)
             peak = max(first.peak_bytes, trial.peak_bytes)
             used = costs.compiled(Trial(chunk_size, trial.seconds, peak))
             is_within = used.peak_bytes(chunk_size) <= self._budget.bytes
@@ -327,10 +335,15 @@ class _Search:
             even_if_hopeless: Whether it is measured although another needs far fewer passes, or
                 there is no time to compare.
         """
+        if not even_if_hopeless and self._shape is not None:
+            rows, columns = self._shape
+            passes, other = (rows, columns) if strategy == "vectorize" else (columns, rows)
+            if self._is_hopeless(strategy, passes, other):
+                return
         # A captured program holds more than the plain engine does.
         for engine in ("auto",) if strategy in LOOPS.values() else ("auto", "plain"):
-            self._last = None
-            release_memory()
+            self._streams.pop(strategy, None)
+            self._close_large_streams()
             self._engines[strategy] = engine
             try:
                 self._measure_engine(strategy, remaining, even_if_hopeless)
@@ -339,7 +352,7 @@ class _Search:
                     return
             except OutOfMemoryError:
                 # What memory ran out in is not gone on with.
-                self._last = None
+                self._streams.pop(strategy, None)
                 if strategy in self._measured:
                     return
         self._notes[strategy] = "not even one line fits into the memory"
@@ -347,8 +360,8 @@ class _Search:
     def _measure_engine(self, strategy: str, remaining: int, even_if_hopeless: bool) -> None:
         with measuring(self._job.device) as opening:
             stream = open_stream(self._job, strategy, self._engines[strategy])
-        self._last = (strategy, stream)
-        self._fallbacks.clear()
+        self._streams[strategy] = stream
+        self._fallbacks[strategy] = []
         rows, columns = stream.shape
         across = columns if stream.axis == "rows" else rows
         costs = Costs(
@@ -362,23 +375,37 @@ class _Search:
             is_divisible=not isinstance(stream, PointStream) or stream.is_divisible,
         )
         self._units[strategy] = stream.axis
-        passes = (costs.lines, across)
+        passes, other = costs.lines, across
         if isinstance(stream, PointStream):
+            passes = stream.passes
             other = stream.rows.size if stream.passes == columns else columns
-            passes = (stream.passes, other)
-        if not even_if_hopeless and self._is_hopeless(costs, *passes):
-            self._notes[strategy] = f"not tried for its {costs.lines} {stream.axis}"
-            return
-        self._grow(stream, costs, opening.peak_bytes, remaining)
+        else:
+            self._shape = stream.shape
+        if even_if_hopeless or not self._is_hopeless(strategy, passes, other):
+            self._grow(stream, costs, opening.peak_bytes, remaining)
 
-    def _is_hopeless(self, costs: Costs, passes: int, other: int) -> bool:
+    def _close_large_streams(self) -> None:
+        """Before another is measured: what next to nothing is held by may stay."""
+        release_memory()
+        held = memory_in_use(self._job.device) - self._occupied
+        if self._streams and held > SHARE_TO_KEEP * self._budget.bytes:
+            self._streams.clear()
+            release_memory()
+
+    def _is_hopeless(self, strategy: str, passes: int, other: int) -> bool:
+        """Whether a strategy is not worth opening: too many passes, or too short a run."""
+        lines = "columns" if strategy in ("forward-mode", "forward-loop") else "rows"
         if self._job.operation == "jacobian" and passes > HOPELESS * max(1, other):
+            self._notes[strategy] = f"not tried for its {passes} {lines}"
             return True
         if not self._measured:
             return False
         best = self._measured[self._fastest()]
         line = best.line_seconds(best.trials[0].chunk_size)
-        return not self._affordable(LINES_TO_OPEN * line, 1)
+        if self._affordable(max(LINES_TO_OPEN * line, best.first_seconds), 1):
+            return False
+        self._notes[strategy] = "not tried in so short a run"
+        return True
 
     def _grow(self, stream: Any, costs: Costs, opening: int, remaining: int) -> None:
         """Measure chunks of growing size until they get slower, too large, or time is up."""
@@ -395,13 +422,15 @@ class _Search:
             for repetition in range(REPETITIONS):
                 loaded = len(sys.modules)
                 by = measuring if repetition == 0 or not costs.trials else timing
-                trial = self._trial(stream, chunk_size, costs.lines, by)
+                trial = self._trial(strategy, stream, chunk_size, costs.lines, by)
                 has_loaded = len(sys.modules) > loaded
                 if has_loaded and repetition == 0 and trial.seconds < LOADING_SECONDS:
                     opening = max(opening, trial.peak_bytes)
                     continue
                 if not costs.trials:
                     first = trial.seconds
+                # What disappoints is measured again: it would end the search.
+                disappoints = bool(costs.trials) and self._is_worse(trial, costs.trials)
                 costs = costs.with_trial(
                     Trial(chunk_size, trial.seconds, max(opening, trial.peak_bytes))
                 )
@@ -409,12 +438,16 @@ class _Search:
                     costs = costs.with_first(first)
                 self._measured[strategy] = costs
                 is_sure = trial.seconds > LASTING_SECONDS and (chunk_size, repetition) != (1, 0)
-                if is_sure or not self._affordable(trial.seconds, remaining):
+                is_affordable = disappoints or self._affordable(trial.seconds, remaining)
+                if is_sure or not is_affordable:
                     break
                 self._spent += trial.seconds if (chunk_size, repetition) != (1, 0) else 0.0
-            best = min(each.seconds / each.chunk_size for each in costs.trials)
-            if costs.trials[-1].seconds / chunk_size > WORSE * best:
+            if self._is_worse(costs.trials[-1], costs.trials):
                 return
+
+    def _is_worse(self, trial: Trial, others: Sequence[Trial]) -> bool:
+        best = min(each.seconds / each.chunk_size for each in others)
+        return trial.seconds / trial.chunk_size > WORSE * best
 
     def _sizes(self, costs: Costs) -> list[int]:
         if self._limit is None:
@@ -451,6 +484,7 @@ class _Search:
 
     def _trial(
         self,
+        strategy: str,
         stream: Any,
         chunk_size: int,
         lines: int,
@@ -466,7 +500,7 @@ class _Search:
                 if isinstance(stream, PointStream):
                     stop = block_end(start, chunk_size, stream.unit, stream.is_divisible)
                 block = stream.block(start, stop)
-            self._fallbacks += map(str, block.fallbacks)
+            self._fallbacks.setdefault(strategy, []).extend(map(str, block.fallbacks))
             self._handle(stream, block)
         return Trial(chunk_size, found.seconds, found.peak_bytes)
 
@@ -555,6 +589,7 @@ def warm_up() -> None:
 
     These belong to no strategy; and threads cannot be started where memory is limited.
     """
+    spare_compiler()
     point = torch.ones(2**16)
     torch.func.vmap(lambda tangent: torch.func.jvp(torch.sin, (point,), (tangent,))[1])(
         torch.ones(2, 2**16)

@@ -212,6 +212,37 @@ class ProbeProof:
         self._without_product = 0
         self._largest = 0.0
 
+    @property
+    def shows_symmetry(self) -> bool:
+        """Whether M v and v M are the same numbers to half of their digits.
+
+        For a random v they are so, but with probability zero, only where M is symmetric: the
+        check of Freivalds for M - Mᵀ.
+        """
+        if self.right is None or self.left is None or self._is_product:
+            return False
+        (v, right), (u, left) = ((p.vector, p.product) for p in (self.right, self.left))
+        if v.shape != u.shape or not torch.equal(v, u) or not bool(torch.isfinite(right).all()):
+            return False
+        return _largest_difference(left, right) <= self.tolerance
+
+    def of_rows(self) -> ProbeProof:
+        """The same for blocks of rows.
+
+        Raises:
+            ValueError: There is no M v.
+        """
+        if self.right is None:
+            raise ValueError("of_rows: no other route gives M v")
+        return ProbeProof(
+            self.right,
+            self.right,
+            self.left,
+            self.tolerance,
+            self.floor,
+            is_product=self._is_product,
+        )
+
     @classmethod
     def rehearsal(cls, job: Job, stream: BlockStream) -> ProbeProof:
         """A proof against nothing, that takes the time and the memory of a real one."""

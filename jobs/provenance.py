@@ -6,7 +6,6 @@ import platform
 import socket
 import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 
 import h5py
 import numpy
@@ -54,18 +53,18 @@ def git_commit(job: Job) -> str:
         return ""
     folder = job.function.files[0].parent
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return commit + ("+" if _git(folder, "status", "--porcelain") else "")
+        # One call for both: starting git takes longer than its answer.
+        done = subprocess.run(
+            ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-    )
-    return done.stdout.strip()
+    lines = done.stdout.splitlines()
+    commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), "")
+    if not commit.isalnum():  # "(initial)" before the first one
+        return ""
+    return commit + ("+" if any(not line.startswith("#") for line in lines) else "")

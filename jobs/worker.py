@@ -108,6 +108,8 @@ class _Worker:
             )
         warm_up()
         self._stream: Any = open_stream(self._job, assignment.strategy, assignment.engine)
+        if self._stream.axis != assignment.axis:
+            self._stream = self._stream.rows_by_symmetry()
         self._proof: Proof = assignment.proof.on(device)
         self._stored = stored_dtype(self._job.storage or self._stream.dtype)
         # A first line captures and proves the programs, which is a part of getting ready.

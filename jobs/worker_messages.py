@@ -23,6 +23,7 @@ class Assignment:
         threads: How many threads of the processor it takes; None leaves it to torch.
         strategy: The strategy that was chosen.
         engine: ``auto``, or the engine that was chosen.
+        axis: Along which axis of the matrix its blocks are given.
         smallest: How many lines can be computed by themselves.
         proof: What blocks are held against, on the host.
         buffers: How many blocks the shared memory holds.
@@ -36,6 +37,7 @@ class Assignment:
     threads: int | None
     strategy: str
     engine: str
+    axis: str
     smallest: int
     proof: Proof
     buffers: int

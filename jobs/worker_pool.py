@@ -126,6 +126,7 @@ class WorkerPool:
             threads=threads_of_a_worker(devices),
             strategy=strategy,
             engine=engine,
+            axis=facts.axis,
             smallest=1 if facts.is_divisible else facts.unit,
             proof=proof.on(torch.device("cpu")),
             buffers=_BUFFERS,

@@ -240,3 +240,27 @@ def test_warnings_of_the_function_come_through():
 
     with pytest.warns(UserWarning, match="of the user"):
         cases.call("jacobian", func, draw(3), "forward-mode")
+
+
+def test_columns_of_a_hessian_as_rows():
+    stream = _stream("hessian", "forward-mode", chunk_size=3)
+    by_rows = stream.rows_by_symmetry()
+    assert (stream.axis, by_rows.axis) == ("columns", "rows")
+    truth = _truth("hessian")
+    for block in by_rows:
+        assert block.axis == "rows"
+        assert_same(block.values, truth[block.start : block.stop])
+    assert_same(by_rows.matrix(), truth)
+
+
+@pytest.mark.parametrize(
+    ("operation", "strategy", "options"),
+    [
+        ("jacobian", "forward-mode", {}),
+        ("hessian", "vectorize", {}),
+        ("hessian", "forward-mode", {"rows": range(2)}),
+    ],
+)
+def test_only_columns_of_a_whole_hessian_are_rows(operation, strategy, options):
+    with pytest.raises(ValueError, match="whole Hessians"):
+        _stream(operation, strategy, **options).rows_by_symmetry()

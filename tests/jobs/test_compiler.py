@@ -1,0 +1,69 @@
+"""torch's compiler stays out of jobs that compile nothing, and works where it is wanted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+DERIVATIVE = """
+import sys
+import torch
+from jobs.planner import warm_up
+
+warm_up()
+
+
+def energy(x):
+    return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2 / 3).sum()
+
+
+def gradient(x):
+    x = x if x.requires_grad else x.requires_grad_()
+    return torch.autograd.grad(energy(x), x, create_graph=True)[0]
+
+
+def tangent(x, v):
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, v)
+        return torch.autograd.forward_ad.unpack_dual(gradient(dual)).tangent
+
+
+x, v = torch.linspace(-1, 1, 5).double(), torch.ones(5).double()
+expected = torch.autograd.functional.hvp(energy, x, v)[1]
+torch.testing.assert_close(tangent(x.clone(), v), expected)
+"""
+
+COMPILED = """
+assert "torch._dynamo" not in sys.modules
+compiled = torch.compile(lambda x: torch.sin(x) * 2)
+torch.testing.assert_close(compiled(x), torch.sin(x) * 2)
+torch.testing.assert_close(tangent(x.clone(), v), expected)
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [DERIVATIVE + "assert 'torch._dynamo' not in sys.modules", DERIVATIVE + COMPILED],
+    ids=["spared", "wanted later"],
+)
+def test_forward_derivatives_do_not_load_the_compiler(program: str):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("operation", ["jacobian", "hessian"])
+def test_a_small_job_does_not_load_the_compiler(operation: str, tmp_path):
+    program = (
+        "import sys\n"
+        f"sys.argv[1:] = ['op={operation}', 'function=rosenbrock', 'function.n=4',\n"
+        f"                'runs={tmp_path}', 'progress=quiet']\n"
+        "from jobs.run import main\n"
+        "main()\n"
+        "assert 'torch' in sys.modules and 'torch._dynamo' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
