@@ -45,6 +45,11 @@ class Contender:
     chunk_size: int
     prepare: Callable[[], Lines]
 
+    @property
+    def way(self) -> str:
+        """The name without the chunk size at its end."""
+        return self.name.removesuffix(f" {self.chunk_size}")
+
 
 def flat_function(instance: Instance) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """The function, or the gradient, of one flat vector, and the point as such."""
@@ -58,36 +63,64 @@ def flat_function(instance: Instance) -> tuple[Callable[[Tensor], Tensor], Tenso
     return function, torch.cat([part.reshape(-1) for part in instance.point])
 
 
-def one_hot(size: int, start: int, stop: int) -> Tensor:
+def one_hot(size: int, start: int, stop: int, device: torch.device) -> Tensor:
     """A range of the standard basis."""
-    basis = torch.zeros(stop - start, size)
+    basis = torch.zeros(stop - start, size, device=device)
     basis[:, start:stop].fill_diagonal_(1)
     return basis
 
 
 def ours(instance: Instance) -> Iterator[Contender]:
-    """Blocks of `autodiff_core` by each strategy and engine."""
+    """Blocks of `autodiff_core` by each strategy, plain and captured."""
     operation = instance.workload.operation
-    vectors = instance.drawn_vectors()
     strategies = ("vectorize",) if operation == "vjp" else ("vectorize", "forward-mode")
     for strategy in strategies:
-        is_by_rows = strategy == "vectorize" or vectors is not None
-        lines = instance.rows if is_by_rows else instance.columns
         for engine in autodiff_core.engines(operation, strategy):
-            for size in chunk_sizes(lines):
-                yield Contender(
-                    "ours",
-                    f"{strategy} {engine} {size}",
-                    "rows" if is_by_rows else "columns",
-                    lines,
-                    size,
-                    lambda strategy=strategy, engine=engine, size=size: our_lines(
-                        instance, strategy, engine, size
-                    ),
-                )
+            if engine != "compiled":
+                yield from ours_by(instance, strategy, engine)
 
 
-def our_lines(instance: Instance, strategy: str, engine: str, chunk_size: int) -> Lines:
+def ours_compiled(instance: Instance, seconds: dict[str, float]) -> Iterator[Contender]:
+    """Captured programs compiled, at the best chunk size of each strategy: it takes seconds.
+
+    Args:
+        instance: The problem.
+        seconds: The time of each of ours by its name.
+    """
+    for strategy in ("vectorize", "forward-mode"):
+        captured = {n: t for n, t in seconds.items() if n.startswith(f"{strategy} captured")}
+        if captured:
+            best = min(captured, key=captured.__getitem__).rsplit(" ", 1)[1]
+            sizes = {
+                contender.name: contender for contender in ours_by(instance, strategy, "compiled")
+            }
+            yield sizes[f"{strategy} compiled {best}"]
+
+
+def ours_by(instance: Instance, strategy: str, engine: str) -> Iterator[Contender]:
+    """Ours by one strategy and engine, with each chunk size."""
+    vectors = nested_vectors(instance)
+    is_by_rows = strategy == "vectorize" or gives_rows(instance)
+    lines = instance.rows if is_by_rows else instance.columns
+    for size in chunk_sizes(lines):
+        yield Contender(
+            "ours",
+            f"{strategy} {engine} {size}",
+            "rows" if is_by_rows else "columns",
+            lines,
+            size,
+            lambda size=size: our_lines(instance, strategy, engine, size, vectors),
+        )
+
+
+def gives_rows(instance: Instance) -> bool:
+    """Whether forward mode gives rows: images of vectors, and columns of what is symmetric."""
+    return instance.workload.vectors > 0 or instance.workload.operation == "hessian"
+
+
+def our_lines(
+    instance: Instance, strategy: str, engine: str, chunk_size: int, vectors: Any
+) -> Lines:
     """The blocks of a stream."""
     stream = autodiff_core.blocks(
         instance.function,
@@ -96,8 +129,10 @@ def our_lines(instance: Instance, strategy: str, engine: str, chunk_size: int) -
         strategy=strategy,
         engine=engine,
         chunk_size=chunk_size,
-        vectors=nested_vectors(instance),
+        vectors=vectors,
     )
+    if stream.axis == "columns" and gives_rows(instance):
+        stream = stream.rows_by_symmetry()
 
     def lines(start: int, stop: int) -> Tensor:
         values = stream.block(start, stop).values
@@ -133,7 +168,9 @@ def torch_func(instance: Instance) -> Iterator[Contender]:
         outputs = instance.columns if instance.is_second_order else function(point).numel()
 
     def basis(size: int, start: int, stop: int) -> Tensor:
-        return one_hot(size, start, stop) if vectors is None else vectors[start:stop]
+        if vectors is not None:
+            return vectors[start:stop]
+        return one_hot(size, start, stop, instance.device)
 
     def reverse() -> Lines:
         pull = torch.func.vjp(target, point)[1]
@@ -182,9 +219,9 @@ def torch_func(instance: Instance) -> Iterator[Contender]:
     for name, prepare, axis in ways:
         if is_pullback and axis == "columns":
             continue
-        lines = instance.rows if axis == "rows" or vectors is not None else instance.columns
+        shown = "rows" if gives_rows(instance) else axis
+        lines = instance.rows if shown == "rows" else instance.columns
         for size in chunk_sizes(lines):
-            shown = "rows" if vectors is not None else axis
             yield Contender("torch.func", f"{name} {size}", shown, lines, size, prepare)
 
 

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from contenders import Contender, Lines, chunk_sizes
+from contenders import Contender, Lines, chunk_sizes, gives_rows
 from workloads import Instance
 
 Array = Any
 
 
 def _given(tensor: torch.Tensor) -> Array:
-    return jnp.asarray(tensor.detach().numpy())
+    return jnp.asarray(tensor.detach().cpu().numpy())
 
 
 def _perceptron(x: Array, parameters: Any) -> Array:
@@ -183,9 +183,9 @@ def jax_contenders(instance: Instance) -> Iterator[Contender]:
     for name, prepare, axis in (("vjp", pulling, "rows"), ("linearize", pushing, "columns")):
         if instance.workload.operation == "vjp" and axis == "columns":
             continue
-        lines = instance.rows if axis == "rows" or vectors is not None else instance.columns
+        shown = "rows" if gives_rows(instance) else axis
+        lines = instance.rows if shown == "rows" else instance.columns
         for size in chunk_sizes(lines):
-            shown = "rows" if vectors is not None else axis
             yield Contender(
                 "JAX", f"{name} {size}", shown, lines, size, lambda p=prepare, s=size: p(s)
             )

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from jobs.problems import load_builder
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -32,12 +34,10 @@ class Workload:
     full: dict[str, int]
     vectors: int = 0
 
-    def build(self, *, is_full: bool) -> Instance:
-        """The function and the point, in float32 on the CPU."""
+    def build(self, *, is_full: bool, device: torch.device = CPU) -> Instance:
+        """The function and the point, in float32."""
         options = self.full if is_full else self.standard
-        built = load_builder(self.problem)(
-            dtype=torch.float32, device=torch.device("cpu"), **options
-        )
+        built = load_builder(self.problem)(dtype=torch.float32, device=device, **options)
         is_second_order = self.operation in ("hessian", "hvp")
         function: Any = built.scalar if is_second_order else built.function
         assert function is not None
@@ -74,6 +74,11 @@ class Instance:
         object.__setattr__(self, "columns", inputs)
 
     @property
+    def device(self) -> torch.device:
+        """Where everything lies; of several CUDA devices the very one."""
+        return self.point[0].device
+
+    @property
     def is_second_order(self) -> bool:
         """Whether the gradient is differentiated."""
         return self.workload.operation in ("hessian", "hvp")
@@ -91,7 +96,7 @@ class Instance:
             outputs = self.function(*self.point).numel()
         size = outputs if self.workload.operation == "vjp" else self.columns
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(self.workload.vectors, size, generator=generator)
+        return torch.randn(self.workload.vectors, size, generator=generator).to(self.device)
 
 
 WORKLOADS = (

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from autodiff_core import Block, BlockStream
@@ -51,10 +52,11 @@ LINES_TO_OPEN = 8
 SHARE_TO_KEEP = 0.01
 # With so many more rows than columns, or the other way round, the longer way is not even tried.
 HOPELESS = 30
-# At one chunk size a strategy this much slower than another is given up, and a chunk this much
-# slower a line than a smaller one ends the search: it has left the caches.
+# At one chunk size a strategy this much slower than another is given up, and so many chunks this
+# much slower a line than a smaller one end the search: they have left the caches.
 FAR_BEHIND = 3.0
 WORSE = 1.3
+WORSE_IN_A_ROW = 2
 # Batches as small as this may be slower than no batches.
 SMALL_BATCH = 4
 
@@ -413,7 +415,7 @@ class _Search:
         if not costs.lines or 0 in stream.shape:
             self._measured[strategy] = costs.with_trial(Trial(1, 0.0, opening))
             return
-        first = 0.0
+        first, worse = 0.0, 0
         for chunk_size in self._sizes(costs):
             if costs.trials and not self._worth_trying(costs, chunk_size, remaining):
                 return
@@ -442,7 +444,10 @@ class _Search:
                 if is_sure or not is_affordable:
                     break
                 self._spent += trial.seconds if (chunk_size, repetition) != (1, 0) else 0.0
-            if self._is_worse(costs.trials[-1], costs.trials):
+            # Where other work takes a core, chunks that are large enough for several threads are
+            # slow, and still larger ones are not.
+            worse = worse + 1 if self._is_worse(costs.trials[-1], costs.trials) else 0
+            if worse == WORSE_IN_A_ROW:
                 return
 
     def _is_worse(self, trial: Trial, others: Sequence[Trial]) -> bool:
@@ -510,7 +515,10 @@ class _Search:
         if self._job.verify == "probe":
             ProbeProof.rehearsal(self._job, stream).error(block)
         stored = stored_dtype(self._job.storage or stream.dtype)
-        to_numpy(block.values).astype(stored, copy=False)
+        values = to_numpy(block.values).astype(stored, copy=False)
+        # Columns are turned to be written; those of a Hessian are rows, by symmetry.
+        if self._job.operation != "hessian":
+            np.ascontiguousarray(values)
 
     def _run_seconds(self, strategy: str) -> float:
         costs = self._measured[strategy]

@@ -1,0 +1,173 @@
+"""What the speed benchmark does on a CUDA device alone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections import deque
+from collections.abc import Iterable
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+import torch
+from clocks import median_time
+from contenders import Contender, Lines
+from speed_writing import STORED, Computed, as_block, finished
+from torch.profiler import ProfilerActivity, profile
+
+from jobs.device_copies import copies_to_host
+
+AHEAD = 4
+"""How many chunks may be handed to the device before the first of them is waited for."""
+
+BLOCKS = 32
+"""How many blocks the figures of a stream are taken from."""
+
+
+class CudaClock:
+    """Events of the device: from its being idle to its having done everything."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.start()
+
+    def start(self) -> None:
+        """Begin when the device is idle."""
+        torch.cuda.synchronize(self._device)
+        self._marks: deque[torch.cuda.Event] = deque()
+        self._started = self._mark()
+
+    def is_within(self, seconds: float) -> bool:
+        """Whether there is time for more, as seen some chunks behind.
+
+        The device need not become idle for the answer, and the host does not hand over chunks
+        for a time much longer than that given.
+        """
+        self._marks.append(self._mark())
+        if len(self._marks) <= AHEAD:
+            return True
+        behind = self._marks.popleft()
+        behind.synchronize()
+        return self._started.elapsed_time(behind) / 1000 < seconds
+
+    def seconds(self) -> float:
+        """The time until the device has done everything."""
+        end = self._mark()
+        torch.cuda.synchronize(self._device)
+        return self._started.elapsed_time(end) / 1000
+
+    def _mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+def description(device: torch.device) -> dict[str, Any]:
+    """The device and what drives it."""
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "device_bytes": torch.cuda.get_device_properties(device).total_memory,
+        "cuda": torch.version.cuda,
+        "driver": driver(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+    }
+
+
+def driver() -> str:
+    """The version of NVIDIA's driver; empty where it cannot be told."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
+    return told[0].strip() if told else ""
+
+
+def free_bytes(device: torch.device) -> int:
+    """What is free on the device, with what torch keeps for later given back before."""
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def rate_of_copies_to_host(device: torch.device) -> float:
+    """Bytes a second from the device into pinned memory."""
+    source = torch.ones(64 * 2**20, device=device)
+    target = torch.empty(source.shape, pin_memory=True)
+    seconds = median_time(lambda: target.copy_(source, non_blocking=True), CudaClock(device))
+    return 4 * source.numel() / seconds
+
+
+def figures(lines: Lines, contender: Contender, device: torch.device) -> dict[str, float]:
+    """How well ours keeps the device at work.
+
+    Args:
+        lines: Computes blocks of ours.
+        contender: Which of ours.
+        device: The device.
+
+    Returns:
+        ``computing_seconds`` and ``copying_seconds`` of some blocks by themselves and
+        ``both_seconds`` of the stream that does both, as in a job; ``overlap``, the last over the
+        longer of the others; ``utilisation``, the share of the stream's time in which kernels ran.
+    """
+    ranges = blocks_of(contender)
+    copy = copies_to_host(device)
+    assert copy is not None
+    ready = as_block(lines(*ranges[0]), contender)
+
+    def computing() -> None:
+        for start, stop in ranges:
+            lines(start, stop)
+
+    def copying() -> None:
+        for _ in ranges:
+            copy(ready, STORED)()
+
+    def both() -> None:
+        computed: Iterable[Computed] = ((a, b, lines(a, b)) for a, b in ranges)
+        deque(finished(computed, contender, device), maxlen=0)
+
+    clock = CudaClock(device)
+    alone = {
+        "computing_seconds": median_time(computing, clock, repeats=3),
+        "copying_seconds": median_time(copying, clock, repeats=3),
+    }
+    together = median_time(both, clock, repeats=3)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        clock.start()
+        both()
+        profiled = clock.seconds()
+    kernels = [event.time_range for event in profiler.events() or () if is_kernel(event)]
+    busy = length_of_union((kernel.start, kernel.end) for kernel in kernels) / 1e6
+    return {
+        **alone,
+        "both_seconds": together,
+        "overlap": together / max(alone.values()),
+        "utilisation": busy / profiled,
+    }
+
+
+def blocks_of(contender: Contender) -> list[tuple[int, int]]:
+    """The ranges of some blocks, those of a short matrix again and again."""
+    size, lines = contender.chunk_size, contender.lines
+    ranges = [(start, min(start + size, lines)) for start in range(0, lines, size)]
+    return list(islice(cycle(ranges), BLOCKS))
+
+
+def is_kernel(event: Any) -> bool:
+    """Whether an event of the profiler is a kernel: no copy, and nothing on the host."""
+    return (
+        event.device_type.name == "CUDA"
+        and not event.is_user_annotation
+        and not event.name.startswith(("Memcpy", "Memset"))
+    )
+
+
+def length_of_union(intervals: Iterable[tuple[float, float]]) -> float:
+    """What intervals cover together, which kernels side by side cover once."""
+    covered, end = 0.0, -np.inf
+    for start, stop in sorted(intervals):
+        covered += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return float(covered)

@@ -1,0 +1,105 @@
+"""The figures of the speed benchmark for people: paragraphs, ratios and a plot."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def paragraph(found: dict[str, Any]) -> str:
+    """One workload for people."""
+    mine = found["seconds"]["ours"]
+    lines = [f"\n{found['name']}, {found['shape'][0]} x {found['shape'][1]}, {found['options']}"]
+    for group, seconds in found["seconds"].items():
+        name = found["best"].get(group, "")
+        written = found["written"].get(group)
+        shown = "" if written is None else f"  written {written:9.4f} s"
+        lines.append(f"  {group:36} {seconds:9.4f} s  {seconds / mine:7.2f} of ours{shown}  {name}")
+    if alone := found["writing_alone"]:
+        share = found["written"]["ours"] / max(alone, mine)
+        lines.append(
+            f"  ours writing alone {alone:.4f} s; together {share:.2f} of the longer of the two"
+        )
+    if job := found["default_job"]:
+        lines.append(f"  default job, {job['chosen']}: {job['seconds']:.3f} s")
+        probing, computing = job["probing_seconds"], job["computing_seconds"]
+        lines.append(f"    probing {probing:.3f} s, computing and writing {computing:.3f} s")
+        for group, seconds in found["whole"].items():
+            if group != "ours":
+                lines.append(f"    {group:36} {seconds:9.4f} s  {seconds / job['seconds']:7.2f}")
+    if found["on_device"]:
+        lines.append(f"  ours on the device: {on_device(found['on_device'])}")
+    fractions = ", ".join(f"{key} {value:.2f}" for key, value in found["floor"].items())
+    lines.append(f"  {fractions}")
+    for name, reason in found["left_out"].items():
+        if "memory" not in reason:
+            lines.append(f"  left out: {name}: {reason}")
+    return "\n".join(lines)
+
+
+def on_device(figures: dict[str, float]) -> str:
+    """How well the device was kept at work, in words."""
+    return (
+        f"kernels ran in {figures['utilisation']:.2f} of the time; computing "
+        f"{figures['computing_seconds']:.4f} s, copying {figures['copying_seconds']:.4f} s, both "
+        f"{figures['both_seconds']:.4f} s, {figures['overlap']:.2f} of the longer"
+    )
+
+
+def summary(found: list[dict[str, Any]]) -> str:
+    """Ratios to every group: geometric mean and worst."""
+    lines = [
+        "\nhow much longer than ours, geometric mean and least (written in brackets; whole jobs)"
+    ]
+    for group in {group: None for workload in found for group in workload["seconds"]}:
+        ratios = ratios_to(group, found, "seconds")
+        if group == "ours" or not ratios:
+            continue
+        written = ratios_to(group, found, "written")
+        shown = f"  ({mean(written):.2f}, {min(written):.2f})" if written else ""
+        if whole := ratios_to(group, found, "whole"):
+            shown += f"  {mean(whole):.2f} {min(whole):.2f}"
+        lines.append(f"  {group:36} {mean(ratios):7.2f} {min(ratios):7.2f}{shown}")
+    return "\n".join(lines)
+
+
+def ratios_to(group: str, found: list[dict[str, Any]], kind: str) -> list[float]:
+    return [
+        workload[kind][group] / workload[kind]["ours"]
+        for workload in found
+        if group in workload[kind]
+    ]
+
+
+def mean(ratios: Iterable[float]) -> float:
+    return statistics.geometric_mean(ratios)
+
+
+def plot(found: list[dict[str, Any]], path: Path) -> None:
+    """How much longer than ours each group takes, as bars."""
+    from matplotlib.figure import Figure
+
+    groups = [
+        g
+        for g in ("torch.autograd.functional, default", "torch.func", "JAX")
+        if any(g in workload["seconds"] for workload in found)
+    ]
+    figure = Figure(figsize=(9, 0.6 * len(found) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    for number, group in enumerate(groups):
+        places = [index + 0.25 * (number - 1) for index in range(len(found))]
+        ratios = [
+            workload["seconds"].get(group, math.nan) / workload["seconds"]["ours"]
+            for workload in found
+        ]
+        axes.barh(places, ratios, 0.25, label=group)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(range(len(found)), [workload["name"] for workload in found])
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.set_xlabel("time, as a multiple of ours")
+    axes.legend()
+    figure.savefig(path)

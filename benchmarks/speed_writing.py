@@ -1,0 +1,155 @@
+"""Writing the matrix to a file in the speed benchmark: plainly, and by the writer of a job."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import clocks
+import h5py
+import numpy as np
+import torch
+from clocks import Keep, clock_for, timed
+from contenders import Contender, Lines
+from torch import Tensor
+from workloads import Instance
+
+from jobs.device_copies import copies_to_host
+from outputs import BackgroundWriter, ResultDescription, ResultWriter, TensorSpec
+
+STORED = np.dtype("float32")
+
+Computed = tuple[int, int, Tensor]
+"""The start and the stop of some lines, and the lines."""
+
+
+def timed_writing(lines: Lines, contender: Contender, instance: Instance, seconds: float) -> float:
+    """The time with the matrix written to a file, until the last byte is handed over."""
+    directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-speed-"))
+    try:
+        if contender.group == "ours":
+            return ours_written(lines, contender, instance, seconds, directory)
+        with plain_file(directory, contender, instance) as keep:
+            return timed(lines, contender, instance, seconds, keep)
+    finally:
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def plain_file(directory: Path, contender: Contender, instance: Instance) -> Iterator[Keep]:
+    """A file as h5py makes it unasked; gives what writes some lines of it."""
+    with h5py.File(directory / "plain.h5", "w") as file:
+        matrix = file.create_dataset("matrix", (instance.rows, instance.columns), "f4")
+
+        def keep(start: int, stop: int, values: Any) -> None:
+            on_host = values.cpu() if isinstance(values, Tensor) else values
+            array = np.asarray(on_host)[: stop - start]
+            if contender.axis == "rows":
+                matrix[start:stop] = array
+            else:
+                matrix[:, start:stop] = array.T
+
+        yield keep
+
+
+def writing_alone(contender: Contender, instance: Instance, repeats: int) -> float:
+    """The median time in which the writer of a job writes a matrix of ready blocks."""
+    lines = contender.prepare()
+    ready = as_block(lines(0, contender.chunk_size), contender).detach().cpu().numpy()
+    described = description(instance, contender.axis)
+    times = []
+    for _ in range(repeats):
+        directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-speed-"))
+        try:
+            with ResultWriter.create(directory / "result.h5", described) as result:
+                started = clocks.now()
+                with BackgroundWriter(result) as background:
+                    for start in range(0, contender.lines, contender.chunk_size):
+                        stop = min(start + contender.chunk_size, contender.lines)
+                        part = slice(stop - start)
+                        values = ready[part] if contender.axis == "rows" else ready[:, part]
+                        background.submit(start, stop, values)
+                times.append(clocks.now() - started)
+        finally:
+            shutil.rmtree(directory)
+    return statistics.median(times)
+
+
+def ours_written(
+    lines: Lines, contender: Contender, instance: Instance, seconds: float, directory: Path
+) -> float:
+    """Ours with the writer of a job: laid out before, written in the background."""
+    size = contender.chunk_size
+    clock = clock_for(contender.group, instance.device)
+
+    def computed() -> Iterator[Computed]:
+        done = 0
+        while done < contender.lines and (done == 0 or clock.is_within(seconds)):
+            stop = min(done + size, contender.lines)
+            yield done, stop, lines(done, stop)
+            done = stop
+
+    lines(0, size)
+    done = 0
+    described = description(instance, contender.axis)
+    with ResultWriter.create(directory / "result.h5", described) as result:
+        clock.start()
+        with BackgroundWriter(result) as background:
+            for start, stop, array in finished(computed(), contender, instance.device):
+                background.submit(start, stop, array)
+                done = stop
+        return clock.seconds() * contender.lines / done
+
+
+def finished(
+    computed: Iterable[Computed], contender: Contender, device: torch.device
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Blocks on the host, from a CUDA device each copied while the next one is computed.
+
+    As `jobs.computing.LocalSource` does it.
+    """
+    copy = copies_to_host(device)
+    under_way: tuple[int, int, Callable[[], np.ndarray]] | None = None
+    for start, stop, values in computed:
+        if under_way is not None:
+            first, last, arrived = under_way
+            yield first, last, arrived()
+        block = as_block(values, contender)
+        if copy is None:
+            yield start, stop, block.detach().numpy()
+        else:
+            under_way = start, stop, copy(block, STORED)
+    if under_way is not None:
+        first, last, arrived = under_way
+        yield first, last, arrived()
+
+
+def as_block(lines: Tensor, contender: Contender) -> Tensor:
+    """Lines as they stand in the matrix."""
+    return lines if contender.axis == "rows" else lines.T
+
+
+def description(instance: Instance, axis: str) -> ResultDescription:
+    """What the result file says; nothing but the shape matters here."""
+    return ResultDescription(
+        operation="jacobian",
+        strategy="vectorize" if axis == "rows" else "forward-mode",
+        function="benchmark",
+        fingerprint="0",
+        axis="rows" if axis == "rows" else "columns",
+        rows=(TensorSpec("y", (instance.rows,), "float32"),),
+        columns=(TensorSpec("x", (instance.columns,), "float32"),),
+        dtype="float32",
+        rows_are_tuple=False,
+        columns_are_tuple=False,
+        point={},
+        value={},
+        vectors={},
+        configuration="",
+        provenance={},
+    )
