@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test test-slurm check format docs journeys torture big bench bench-full bench-memory \
+  bench-peers-memory \
   bench-overlap bench-batches bench-planner bench-verify bench-workers bench-sparse clean
 
 run: $(VENV)/.installed
@@ -51,6 +52,10 @@ bench: $(VENV)/.installed-bench
 
 bench-full: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py --full --seconds 30 --screen 3 --json speed-full.json --plot speed-full.png
+
+# Peaks of memory at equal chunk sizes, ours beside torch.func and JAX; minutes.
+bench-peers-memory: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/memory_of_peers.py
 
 bench-memory: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/memory.py

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 import torch
@@ -10,21 +10,22 @@ from torch import Tensor
 
 
 def empty_side_by_side(
-    count: int, shapes: Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device
+    count: int,
+    shapes: Sequence[Sequence[int]],
+    empty: Callable[[tuple[int, int]], Tensor],
 ) -> tuple[Tensor, ...]:
     """Memory for stacks of tensors, in which the first tensors of all stacks follow one another.
 
     Args:
         count: How many tensors each stack has.
         shapes: The shape of the tensors of each stack.
-        dtype: The dtype of all.
-        device: The device of all.
+        empty: Makes the matrix that they are parts of.
 
     Returns:
         For each stack a tensor of shape (count, *shape), of which a line is contiguous.
     """
     ends = [0, *accumulate(torch.Size(shape).numel() for shape in shapes)]
-    whole = torch.empty((count, ends[-1]), dtype=dtype, device=device)
+    whole = empty((count, ends[-1]))
     return tuple(
         whole[:, first:last].view(count, *shape)
         for (first, last), shape in zip(pairwise(ends), shapes, strict=True)

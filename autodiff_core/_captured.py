@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from autodiff_core._capture import record
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._lowering import lower
 from autodiff_core._program import Program
+from autodiff_core._reused_memory import ReusedMemory
 from autodiff_core._support import Stack
 from autodiff_core._vectors import PROBES, StandardBasis, Vector, Vectors
 
@@ -66,6 +68,7 @@ class Captured:
         self._report = report
         self._programs: dict[int | None, Program] = {}
         self._proven_bases: set[int] = set()
+        self._reused = ReusedMemory()
         self.refusal: str | None = None
 
     @property
@@ -115,18 +118,26 @@ class Captured:
         """The images of stacked vectors over all tensors."""
         program = self._program(None)
         return program.apply(
-            [dense_stack(stack) for stack in stacks], count, _memory(program, count)
+            [dense_stack(stack) for stack in stacks], count, self._memory(program, count)
         )
 
     def _of_basis(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
         """The images of a range of one-hot vectors over one of the tensors."""
         program = self._program(index)
         basis = _support.one_hot(start, stop, self._space[index])
-        images = program.apply([basis], stop - start, _memory(program, stop - start))
+        images = program.apply([basis], stop - start, self._memory(program, stop - start))
         if index not in self._proven_bases:
             self._prove(self._only(index, basis.dense()), images, stop - start)
             self._proven_bases.add(index)
         return images
+
+    def _memory(self, program: Program, count: int) -> tuple[Tensor, ...] | None:
+        """Memory for images over several tensors, from which a block is made without a copy."""
+        dtypes, devices = set(program.dtypes), set(program.devices)
+        if len(program.shapes) == 1 or len(dtypes) > 1 or len(devices) > 1:
+            return None
+        empty = partial(self._reused.empty, dtype=dtypes.pop(), device=devices.pop())
+        return empty_side_by_side(count, program.shapes, empty)
 
     def _program(self, index: int | None) -> Program:
         """The program for vectors over one tensor, or over all, proved on random vectors."""
@@ -167,14 +178,6 @@ class Captured:
 def dense_stack(data: Tensor) -> Stack:
     """Vectors of which nothing is known."""
     return Stack(data, tuple(data.shape[1:]))
-
-
-def _memory(program: Program, count: int) -> tuple[Tensor, ...] | None:
-    """Memory for images over several tensors, from which a block is made without a copy."""
-    dtypes, devices = set(program.dtypes), set(program.devices)
-    if len(program.shapes) == 1 or len(dtypes) > 1 or len(devices) > 1:
-        return None
-    return empty_side_by_side(count, program.shapes, dtypes.pop(), devices.pop())
 
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """Blocks over several tensors are one matrix without a copy, and right where they are not."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,7 @@ WIDTH = 13
 
 
 def _pieces(count=5):
-    parts = empty_side_by_side(count, SHAPES, torch.float64, torch.device("cpu"))
+    parts = empty_side_by_side(count, SHAPES, partial(torch.empty, dtype=torch.float64))
     return [part.reshape(count, -1) for part in parts]
 
 

@@ -1,0 +1,120 @@
+"""Memory of results is given out again when, and only when, nobody holds it."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from autodiff_core import blocks
+from autodiff_core._reused_memory import MOST_KEPT, SMALLEST, ReusedMemory
+
+CPU = torch.device("cpu")
+SHAPE = (1024, 1024)
+
+
+def empty(memory: ReusedMemory, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return memory.empty(shape, torch.float32, CPU)
+
+
+def place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def test_what_nobody_holds_is_given_out_again():
+    memory = ReusedMemory()
+    first = empty(memory)
+    before = place(first)
+    del first
+    assert place(empty(memory)) == before
+    assert place(empty(memory, (1000, 1024))) == before
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda tensor: tensor,
+        lambda tensor: tensor[3:5, 7],
+        lambda tensor: tensor.view(-1).detach(),
+        lambda tensor: tensor.numpy()[1:2],
+        lambda tensor: memoryview(tensor[0].numpy()),
+    ],
+    ids=["tensor", "part", "view", "array", "buffer"],
+)
+def test_what_somebody_holds_is_not(hold: Callable[[Tensor], Any]):
+    memory = ReusedMemory()
+    first = empty(memory)
+    before, held = place(first), hold(first)
+    del first
+    gc.collect()
+    others = [empty(memory) for _ in range(MOST_KEPT + 2)]
+    assert before not in map(place, others)
+    assert len(set(map(place, others))) == len(others)
+    del held
+    assert place(empty(memory)) == before
+
+
+def test_larger_pieces_take_the_place_of_smaller_ones():
+    memory = ReusedMemory()
+    del_me = [empty(memory) for _ in range(3)]
+    assert len(memory._kept) == 3
+    del_me.clear()
+    large = empty(memory, (2048, 1024))
+    assert [len(piece) for piece in memory._kept] == [large.nbytes]
+
+
+def test_no_more_than_a_few_are_looked_after():
+    memory = ReusedMemory()
+    many = [empty(memory) for _ in range(2 * MOST_KEPT)]
+    assert len(memory._kept) == MOST_KEPT
+    assert len(set(map(place, many))) == len(many)
+
+
+def test_small_ones_are_left_to_torch():
+    memory = ReusedMemory()
+    assert empty(memory, (SMALLEST // 4 - 1,)).shape == (SMALLEST // 4 - 1,)
+    assert empty(memory, (0, 7)).shape == (0, 7)
+    assert memory._kept == []
+
+
+def test_without_memory_torch_says_so(monkeypatch: pytest.MonkeyPatch):
+    def none_left(*given: Any, **options: Any) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", none_left)
+    assert empty(ReusedMemory()).shape == SHAPE
+
+
+def test_blocks_that_are_kept_stay_as_they_are():
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(300, 400, generator=generator, dtype=torch.float64)
+    offsets = torch.randn(300, generator=generator, dtype=torch.float64)
+    x = torch.randn(400, generator=generator, dtype=torch.float64)
+
+    def layer(weights: Tensor, offsets: Tensor) -> Tensor:
+        return torch.tanh(weights @ x + offsets)
+
+    streams = [
+        blocks(
+            layer,
+            (weights, offsets),
+            operation="jacobian",
+            strategy="vectorize",
+            engine=engine,
+            chunk_size=30,
+        )
+        for engine in ("captured", "plain")
+    ]
+    # Of 29 MB each, all of them held at once, and then again after they are gone.
+    for _ in range(2):
+        given, expected = ([block.values for block in stream] for stream in streams)
+        assert len(set(map(place, given))) == len(given) == 10
+        for values, plain in zip(given, expected, strict=True):
+            torch.testing.assert_close(values, plain)
+        del given
+    assert streams[0].engine == "captured"
