@@ -233,7 +233,7 @@ def is_default(contender: Contender) -> bool:
 
 
 class Allocations(TorchDispatchMode):
-    """Adds up the bytes of all results of operators."""
+    """Adds up the bytes of all results of operators that are no views of what they are given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,7 +241,8 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor):
+        given = {each.untyped_storage().data_ptr() for each in args if torch.is_tensor(each)}
+        if torch.is_tensor(result) and result.untyped_storage().data_ptr() not in given:
             self.bytes += result.numel() * result.itemsize
         return result
 
