@@ -68,6 +68,7 @@ COMPILES_FROM_SECONDS = 120.0
 COMPILED_SHARE = 0.85
 
 LOOPS = {"vectorize": "reverse-loop", "forward-mode": "forward-loop"}
+FORWARD = ("forward-mode", "forward-loop")
 
 
 @dataclass(frozen=True)
@@ -339,7 +340,7 @@ class _Search:
         """
         if not even_if_hopeless and self._shape is not None:
             rows, columns = self._shape
-            passes, other = (rows, columns) if strategy == "vectorize" else (columns, rows)
+            passes, other = (columns, rows) if strategy in FORWARD else (rows, columns)
             if self._is_hopeless(strategy, passes, other):
                 return
         # A captured program holds more than the plain engine does.
@@ -387,7 +388,7 @@ class _Search:
             self._grow(stream, costs, opening.peak_bytes, remaining)
 
     def _close_large_streams(self) -> None:
-        """Before another is measured: what next to nothing is held by may stay."""
+        """Before another is measured; those that hold next to nothing may stay."""
         release_memory()
         held = memory_in_use(self._job.device) - self._occupied
         if self._streams and held > SHARE_TO_KEEP * self._budget.bytes:
@@ -396,7 +397,7 @@ class _Search:
 
     def _is_hopeless(self, strategy: str, passes: int, other: int) -> bool:
         """Whether a strategy is not worth opening: too many passes, or too short a run."""
-        lines = "columns" if strategy in ("forward-mode", "forward-loop") else "rows"
+        lines = "columns" if strategy in FORWARD else "rows"
         if self._job.operation == "jacobian" and passes > HOPELESS * max(1, other):
             self._notes[strategy] = f"not tried for its {passes} {lines}"
             return True

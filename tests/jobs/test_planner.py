@@ -63,6 +63,26 @@ def test_few_columns_are_pushed_forward(planned: Callable[..., Prepared]) -> Non
     assert "vectorize not tried for its 1500 rows" in plan.strategy_reason
 
 
+@pytest.mark.parametrize(
+    ("function", "point", "loop"),
+    [("wide", "long", "reverse-loop"), ("tall", "short", "forward-loop")],
+)
+def test_a_loop_has_the_passes_of_its_batched_form(
+    function: str,
+    point: str,
+    loop: str,
+    planned: Callable[..., Prepared],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Loops are compared where batches are small, here always, and there is time enough.
+    monkeypatch.setattr("jobs.planner.SMALL_BATCH", 10**6)
+    monkeypatch.setattr("jobs.planner.SECONDS_ANYWAY", 10.0)
+    monkeypatch.setattr("jobs.planner.SECONDS_AT_MOST", 20.0)
+    plan = planned(function, point).plan
+    assert f"{loop} not tried" not in plan.strategy_reason
+    assert plan.strategy == loop or f"; {loop} " in plan.strategy_reason
+
+
 def test_a_function_without_forward_derivatives_is_pulled_back(
     planned: Callable[..., Prepared],
 ) -> None:
