@@ -13,6 +13,9 @@ from torch import Tensor
 SMALLEST = 2**21
 """Smaller results are left to torch: its allocator keeps what is freed of them."""
 
+MOST_TIMES_LARGER = 2
+"""A piece that is larger by more than this is given back: smaller chunks are to take less."""
+
 MOST_KEPT = 8
 """So many pieces of memory are looked after; a job has a few blocks under way."""
 
@@ -49,15 +52,16 @@ class ReusedMemory:
         return torch.empty(shape, dtype=dtype, device=device)
 
     def _free(self, size: int) -> mmap.mmap | None:
-        """A piece that is large enough and that no tensor holds."""
+        """A piece that is large enough, but not much too large, and that no tensor holds."""
         for place in range(len(self._kept)):
+            fits = size <= len(self._kept[place]) <= MOST_TIMES_LARGER * size
             # One reference is the list's, one that of the question.
-            if len(self._kept[place]) >= size and sys.getrefcount(self._kept[place]) == 2:
+            if fits and sys.getrefcount(self._kept[place]) == 2:
                 return self._kept[place]
         return None
 
     def _taken(self, size: int) -> mmap.mmap | None:
-        """A new piece, after free ones that were too small have been given back."""
+        """A new piece, after free ones, which did not fit, have been given back."""
         # And here one is that of the loop.
         self._kept = [memory for memory in self._kept if sys.getrefcount(memory) > 3]
         try:

@@ -68,6 +68,14 @@ def test_larger_pieces_take_the_place_of_smaller_ones():
     assert [len(piece) for piece in memory._kept] == [large.nbytes]
 
 
+def test_smaller_chunks_take_less():
+    memory = ReusedMemory()
+    del_me = [empty(memory, (8192, 1024)) for _ in range(3)]
+    del_me.clear()
+    small = empty(memory)
+    assert [len(piece) for piece in memory._kept] == [small.nbytes]
+
+
 def test_no_more_than_a_few_are_looked_after():
     memory = ReusedMemory()
     many = [empty(memory) for _ in range(2 * MOST_KEPT)]
