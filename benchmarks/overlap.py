@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from speed_writing import description
 
 from autodiff_core import BlockStream, blocks
-from outputs import BackgroundWriter, ResultDescription, ResultWriter, TensorSpec
+from outputs import BackgroundWriter, ResultWriter
 
 CHUNK_SIZE = 32
 
@@ -101,26 +102,7 @@ def both(directory: Path, stream: BlockStream) -> None:
 
 def writer(directory: Path, stream: BlockStream) -> ResultWriter:
     """A new result file for the stream."""
-    return ResultWriter.create(
-        directory / "result.h5",
-        ResultDescription(
-            operation="jacobian",
-            strategy="vectorize",
-            function="benchmark",
-            fingerprint="0",
-            axis="rows",
-            rows=(TensorSpec("y", (stream.shape[0],), "float32"),),
-            columns=(TensorSpec("x", (stream.shape[1],), "float32"),),
-            dtype="float32",
-            rows_are_tuple=False,
-            columns_are_tuple=False,
-            point={},
-            value={},
-            vectors={},
-            configuration="",
-            provenance={},
-        ),
-    )
+    return ResultWriter.create(directory / "result.h5", description(*stream.shape, "rows"))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def writing_alone(contender: Contender, instance: Instance, repeats: int) -> flo
     """The median time in which the writer of a job writes a matrix of ready blocks."""
     lines = contender.prepare()
     ready = as_block(lines(0, contender.chunk_size), contender).detach().cpu().numpy()
-    described = description(instance, contender.axis)
+    described = description(instance.rows, instance.columns, contender.axis)
     times = []
     for _ in range(repeats):
         directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-speed-"))
@@ -96,7 +96,7 @@ def ours_written(
 
     lines(0, size)
     done = 0
-    described = description(instance, contender.axis)
+    described = description(instance.rows, instance.columns, contender.axis)
     with ResultWriter.create(directory / "result.h5", described) as result:
         clock.start()
         with BackgroundWriter(result) as background:
@@ -134,7 +134,7 @@ def as_block(lines: Tensor, contender: Contender) -> Tensor:
     return lines if contender.axis == "rows" else lines.T
 
 
-def description(instance: Instance, axis: str) -> ResultDescription:
+def description(rows: int, columns: int, axis: str) -> ResultDescription:
     """What the result file says; nothing but the shape matters here."""
     return ResultDescription(
         operation="jacobian",
@@ -142,8 +142,8 @@ def description(instance: Instance, axis: str) -> ResultDescription:
         function="benchmark",
         fingerprint="0",
         axis="rows" if axis == "rows" else "columns",
-        rows=(TensorSpec("y", (instance.rows,), "float32"),),
-        columns=(TensorSpec("x", (instance.columns,), "float32"),),
+        rows=(TensorSpec("y", (rows,), "float32"),),
+        columns=(TensorSpec("x", (columns,), "float32"),),
         dtype="float32",
         rows_are_tuple=False,
         columns_are_tuple=False,
