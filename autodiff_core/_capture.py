@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autodiff_core._tree import flatten, rebuild
+from autodiff_core._tree import leaves_of_arguments, with_leaves
 
 
 class UncapturableError(RuntimeError):
@@ -122,13 +122,13 @@ class _Recorder(TorchDispatchMode):
     def finished(self) -> tuple[Call, ...]:
         """The calls with their constants, which nothing modifies any more."""
 
-        def filled(tree: Any) -> Any:
-            leaves, structure = flatten(tree)
-            found = [self._constants[x.number] if isinstance(x, _Constant) else x for x in leaves]
-            return rebuild(found, structure)
+        def filled(leaf: Any) -> Any:
+            return self._constants[leaf.number] if isinstance(leaf, _Constant) else leaf
 
         return tuple(
-            Call(call.operator, filled(call.args), filled(call.kwargs), call.outputs)
+            replace(
+                call, args=with_leaves(filled, call.args), kwargs=with_leaves(filled, call.kwargs)
+            )
             for call in self._calls
         )
 
@@ -136,10 +136,13 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        leaves, structure = flatten((args, kwargs))
-        references = [self.reference(leaf) for leaf in leaves]
+        # Most operators are the function's own and see nothing that is tracked. An identity among
+        # these is that of a tensor, which is kept alive.
+        is_tracked = any(
+            id(leaf) in self._references for leaf in leaves_of_arguments((args, kwargs))
+        )
         name = func.overloadpacket.__name__
-        if not any(references):
+        if not is_tracked:
             if name.endswith("_") and args and isinstance(args[0], Tensor):
                 self._keep_constants_of(args[0])
             return func(*args, **kwargs)
@@ -153,18 +156,21 @@ class _Recorder(TorchDispatchMode):
         if is_in_place and name == "zero_":
             self._references.pop(id(args[0]), None)
             return result
-        merged = [
-            reference or (self._constant(leaf) if isinstance(leaf, Tensor) else leaf)
-            for reference, leaf in zip(references, leaves, strict=True)
-        ]
-        merged_args, merged_kwargs = rebuild(merged, structure)
+        # Before the results are tracked: an operator in place gives its argument a new number.
+        found_args = with_leaves(self._argument, args)
+        found_kwargs = with_leaves(self._argument, kwargs)
         results = result if isinstance(result, tuple | list) else (result,)
         outputs = tuple(
             self._track(part) if isinstance(part, Tensor) and part.device.type != "meta" else None
             for part in results
         )
-        self._calls.append(Call(operator, merged_args, merged_kwargs, outputs))
+        self._calls.append(Call(operator, found_args, found_kwargs, outputs))
         return result
+
+    def _argument(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return self._references.get(id(leaf)) or self._constant(leaf)
 
     def _track(self, tensor: Tensor) -> Reference:
         reference = Reference(self._count, tuple(tensor.shape), tensor.dtype, tensor.device)

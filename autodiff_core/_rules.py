@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autodiff_core._capture import Call, Reference, UncapturableError
 from autodiff_core._program import Builder, combination
-from autodiff_core._tree import flatten
+from autodiff_core._tree import leaves_of_arguments
 
 Lowering = Callable[[Builder, Call], Any]
 """Appends the steps of a call; gives the number of the last, None for zeros, or NotImplemented."""
@@ -22,7 +22,11 @@ PARTITIONS: dict[Any, Callable[[Builder, Call], None]] = {}
 
 
 def references(call: Call) -> list[Reference]:
-    return [leaf for leaf in flatten((call.args, call.kwargs))[0] if isinstance(leaf, Reference)]
+    return [
+        leaf
+        for leaf in leaves_of_arguments((call.args, call.kwargs))
+        if isinstance(leaf, Reference)
+    ]
 
 
 def check_zero(constant: Any) -> None:

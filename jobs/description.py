@@ -12,7 +12,7 @@ from torch import Tensor
 from autodiff_core import AxisLayout, BlockStream
 from jobs.functions import SECOND_ORDER
 from jobs.job import PRODUCTS, Job, named_outputs
-from jobs.provenance import provenance
+from jobs.provenance import git_commit, provenance
 from jobs.shards import share
 from outputs import Probes, ResultDescription, Shard, TensorSpec
 
@@ -24,8 +24,15 @@ def to_numpy(values: Tensor) -> np.ndarray:
     return values.detach().resolve_conj().resolve_neg().cpu().numpy()
 
 
-def describe(job: Job, stream: BlockStream, strategy: str) -> ResultDescription:
-    """Everything that the result file says before its first block."""
+def describe(job: Job, stream: BlockStream, strategy: str, commit: str) -> ResultDescription:
+    """Everything that the result file says before its first block.
+
+    Args:
+        job: The job.
+        stream: Its blocks.
+        strategy: How they are computed.
+        commit: The commit of the function, as `git_commit` finds it.
+    """
     value = stream.value
     outputs = named_outputs(job.function, value)
     names = tuple(outputs)
@@ -58,7 +65,7 @@ def describe(job: Job, stream: BlockStream, strategy: str) -> ResultDescription:
         # Those of compressed products follow from the colouring, and are as large as the result.
         vectors=_arrays(job.vectors) if job.compressed is None else {},
         configuration=job.configuration,
-        provenance=provenance(job),
+        provenance=provenance(job, commit),
         tile=job.tile,
         compression="gzip" if job.compression == "gzip" else "none",
         shard=_shard(job, stream),
@@ -81,6 +88,8 @@ def describe_sparse(
     outputs = named_outputs(job.function, value)
     is_second_order = job.operation in SECOND_ORDER
     leaves = job.point if is_second_order else outputs
+    with git_commit(job) as commit:
+        origin = provenance(job, commit())
     inputs_are_tuple = len(job.point) > 1
     outputs_are_tuple = not isinstance(value, Tensor)
     return ResultDescription(
@@ -98,7 +107,7 @@ def describe_sparse(
         value=_arrays(outputs),
         vectors={},
         configuration=job.configuration,
-        provenance=provenance(job),
+        provenance=origin,
         compression="gzip" if job.compression == "gzip" else "none",
         probes=probes,
     )

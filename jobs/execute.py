@@ -29,7 +29,7 @@ from jobs.plan import Plan
 from jobs.planner import ChunkSize, Decision, decide
 from jobs.prediction import make_plan
 from jobs.proof import Proof, prepare_proof
-from jobs.provenance import device_name
+from jobs.provenance import device_name, git_commit
 from jobs.status_file import StatusFile, read_status
 from jobs.supervision import KILLED_PROCESS
 from jobs.symmetry import rows_by_symmetry
@@ -284,10 +284,10 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         if status is not None:
             status.update(state="planned", chunk_size=chunk_size)
 
-    with _threads(threads_of_a_worker(job.devices)):
+    with git_commit(job) as commit, _threads(threads_of_a_worker(job.devices)):
         decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
         # First, for it refuses what is no derivative.
-        description = describe(job, decision.stream, decision.strategy)
+        description = describe(job, decision.stream, decision.strategy, commit())
         decision, proof = rows_by_symmetry(job, decision, _proof(job, decision.stream), axis)
         description = replace(description, axis=decision.stream.axis)
         lines = description.lines if missing is None else missing

@@ -67,6 +67,9 @@ CHUNKS_OF_A_WORKER = 4
 COMPILES_FROM_SECONDS = 120.0
 COMPILED_SHARE = 0.85
 
+# A little less than the largest piece of memory that glibc takes from its heap, of 32 MiB.
+_LARGEST_ON_THE_HEAP = 32 * 2**20 - 2**16
+
 LOOPS = {"vectorize": "reverse-loop", "forward-mode": "forward-loop"}
 FORWARD = ("forward-mode", "forward-loop")
 
@@ -603,6 +606,10 @@ def warm_up() -> None:
     torch.func.vmap(lambda tangent: torch.func.jvp(torch.sin, (point,), (tangent,))[1])(
         torch.ones(2, 2**16)
     )
+    # glibc returns what is freed to the system, and the system fills pages with zeros when they
+    # are taken again (measured: half of the time of a Hessian), until a large piece has been
+    # freed: then it keeps up to twice as much. It does not go beyond this size.
+    torch.empty(_LARGEST_ON_THE_HEAP, dtype=torch.uint8)
 
 
 class ChunkSize:

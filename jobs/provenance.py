@@ -5,7 +5,10 @@ from __future__ import annotations
 import platform
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import h5py
 import numpy
@@ -15,9 +18,16 @@ from jobs.fingerprint import source_digest
 from jobs.job import Job
 from jobs.version import own_version
 
+_SECONDS_FOR_GIT = 10
 
-def provenance(job: Job) -> dict[str, str | int | float | bool]:
-    """The facts that a result file keeps about its origin."""
+
+def provenance(job: Job, commit: str) -> dict[str, str | int | float | bool]:
+    """The facts that a result file keeps about its origin.
+
+    Args:
+        job: The job.
+        commit: What `git_commit` found.
+    """
     facts: dict[str, str | int | float | bool] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
@@ -34,7 +44,6 @@ def provenance(job: Job) -> dict[str, str | int | float | bool]:
         "function_reference": job.function.reference,
         "function_source_sha256": source_digest(job.function),
     }
-    commit = git_commit(job)
     if commit:
         facts["git_commit"] = commit
     return facts
@@ -47,23 +56,45 @@ def device_name(device: torch.device) -> str:
     return f"{device} ({torch.get_num_threads()} threads)"
 
 
-def git_commit(job: Job) -> str:
-    """The commit of the checkout that holds the function, with "+" for changed files; or ""."""
-    if not job.function.files:
-        return ""
-    folder = job.function.files[0].parent
+@contextmanager
+def git_commit(job: Job) -> Iterator[Callable[[], str]]:
+    """Asks git for the commit of a function while the body runs, which may take git a while.
+
+    Args:
+        job: The job.
+
+    Yields:
+        A function that waits for the answer: the commit of the checkout that holds the function,
+        with "+" where files of it are changed; or "" where there is none.
+    """
+    process = _git_status(job.function.files[0].parent) if job.function.files else None
     try:
-        # One call for both: starting git takes longer than its answer.
-        done = subprocess.run(
-            ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
+        yield lambda: "" if process is None else _commit(process)
+    finally:
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def _git_status(folder: Path) -> subprocess.Popen[str] | None:
+    # One call for commit and changes: starting git takes longer than its answer.
+    command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch"]
+    try:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
         )
+    except OSError:
+        return None
+
+
+def _commit(process: subprocess.Popen[str]) -> str:
+    try:
+        answer, _ = process.communicate(timeout=_SECONDS_FOR_GIT)
     except (OSError, subprocess.SubprocessError):
         return ""
-    lines = done.stdout.splitlines()
+    if process.returncode:
+        return ""
+    lines = answer.splitlines()
     commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), "")
     if not commit.isalnum():  # "(initial)" before the first one
         return ""

@@ -519,16 +519,20 @@ def test_the_commit_is_that_of_the_users_code(own: Path, resolved: Resolve, quie
 
     from jobs.provenance import git_commit
 
+    def found() -> str:
+        with git_commit(job) as commit:
+            return commit()
+
     job = resolved(*of("partial"))
-    assert git_commit(job) == ""
+    assert found() == ""
     git("init", "-q")
     git("add", "own.py")
     git("commit", "-qm", "first")
     (own / ".git/info/exclude").write_text("__pycache__\n")
     commit = git("rev-parse", "HEAD")
-    assert git_commit(job) == commit
+    assert found() == commit
     (own / "own.py").write_text(FUNCTIONS + "\n")
-    assert git_commit(job) == commit + "+"
+    assert found() == commit + "+"
 
 
 def test_a_run_directory_is_named_by_the_job(own: Path, resolved: Resolve, quiet) -> None:
