@@ -86,7 +86,13 @@ class ComputedBlock:
 
 
 class Source(Protocol):
-    """Where computed blocks come from."""
+    """Where computed blocks come from.
+
+    Attributes:
+        shares_cores: Whether the cores that compute are those of this process.
+    """
+
+    shares_cores: bool
 
     def blocks(
         self, remaining: Remaining, is_leaving: Callable[[], bool]
@@ -142,6 +148,9 @@ class LocalSource:
         job: The job.
         stream: Its stream of blocks.
         proof: What they are held against.
+
+    Attributes:
+        shares_cores: Whether the device is the CPU.
     """
 
     def __init__(self, job: Job, stream: Any, proof: Proof) -> None:
@@ -149,6 +158,7 @@ class LocalSource:
         self._stream = stream
         self._proof = proof
         self._copy = copies_to_host(job.device)
+        self.shares_cores = job.device.type == "cpu"
 
     def blocks(
         self, remaining: Remaining, is_leaving: Callable[[], bool]

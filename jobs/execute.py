@@ -289,7 +289,9 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         # First, for it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy, commit())
         decision, proof = rows_by_symmetry(job, decision, _proof(job, decision.stream), axis)
-        description = replace(description, axis=decision.stream.axis)
+        description = replace(
+            description, axis=decision.stream.axis, block_lines=decision.chunk_size
+        )
         lines = description.lines if missing is None else missing
         plan = make_plan(job, decision, description, budget, target, lines)
     stream = decision.stream
@@ -437,7 +439,7 @@ def _compute(
     lines = prepared.description.lines
     started = time.monotonic()
     with (
-        BackgroundWriter(writer) as background,
+        BackgroundWriter(writer, shares_cores=source.shares_cores) as background,
         display.progress(total, facts.axis) as advance,
         leaving_after_a_block() as leave,
         # Closed first, also where a block cannot be written: nothing is computed in vain.

@@ -79,7 +79,12 @@ class WorkerPool:
 
     A worker that dies is told, and its chunks are handed out again. Which worker computes a chunk
     changes nothing in it; and chunks do not depend on how many workers there are.
+
+    Attributes:
+        shares_cores: False: this process only writes.
     """
+
+    shares_cores = False
 
     def __init__(
         self,

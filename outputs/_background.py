@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ import numpy as np
 from outputs._writer import ResultWriter
 
 _DEPTH = 2
-# A write takes a millisecond or more whatever it writes, and a core from those that compute: small
-# blocks wait for others, to be written as one of up to this size, but no longer than this.
-_BYTES_AT_ONCE = 4 * 2**20
+# A write takes a tenth of a millisecond whatever it writes: small blocks wait for others, to
+# be written as one of up to this size, but no longer than this.
+_BYTES_AT_ONCE = 2**20
 _SECONDS_OF_PATIENCE = 0.05
+# A write into the memory of the system is faster; a disk that is waited for is slower.
+_FAST_BYTES_PER_SECOND = 5e8
+_SECONDS_OF_A_FAST_WRITE = 2e-3
 # A tenth of a core where others want all of it.
 _NICENESS = 10
 
@@ -30,6 +34,7 @@ class _Submitted:
     stop: int
     values: np.ndarray
     written: Callable[[], None] | None
+    submitted: float
 
 
 def _give_way() -> None:
@@ -45,21 +50,29 @@ def _give_way() -> None:
 
 
 class BackgroundWriter:
-    """A thread that writes submitted blocks in order; leaving the context drains its queue.
+    """Writes submitted blocks in order while others are computed; leaving it drains its queue.
 
-    h5py releases the interpreter's lock while it writes, so writing overlaps with computing.
+    A thread writes them. Where those who compute take all cores, a thread more keeps them waiting
+    for one another, and a write that only fills the memory of the system ends before it pays: then
+    `submit` may write by itself, until a write takes so long that a disk is waited for.
+
     Small blocks that follow one another within a moment are written, and committed, as one. After a
     block has failed, the blocks behind it are not written, and the failure is raised in the next
     ``submit`` or at the end of the context.
 
     Args:
         writer: Used by nobody else while the context is open; it is not closed here.
+        shares_cores: Whether what computes the blocks takes all cores of this machine.
     """
 
-    def __init__(self, writer: ResultWriter) -> None:
+    def __init__(self, writer: ResultWriter, *, shares_cores: bool = False) -> None:
         self._writer = writer
+        self._shares_cores = shares_cores
         self._waiting: deque[_Submitted] = deque()
         self._changed = threading.Condition()
+        self._is_thread_writing = False
+        self._is_submitter_writing = False
+        self._is_fast = True
         self._is_ending = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="result-writer")
@@ -75,14 +88,14 @@ class BackgroundWriter:
         values: np.ndarray,
         written: Callable[[], None] | None = None,
     ) -> None:
-        """Queues one block as ``ResultWriter.write`` takes it; blocks while the queue is full.
+        """Takes one block as ``ResultWriter.write`` does; waits while the queue is full.
 
         Args:
             start: First line of the block.
             stop: Line after its last.
             values: The block; not to be changed until it is written.
-            written: Is called, in the thread, when the values are not needed any more; who gives
-                one waits for it, and so the block waits for no other.
+            written: Is called when the values are not needed any more; who gives one waits for it,
+                and so the block waits for no other.
 
         Raises:
             ResultError: If an earlier block could not be written.
@@ -90,12 +103,18 @@ class BackgroundWriter:
         self._raise_failure()
         with self._changed:
             self._changed.wait_for(self._has_room)
-            self._waiting.append(_Submitted(start, stop, values, written))
+            self._waiting.append(_Submitted(start, stop, values, written, time.monotonic()))
+            blocks = self._for_the_submitter()
+            self._is_submitter_writing = bool(blocks)
             self._changed.notify_all()
+        if blocks:
+            self._write(blocks)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with self._changed:
             self._is_ending = True
+            # Not any more, also where an interruption came in between.
+            self._is_submitter_writing = False
             self._changed.notify_all()
         self._thread.join()
         if error is None:
@@ -111,38 +130,65 @@ class BackgroundWriter:
         size = sum(block.values.nbytes for block in self._waiting)
         return size >= _BYTES_AT_ONCE or any(block.written for block in self._waiting)
 
+    def _for_the_submitter(self) -> list[_Submitted]:
+        is_for_here = self._shares_cores and self._is_fast and self._is_due()
+        return self._taken() if is_for_here and not self._is_thread_writing else []
+
+    def _is_due(self) -> bool:
+        return self._is_enough() or self._patience() <= 0
+
+    def _patience(self) -> float:
+        """For how long the first block that waits may go on waiting for others."""
+        return self._waiting[0].submitted + _SECONDS_OF_PATIENCE - time.monotonic()
+
     def _run(self) -> None:
         _give_way()
         while blocks := self._next():
-            # The queue is emptied even after a failure, so that nobody waits for a free place.
-            if self._failure is None:
-                try:
-                    self._writer.write(blocks[0].start, blocks[-1].stop, self._joined(blocks))
-                except BaseException as error:
-                    self._failure = error
-            for block in blocks:
-                if block.written is not None:
-                    block.written()
-            del block, blocks
+            self._write(blocks)
+            del blocks
+
+    def _write(self, blocks: list[_Submitted]) -> None:
+        started = time.monotonic()
+        # The queue is emptied even after a failure, so that nobody waits for a free place.
+        if self._failure is None:
+            try:
+                self._writer.write(blocks[0].start, blocks[-1].stop, self._joined(blocks))
+            except BaseException as error:
+                self._failure = error
+        for block in blocks:
+            if block.written is not None:
+                block.written()
+        size = sum(block.values.nbytes for block in blocks)
+        most = _SECONDS_OF_A_FAST_WRITE + size / _FAST_BYTES_PER_SECOND
+        with self._changed:
+            self._is_thread_writing = self._is_submitter_writing = False
+            self._is_fast = time.monotonic() - started <= most
+            self._changed.notify_all()
 
     def _next(self) -> list[_Submitted]:
-        """The blocks to be written next, together; none when there will be no more."""
+        """The blocks that the thread writes next, together; none when there will be no more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_ending)
-            if not self._waiting:
-                return []
-            self._changed.wait_for(
-                lambda: self._is_ending or self._is_enough(), _SECONDS_OF_PATIENCE
-            )
-            blocks = [self._waiting.popleft()]
-            size = blocks[0].values.nbytes
-            while self._waiting and self._follows(self._waiting[0], blocks[-1]):
-                size += self._waiting[0].values.nbytes
-                if size > _BYTES_AT_ONCE:
-                    break
-                blocks.append(self._waiting.popleft())
-            self._changed.notify_all()
-            return blocks
+            while not self._is_ending or self._waiting:
+                if self._is_submitter_writing or not self._waiting:
+                    self._changed.wait()
+                elif self._is_ending or self._is_due():
+                    self._is_thread_writing = True
+                    return self._taken()
+                else:
+                    self._changed.wait(max(0.0, self._patience()))
+            return []
+
+    def _taken(self) -> list[_Submitted]:
+        """Takes what is to be written next, together, out of the queue."""
+        blocks = [self._waiting.popleft()]
+        size = blocks[0].values.nbytes
+        while self._waiting and self._follows(self._waiting[0], blocks[-1]):
+            size += self._waiting[0].values.nbytes
+            if size > _BYTES_AT_ONCE:
+                break
+            blocks.append(self._waiting.popleft())
+        self._changed.notify_all()
+        return blocks
 
     def _follows(self, block: _Submitted, before: _Submitted) -> bool:
         """Whether two blocks are one; what does not fit is left to the writer to refuse."""

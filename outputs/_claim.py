@@ -73,6 +73,7 @@ class Claim:
         self.path = path
         self._record = owner_path(path)
         self._owner = Owner(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+        self._signed: tuple[int, int, int] | None = None
         self._descriptor: int | None = _opened(path)
         try:
             self._lock(self.descriptor)
@@ -104,6 +105,8 @@ class Claim:
         Raises:
             BeingWrittenError: If somebody has.
         """
+        if self._is_as_signed():
+            return
         found = read_owner(self.path)
         if found is None:  # removed, by somebody who tidied up
             self._sign()
@@ -112,6 +115,17 @@ class Claim:
                 f"{self.path} has been taken over by {found}; this process ({self._owner}) writes "
                 "no more."
             )
+
+    def _is_as_signed(self) -> bool:
+        # Opened, not only asked for: that is when a network file system looks again.
+        try:
+            descriptor = os.open(self._record, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            return _identity(os.fstat(descriptor)) == self._signed
+        finally:
+            os.close(descriptor)
 
     def release(self) -> None:
         """Gives the file back. Again is allowed."""
@@ -152,6 +166,7 @@ class Claim:
         with translated(self._record):
             try:
                 scratch.write_text(json.dumps(asdict(self._owner)))
+                self._signed = _identity(scratch.stat())
                 scratch.replace(self._record)
             finally:
                 scratch.unlink(missing_ok=True)
@@ -160,6 +175,11 @@ class Claim:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    """What tells a file from one that has taken its place, or has been written since."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def owner_path(path: Path) -> Path:

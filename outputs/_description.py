@@ -167,6 +167,8 @@ class ResultDescription:
             describes the whole matrix.
         points: Of how many points each has a matrix of its own, which stand under one another in
             `shape`; `rows` and `columns` describe that of one point. None stands for one point.
+        block_lines: How many lines a block has, where that is known: the tile is chosen by it. It
+            is not stored.
 
     Raises:
         ResultError: If the description contradicts itself.
@@ -192,6 +194,7 @@ class ResultDescription:
     probes: Probes | None = None
     shard: Shard | None = None
     points: int | None = None
+    block_lines: int | None = None
 
     def __post_init__(self) -> None:
         if self.points is not None and (self.points < 1 or self.axis != "rows"):

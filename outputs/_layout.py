@@ -56,6 +56,8 @@ _MAX_TEXT_BYTES = 64 * 2**20
 _EXECUTION_BYTES = 256 * 1024
 _TILE_BYTES = 2 * 2**20
 _TILE_LINES = 16
+# Of a smaller tile the way to it takes longer than its bytes.
+_SMALL_TILE_BYTES = 256 * 2**10
 # What was asked for; a small shard may have smaller ones.
 _WHOLE_TILE = ("tile_rows", "tile_columns")
 _VIRTUAL = "virtual"
@@ -115,24 +117,43 @@ def planned_tile(description: ResultDescription, *, packed: bool = False) -> tup
         return _tile_of_points(description) if packed else None
     if description.tile is None and (packed or description.axis == "columns"):
         itemsize = np.dtype(description.dtype).itemsize
-        return tile_shape(description.stored_shape, itemsize, description.axis)
+        shape, block = description.stored_shape, description.block_lines
+        return tile_shape(shape, itemsize, description.axis, block)
     return description.tile
 
 
-def tile_shape(shape: tuple[int, int], itemsize: int, axis: Axis) -> tuple[int, int]:
+def tile_shape(
+    shape: tuple[int, int], itemsize: int, axis: Axis, block_lines: int | None = None
+) -> tuple[int, int]:
     """The tile for blocks that arrive along ``axis``: few lines, long across, 2 MiB at most.
 
-    Extents divide the matrix evenly, because HDF5 stores the tiles at its edge whole.
+    A block is made of whole tiles, or a tile of whole blocks, where it is known how large blocks
+    are: a tile that is written in parts is read each time. Else extents divide the matrix evenly,
+    because HDF5 stores the tiles at its edge whole.
 
     Args:
         shape: Shape of the matrix, without a zero.
         itemsize: Bytes an entry.
         axis: The axis along which blocks arrive.
+        block_lines: How many lines a block has, where that is known.
     """
     lines, across = shape if axis == "rows" else shape[::-1]
     across = _even_part(across, _TILE_BYTES // (min(lines, _TILE_LINES) * itemsize), multiple=1)
-    lines = _even_part(lines, _TILE_BYTES // (across * itemsize), multiple=_TILE_LINES)
+    most = _TILE_BYTES // (across * itemsize)
+    fitting = _fitting_lines(lines, most, block_lines, across * itemsize)
+    lines = fitting or _even_part(lines, most, multiple=_TILE_LINES)
     return (lines, across) if axis == "rows" else (across, lines)
+
+
+def _fitting_lines(lines: int, most: int, block_lines: int | None, line_bytes: int) -> int | None:
+    """How many lines of a tile fit to blocks; None where blocks do not matter, or nothing fits."""
+    if block_lines is None or block_lines >= lines:
+        return None
+    if block_lines <= most:
+        blocks = -(-_SMALL_TILE_BYTES // (block_lines * line_bytes))
+        return min(lines, block_lines * max(1, min(blocks, most // block_lines)))
+    parts = range(-(-block_lines // most), block_lines // _TILE_LINES + 1)
+    return next((block_lines // n for n in parts if block_lines % n == 0), None)
 
 
 def _tile_of_points(description: ResultDescription) -> tuple[int, int]:

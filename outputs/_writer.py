@@ -36,7 +36,8 @@ from outputs._layout import stored_bytes
 from outputs._ledger import Ledger
 from outputs._pack import pack
 from outputs._points import Matrix
-from outputs._tiles import Region, extents, write_region
+from outputs._space import Space
+from outputs._tiles import Region
 
 Fsync = Literal["end", "block"]
 
@@ -67,13 +68,14 @@ class ResultWriter:
         self._opened = time.monotonic()
         self._file = open_file(self.part, "r+")
         try:
-            self._matrix, self.axis, self._ledger = _parts(self._file)
+            matrix, self.axis, self._ledger = _parts(self._file)
+            self._space = Space(matrix, claim.descriptor)
             self._shard = layout.read_shard(self._file)
             # The line of the whole matrix that is the first of the file.
             self._origin = self._shard.start if self._shard else 0
-            self._lines = self._matrix.shape[0 if self.axis == "rows" else 1]
+            self._lines = matrix.shape[0 if self.axis == "rows" else 1]
             self.damaged = [(start + self._origin, stop + self._origin) for start, stop in damaged]
-            self._ledger.repair(set(damaged))
+            self._ledger.repair(claim.descriptor, set(damaged))
         except BaseException:
             self._file.close()
             raise
@@ -186,13 +188,13 @@ class ResultWriter:
 
         Nothing is missing from a matrix without entries.
         """
-        if 0 in self._matrix.shape:
+        if 0 in self._space.shape:
             return []
         origin = self._origin
         return [range(gap.start + origin, gap.stop + origin) for gap in self._ledger.missing()]
 
     def write(self, start: int, stop: int, values: np.ndarray) -> None:
-        """Writes and commits one block: data, flush, ledger entry, flush.
+        """Writes and commits one block: its data, then its entry in the ledger.
 
         Args:
             start: First line of the block on the axis along which blocks arrive.
@@ -207,19 +209,23 @@ class ResultWriter:
         region = self._region(start, stop)
         if values.shape != (expected := tuple(part.stop - part.start for part in region)):
             raise ResultError(f"{self.axis} {start}:{stop} take {expected}, not {values.shape}.")
-        if values.dtype != self._matrix.dtype:
-            raise ResultError(f"The matrix is {self._matrix.dtype}, the block {values.dtype}.")
+        if values.dtype != self._space.dtype:
+            raise ResultError(f"The matrix is {self._space.dtype}, the block {values.dtype}.")
         values = np.ascontiguousarray(values)
         checksum = block_checksum(values)
         self._claim.require()
         with translated(self.part):
             if values.size:
-                self._reserve(region)
-                write_region(self._matrix, region, values)
-            self._file.flush()
+                self._space.write(region, values)
             self._sync_block()
             seconds = time.monotonic() - self._opened
-            self._ledger.commit(start - self._origin, stop - self._origin, checksum, seconds)
+            self._ledger.commit(
+                self._claim.descriptor,
+                start - self._origin,
+                stop - self._origin,
+                checksum,
+                seconds,
+            )
             self._sync_block()
 
     def finish(self, execution: Mapping[str, Any]) -> Path:
@@ -263,16 +269,6 @@ class ResultWriter:
         finally:
             self._claim.release()
 
-    def _reserve(self, region: Region) -> None:
-        """Takes the disk's space for a region, before HDF5 writes there.
-
-        HDF5 that meets a full disk keeps what it could not write and crashes the process when
-        the file is closed (measured); here it is an error like others.
-        """
-        if hasattr(os, "posix_fallocate"):
-            for offset, size in extents(self._matrix, region):
-                os.posix_fallocate(self._claim.descriptor, offset, size)
-
     def _sync_block(self) -> None:
         if self._fsync == "block":
             os.fsync(self._claim.descriptor)
@@ -285,7 +281,7 @@ class ResultWriter:
         lines = slice(start - first, stop - first)
         if self._ledger.overlaps(lines.start, lines.stop):
             raise ResultError(f"Some of the {self.axis} {start}:{stop} are committed already.")
-        rows, columns = self._matrix.shape
+        rows, columns = self._space.shape
         return (lines, slice(0, columns)) if self.axis == "rows" else (slice(0, rows), lines)
 
     def _require_open(self) -> None:
