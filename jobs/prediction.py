@@ -19,11 +19,11 @@ from outputs import ResultDescription, planned_tile
 
 # A smaller result is written before a disk could slow the job down.
 _WORTH_MEASURING = 256 * 2**20
-_SAMPLE = 32 * 2**20
+_SAMPLE = 4 * 2**20
 # Measured: a worker process imports torch and builds a small function.
 _SECONDS_TO_START = 3.0
 # Of a large result a hundredth is written to find out how fast that is, but no more than this.
-_LARGEST_SAMPLES = 16
+_LARGEST_SAMPLES = 128
 # Measured: checksum, copy and the system's share take so long of a core.
 _SECONDS_A_BYTE = 1e-9
 

@@ -260,12 +260,16 @@ class ProbeProof:
         given = _project(values, vector, is_product=self._is_product)
         expected = self._probe.product[block.start : block.stop].to(given.dtype)
         size = torch.linalg.vector_norm(values, dim=1) * self._length
+        # Almost always everything is finite, and the scale is no zero: that is seen at the end.
+        scale = size + expected.abs() + self._typical
+        largest = float(((given - expected).abs() / scale).max())
+        if math.isfinite(largest):
+            return largest
         finite = torch.isfinite(expected)
         # A line that is not finite although its product is has no honest error.
         if not bool(torch.isfinite(given[finite]).all()):
             return float("inf")
-        error = (given - expected).abs()[finite]
-        scale = (size + expected.abs())[finite] + self._typical
+        error, scale = (given - expected).abs()[finite], scale[finite]
         if not bool((error > 0).any()):
             return 0.0
         return float((error / scale)[error > 0].max())
