@@ -174,16 +174,32 @@ def prove(
     weights = torch.randn(count, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         expected = linear_map(combination(weights, stacks))
-        given = combination(weights, images)
-        for image, plain, combined in zip(images, expected, given, strict=True):
-            assert combined is not None
-            difference = relative_difference(plain, combined, image)
-            if difference > agreement_tolerance(plain.dtype):
-                raise RuntimeError(
-                    f"the {kind} result disagreed with the plain one "
-                    f"(relative difference {difference:.1e})"
-                )
+        require_agreement(expected, combination(weights, images), images, kind)
     return expected
+
+
+def require_agreement(
+    expected: Sequence[Tensor], given: Vector, parts: Sequence[Tensor], kind: str
+) -> None:
+    """Hold the image of a vector against that by the plain map.
+
+    Args:
+        expected: The plain image.
+        given: The other one.
+        parts: What it was put together from, of shape (vectors, *shape) each: that gives the scale.
+        kind: How it was computed, for the message.
+
+    Raises:
+        RuntimeError: They disagree.
+    """
+    for plain, image, part in zip(expected, given, parts, strict=True):
+        assert image is not None
+        difference = relative_difference(plain, image, part)
+        if difference > agreement_tolerance(plain.dtype):
+            raise RuntimeError(
+                f"the {kind} result disagreed with the plain one "
+                f"(relative difference {difference:.1e})"
+            )
 
 
 def agreement_tolerance(dtype: torch.dtype) -> float:

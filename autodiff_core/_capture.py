@@ -59,11 +59,13 @@ class Recording:
         inputs: The argument's tensors.
         calls: The operators in order.
         outputs: The image's tensors; a tensor where one does not depend on the argument.
+        images: What the map gave for the argument that it was recorded with.
     """
 
     inputs: tuple[Reference, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Reference | Tensor, ...]
+    images: tuple[Tensor, ...]
 
 
 def record(
@@ -76,7 +78,7 @@ def record(
 
     Args:
         linear_map: Takes tensors, gives tensors.
-        vector: Tensors of ours that no one else holds; their values do not matter.
+        vector: Tensors of ours that no one else holds; the map may modify them.
 
     Raises:
         UncapturableError: The map looks at its argument's numbers, or modifies tensors of which
@@ -85,8 +87,11 @@ def record(
     recorder = _Recorder(vector)
     with recorder:
         images = linear_map(vector)
-    outputs = tuple(recorder.reference(image) or image.detach() for image in images)
-    return Recording(recorder.inputs, recorder.finished(), outputs)
+    found = tuple(image.detach() for image in images)
+    outputs = tuple(
+        recorder.reference(image) or part for image, part in zip(images, found, strict=True)
+    )
+    return Recording(recorder.inputs, recorder.finished(), outputs, found)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from autodiff_core import _support
 from autodiff_core._adjacent import empty_side_by_side
-from autodiff_core._apply import LinearMap, Report, prove
-from autodiff_core._capture import record
+from autodiff_core._apply import LinearMap, Report, prove, require_agreement
+from autodiff_core._capture import Recording, record
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._lowering import lower
 from autodiff_core._program import Program
@@ -140,39 +140,41 @@ class Captured:
         return empty_side_by_side(count, program.shapes, empty)
 
     def _program(self, index: int | None) -> Program:
-        """The program for vectors over one tensor, or over all, proved on random vectors."""
+        """The program for vectors over one tensor, or over all, proved on a random vector."""
         if index not in self._programs:
             places = range(len(self._space)) if index is None else (index,)
-            program = self._recorded(places)
             generator = torch.Generator().manual_seed(5)
             probe = [_random(self._space[place], generator) for place in places]
-            images = program.apply([dense_stack(part) for part in probe], PROBES)
-            vector: list[Tensor | None] = [None] * len(self._space)
-            for place, part in zip(places, probe, strict=True):
-                vector[place] = part
-            self._prove(tuple(vector), images, PROBES)
+            with torch.no_grad():
+                recording = self._recorded(places, [part[-1].clone() for part in probe])
+                program = lower(recording)
+                images = program.apply([dense_stack(part) for part in probe], PROBES)
+                # The last of several, which are not to get mixed up.
+                last = tuple(image[-1] for image in images)
+                require_agreement(recording.images, last, images, "captured")
+                _require_dtypes(images, recording.images)
             self._programs[index] = program
         return self._programs[index]
 
-    def _recorded(self, places: Sequence[int]) -> Program:
+    def _recorded(self, places: Sequence[int], vector: Sequence[Tensor]) -> Recording:
         def of_present(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             vector: list[Tensor | None] = [None] * len(self._space)
             for place, part in zip(places, parts, strict=True):
                 vector[place] = part
             return self._linear_map(tuple(vector))
 
-        generator = torch.Generator().manual_seed(6)
-        parts = tuple(_random(self._space[place], generator)[0].clone() for place in places)
-        with torch.no_grad():
-            return lower(record(of_present, parts))
+        return record(of_present, tuple(vector))
 
     def _only(self, index: int, stack: Tensor) -> Vector:
         return tuple(stack if place == index else None for place in range(len(self._space)))
 
     def _prove(self, stacks: Vector, images: Sequence[Tensor], count: int) -> None:
-        expected = prove(self._linear_map, stacks, images, count, "captured")
-        if any(i.dtype != plain.dtype for i, plain in zip(images, expected, strict=True)):
-            raise RuntimeError("the captured result is of another dtype")
+        _require_dtypes(images, prove(self._linear_map, stacks, images, count, "captured"))
+
+
+def _require_dtypes(images: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    if any(i.dtype != plain.dtype for i, plain in zip(images, expected, strict=True)):
+        raise RuntimeError("the captured result is of another dtype")
 
 
 def dense_stack(data: Tensor) -> Stack:
