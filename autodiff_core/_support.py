@@ -21,6 +21,9 @@ from autodiff_core._matrix_product import matrix_product
 # by itself, than made together with others and copied.
 FEW_TERMS = 32
 MANY_RESULTS = 2**15
+# Products in batches, of as few terms and with a vector, take half of the time when they are summed
+# term by term, without a copy for a batched product (measured).
+FEW_COMPONENTS = 4
 
 Index = range | Tensor
 """Positions along a dimension, ascending and each once."""
@@ -459,14 +462,23 @@ def _product(data: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
             each = data.reshape(count, lines, -1)
             torch.bmm(each, matrix.expand(count, *matrix.shape), out=out.view(count, lines, m))
             return out
-        # One product for the whole stack, instead of one a vector.
-        whole = matrix_product(data.reshape(-1, data.shape[-1]), matrix)
-        return whole.reshape(*data.shape[:-1], m)
+        return matrix_product(data, matrix)
     batch = matrix.shape[:-2]
     *_, r, c = data.shape
+    if 0 < c <= FEW_COMPONENTS and 1 in (r, matrix.shape[-1]):
+        return _sum_of_multiples(data, matrix)
     moved = data.movedim(0, -3).reshape(-1, data.shape[0] * r, c)
     product = torch.bmm(moved, matrix.reshape(-1, *matrix.shape[-2:]))
     return product.reshape(*batch, data.shape[0], r, matrix.shape[-1]).movedim(-3, 0)
+
+
+def _sum_of_multiples(data: Tensor, matrix: Tensor) -> Tensor:
+    """Many products of a few components each, summed component by component."""
+    total = data[..., :1] * matrix[..., :1, :]
+    for component in range(1, data.shape[-1]):
+        part = slice(component, component + 1)
+        total = torch.addcmul(total, data[..., part], matrix[..., part, :])
+    return total
 
 
 def solved(stack: Stack, solve: Callable[[Tensor], Tensor], left: bool) -> Stack:
