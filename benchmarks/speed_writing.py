@@ -61,7 +61,9 @@ def writing_alone(contender: Contender, instance: Instance, repeats: int) -> flo
     """The median time in which the writer of a job writes a matrix of ready blocks."""
     lines = contender.prepare()
     ready = as_block(lines(0, contender.chunk_size), contender).detach().cpu().numpy()
-    described = description(instance.rows, instance.columns, contender.axis)
+    described = description(
+        instance.rows, instance.columns, contender.axis, block_lines=contender.chunk_size
+    )
     times = []
     for _ in range(repeats):
         directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-speed-"))
@@ -96,10 +98,11 @@ def ours_written(
 
     lines(0, size)
     done = 0
-    described = description(instance.rows, instance.columns, contender.axis)
+    described = description(instance.rows, instance.columns, contender.axis, block_lines=size)
+    shares_cores = instance.device.type == "cpu"
     with ResultWriter.create(directory / "result.h5", described) as result:
         clock.start()
-        with BackgroundWriter(result) as background:
+        with BackgroundWriter(result, shares_cores=shares_cores) as background:
             for start, stop, array in finished(computed(), contender, instance.device):
                 background.submit(start, stop, array)
                 done = stop
@@ -134,7 +137,9 @@ def as_block(lines: Tensor, contender: Contender) -> Tensor:
     return lines if contender.axis == "rows" else lines.T
 
 
-def description(rows: int, columns: int, axis: str) -> ResultDescription:
+def description(
+    rows: int, columns: int, axis: str, *, dtype: str = "float32", block_lines: int | None = None
+) -> ResultDescription:
     """What the result file says; nothing but the shape matters here."""
     return ResultDescription(
         operation="jacobian",
@@ -142,9 +147,9 @@ def description(rows: int, columns: int, axis: str) -> ResultDescription:
         function="benchmark",
         fingerprint="0",
         axis="rows" if axis == "rows" else "columns",
-        rows=(TensorSpec("y", (rows,), "float32"),),
-        columns=(TensorSpec("x", (columns,), "float32"),),
-        dtype="float32",
+        rows=(TensorSpec("y", (rows,), dtype),),
+        columns=(TensorSpec("x", (columns,), dtype),),
+        dtype=dtype,
         rows_are_tuple=False,
         columns_are_tuple=False,
         point={},
@@ -152,4 +157,5 @@ def description(rows: int, columns: int, axis: str) -> ResultDescription:
         vectors={},
         configuration="",
         provenance={},
+        block_lines=block_lines,
     )

@@ -120,6 +120,17 @@ class Costs:
         waiting = BLOCKS_IN_FLIGHT * chunk_size * self.line_bytes if self.on_host else 0
         return max(self.trials[0].peak_bytes, round(nearest.peak_bytes + more)) + waiting
 
+    @property
+    def promised_seconds(self) -> float:
+        """What the run is taken to come down to in larger chunks than were measured.
+
+        A step saves half of the share that the one before it saved; the first, all.
+        """
+        if len(self.trials) < 2:
+            return 0.0
+        before, now = (self.seconds(trial.chunk_size) for trial in self.trials[-2:])
+        return now * (1 - max(0.0, before - now) / before / 2)
+
     def ladder(self) -> list[int]:
         """The chunk sizes that are worth measuring: powers of four, and all lines.
 

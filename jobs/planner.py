@@ -487,18 +487,9 @@ class _Search:
         )
 
     def _promises_more(self, costs: Costs, seconds: float) -> bool:
-        """Whether a larger chunk may well save the time that it takes to measure it.
-
-        It is taken to save half of the share of the run that the last step saved.
-        """
-        if len(costs.trials) < 2 or seconds <= SHARE * self._run_seconds(self._fastest_yet()):
-            return True
-        before, now = (costs.seconds(trial.chunk_size) for trial in costs.trials[-2:])
-        expected = now * (1 - max(0.0, before - now) / before / 2)
-        return self._run_seconds(self._fastest_yet()) - expected >= seconds
-
-    def _fastest_yet(self) -> str:
-        return min(self._measured, key=self._run_seconds)
+        """Whether a larger chunk may well save the time that it takes to measure it."""
+        best = min(map(self._run_seconds, self._measured))
+        return seconds <= SHARE * best or best - costs.promised_seconds >= seconds
 
     def _affordable(self, seconds: float, remaining: int) -> bool:
         """Whether there is time for another probe: a share of the run as predicted so far."""

@@ -56,8 +56,9 @@ _MAX_TEXT_BYTES = 64 * 2**20
 _EXECUTION_BYTES = 256 * 1024
 _TILE_BYTES = 2 * 2**20
 _TILE_LINES = 16
-# Of a smaller tile the way to it takes longer than its bytes.
+_MOST_TILE_LINES = 256
 _SMALL_TILE_BYTES = 256 * 2**10
+_MANY_TILES = 65536
 # What was asked for; a small shard may have smaller ones.
 _WHOLE_TILE = ("tile_rows", "tile_columns")
 _VIRTUAL = "virtual"
@@ -127,9 +128,10 @@ def tile_shape(
 ) -> tuple[int, int]:
     """The tile for blocks that arrive along ``axis``: few lines, long across, 2 MiB at most.
 
-    A block is made of whole tiles, or a tile of whole blocks, where it is known how large blocks
-    are: a tile that is written in parts is read each time. Else extents divide the matrix evenly,
-    because HDF5 stores the tiles at its edge whole.
+    Where it is known how large blocks are, a tile has as many lines as a block, so that a part of
+    the block is a tile without a copy; or a part of them; or of very small blocks several, though a
+    tile that is written in parts is read each time. Else extents divide the matrix evenly, because
+    HDF5 stores the tiles at its edge whole.
 
     Args:
         shape: Shape of the matrix, without a zero.
@@ -138,21 +140,27 @@ def tile_shape(
         block_lines: How many lines a block has, where that is known.
     """
     lines, across = shape if axis == "rows" else shape[::-1]
-    across = _even_part(across, _TILE_BYTES // (min(lines, _TILE_LINES) * itemsize), multiple=1)
-    most = _TILE_BYTES // (across * itemsize)
-    fitting = _fitting_lines(lines, most, block_lines, across * itemsize)
-    lines = fitting or _even_part(lines, most, multiple=_TILE_LINES)
+    together = _lines_of_blocks(lines, across * itemsize, block_lines)
+    if together is not None:
+        lines = together
+        across = _even_part(across, max(1, _TILE_BYTES // (lines * itemsize)), multiple=1)
+    else:
+        across = _even_part(across, _TILE_BYTES // (min(lines, _TILE_LINES) * itemsize), multiple=1)
+        lines = _even_part(lines, _TILE_BYTES // (across * itemsize), multiple=_TILE_LINES)
     return (lines, across) if axis == "rows" else (across, lines)
 
 
-def _fitting_lines(lines: int, most: int, block_lines: int | None, line_bytes: int) -> int | None:
-    """How many lines of a tile fit to blocks; None where blocks do not matter, or nothing fits."""
-    if block_lines is None or block_lines >= lines:
+def _lines_of_blocks(lines: int, line_bytes: int, block_lines: int | None) -> int | None:
+    """How many lines of a tile fit to blocks; None where blocks are not known, or nothing fits."""
+    if block_lines is None:
         return None
-    if block_lines <= most:
-        blocks = -(-_SMALL_TILE_BYTES // (block_lines * line_bytes))
-        return min(lines, block_lines * max(1, min(blocks, most // block_lines)))
-    parts = range(-(-block_lines // most), block_lines // _TILE_LINES + 1)
+    block_lines = min(block_lines, lines)
+    if block_lines <= _MOST_TILE_LINES:
+        # Of smaller tiles the way to them takes longer than their bytes, and more of them than
+        # that take too long to lay out.
+        least = min(_TILE_BYTES, max(_SMALL_TILE_BYTES, lines * line_bytes // _MANY_TILES))
+        return min(lines, block_lines * -(-least // (block_lines * line_bytes)))
+    parts = range(-(-block_lines // _MOST_TILE_LINES), block_lines // _TILE_LINES + 1)
     return next((block_lines // n for n in parts if block_lines % n == 0), None)
 
 

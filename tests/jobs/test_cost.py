@@ -89,3 +89,21 @@ def test_a_chunk_that_takes_too_long_is_not_chosen() -> None:
 def test_of_two_measurements_of_one_size_the_faster_time_and_the_higher_peak_count() -> None:
     found = costs((1, 2.0, 5), (1, 1.0, 4))
     assert found.trials == (Trial(1, 1.0, 5),)
+
+
+@pytest.mark.parametrize(
+    ("trials", "share"),
+    [
+        ([(1, 1.0)], 0.0),
+        # Half as long a run as before: a quarter less may follow.
+        ([(1, 1.0), (4, 2.0)], 0.75),
+        ([(1, 1.0), (4, 4.0)], 1.0),
+        # Larger chunks got slower, and nothing is promised.
+        ([(1, 1.0), (4, 8.0)], 1.0),
+        ([(1, 1.0), (4, 1.0), (16, 4.0)], 1.0),
+    ],
+)
+def test_larger_chunks_promise_half_of_what_the_last_step_saved(trials, share: float) -> None:
+    found = costs(*((size, seconds, MB) for size, seconds in trials))
+    now = found.seconds(trials[-1][0])
+    assert found.promised_seconds == pytest.approx(share * now, rel=1e-2, abs=1e-2)

@@ -1,7 +1,9 @@
 """Points, vectors and functions from every source, and what is said where they do not fit."""
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -533,6 +535,30 @@ def test_the_commit_is_that_of_the_users_code(own: Path, resolved: Resolve, quie
     assert found() == commit
     (own / "own.py").write_text(FUNCTIONS + "\n")
     assert found() == commit + "+"
+
+
+def test_git_is_not_left_behind(
+    own: Path, resolved: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.provenance import git_commit
+
+    slow = tmp_path / "bin/git"
+    slow.parent.mkdir()
+    slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    slow.chmod(0o755)
+    job = resolved(*of("partial"))
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+
+    def body() -> None:
+        with git_commit(job):
+            while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+                time.sleep(0.01)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        body()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_run_directory_is_named_by_the_job(own: Path, resolved: Resolve, quiet) -> None:

@@ -61,6 +61,21 @@ def test_tiles_are_large_and_waste_little(shape, itemsize, axis):
     assert stored <= 1.1 * whole + 2**21
 
 
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+@pytest.mark.parametrize("block_lines", [1, 7, 16, 64, 200, 251, 1000, 4096])
+@pytest.mark.parametrize("shape", [(1, 1), (100, 100), (5000, 10**6), (4097, 4096), (10**5, 10**7)])
+def test_tiles_fit_to_blocks(shape, block_lines, axis):
+    lines, across = shape
+    tile = tile_shape(shape if axis == "rows" else shape[::-1], 4, axis, block_lines)
+    high, wide = tile if axis == "rows" else tile[::-1]
+    assert 1 <= high <= lines
+    assert 1 <= wide <= across
+    assert 4 * high * wide <= 4 * 2**20
+    assert -(-lines // high) * -(-across // wide) <= max(2**17, 4 * lines * across // 2**20)
+    block = min(block_lines, lines)
+    assert high % block == 0 or block % high == 0 or high == lines or block == 251
+
+
 @pytest.fixture
 def written(describe, tmp_path):
     path = tmp_path / "r.h5"

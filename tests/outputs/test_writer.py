@@ -280,6 +280,58 @@ def test_background_gives_way_to_those_that_compute(writer, monkeypatch):
     assert priority() == before
 
 
+def _writing_threads(writer, monkeypatch, seconds=0.0):
+    """Who wrote each block, and the writer's own method slowed down."""
+    write, found = writer.write, []
+
+    def watched(*block):
+        found.append(threading.current_thread().name)
+        time.sleep(seconds)
+        write(*block)
+
+    monkeypatch.setattr(writer, "write", watched)
+    return found
+
+
+@pytest.mark.parametrize("shares_cores", [True, False])
+def test_who_computes_on_all_cores_writes_by_itself(writer, monkeypatch, shares_cores):
+    monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
+    found = _writing_threads(writer, monkeypatch)
+    with BackgroundWriter(writer, shares_cores=shares_cores) as background:
+        for row in range(12):
+            background.submit(row, row + 1, np.ones((1, 20)))
+    own = threading.current_thread().name
+    assert found == [own if shares_cores else "result-writer"] * 12
+    assert writer.missing() == []
+
+
+def test_who_computes_does_not_wait_for_a_disk(writer, monkeypatch):
+    monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
+    found = _writing_threads(writer, monkeypatch, seconds=0.05)
+    with BackgroundWriter(writer, shares_cores=True) as background:
+        for row in range(12):
+            background.submit(row, row + 1, np.ones((1, 20)))
+    assert found == [threading.current_thread().name] + ["result-writer"] * 11
+    assert writer.missing() == []
+
+
+def test_an_interruption_of_who_computes_and_writes_leaves_the_rest(writer, monkeypatch):
+    monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
+
+    def interrupted(self, blocks):
+        raise KeyboardInterrupt
+
+    def body():
+        with BackgroundWriter(writer, shares_cores=True) as background:
+            background.submit(0, 1, np.ones((1, 20)))
+            monkeypatch.setattr(BackgroundWriter, "_write", interrupted)
+            background.submit(1, 2, np.ones((1, 20)))
+
+    with pytest.raises(KeyboardInterrupt):
+        body()
+    assert writer.missing() == [range(1, 12)]
+
+
 def test_background_writes_what_was_submitted_before_a_failure(writer):
     def body():
         with BackgroundWriter(writer) as background:
