@@ -296,6 +296,7 @@ def _writing_threads(writer, monkeypatch, seconds=0.0):
 @pytest.mark.parametrize("shares_cores", [True, False])
 def test_who_computes_on_all_cores_writes_by_itself(writer, monkeypatch, shares_cores):
     monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("outputs._background._SECONDS_OF_A_FAST_WRITE", 600)
     found = _writing_threads(writer, monkeypatch)
     with BackgroundWriter(writer, shares_cores=shares_cores) as background:
         for row in range(12):
@@ -317,6 +318,7 @@ def test_who_computes_does_not_wait_for_a_disk(writer, monkeypatch):
 
 def test_an_interruption_of_who_computes_and_writes_leaves_the_rest(writer, monkeypatch):
     monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("outputs._background._SECONDS_OF_A_FAST_WRITE", 600)
 
     def interrupted(self, blocks):
         raise KeyboardInterrupt
