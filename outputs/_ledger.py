@@ -7,8 +7,8 @@ import bisect
 import h5py
 import numpy as np
 
+from outputs._bytes import read_bytes, write_bytes
 from outputs._layout import LEDGER_DTYPE
-from outputs._space import read_bytes, write_bytes
 
 EMPTY, COMMITTED, REJECTED = 0, 1, 2
 
@@ -108,8 +108,8 @@ class Ledger:
                 entry["state"] = REJECTED
                 write_bytes(descriptor, self._place(slot), np.array(entry))
         for start in range(self._used, self._capacity, _PIECE_ENTRIES):
-            size = min(_PIECE_ENTRIES, self._capacity - start) * LEDGER_DTYPE.itemsize
-            piece = np.frombuffer(read_bytes(descriptor, self._place(start), size), LEDGER_DTYPE)
+            piece = np.zeros(min(_PIECE_ENTRIES, self._capacity - start), LEDGER_DTYPE)
+            read_bytes(descriptor, self._place(start), piece)
             if piece["state"].any():
                 write_bytes(descriptor, self._place(start), np.zeros_like(piece))
         self._load(self._entries)

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 import h5py
 import numpy as np
 
+from outputs._bytes import read_bytes
 from outputs._description import Axis
 from outputs._errors import ResultError
 from outputs._points import Matrix
@@ -26,7 +27,6 @@ from outputs._tiles import Region, tiles_of, within
 
 _PIECE_BYTES = 8 * 2**20
 _LARGEST_PIECE_BYTES = 256 * 2**20
-_LONGEST_READ = 2**30
 _MAX_WORKERS = 8
 _KNOWN_FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
 
@@ -218,13 +218,8 @@ class Source:
 
     def _bytes(self, offset: int, size: int) -> np.ndarray:
         data = np.empty(size, np.uint8)
-        done = 0
-        while done < size:
-            view = data.data[done : done + _LONGEST_READ]
-            count = os.preadv(self._descriptor, [view], offset + done)
-            if not count:
-                raise ResultError(f"{self._path} is truncated: its end is missing.")
-            done += count
+        if read_bytes(self._descriptor, offset, data) < size:
+            raise ResultError(f"{self._path} is truncated: its end is missing.")
         return data
 
 

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from outputs._bytes import read_bytes, write_bytes
 from outputs._errors import ResultError
 from outputs._points import Matrix
 from outputs._tiles import Region, tiles_of, within
@@ -81,8 +82,8 @@ class Space:
         # Before anything is read or written: what is reserved is written twice as fast.
         _reserve(self._descriptor, place, size)
         if columns != slice(0, width):
-            whole = np.frombuffer(read_bytes(self._descriptor, place, size), self.dtype)
-            whole = whole.reshape(-1, width)
+            whole = np.zeros((rows.stop - rows.start, width), self.dtype)
+            read_bytes(self._descriptor, place, whole)
             whole[:, columns] = values
             values = whole
         write_bytes(self._descriptor, place, np.ascontiguousarray(values))
@@ -93,30 +94,6 @@ class Space:
             assert self._matrix is not None
             self._places[corner] = self._matrix.id.get_chunk_info_by_coord(corner).byte_offset
         return self._places[corner]
-
-
-def write_bytes(descriptor: int, offset: int, values: np.ndarray) -> None:
-    """Writes the bytes of an array in C order at a place of a file.
-
-    Raises:
-        OSError: If the disk is full, or fails.
-    """
-    data = values.reshape(-1).view(np.uint8).data
-    done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, data[done:], offset + done)
-
-
-def read_bytes(descriptor: int, offset: int, size: int) -> bytearray:
-    """The bytes at a place of a file; zeros beyond its end."""
-    data = bytearray(size)
-    done = 0
-    while done < size:
-        count = os.preadv(descriptor, [memoryview(data)[done:]], offset + done)
-        if not count:
-            break
-        done += count
-    return data
 
 
 def _reserve(descriptor: int, offset: int, size: int) -> None:
