@@ -7,7 +7,7 @@ counted, as JAX's compilation and our proof of the first chunk are not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ CHUNK_SIZES: tuple[int | None, ...] = (1, 4, 16, 64, 256, None)
 
 swept: Sequence[int | None] = CHUNK_SIZES
 """Those of them that this run tries."""
+
+DEFAULT, SWEPT = "ours", "ours, chosen by hand"
+"""The groups of our blocks: as the default job chose them, and the fastest of those swept."""
 
 Lines = Callable[[int, int], Any]
 """Computes the rows or columns start, ..., stop - 1; gives (lines, elements), or JAX's alike."""
@@ -97,14 +100,22 @@ def ours_compiled(instance: Instance, seconds: dict[str, float]) -> Iterator[Con
             yield sizes[f"{strategy} compiled {best}"]
 
 
-def ours_by(instance: Instance, strategy: str, engine: str) -> Iterator[Contender]:
-    """Ours by one strategy and engine, with each chunk size."""
+def ours_by_default(instance: Instance, job: dict[str, Any]) -> Contender:
+    """Ours with the strategy, the engine and the chunk size that a job came to."""
+    (chosen,) = ours_by(instance, job["strategy"], job["engine"], [job["chunk_size"]])
+    return replace(chosen, group=DEFAULT)
+
+
+def ours_by(
+    instance: Instance, strategy: str, engine: str, sizes: Sequence[int] | None = None
+) -> Iterator[Contender]:
+    """Ours by one strategy and engine, with each chunk size, or with those that are given."""
     vectors = nested_vectors(instance)
     is_by_rows = strategy == "vectorize" or gives_rows(instance)
     lines = instance.rows if is_by_rows else instance.columns
-    for size in chunk_sizes(lines):
+    for size in sizes or chunk_sizes(lines):
         yield Contender(
-            "ours",
+            SWEPT,
             f"{strategy} {engine} {size}",
             "rows" if is_by_rows else "columns",
             lines,

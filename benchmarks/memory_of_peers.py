@@ -36,13 +36,13 @@ from functools import partial
 from pathlib import Path
 
 import contenders
-from contenders import Contender, Lines, ours, torch_func
+from contenders import SWEPT, Contender, Lines, ours, torch_func
 from speed_machine import settle_jax, why_without_jax
 from workloads import CPU, WORKLOADS, Instance, Workload
 
 from jobs.measurement import forget_peak, limited_memory, peak_memory, release_memory
 from jobs.memory import available_host_memory
-from jobs.planner import warm_up
+from jobs.warm_up import warm_up
 
 CHUNKS = 3
 MORE_CHUNKS = 2
@@ -132,7 +132,7 @@ def cases_of(workload: Workload, options: argparse.Namespace) -> list[Case]:
 def contenders_of(instance: Instance, size: int, group: str | None = None) -> Iterator[Contender]:
     """The contenders, or those of one group, with a chunk size."""
     contenders.swept = [size]
-    if group in (None, "ours"):
+    if group in (None, SWEPT):
         yield from ours(instance)
     if group in (None, "torch.func"):
         yield from torch_func(instance)
@@ -251,7 +251,7 @@ def table(cases: Sequence[Case]) -> str:
 
 def defaults(cases: Sequence[Case]) -> list[Case]:
     """Ours by the engine that each strategy takes unasked."""
-    mine = {case.way: case for case in cases if case.group == "ours"}
+    mine = {case.way: case for case in cases if case.group == SWEPT}
     return [
         case
         for way, case in mine.items()
@@ -277,7 +277,7 @@ def least(cases: Sequence[Case], *, axis: str | None = None, kind: str = "peak")
     peers = [
         case
         for case in cases
-        if case.group != "ours" and case.peak is not None and axis in (None, case.axis)
+        if case.group != SWEPT and case.peak is not None and axis in (None, case.axis)
     ]
     return min(peers, key=lambda case: getattr(case, kind), default=None)
 

@@ -26,7 +26,8 @@ from whole_jobs import job_of
 from autodiff_core import BlockStream
 from jobs.errors import JobError
 from jobs.job import Job
-from jobs.planner import LOOPS, open_stream
+from jobs.planner import LOOPS
+from jobs.streams import open_stream
 from outputs import open_result
 
 CASES = {

@@ -3,16 +3,17 @@
     python benchmarks/speed.py [--full] [--only NAME ...] [--repeats 3] [--json FILE] [--plot FILE]
                                [--device cuda]
 
-For each workload every way is tried briefly with chunk sizes of 1, 4, 16, 64, 256 and all; the
-fastest of each group then run interleaved, and medians are printed, with and without writing the
-matrix to an HDF5 file (plainly by h5py; ours by the job's writer). What would take longer than the
-time that a measurement is given is measured on the first chunks and scaled up. Preparation is not
-counted: JAX's compilation, our recording and proving.
+For each workload every way is tried briefly with chunk sizes of 1, 4, 16, 64, 256 and all. Then
+come whole jobs, from the call to the last line: the default job, which plans, proves and writes,
+beside each peer with the chunk size that was found for it, linearising and a file written plainly
+by h5py included, nothing proved; with that file brought to the disk, as ours is, and without. Peers
+that would take longer than twenty seconds are left out of these.
 
-Last come whole jobs, from the call to the last line: the default job, which plans, proves and
-writes, beside each peer with the chunk size that was found for it, linearising and a file written
-plainly by h5py included, nothing proved. Peers that would take longer than
-twenty seconds are left out of these.
+Last run blocks alone, interleaved, and medians are printed, with and without writing the matrix to
+an HDF5 file (plainly by h5py; ours by the job's writer): ours with the strategy, the engine and the
+chunk size that the default job came to, and the fastest of each group that was tried, of ours as
+well. What would take longer than the time that a measurement is given is measured on the first
+chunks and scaled up. Preparation is not counted: JAX's compilation, our recording and proving.
 
 On a CUDA device events of it are the clock, and two more figures are told of ours: the share of
 the time in which kernels run, and how much longer than the longer one of computing and copying to
@@ -36,7 +37,16 @@ import clocks
 import contenders
 import torch
 from clocks import timed
-from contenders import Contender, functional, ours, ours_compiled, torch_func
+from contenders import (
+    DEFAULT,
+    SWEPT,
+    Contender,
+    functional,
+    ours,
+    ours_by_default,
+    ours_compiled,
+    torch_func,
+)
 from speed_machine import (
     bytes_for_a_chunk,
     floor,
@@ -75,7 +85,7 @@ def main() -> None:
             continue
         instance = workload.build(is_full=options.full, device=device)
         found = compare(instance, options)
-        found["floor"] = fraction_of_floor(instance, found["seconds"]["ours"], report["floor"])
+        found["floor"] = fraction_of_floor(instance, found["seconds"][DEFAULT], report["floor"])
         report["workloads"].append(found)
         print(paragraph(found), flush=True)
     print(summary(report["workloads"]))
@@ -121,13 +131,15 @@ def compare(instance: Instance, options: argparse.Namespace) -> dict[str, Any]:
         for group, of_group in ways.items()
     }
     default = next(c for c in functional(instance) if is_default(c))
+    # Which of a peer's ways is the best one is asked anew: some take long to prepare.
+    apart = {**ways, "torch.autograd.functional, default": {default.way: default}}
+    peers = {} if options.no_whole else whole_ways(apart, screened, instance)
+    job, whole = whole_jobs(peers, options, instance)
+    best = {DEFAULT: ours_by_default(instance, job), **best}
     finalists = {**best, "torch.autograd.functional, default": default}
     times = interleaved(finalists, options, instance, is_written=False)
     written = {} if options.no_writing else interleaved(best, options, instance, is_written=True)
-    alone = None if options.no_writing else writing_alone(best["ours"], instance, options.repeats)
-    # Which of a peer's ways is the best one is asked anew: some take long to prepare.
-    apart = {**ways, "torch.autograd.functional, default": {default.way: default}}
-    jobs, whole = ({}, {}) if options.no_whole else whole_jobs(apart, screened, options, instance)
+    alone = None if options.no_writing else writing_alone(best[DEFAULT], instance, options.repeats)
     return {
         "name": instance.workload.name,
         "options": instance.options,
@@ -136,9 +148,10 @@ def compare(instance: Instance, options: argparse.Namespace) -> dict[str, Any]:
         "seconds": times,
         "written": written,
         "writing_alone": alone,
-        "default_job": jobs,
-        "whole": whole,
-        "on_device": on_device(best["ours"], instance.device),
+        "default_job": job,
+        "whole": {group: found["seconds"] for group, found in whole.items()},
+        "durable": {group: found["durable_seconds"] for group, found in whole.items()},
+        "on_device": on_device(best[DEFAULT], instance.device),
         "screened": screened,
         "left_out": left_out,
     }
@@ -149,11 +162,11 @@ def screening(
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Contender]], dict[str, str]]:
     """The times by group and name, each way at its best chunk size, and who is left out."""
     a_line = bytes_of_an_evaluation(instance)
-    screened: dict[str, dict[str, float]] = {"ours": {}}
+    screened: dict[str, dict[str, float]] = {SWEPT: {}}
     ways: dict[str, dict[str, Contender]] = {}
     left_out: dict[str, str] = {}
     # What is compiled follows from what was screened before.
-    compiled = ours_compiled(instance, screened["ours"])
+    compiled = ours_compiled(instance, screened[SWEPT])
     for contender in chain(all_contenders(instance), compiled):
         title = f"{contender.group} {contender.name}"
         needed = contender.chunk_size * a_line
@@ -184,33 +197,43 @@ def on_device(contender: Contender, device: torch.device) -> dict[str, float]:
     return figures(contender.prepare(), contender, device)
 
 
-def whole_jobs(
+def whole_ways(
     ways: dict[str, dict[str, Contender]],
     screened: dict[str, dict[str, float]],
-    options: argparse.Namespace,
     instance: Instance,
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """The default job, and the seconds of each whole job, interleaved."""
+) -> dict[str, Contender]:
+    """The way of each peer that is fastest from call to file, of those that are quick enough."""
 
     def is_quick(contender: Contender) -> bool:
         return screened[contender.group].get(contender.name, math.inf) <= SECONDS_OF_A_WHOLE_JOB
 
-    peers: dict[str, Contender] = {}
+    found: dict[str, Contender] = {}
     for group, of_group in ways.items():
         quick = list(filter(is_quick, of_group.values()))
-        if group != "ours" and quick:
-            peers[group] = min(quick, key=lambda each: whole_peer(each, instance))
+        if group != SWEPT and quick:
+            found[group] = min(quick, key=lambda each: whole_peer(each, instance)["seconds"])
+    return found
+
+
+def whole_jobs(
+    peers: dict[str, Contender], options: argparse.Namespace, instance: Instance
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """The default job of median time, and the times of whole jobs by group, interleaved."""
     # What is loaded once a process belongs to no job.
     default_job(instance)
     jobs: list[dict[str, Any]] = []
-    seconds: dict[str, list[float]] = {group: [] for group in peers}
-    for _ in range(options.repeats):
+    taken: dict[str, list[dict[str, float]]] = {group: [] for group in peers}
+    for _ in range(options.repeats if peers else 1):
         jobs.append(default_job(instance))
         for group, contender in peers.items():
-            seconds[group].append(whole_peer(contender, instance))
+            taken[group].append(whole_peer(contender, instance))
     typical = sorted(jobs, key=lambda job: job["seconds"])[len(jobs) // 2]
-    whole = {group: statistics.median(found) for group, found in seconds.items()}
-    return typical, {"ours": typical["seconds"], **whole}
+    mine = {"seconds": typical["seconds"], "durable_seconds": typical["seconds"]}
+    medians = {
+        group: {kind: statistics.median(each[kind] for each in found) for kind in found[0]}
+        for group, found in taken.items()
+    }
+    return typical, {DEFAULT: mine, **medians} if peers else {}
 
 
 def all_contenders(instance: Instance) -> Iterator[Contender]:

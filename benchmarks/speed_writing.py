@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import torch
 from clocks import Keep, clock_for, timed
-from contenders import Contender, Lines
+from contenders import DEFAULT, SWEPT, Contender, Lines
 from torch import Tensor
 from workloads import Instance
 
@@ -32,7 +32,7 @@ def timed_writing(lines: Lines, contender: Contender, instance: Instance, second
     """The time with the matrix written to a file, until the last byte is handed over."""
     directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-speed-"))
     try:
-        if contender.group == "ours":
+        if contender.group in (DEFAULT, SWEPT):
             return ours_written(lines, contender, instance, seconds, directory)
         with plain_file(directory, contender, instance) as keep:
             return timed(lines, contender, instance, seconds, keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -39,7 +40,8 @@ def default_job(instance: Instance) -> dict[str, Any]:
 
     Returns:
         ``seconds`` in all, ``probing_seconds`` and ``computing_seconds`` of them, and what was
-        chosen.
+        chosen: ``strategy``, ``engine`` and ``chunk_size``, the last one in a run that tries larger
+        ones.
     """
     workload = instance.workload
     options = [
@@ -66,12 +68,19 @@ def default_job(instance: Instance) -> dict[str, Any]:
         "seconds": seconds,
         "probing_seconds": record["plan"]["probing_seconds"],
         "computing_seconds": record["seconds"],
-        "chosen": f"{strategy} {record['engine']} {record['chunk_size']}",
+        "strategy": strategy,
+        "engine": record["engine"],
+        "chunk_size": record["chunk_size"],
     }
 
 
-def whole_peer(contender: Contender, instance: Instance) -> float:
-    """Seconds from the call to the closed file, JAX's compilation not counted."""
+def whole_peer(contender: Contender, instance: Instance) -> dict[str, float]:
+    """A peer's job, JAX's compilation not counted.
+
+    Returns:
+        ``seconds`` from the call to the closed file, and ``durable_seconds`` until it is on the
+        disk as well, which is where ours ends.
+    """
     wait_for(instance.device)
     directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-whole-"))
     try:
@@ -84,9 +93,18 @@ def whole_peer(contender: Contender, instance: Instance) -> float:
             for start in range(0, contender.lines, contender.chunk_size):
                 stop = min(start + contender.chunk_size, contender.lines)
                 keep(start, stop, lines(start, stop))
-        return time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        bring_to_disk(directory)
+        return {"seconds": seconds, "durable_seconds": time.perf_counter() - started}
     finally:
         shutil.rmtree(directory)
+
+
+def bring_to_disk(directory: Path) -> None:
+    """Wait until the files of a directory are on the disk."""
+    for path in directory.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def wait_for(device: torch.device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from autodiff_core import Block
+from jobs.chunk_size import ChunkSize
 from jobs.description import stored_dtype, to_numpy
 from jobs.device_copies import copies_to_host
 from jobs.errors import JobError, OutOfMemoryError
@@ -19,7 +21,6 @@ from jobs.failures import explaining_failures
 from jobs.job import Job
 from jobs.measurement import release_memory
 from jobs.nonfinite import Entries, entries_not_finite
-from jobs.planner import ChunkSize
 from jobs.points import PointStream, block_end
 from jobs.proof import Proof
 
@@ -134,6 +135,11 @@ class Remaining:
             self._ranges.appendleft(range(end, lines.stop))
         return range(lines.start, min(end, lines.stop))
 
+    @property
+    def lines(self) -> int:
+        """How many remain."""
+        return sum(map(len, self._ranges))
+
     def put_back(self, lines: range) -> None:
         """Give back a chunk that was not computed; it is the next to be handed out."""
         self._ranges.appendleft(lines)
@@ -167,7 +173,7 @@ class LocalSource:
         under_way: Callable[[], ComputedBlock] | None = None
         failure: Exception | None = None
         while failure is None and not is_leaving() and (lines := remaining.take()) is not None:
-            reason, found = None, None
+            reason, found, started = None, None, time.perf_counter()
             try:
                 found = compute_block(self._job, self._stream, self._proof, lines)
             except OutOfMemoryError as error:
@@ -182,6 +188,8 @@ class LocalSource:
                 if self._copy is None:
                     yield under_way()
                     under_way = None
+                    seconds = time.perf_counter() - started
+                    remaining.chunks.learn(len(lines), seconds, remaining.lines)
             # The error, and with it the frames that hold memory, is gone here.
             elif failure is None:
                 release_memory()

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from jobs.chunk_size import ChunkSize
 from jobs.computing import LocalSource, Remaining, Source, StreamFacts
 from jobs.description import describe
 from jobs.devices import threads_of_a_worker
@@ -26,7 +27,7 @@ from jobs.measurement import forget_peak, peak_memory, release_memory
 from jobs.memory import Budget, memory_budget
 from jobs.nonfinite import NonFinite
 from jobs.plan import Plan
-from jobs.planner import ChunkSize, Decision, decide
+from jobs.planner import Decision, decide
 from jobs.prediction import make_plan
 from jobs.proof import Proof, prepare_proof
 from jobs.provenance import device_name, git_commit
@@ -342,7 +343,9 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, 
             "the system killed the job for want of memory; going on with at most "
             f"{prepared.chunk_limit} {axis} at a time"
         )
-    chunks = ChunkSize(decision.chunk_size, prepared.budget, record.note)
+    chunks = ChunkSize(
+        decision.chunk_size, prepared.budget, record.note, largest=decision.largest_chunk
+    )
     description = replace(prepared.description, probes=proof.probes())
     forget_peak()
     with (

@@ -16,9 +16,7 @@ import numpy as np
 import torch
 
 from autodiff_core import Block, BlockStream
-from jobs import batches
-from jobs.compiler import spare_compiler
-from jobs.cost import Costs, Trial, even_chunk
+from jobs.cost import LADDER, Costs, Trial, even_chunk
 from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.failures import explaining_failures
@@ -28,7 +26,9 @@ from jobs.memory import Budget, memory_in_use, process_memory
 from jobs.nonfinite import entries_not_finite
 from jobs.points import PointStream, block_end
 from jobs.proof import ProbeProof
+from jobs.streams import open_stream
 from jobs.units import duration, size
+from jobs.warm_up import warm_up
 
 _logger = logging.getLogger(__name__)
 
@@ -60,15 +60,15 @@ WORSE_IN_A_ROW = 2
 # Batches as small as this may be slower than no batches.
 SMALL_BATCH = 4
 
+# By so much may the peak of memory grow with chunks that the run tries.
+SHARE_OF_PEAK = 0.05
+
 # So many, or more, so that workers end at about the same time.
 CHUNKS_OF_A_WORKER = 4
 
 # A run for which compiling, a few seconds, is little; and how much faster it makes chunks that pay.
 COMPILES_FROM_SECONDS = 120.0
 COMPILED_SHARE = 0.85
-
-# A little less than the largest piece of memory that glibc takes from its heap, of 32 MiB.
-_LARGEST_ON_THE_HEAP = 32 * 2**20 - 2**16
 
 LOOPS = {"vectorize": "reverse-loop", "forward-mode": "forward-loop"}
 FORWARD = ("forward-mode", "forward-loop")
@@ -83,6 +83,7 @@ class Decision:
         engine: ``auto``, ``compiled``, or the only engine that fits into the memory.
         stream: Its stream of blocks, ready.
         chunk_size: Rows or columns at once.
+        largest_chunk: How large chunks may become while the job runs.
         costs: What was measured of it.
         strategy_reason: Why this strategy.
         chunk_reason: Why this chunk size.
@@ -95,6 +96,7 @@ class Decision:
     engine: str
     stream: BlockStream
     chunk_size: int
+    largest_chunk: int
     costs: Costs
     strategy_reason: str
     chunk_reason: str
@@ -138,40 +140,21 @@ def decide(
     return _Search(job, budget, chunk_limit, tell).decision(strategy)
 
 
-def open_stream(job: Job, strategy: str, engine: str = "auto") -> Any:
-    """The blocks of a job by a strategy; the same random numbers are drawn each time.
+@dataclass
+class _Growth:
+    """How far a strategy has been measured in chunks of growing size.
 
-    Args:
-        job: The job.
-        strategy: The strategy.
-        engine: ``auto``, or one of those that `autodiff_core.engines` names.
-
-    Returns:
-        A `BlockStream`, or what has the same attributes and methods.
-
-    Raises:
-        JobError: The strategy cannot differentiate the function.
+    Attributes:
+        costs: What was measured.
+        opening: The peak of memory while it was opened, in bytes.
+        sizes: The chunk sizes that are still to be measured.
+        worse: How many of the last ones were slower than a smaller one.
     """
-    with explaining_failures(job.function):
-        if job.points is not None:
-            return PointStream(
-                job.function.function,
-                tuple(job.point.values()),
-                seed=job.seed,
-                operation=job.operation,
-                strategy=strategy,
-                chunk_size=job.chunk_size,
-            )
-        return batches.open_stream(
-            job.function.function,
-            job.inputs,
-            seed=job.seed,
-            operation=job.operation,
-            strategy=strategy,
-            engine=engine,
-            vectors=job.stacked_vectors,
-            chunk_size=job.chunk_size,
-        )
+
+    costs: Costs
+    opening: int
+    sizes: list[int]
+    worse: int = 0
 
 
 class _Search:
@@ -200,6 +183,7 @@ class _Search:
         # Of the matrix at a single point, once a stream has told it.
         self._shape: tuple[int, int] | None = None
         self._streams: dict[str, Any] = {}
+        self._growth: dict[str, _Growth] = {}
         self._fallbacks: dict[str, list[str]] = {}
 
     def decision(self, strategy: str) -> Decision:
@@ -230,6 +214,7 @@ class _Search:
             self._engines[chosen],
             stream,
             chunk_size,
+            self._largest_chunk(self._measured[chosen], chunk_size),
             self._measured[chosen],
             reason,
             chunk_reason,
@@ -307,6 +292,8 @@ class _Search:
         batched = ["vectorize"] if is_pullback else ["forward-mode", "vectorize"]
         for place, strategy in enumerate(batched):
             self._attempt(strategy, remaining=len(batched) - place)
+        # What waited for the other one to be measured goes on, if it may still be the faster.
+        self._go_on(batched[0])
         if not self._measured:
             for strategy in [each for each in batched if each in self._notes]:
                 self._attempt(strategy, remaining=1, even_if_hopeless=True)
@@ -388,7 +375,14 @@ class _Search:
         else:
             self._shape = stream.shape
         if even_if_hopeless or not self._is_hopeless(strategy, passes, other):
-            self._grow(stream, costs, opening.peak_bytes, remaining)
+            # All the time is for this one where the other is not worth opening.
+            remaining = 1 if self._has_too_many_passes(other, passes) else remaining
+            self._growth[strategy] = _Growth(costs, opening.peak_bytes, self._sizes(costs))
+            self._grow(stream, self._growth[strategy], remaining)
+
+    def _go_on(self, strategy: str) -> None:
+        if strategy in self._streams and strategy in self._measured:
+            self._grow(self._streams[strategy], self._growth[strategy], remaining=1)
 
     def _close_large_streams(self) -> None:
         """Before another is measured; those that hold next to nothing may stay."""
@@ -398,10 +392,13 @@ class _Search:
             self._streams.clear()
             release_memory()
 
+    def _has_too_many_passes(self, passes: int, other: int) -> bool:
+        return self._job.operation == "jacobian" and passes > HOPELESS * max(1, other)
+
     def _is_hopeless(self, strategy: str, passes: int, other: int) -> bool:
         """Whether a strategy is not worth opening: too many passes, or too short a run."""
         lines = "columns" if strategy in FORWARD else "rows"
-        if self._job.operation == "jacobian" and passes > HOPELESS * max(1, other):
+        if self._has_too_many_passes(passes, other):
             self._notes[strategy] = f"not tried for its {passes} {lines}"
             return True
         if not self._measured:
@@ -413,46 +410,66 @@ class _Search:
         self._notes[strategy] = "not tried in so short a run"
         return True
 
-    def _grow(self, stream: Any, costs: Costs, opening: int, remaining: int) -> None:
+    def _grow(self, stream: Any, growth: _Growth, remaining: int) -> None:
         """Measure chunks of growing size until they get slower, too large, or time is up."""
-        strategy = costs.strategy
-        if not costs.lines or 0 in stream.shape:
-            self._measured[strategy] = costs.with_trial(Trial(1, 0.0, opening))
+        strategy = growth.costs.strategy
+        if not growth.costs.lines or 0 in stream.shape:
+            self._measured[strategy] = growth.costs.with_trial(Trial(1, 0.0, growth.opening))
             return
-        first, worse = 0.0, 0
-        for chunk_size in self._sizes(costs):
-            if costs.trials and not self._worth_trying(costs, chunk_size, remaining):
+        while growth.sizes:
+            chunk_size, trials = growth.sizes[0], growth.costs.trials
+            if trials and not self._worth_trying(growth.costs, chunk_size, remaining):
                 return
-            self._tell(chunk_size)
-            # The first chunk proves the batching as well; what counts is one without.
-            for repetition in range(REPETITIONS):
-                loaded = len(sys.modules)
-                by = measuring if repetition == 0 or not costs.trials else timing
-                trial = self._trial(strategy, stream, chunk_size, costs.lines, by)
-                has_loaded = len(sys.modules) > loaded
-                if has_loaded and repetition == 0 and trial.seconds < LOADING_SECONDS:
-                    opening = max(opening, trial.peak_bytes)
-                    continue
-                if not costs.trials:
-                    first = trial.seconds
-                # What disappoints is measured again: it would end the search.
-                disappoints = bool(costs.trials) and self._is_worse(trial, costs.trials)
-                costs = costs.with_trial(
-                    Trial(chunk_size, trial.seconds, max(opening, trial.peak_bytes))
-                )
-                if chunk_size == 1:
-                    costs = costs.with_first(first)
-                self._measured[strategy] = costs
-                is_sure = trial.seconds > LASTING_SECONDS and (chunk_size, repetition) != (1, 0)
-                is_affordable = disappoints or self._affordable(trial.seconds, remaining)
-                if is_sure or not is_affordable:
-                    break
-                self._spent += trial.seconds if (chunk_size, repetition) != (1, 0) else 0.0
+            if trials and remaining > 1 and self._can_wait(growth.costs, chunk_size):
+                return
+            growth.sizes.pop(0)
+            self._measure_chunks(stream, growth, chunk_size, remaining)
             # Where other work takes a core, chunks that are large enough for several threads are
             # slow, and still larger ones are not.
-            worse = worse + 1 if self._is_worse(costs.trials[-1], costs.trials) else 0
-            if worse == WORSE_IN_A_ROW:
-                return
+            trials = growth.costs.trials
+            growth.worse = growth.worse + 1 if self._is_worse(trials[-1], trials) else 0
+            if growth.worse == WORSE_IN_A_ROW:
+                growth.sizes.clear()
+
+    def _can_wait(self, costs: Costs, chunk_size: int) -> bool:
+        """Whether another strategy is measured first, which takes no longer than this step.
+
+        For that this one has to stay open.
+        """
+        held = memory_in_use(self._job.device) - self._occupied
+        seconds = REPETITIONS * chunk_size * costs.line_seconds(chunk_size)
+        return seconds >= costs.first_seconds and held <= SHARE_TO_KEEP * self._budget.bytes
+
+    def _measure_chunks(
+        self, stream: Any, growth: _Growth, chunk_size: int, remaining: int
+    ) -> None:
+        """Measure chunks of one size; of a strategy's first the fastest, not the first, counts."""
+        strategy, first = growth.costs.strategy, 0.0
+        self._tell(chunk_size)
+        # The first chunk proves the batching as well; what counts is one without.
+        for repetition in range(REPETITIONS):
+            costs = growth.costs
+            loaded = len(sys.modules)
+            by = measuring if repetition == 0 or not costs.trials else timing
+            trial = self._trial(strategy, stream, chunk_size, costs.lines, by)
+            has_loaded = len(sys.modules) > loaded
+            if has_loaded and repetition == 0 and trial.seconds < LOADING_SECONDS:
+                growth.opening = max(growth.opening, trial.peak_bytes)
+                continue
+            if not costs.trials:
+                first = trial.seconds
+            # What disappoints is measured again: it would end the search.
+            disappoints = bool(costs.trials) and self._is_worse(trial, costs.trials)
+            peak = max(growth.opening, trial.peak_bytes)
+            costs = costs.with_trial(Trial(chunk_size, trial.seconds, peak))
+            if chunk_size == 1:
+                costs = costs.with_first(first)
+            growth.costs = self._measured[strategy] = costs
+            is_sure = trial.seconds > LASTING_SECONDS and (chunk_size, repetition) != (1, 0)
+            is_affordable = disappoints or self._affordable(trial.seconds, remaining)
+            if is_sure or not is_affordable:
+                break
+            self._spent += trial.seconds if (chunk_size, repetition) != (1, 0) else 0.0
 
     def _is_worse(self, trial: Trial, others: Sequence[Trial]) -> bool:
         best = min(each.seconds / each.chunk_size for each in others)
@@ -569,11 +586,37 @@ class _Search:
         chunk_size = even_chunk(best, costs.lines, costs.unit)
         largest = costs.trials[-1].chunk_size
         reason = f"the fastest of those measured, up to {largest}"
+        if best == largest and costs.is_falling:
+            larger = self._larger(costs, best, costs.peak_bytes(best))
+            if larger > best:
+                chunk_size = even_chunk(larger, costs.lines, costs.unit)
+                reason = f"more than the {largest} that were measured, for lines get cheaper"
         if costs.is_loop:
             reason = "large enough for the disk; lines are computed one by one"
         elif chunk_size == largest < costs.lines and not costs.fits(4 * largest, budget.bytes):
             reason = f"the largest within {size(budget.bytes)}"
         return chunk_size, reason
+
+    def _larger(self, costs: Costs, chunk_size: int, peak_bytes: int) -> int:
+        """The next larger chunk size, where it may be taken without a measurement, or the same.
+
+        That is so where no time was left to measure it: on a CPU, in this process, and without a
+        higher peak of memory than a person is told.
+        """
+        is_open = chunk_size >= costs.trials[-1].chunk_size and self._limit is None
+        is_here = self._job.device.type == "cpu" and len(self._job.devices) == 1
+        if not (is_open and is_here) or costs.is_loop or costs.unit > 1:
+            return chunk_size
+        larger = min(LADDER * chunk_size, costs.lines)
+        is_within = costs.peak_bytes(larger) <= (1 + SHARE_OF_PEAK) * peak_bytes
+        return larger if is_within and costs.fits(larger, self._budget.bytes) else chunk_size
+
+    def _largest_chunk(self, costs: Costs, chunk_size: int) -> int:
+        """How large chunks may become in the run, where no time was left to measure larger ones."""
+        peak_bytes = costs.peak_bytes(chunk_size)
+        while (larger := self._larger(costs, chunk_size, peak_bytes)) > chunk_size:
+            chunk_size = larger
+        return chunk_size
 
     def _reason(self, chosen: str) -> str:
         costs = self._measured[chosen]
@@ -599,65 +642,4 @@ class _Search:
             f"one row or column at a time needs {need} of memory, and the budget is "
             f"{size(budget.bytes)} ({budget.reason}); memory=... grants more, a smaller dtype, "
             "fewer variables (wrt.pattern=...) or samples at once (loss.batch_size=...) take less"
-        )
-
-
-def warm_up() -> None:
-    """Let torch load what it loads at a first derivative, and start its threads.
-
-    These belong to no strategy; and threads cannot be started where memory is limited.
-    """
-    spare_compiler()
-    point = torch.ones(2**16)
-    torch.func.vmap(lambda tangent: torch.func.jvp(torch.sin, (point,), (tangent,))[1])(
-        torch.ones(2, 2**16)
-    )
-    # glibc returns what is freed to the system, and the system fills pages with zeros when they
-    # are taken again (measured: half of the time of a Hessian), until a large piece has been
-    # freed: then it keeps up to twice as much. It does not go beyond this size.
-    torch.empty(_LARGEST_ON_THE_HEAP, dtype=torch.uint8)
-
-
-class ChunkSize:
-    """The chunk size of a running job; an allocation that fails halves it.
-
-    Attributes:
-        size: Rows or columns at once, now.
-        used: All sizes so far, in order.
-    """
-
-    def __init__(self, size: int, budget: Budget, report: Callable[[str], None]) -> None:
-        """Begin with a size.
-
-        Args:
-            size: Rows or columns at once.
-            budget: What the job may use, for messages.
-            report: Is told each halving, as a sentence.
-        """
-        self.size = size
-        self.used = [size]
-        self._budget = budget
-        self._report = report
-
-    def halve(self, start: int, axis: str, reason: str) -> None:
-        """Go on with half the size.
-
-        Args:
-            start: The first line of the block that did not fit.
-            axis: ``rows`` or ``columns``.
-            reason: What the allocator said.
-
-        Raises:
-            JobError: The block was a single line.
-        """
-        if self.size == 1:
-            raise JobError(
-                f"out of memory with one of the {axis} at a time ({reason}); the budget was "
-                f"{size(self._budget.bytes)}. What was computed is kept; the same command goes on "
-                "where more memory is free"
-            )
-        self.size = math.ceil(self.size / 2)
-        self.used.append(self.size)
-        self._report(
-            f"out of memory at {axis} {start} ({reason}); going on with {self.size} at a time"
         )

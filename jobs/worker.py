@@ -25,9 +25,11 @@ from jobs.errors import JobError, OutOfMemoryError
 from jobs.failures import explaining_failures
 from jobs.job import Job, resolve
 from jobs.measurement import forget_peak, peak_memory, release_memory
-from jobs.planner import LOOPS, open_stream, warm_up
+from jobs.planner import LOOPS
 from jobs.proof import Proof
 from jobs.provenance import device_name
+from jobs.streams import open_stream
+from jobs.warm_up import warm_up
 from jobs.worker_messages import (
     Assignment,
     Done,

@@ -42,11 +42,11 @@ def serve() -> None:
     import torch
 
     import jobs.execute
-    import jobs.planner
+    import jobs.warm_up
 
     # torch loads much at its first derivative. No thread is started by it: forks have none.
     torch.set_num_threads(1)
-    jobs.planner.warm_up()
+    jobs.warm_up.warm_up()
     torch.func.grad(torch.sin)(torch.ones(()))
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,5 +1,6 @@
 """What is chosen, why, and within which limits; the probes are real."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -12,10 +13,13 @@ import torch
 
 from autodiff_core import _compiled
 from jobs import planner
+from jobs.cost import Trial
 from jobs.display import Display
 from jobs.errors import JobError
 from jobs.execute import Prepared, execute, prepare
 from jobs.job import Job
+from jobs.memory import Budget
+from jobs.planner import Decision, decide
 from jobs.status_file import read_status
 from outputs import Result, ResultWriter, open_result, part_path
 
@@ -47,6 +51,69 @@ def planned(directory: Path, resolved: Resolve) -> Callable[..., Prepared]:
         return prepare(job, job.paths.result)
 
     return plan
+
+
+@pytest.fixture
+def measured(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Plans the Jacobian of a Brusselator with 512 lines as if chunks took given times."""
+
+    def plan(**seconds: Callable[[int], float]) -> tuple[Decision, list[tuple[str, int]]]:
+        tried: list[tuple[str, int]] = []
+
+        def trial(
+            self: object, strategy: str, stream: object, chunk_size: int, *others: object
+        ) -> Trial:
+            # The very first chunk proves the batching.
+            first = 0.0 if strategy in dict(tried) else 0.2
+            tried.append((strategy, chunk_size))
+            taken = seconds[strategy.replace("-", "_")](chunk_size)
+            return Trial(chunk_size, first + taken, 2**20)
+
+        monkeypatch.setattr(planner._Search, "_trial", trial)
+        job = resolved("op=jacobian", "function=brusselator", "function.n=16", "compile=never")
+        budget = Budget(2**34, "as a test has it")
+        # Each size is tried twice.
+        return decide(job, budget, strategy="auto"), tried[::2]
+
+    return plan
+
+
+def turns(tried: list[tuple[str, int]]) -> list[str]:
+    """The strategies in the order in which they were measured."""
+    return [strategy for strategy, _ in itertools.groupby(strategy for strategy, _ in tried)]
+
+
+def test_a_strategy_that_promises_less_than_the_other_gives_is_not_measured_further(
+    measured: Callable[..., Any],
+) -> None:
+    decision, tried = measured(
+        forward_mode=lambda size: 0.01 + 0.01 * size, vectorize=lambda size: 0.01 + 0.001 * size
+    )
+    assert decision.strategy == "vectorize"
+    assert turns(tried) == ["forward-mode", "vectorize"]
+    assert dict(tried)["forward-mode"] < dict(tried)["vectorize"]
+
+
+def test_a_strategy_that_has_waited_for_a_slower_one_goes_on(measured: Callable[..., Any]) -> None:
+    decision, tried = measured(
+        forward_mode=lambda size: 0.1 + 0.01 * size, vectorize=lambda size: 0.1 + 0.1 * size
+    )
+    assert decision.strategy == "forward-mode"
+    assert turns(tried) == ["forward-mode", "vectorize", "forward-mode"]
+    assert decision.chunk_size >= dict(tried)["forward-mode"] > dict(tried)["vectorize"]
+
+
+def test_lines_that_get_cheaper_are_taken_in_larger_chunks_than_were_measured(
+    measured: Callable[..., Any],
+) -> None:
+    """Of so short a run little can be measured; what larger chunks take, the run itself finds."""
+    decision, tried = measured(
+        forward_mode=lambda size: 1e-3 + 1e-6 * size, vectorize=lambda size: 1.0 + 1.0 * size
+    )
+    largest = max(size for strategy, size in tried if strategy == "forward-mode")
+    assert decision.chunk_size == 4 * largest < 512
+    assert f"more than the {largest} that were measured" in decision.chunk_reason
+    assert decision.largest_chunk > decision.chunk_size
 
 
 def test_few_rows_are_pulled_back(planned: Callable[..., Prepared]) -> None:
