@@ -603,7 +603,7 @@ class _Search:
         That is so where no time was left to measure it: on a CPU, in this process, and without a
         higher peak of memory than a person is told.
         """
-        is_open = chunk_size >= costs.trials[-1].chunk_size and self._limit is None
+        is_open = costs.trials[-1].chunk_size <= chunk_size < costs.lines and self._limit is None
         is_here = self._job.device.type == "cpu" and len(self._job.devices) == 1
         if not (is_open and is_here) or costs.is_loop or costs.unit > 1:
             return chunk_size
