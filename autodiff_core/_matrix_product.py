@@ -30,21 +30,30 @@ def matrix_product(rows: Tensor, matrix: Tensor) -> Tensor:
         # Of a matrix with gaps between its lines oneDNN makes a product a thousand times slower.
         if not (matrix.is_contiguous() or matrix.mT.is_contiguous()):
             matrix = matrix.contiguous()
-        # One product for all, instead of one for each of the leading dimensions.
-        flat = rows.reshape(-1, rows.shape[-1])
+        # One product for all, instead of one for each of the leading dimensions, whose order
+        # matters to none: that of the memory, which takes no copy.
+        order = sorted(range(rows.dim() - 1), key=rows.stride, reverse=True)
+        ordered = rows.permute(*order, -1)
+        flat = ordered.reshape(-1, rows.shape[-1])
         product = _linear()(flat, matrix.mT, None, "none", [], "")
-        return product.reshape(*rows.shape[:-1], matrix.shape[-1])
+        product = product.reshape(*ordered.shape[:-1], matrix.shape[-1])
+        return product.permute(*(order.index(dim) for dim in range(len(order))), -1)
     return torch.matmul(rows, matrix)
 
 
-def _is_for_onednn(rows: Tensor, matrix: Tensor) -> bool:
+def has_fast_product(tensor: Tensor) -> bool:
+    """Whether large products of matrices of this kind are oneDNN's."""
     return (
-        rows.numel() * matrix.shape[1] >= MANY_TERMS
-        and rows.dtype == matrix.dtype == torch.float32
-        and rows.device.type == matrix.device.type == "cpu"
+        tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
     )
+
+
+def _is_for_onednn(rows: Tensor, matrix: Tensor) -> bool:
+    is_large = rows.numel() * matrix.shape[1] >= MANY_TERMS
+    return is_large and has_fast_product(rows) and has_fast_product(matrix)
 
 
 def _linear() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from autodiff_core._rules import (
     step_of,
 )
 from autodiff_core._support import Stack
+from autodiff_core._triangular import TriangularSystem
 
 _aten = torch.ops.aten
 
@@ -102,10 +103,24 @@ def _solve_triangular(builder: Builder, call: Call) -> Any:
     matrix, given = call.args[:2]
     if isinstance(matrix, Reference) or matrix.dim() != 2 or not is_live(builder, given):
         return NotImplemented
-    left, options = call.kwargs.get("left", True), dict(call.kwargs)
+    options = {"left": True, "unitriangular": False} | call.kwargs
+    left = options["left"]
+
+    @cache
+    def system() -> TriangularSystem:
+        return TriangularSystem(
+            matrix if left else matrix.mT,
+            is_lower=options["upper"] != left,
+            has_unit_diagonal=options["unitriangular"],
+        )
+
+    def solution(lines: Tensor) -> Tensor:
+        if not TriangularSystem.pays(matrix, lines.shape[1 if left else 0]):
+            return call.operator(matrix, lines, **options)
+        return system().solve(lines) if left else system().solve_rows(lines)
 
     def solve(stack: Stack) -> Stack:
-        return _support.solved(stack, lambda lines: call.operator(matrix, lines, **options), left)
+        return _support.solved(stack, solution, left)
 
     out = output_of(call)
     return builder.step("solve", step_of(builder, given), out.shape, out.dtype, solve)

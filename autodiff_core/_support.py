@@ -443,11 +443,20 @@ def times_from_left(
     """The matrix products matrix @ stack; the arguments are those of `times`."""
     if stack.dim is None and matrix.dim() == 2:
         if out is None or not _is_bound_by_writing(matrix.shape[-1], math.prod(shape)):
-            return Stack(torch.matmul(matrix, stack.data), shape)
+            return Stack(_product_from_left(matrix, stack.data), shape)
         torch.bmm(matrix.expand(stack.count, *matrix.shape), stack.data, out=out)
         return Stack(out, shape)
     turned = (*shape[:-2], shape[-1], shape[-2])
     return transposed(times(transposed(stack), matrix.mT, turned))
+
+
+def _product_from_left(matrix: Tensor, data: Tensor) -> Tensor:
+    columns = data.transpose(0, 1)
+    if data.dim() != 3 or not columns.is_contiguous():
+        return torch.matmul(matrix, data)
+    # The vectors' columns stand side by side: it is one product.
+    product = matrix_product(matrix, columns.flatten(1))
+    return product.view(-1, *columns.shape[1:]).transpose(0, 1)
 
 
 def _is_bound_by_writing(terms: int, results: int) -> bool:
@@ -495,9 +504,12 @@ def solved(stack: Stack, solve: Callable[[Tensor], Tensor], left: bool) -> Stack
         stack = Stack(stack.dense(), stack.shape)
     data = stack.spread().data
     count, n, m = data.shape
+    turned = data.transpose(0, 1)
     if left:
-        columns = solve(data.permute(1, 0, 2).reshape(n, count * m))
-        result = columns.reshape(n, count, m).permute(1, 0, 2)
+        columns = solve(turned.reshape(n, count * m))
+        result = columns.reshape(n, count, m).transpose(0, 1)
+    elif turned.is_contiguous():
+        result = solve(turned.reshape(n * count, m)).reshape(n, count, m).transpose(0, 1)
     else:
         result = solve(data.reshape(count * n, m)).reshape(count, n, m)
     return Stack(result, stack.shape, stack.dim, stack.support)

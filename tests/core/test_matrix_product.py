@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -42,6 +43,21 @@ def test_agrees_with_double_precision(layout: str, size: tuple[int, int, int]):
         scale = rows.double().abs() @ matrix.double().abs()
         error = (matrix_product(rows, matrix) - expected).abs() / scale
         assert error.max() < k * torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_stacks_of_rows_in_any_order_of_memory(order: tuple[int, ...]):
+    shape = [12, 8, 4]
+    stored = drawn(math.prod(shape), 96).view(*(shape[dim] for dim in order), 96)
+    rows, matrix = stored.permute(*(order.index(dim) for dim in range(3)), 3), drawn(96, 80)
+    assert rows.shape == (*shape, 96)
+    product = matrix_product(rows, matrix)
+    expected = (rows.double() @ matrix.double()).float()
+    torch.testing.assert_close(product, expected, rtol=1e-4, atol=1e-4)
+    # Nothing was copied into another order.
+    lengths = [80 if dim == 3 else shape[dim] for dim in (*order, 3)]
+    assert product.permute(*order, 3).is_contiguous()
+    assert list(product.permute(*order, 3).shape) == lengths
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
