@@ -14,7 +14,7 @@ from autodiff_core._apply import LinearMap, Report, prove, require_agreement
 from autodiff_core._capture import Recording, record
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._lowering import lower
-from autodiff_core._program import Program
+from autodiff_core._program import Memory, Program
 from autodiff_core._reused_memory import ReusedMemory
 from autodiff_core._support import Stack
 from autodiff_core._vectors import PROBES, StandardBasis, Vector, Vectors
@@ -131,13 +131,13 @@ class Captured:
             self._proven_bases.add(index)
         return images
 
-    def _memory(self, program: Program, count: int) -> tuple[Tensor, ...] | None:
+    def _memory(self, program: Program, count: int) -> Memory | None:
         """Memory for images over several tensors, from which a block is made without a copy."""
         dtypes, devices = set(program.dtypes), set(program.devices)
         if len(program.shapes) == 1 or len(dtypes) > 1 or len(devices) > 1:
             return None
         empty = partial(self._reused.empty, dtype=dtypes.pop(), device=devices.pop())
-        return empty_side_by_side(count, program.shapes, empty)
+        return partial(empty_side_by_side, count, program.shapes, empty)
 
     def _program(self, index: int | None) -> Program:
         """The program for vectors over one tensor, or over all, proved on a random vector."""

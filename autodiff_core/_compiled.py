@@ -134,7 +134,9 @@ class Compiled(Captured):
         program = self._program(index)
 
         def of_vectors(*stacks: Tensor) -> Images:
-            return program.apply([dense_stack(stack) for stack in stacks], count)
+            # The compiler plans memory by itself.
+            given = [dense_stack(stack) for stack in stacks]
+            return program.apply(given, count, reuses_memory=False)
 
         def of_basis(start: Tensor) -> Images:
             assert index is not None

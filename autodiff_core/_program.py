@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from autodiff_core import _support
+from autodiff_core._linear_combination import Coefficient
 from autodiff_core._support import Stack
 
-Coefficient = Tensor | float | None
+Memory = Callable[[], Sequence[Tensor]]
+"""Gives what the images of a program are put into; asked when the first of them is computed."""
+
+# Their results stand in memory of their own.
+_MAKES_NEW = ("matmul", "solve", "combine")
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class Step:
         dtype: The dtype of the result.
         apply: Makes the result from those of `inputs`.
         coefficients: For a ``combine``: what each input is multiplied by.
-        dims: For a ``permute``: which dimension of its input each dimension is.
+        dims: For a ``permute``: which dimension of its input each dimension is; for a ``join`` the
+            same, of what is joined.
         takes_memory: Whether `apply` has an argument ``out``: memory of shape (count, *shape) that
             the result may be put into.
     """
@@ -64,10 +72,16 @@ class Program:
     devices: tuple[torch.device, ...] = ()
     _finished: dict[int, list[int]] = field(default_factory=dict)
     _placed: dict[int, int] = field(default_factory=dict)
+    _spare: dict[int, tuple[bool, ...]] = field(default_factory=dict)
 
     @torch.no_grad()
     def apply(
-        self, stacks: Sequence[Stack], count: int, memory: Sequence[Tensor] | None = None
+        self,
+        stacks: Sequence[Stack],
+        count: int,
+        memory: Memory | None = None,
+        *,
+        reuses_memory: bool = True,
     ) -> tuple[Tensor, ...]:
         """The images of stacked vectors, without history.
 
@@ -76,28 +90,34 @@ class Program:
         Args:
             stacks: The vectors, a stack for each source.
             count: How many there are.
-            memory: What the images are put into, of their shapes; None takes new memory.
+            memory: Gives what the images are put into, of their shapes; None takes new memory.
+            reuses_memory: Whether a sum may take the memory of terms that nobody else uses.
 
         Returns:
             For each tensor of the image one of shape (count, *shape).
         """
         results: dict[int, Any] = {-1 - index: stack for index, stack in enumerate(stacks)}
+        images: Sequence[Tensor] | None = None
         for number, step in self.steps.items():
             given = [results[index] for index in step.inputs]
             if memory is not None and number in self._placed:
-                out = memory[self._placed[number]].view(count, *step.shape)
+                images = memory() if images is None else images
+                out = images[self._placed[number]].view(count, *step.shape)
                 results[number] = step.apply(*given, out=out)
+            elif reuses_memory and number in self._spare:
+                results[number] = step.apply(*given, spare=self._spare[number])
             else:
                 results[number] = step.apply(*given)
             for index in self._finished[number]:
                 del results[index]
         if memory is not None:
-            for output, out in zip(self.outputs, memory, strict=True):
+            images = memory() if images is None else images
+            for output, out in zip(self.outputs, images, strict=True):
                 if output is None:
                     out.zero_()
                 else:
                     results[output].put(out)
-            return tuple(memory)
+            return tuple(images)
         return tuple(
             torch.zeros(1, dtype=dtype, device=device).expand(count, *shape)
             if output is None
@@ -126,6 +146,18 @@ class Program:
         self._finished = {number: [] for number in self.steps}
         for index, number in last.items():
             self._finished[number].append(index)
+        uses = _uses(self.steps, self.outputs)
+        # The memory of a result is free for the only step that takes it.
+        for number, step in self.steps.items():
+            spare = tuple(uses[index] == 1 and self._makes_new(index) for index in step.inputs)
+            if step.kind == "combine" and any(spare):
+                self._spare[number] = spare
+
+    def _makes_new(self, number: int) -> bool:
+        """Whether a result stands in memory of its own, and is no view of another one."""
+        step = self.steps.get(number)
+        is_the_same = step is not None and step.coefficients == (None,)
+        return step is not None and step.kind in _MAKES_NEW and not is_the_same
 
 
 def combination(
@@ -137,8 +169,8 @@ def combination(
     """The sum of results, each multiplied by a constant."""
     fixed = tuple(coefficients)
 
-    def apply(*stacks: Stack) -> Stack:
-        return _support.combine(stacks, fixed, shape, dtype)
+    def apply(*stacks: Stack, spare: Sequence[bool] = ()) -> Stack:
+        return _support.combine(stacks, fixed, shape, dtype, spare)
 
     return Step("combine", tuple(inputs), shape, dtype, apply, fixed)
 
@@ -155,13 +187,7 @@ def _simplified(
     steps: dict[int, Step], outputs: Sequence[int | None]
 ) -> tuple[dict[int, Step], tuple[int | None, ...]]:
     steps = _needed(steps, outputs)
-    uses: dict[int, int] = {}
-    for step in steps.values():
-        for index in step.inputs:
-            uses[index] = uses.get(index, 0) + 1
-    for output in outputs:
-        if output is not None:
-            uses[output] = uses.get(output, 0) + 1
+    uses = _uses(steps, outputs)
     merged: dict[int, Step] = {}
     same: dict[int, int] = {}
     for number, step in steps.items():
@@ -170,6 +196,7 @@ def _simplified(
             step = _merged(step, merged, uses)
         elif step.kind in ("reshape", "permute"):
             step = _past_the_same(step, merged, uses)
+            step = _joined_in_order(step, merged, uses)
         merged[number] = step
         if _is_identity(step, merged):
             source = step.inputs[0]
@@ -177,6 +204,12 @@ def _simplified(
             uses[source] += uses[number] - 1
     outputs = tuple(None if output is None else same.get(output, output) for output in outputs)
     return _needed(merged, outputs), outputs
+
+
+def _uses(steps: dict[int, Step], outputs: Sequence[int | None]) -> Counter[int]:
+    """How often each result is taken, as an output as well."""
+    taken = chain(*(step.inputs for step in steps.values()), outputs)
+    return Counter(number for number in taken if number is not None)
 
 
 def _past_the_same(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
@@ -192,6 +225,20 @@ def _past_the_same(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> 
         return replace(step, inputs=inner.inputs)
     dims = tuple(inner.dims[dim] for dim in step.dims)
     return permutation(inner.inputs[0], dims, step.shape, step.dtype)
+
+
+def _joined_in_order(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
+    """A result that is joined in the order of dimensions in which it is wanted.
+
+    What follows, often a change of shape, then needs no copy.
+    """
+    inner = steps.get(step.inputs[0])
+    is_for_this = inner is not None and inner.kind == "join" and uses[step.inputs[0]] == 1
+    if step.kind != "permute" or not is_for_this or inner is None or inner.dims:
+        return step
+    uses[step.inputs[0]] = 0
+    apply = partial(inner.apply, dims=step.dims)
+    return replace(inner, shape=step.shape, apply=apply, dims=step.dims)
 
 
 def _is_identity(step: Step, steps: dict[int, Step]) -> bool:

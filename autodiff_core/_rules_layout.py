@@ -188,13 +188,15 @@ def _join(builder: Builder, call: Call) -> Any:
         else:
             layout.append((shape, None))
 
-    def apply(*stacks: Stack) -> Stack:
+    def apply(*stacks: Stack, dims: tuple[int, ...] = ()) -> Stack:
         first = stacks[0]
         joined = [
             _zeros(first, shape) if place is None else _support.reshape(stacks[place], shape)
             for shape, place in layout
         ]
-        return _support.join(joined, dim)
+        if not dims:
+            return _support.join(joined, dim)
+        return _support.join([_support.permute(part, dims) for part in joined], dims.index(dim))
 
     return builder.add(Step("join", tuple(sources), out.shape, out.dtype, apply))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -103,24 +103,15 @@ def _solve_triangular(builder: Builder, call: Call) -> Any:
     matrix, given = call.args[:2]
     if isinstance(matrix, Reference) or matrix.dim() != 2 or not is_live(builder, given):
         return NotImplemented
-    options = {"left": True, "unitriangular": False} | call.kwargs
-    left = options["left"]
-
-    @cache
-    def system() -> TriangularSystem:
-        return TriangularSystem(
-            matrix if left else matrix.mT,
-            is_lower=options["upper"] != left,
-            has_unit_diagonal=options["unitriangular"],
-        )
-
-    def solution(lines: Tensor) -> Tensor:
-        if not TriangularSystem.pays(matrix, lines.shape[1 if left else 0]):
-            return call.operator(matrix, lines, **options)
-        return system().solve(lines) if left else system().solve_rows(lines)
+    left = call.kwargs.get("left", True)
+    system = TriangularSystem(
+        matrix if left else matrix.mT,
+        is_lower=call.kwargs["upper"] != left,
+        has_unit_diagonal=call.kwargs.get("unitriangular", False),
+    )
 
     def solve(stack: Stack) -> Stack:
-        return _support.solved(stack, solution, left)
+        return _support.solved(stack, system.solve if left else system.solve_rows, left)
 
     out = output_of(call)
     return builder.step("solve", step_of(builder, given), out.shape, out.dtype, solve)

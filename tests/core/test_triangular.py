@@ -11,11 +11,20 @@ from autodiff_core import _triangular, blocks
 from autodiff_core._triangular import LARGEST_INVERTED, TriangularSystem
 
 
-def factor(size: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def factor(size: int) -> Tensor:
     """A lower triangular matrix as Cholesky factorisations give it."""
     generator = torch.Generator().manual_seed(size)
     drawn = torch.randn(size, size, generator=generator, dtype=torch.float64)
-    return torch.linalg.cholesky(drawn @ drawn.T / size + torch.eye(size, dtype=dtype))
+    return torch.linalg.cholesky(
+        0.1 * drawn @ drawn.T / size + torch.eye(size, dtype=torch.float64)
+    )
+
+
+@pytest.fixture(autouse=True)
+def by_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products whatever the dtype, the number of right-hand sides and what torch comes with."""
+    monkeypatch.setattr(_triangular, "SMALLEST", 1)
+    monkeypatch.setattr(_triangular, "has_fast_product", lambda matrix: True)
 
 
 @pytest.mark.parametrize("size", [1, 2, LARGEST_INVERTED, LARGEST_INVERTED + 1, 700])
@@ -38,28 +47,44 @@ def test_solutions_are_those_of_substitution(
         matrix, columns, upper=not is_lower, unitriangular=has_unit_diagonal
     )
     system = TriangularSystem(spoilt, is_lower=is_lower, has_unit_diagonal=has_unit_diagonal)
+    assert system._products(30)
     kept = columns.clone()
     found = system.solve_rows(columns.T).T if is_by_rows else system.solve(columns)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
     assert torch.equal(columns, kept)
 
 
-def test_rounding_is_that_of_substitution() -> None:
-    matrix = factor(900)
-    columns = torch.randn(900, 300, generator=torch.Generator().manual_seed(2)).double()
-    exact = torch.linalg.solve_triangular(matrix, columns, upper=False)
-    system = TriangularSystem(matrix.float(), is_lower=True, has_unit_diagonal=False)
-    ours = (system.solve(columns.float()) - exact).norm()
-    theirs = torch.linalg.solve_triangular(matrix.float(), columns.float(), upper=False)
-    assert ours <= 2 * (theirs - exact).norm()
+def kernel_factor(size: int, noise: float) -> Tensor:
+    """The Cholesky factor of the covariances of neighbouring points, and of some noise."""
+    points = torch.rand(size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    distances = (points[:, None] - points) * size / 6
+    covariances = torch.exp(-(distances**2)) + noise * torch.eye(size, dtype=torch.float64)
+    return torch.linalg.cholesky(covariances)
+
+
+@pytest.mark.parametrize("size", [100, 500])
+@pytest.mark.parametrize("noise", [10.0, 1e-1, 1e-3, 1e-5, 1e-6])
+def test_rounding_is_that_of_substitution(size: int, noise: float) -> None:
+    """Also for right-hand sides that a badly conditioned matrix has made."""
+    matrix = kernel_factor(size, noise).float()
+    drawn = torch.randn(size, 300, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for columns in (drawn.float(), (matrix.double() @ (matrix.double().T @ drawn)).float()):
+        exact = torch.linalg.solve_triangular(matrix.double(), columns.double(), upper=False)
+        substituted = torch.linalg.solve_triangular(matrix, columns, upper=False)
+        found = TriangularSystem(matrix, is_lower=True, has_unit_diagonal=False).solve(columns)
+        assert (found - exact).norm() <= 4 * (substituted - exact).norm()
+
+
+def test_what_is_badly_conditioned_is_left_to_substitution() -> None:
+    good, bad = kernel_factor(300, 10.0), kernel_factor(300, 1e-6)
+    assert TriangularSystem(good, is_lower=True, has_unit_diagonal=False)._products(300)
+    assert not TriangularSystem(bad, is_lower=True, has_unit_diagonal=False)._products(300)
 
 
 @pytest.mark.parametrize("strategy", ["forward-mode", "vectorize"])
 def test_programs_solve_by_products_where_they_are_large(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not _triangular.has_fast_product(torch.zeros(1)):
-        pytest.skip("this torch comes without oneDNN")
     prepared = []
     prepare = TriangularSystem._substitution
 

@@ -1,0 +1,97 @@
+"""Sums of tensors times constants, in memory of their own or of terms that nobody else uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FEW_ELEMENTS = 2**12
+"""To find out whether so few may take the memory of others takes longer than to take new memory."""
+
+Coefficient = Tensor | float | None
+"""What a tensor is multiplied by, element by element; None stands for one."""
+
+
+def linear_combination(
+    tensors: Sequence[Tensor], coefficients: Sequence[Coefficient], spare: Sequence[bool] = ()
+) -> Tensor:
+    """The sum of tensors, each multiplied elementwise by a constant, with broadcasting.
+
+    Args:
+        tensors: The tensors; a single one without a coefficient is given back as it is.
+        coefficients: What each is multiplied by.
+        spare: Which of them nobody needs any more, so that the sum may take their memory.
+    """
+    if not spare:
+        total = _multiple(tensors[0], coefficients[0], may_overwrite=False)
+        for tensor, coefficient in zip(tensors[1:], coefficients[1:], strict=True):
+            total = _added(total, tensor, coefficient, None)
+        return total
+    is_ours = coefficients[0] is not None or _is_free(tensors[0], spare[0])
+    total = _multiple(tensors[0], coefficients[0], may_overwrite=_is_free(tensors[0], spare[0]))
+    for place in range(1, len(tensors)):
+        tensor, memory = tensors[place], None
+        if is_ours and _fits_within(tensor.shape, total.shape):
+            memory = total
+        elif _is_free(tensor, spare[place]) and _fits_within(total.shape, tensor.shape):
+            memory = tensor
+        total = _added(total, tensor, coefficients[place], memory)
+        is_ours = True
+    return total
+
+
+def is_without_overlap(tensor: Tensor) -> bool:
+    """Whether each element has a place of its own in memory."""
+    return tensor.is_contiguous() or all(
+        stride or size <= 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
+def _is_free(tensor: Tensor, is_spare: bool) -> bool:
+    return is_spare and tensor.numel() >= FEW_ELEMENTS and is_without_overlap(tensor)
+
+
+def _multiple(tensor: Tensor, coefficient: Coefficient, *, may_overwrite: bool) -> Tensor:
+    if coefficient is None:
+        return tensor
+    if not isinstance(coefficient, Tensor):
+        if coefficient == -1:
+            return tensor.neg_() if may_overwrite else -tensor
+        return tensor.mul_(coefficient) if may_overwrite else tensor * coefficient
+    is_alike = coefficient.dtype == tensor.dtype
+    if may_overwrite and is_alike and _fits_within(coefficient.shape, tensor.shape):
+        return tensor.mul_(coefficient)
+    return tensor * coefficient
+
+
+def _added(
+    total: Tensor, tensor: Tensor, coefficient: Coefficient, memory: Tensor | None
+) -> Tensor:
+    """The total and the multiple of more, in one pass over them where there is an operator.
+
+    Args:
+        total: The total.
+        tensor: What is added to it.
+        coefficient: What that is multiplied by.
+        memory: One of the two, if the sum may take its memory and the other broadcasts to it.
+    """
+    is_alike = tensor.dtype == total.dtype
+    out = memory if is_alike else None
+    if isinstance(coefficient, Tensor):
+        if not is_alike or coefficient.dtype != tensor.dtype:
+            return total + tensor * coefficient
+        if out is not None and not _fits_within(coefficient.shape, out.shape):
+            out = None
+        return torch.addcmul(total, tensor, coefficient, out=out)
+    return torch.add(total, tensor, alpha=1 if coefficient is None else coefficient, out=out)
+
+
+def _fits_within(part: Sequence[int], whole: Sequence[int]) -> bool:
+    """Whether a shape broadcasts to another one."""
+    missing = len(whole) - len(part)
+    return part == whole or (
+        missing >= 0
+        and all(size in (1, length) for size, length in zip(part, whole[missing:], strict=True))
+    )
