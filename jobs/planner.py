@@ -158,7 +158,7 @@ class _Growth:
 
 
 class _Search:
-    """One strategy after the other is opened and measured.
+    """One strategy after the other is opened and measured, in small chunks before large ones.
 
     Those that hold little memory, and the last one, stay open: if one of them is chosen, its
     programs need not be captured and proved twice. Others are closed before the next is opened, so
@@ -185,6 +185,8 @@ class _Search:
         self._streams: dict[str, Any] = {}
         self._growth: dict[str, _Growth] = {}
         self._fallbacks: dict[str, list[str]] = {}
+        # Strategies of which a chunk did not fit.
+        self._ran_out: set[str] = set()
 
     def decision(self, strategy: str) -> Decision:
         warm_up()
@@ -346,6 +348,7 @@ class _Search:
             except OutOfMemoryError:
                 # What memory ran out in is not gone on with.
                 self._streams.pop(strategy, None)
+                self._ran_out.add(strategy)
                 if strategy in self._measured:
                     return
         self._notes[strategy] = "not even one line fits into the memory"
@@ -381,8 +384,13 @@ class _Search:
             self._grow(stream, self._growth[strategy], remaining)
 
     def _go_on(self, strategy: str) -> None:
-        if strategy in self._streams and strategy in self._measured:
+        if strategy not in self._streams or strategy not in self._measured:
+            return
+        try:
             self._grow(self._streams[strategy], self._growth[strategy], remaining=1)
+        except OutOfMemoryError:
+            self._streams.pop(strategy)
+            self._ran_out.add(strategy)
 
     def _close_large_streams(self) -> None:
         """Before another is measured; those that hold next to nothing may stay."""
@@ -605,7 +613,8 @@ class _Search:
         """
         is_open = costs.trials[-1].chunk_size <= chunk_size < costs.lines and self._limit is None
         is_here = self._job.device.type == "cpu" and len(self._job.devices) == 1
-        if not (is_open and is_here) or costs.is_loop or costs.unit > 1:
+        is_limited = costs.strategy in self._ran_out or costs.is_loop or costs.unit > 1
+        if not (is_open and is_here) or is_limited:
             return chunk_size
         larger = min(LADDER * chunk_size, costs.lines)
         is_within = costs.peak_bytes(larger) <= (1 + SHARE_OF_PEAK) * peak_bytes

@@ -15,7 +15,7 @@ from autodiff_core import _compiled
 from jobs import planner
 from jobs.cost import Trial
 from jobs.display import Display
-from jobs.errors import JobError
+from jobs.errors import JobError, OutOfMemoryError
 from jobs.execute import Prepared, execute, prepare
 from jobs.job import Job
 from jobs.memory import Budget
@@ -65,8 +65,8 @@ def measured(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         ) -> Trial:
             # The very first chunk proves the batching.
             first = 0.0 if strategy in dict(tried) else 0.2
-            tried.append((strategy, chunk_size))
             taken = seconds[strategy.replace("-", "_")](chunk_size)
+            tried.append((strategy, chunk_size))
             return Trial(chunk_size, first + taken, 2**20)
 
         monkeypatch.setattr(planner._Search, "_trial", trial)
@@ -101,6 +101,19 @@ def test_a_strategy_that_has_waited_for_a_slower_one_goes_on(measured: Callable[
     assert decision.strategy == "forward-mode"
     assert turns(tried) == ["forward-mode", "vectorize", "forward-mode"]
     assert decision.chunk_size >= dict(tried)["forward-mode"] > dict(tried)["vectorize"]
+
+
+def test_what_runs_out_of_memory_after_it_has_waited_keeps_what_was_measured(
+    measured: Callable[..., Any],
+) -> None:
+    def with_a_limit(size: int) -> float:
+        if size > 16:
+            raise OutOfMemoryError("as a test has it")
+        return 0.1 + 0.01 * size
+
+    decision, tried = measured(forward_mode=with_a_limit, vectorize=lambda size: 0.1 + 0.1 * size)
+    assert turns(tried) == ["forward-mode", "vectorize", "forward-mode"]
+    assert (decision.strategy, decision.chunk_size) == ("forward-mode", 16)
 
 
 def test_lines_that_get_cheaper_are_taken_in_larger_chunks_than_were_measured(
