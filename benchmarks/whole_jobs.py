@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,9 @@ def default_job(instance: Instance) -> dict[str, Any]:
         # What torch keeps on a CUDA device for others is not free for the job.
         torch.cuda.empty_cache()
         started = time.perf_counter()
-        path = execute(job, display_for("quiet"))
+        # A job tells its result's path.
+        with redirect_stdout(StringIO()):
+            path = execute(job, display_for("quiet"))
         seconds = time.perf_counter() - started
         with open_result(path) as result:
             record, strategy = result.execution, result.strategy
