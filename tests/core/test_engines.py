@@ -9,7 +9,7 @@ from cases import MATRICES, PRODUCTS, assert_same, draw
 from resisting import FUNCTIONS, Refused, sum_of_squares
 from torch.nn import functional
 
-from autodiff_core import _compiled, blocks, engines
+from autodiff_core import _compiled, _linear_combination, blocks, engines
 
 BATCHED = ("vectorize", "forward-mode")
 # What cannot be recorded: tangents of work in place, of a product's branches, of a scan, and a
@@ -132,6 +132,11 @@ OPERATORS = {
     "strided slices": lambda x: x[::2] * x[1::2].exp(),
     "selects": lambda x: torch.stack([x[0] * x[5], x[2].sin()], 1),
     "concatenation": lambda x: torch.cat([x[:2] ** 2, torch.ones(1, 4), x.sin()]) * 2,
+    "heads": lambda x: (
+        torch.stack([x.sin(), x**2, torch.ones_like(x)]).permute(1, 2, 0).reshape(6, 12)
+        @ draw(12, 3)
+    ),
+    "heads, taken twice": lambda x: _taken_twice(torch.cat([x.sin()[:, None], x[:, None]], 1)),
     "unbind": lambda x: sum(part * (i + 1) for i, part in enumerate(x.sin().unbind(1))),
     "split": lambda x: torch.cat([part.sin() * 2 for part in x.split(4)]),
     "reductions": lambda x: x.sin().mean(0) * x.prod(1).sum() + x.cos().sum(),
@@ -161,6 +166,11 @@ OPERATORS = {
 }
 
 
+def _taken_twice(joined):
+    turned = joined.permute(2, 0, 1)
+    return turned.reshape(4, 12).exp() @ joined.permute(0, 2, 1).reshape(12, 4)
+
+
 def _into_a_buffer(x):
     buffer = torch.zeros(6, 4, dtype=x.dtype)
     for row in range(6):
@@ -171,7 +181,9 @@ def _into_a_buffer(x):
 @pytest.mark.parametrize("strategy", BATCHED)
 @pytest.mark.parametrize("operation", MATRICES)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_every_rule_gives_the_numbers_of_the_plain_engine(name, operation, strategy):
+def test_every_rule_gives_the_numbers_of_the_plain_engine(name, operation, strategy, monkeypatch):
+    # As for large tensors, whose memory is used again.
+    monkeypatch.setattr(_linear_combination, "FEW_ELEMENTS", 1)
     inner = OPERATORS[name]
     func = inner if operation == "jacobian" else lambda x: (inner(x) ** 2).sum()
     with torch.random.fork_rng():
