@@ -21,13 +21,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from whole_jobs import job_of
 
 from autodiff_core import BlockStream
+from jobs.description import to_numpy
 from jobs.errors import JobError
 from jobs.job import Job
 from jobs.planner import LOOPS
 from jobs.streams import open_stream
+from jobs.warm_up import warm_up
 from outputs import open_result
 
 CASES = {
@@ -109,6 +112,8 @@ def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, 
     """Predicted seconds of the whole run, from the median of chunks timed in turn."""
     pullback_only = job.operation in ("vjp", "vhp")
     streams = {}
+    # As a job does it first.
+    warm_up()
     for strategy in (*REVERSE, *(() if pullback_only else FORWARD)):
         try:
             streams[strategy] = open_stream(job, strategy)
@@ -118,28 +123,33 @@ def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, 
     for strategy, stream in streams.items():
         lines = stream.shape[0 if stream.axis == "rows" else 1]
         stream.block(0, 1)  # proves the batching
-        line = timed(stream, 1)
+        line = timed(job, stream, 1)
         asked = {chosen[1]} if strategy == chosen[0] else set()
         # The time of a loop does not depend on the size of its chunks.
         wanted = {1} if strategy in LOOPS.values() else {min(size, lines) for size in SIZES}
         for size in sorted(wanted | asked):
             if size * line <= 4 * seconds or size in asked:
-                line = timed(stream, size)
+                line = timed(job, stream, size)
                 samples[strategy, size] = [line * lines]
     for _ in range(ROUNDS - 1):
         for (strategy, size), found in samples.items():
             stream = streams[strategy]
             lines = stream.shape[0 if stream.axis == "rows" else 1]
-            found.append(timed(stream, size) * lines)
+            found.append(timed(job, stream, size) * lines)
     return {key: statistics.median(found) for key, found in samples.items()}
 
 
-def timed(stream: BlockStream, size: int) -> float:
-    """Seconds a line of one chunk takes."""
+def timed(job: Job, stream: BlockStream, size: int) -> float:
+    """Seconds a line of one chunk takes, columns turned to be written."""
     lines = stream.shape[0 if stream.axis == "rows" else 1]
     start = (lines - size) // 2
-    began = time.perf_counter()
+    # Of chunks that follow one another the memory is used again, as in a run.
     stream.block(start, start + size)
+    began = time.perf_counter()
+    values = to_numpy(stream.block(start, start + size).values)
+    # Those of a Hessian are written as rows.
+    if job.operation != "hessian":
+        np.ascontiguousarray(values)
     return (time.perf_counter() - began) / size
 
 
