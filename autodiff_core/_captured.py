@@ -29,6 +29,10 @@ Beyond, the tensors are so small that a program for each does not pay.
 """
 
 
+FEW_ELEMENTS = 4
+"""A program for so few vectors takes longer to record and to prove than it saves."""
+
+
 class Captured:
     """A linear map recorded once and applied to chunks as a linear program.
 
@@ -104,7 +108,10 @@ class Captured:
         if isinstance(vectors, StandardBasis):
             parts = vectors.parts(start, stop)
             if parts is not None and len(parts) <= MOST_TENSORS:
-                images = [self._of_basis(*part) for part in parts]
+                images = [
+                    self._one_by_one(*part) if self._has_few(part[0]) else self._of_basis(*part)
+                    for part in parts
+                ]
                 if len(images) == 1:
                     return images[0]
                 return tuple(torch.cat(pieces) for pieces in zip(*images, strict=True))
@@ -130,6 +137,18 @@ class Captured:
             self._prove(self._only(index, basis.dense()), images, stop - start)
             self._proven_bases.add(index)
         return images
+
+    def _has_few(self, index: int) -> bool:
+        """Whether a tensor beside others is not worth a program of its own."""
+        is_small = self._space[index].numel() <= FEW_ELEMENTS
+        return is_small and bool(self._programs.keys() - {index}) and index not in self._programs
+
+    def _one_by_one(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
+        """The images of a range of one-hot vectors over one of the tensors, by the plain map."""
+        basis = _support.one_hot(start, stop, self._space[index]).dense()
+        with torch.no_grad():
+            images = [self._linear_map(self._only(index, vector)) for vector in basis]
+            return tuple(torch.stack(parts) for parts in zip(*images, strict=True))
 
     def _memory(self, program: Program, count: int) -> Memory | None:
         """Memory for images over several tensors, from which a block is made without a copy."""

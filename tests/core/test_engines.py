@@ -9,7 +9,7 @@ from cases import MATRICES, PRODUCTS, assert_same, draw
 from resisting import FUNCTIONS, Refused, sum_of_squares
 from torch.nn import functional
 
-from autodiff_core import _compiled, _linear_combination, blocks, engines
+from autodiff_core import _captured, _compiled, _linear_combination, blocks, engines
 
 BATCHED = ("vectorize", "forward-mode")
 # What cannot be recorded: tangents of work in place, of a product's branches, of a scan, and a
@@ -410,3 +410,31 @@ def test_a_compiler_that_fails_leaves_the_captured_program(compiler, steps, reas
     ((fallback,), *others) = [block.fallbacks for block in given]
     assert fallback.instead == "the captured engine"
     assert not any(others)
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+@pytest.mark.parametrize(
+    "scale", [torch.tensor(0.7), torch.linspace(0.5, 1, 4), torch.linspace(0.5, 1, 5)]
+)
+def test_a_few_parameters_beside_many_have_no_program_of_their_own(scale, strategy, monkeypatch):
+    recorded = []
+    record = _captured.record
+
+    def watched(linear_map, vector):
+        recorded.append(vector[0].shape)
+        return record(linear_map, vector)
+
+    monkeypatch.setattr(_captured, "record", watched)
+    inputs = (draw(6, 4), scale.double())
+
+    def func(x, scale):
+        return (x.sin() * scale.sum().exp()).square().sum() + scale.prod() * x.sum()
+
+    def matrix(engine):
+        return blocks(
+            func, inputs, operation="hessian", strategy=strategy, chunk_size=5, engine=engine
+        ).matrix()
+
+    assert_same(matrix("captured"), matrix("plain"), 1e-10)
+    expected = [(6, 4)] if scale.numel() <= 4 else [(6, 4), scale.shape]
+    assert recorded == expected
