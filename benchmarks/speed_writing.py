@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import statistics
 import tempfile
@@ -34,6 +35,7 @@ Computed = tuple[int, int, Tensor]
 
 def timed_writing(lines: Lines, contender: Contender, instance: Instance, seconds: float) -> float:
     """The time with the matrix written to a file, until the last byte is handed over."""
+    settle_disk()
     directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-speed-"))
     try:
         if contender.group in (DEFAULT, SWEPT):
@@ -42,6 +44,12 @@ def timed_writing(lines: Lines, contender: Contender, instance: Instance, second
             return timed(lines, contender, instance, seconds, keep)
     finally:
         shutil.rmtree(directory)
+
+
+def settle_disk() -> None:
+    """Have what others wrote on the disk: who writes next would wait for it."""
+    if hasattr(os, "sync"):
+        os.sync()
 
 
 @contextmanager
@@ -75,6 +83,7 @@ def writing_alone(contender: Contender, instance: Instance, repeats: int) -> flo
     )
     times = []
     for _ in range(repeats):
+        settle_disk()
         directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-speed-"))
         try:
             with ResultWriter.create(directory / "result.h5", described) as result:

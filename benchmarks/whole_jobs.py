@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from contenders import Contender
 from hydra import compose, initialize_config_dir
-from speed_writing import plain_file
+from speed_writing import plain_file, settle_disk
 from workloads import Instance
 
 from jobs.config import check_config
@@ -57,6 +57,7 @@ def default_job(instance: Instance) -> dict[str, Any]:
     place = Path(tempfile.mkdtemp(prefix="autodiff-jobs-whole-"))
     try:
         job = job_of([*options, f"runs={place}"])
+        settle_disk()
         # What torch keeps on a CUDA device for others is not free for the job.
         torch.cuda.empty_cache()
         started = time.perf_counter()
@@ -86,6 +87,7 @@ def whole_peer(contender: Contender, instance: Instance) -> dict[str, float]:
         disk as well, which is where ours ends.
     """
     wait_for(instance.device)
+    settle_disk()
     directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-whole-"))
     try:
         started = time.perf_counter()
