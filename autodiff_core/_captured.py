@@ -28,7 +28,6 @@ MOST_TENSORS = 4
 Beyond, the tensors are so small that a program for each does not pay.
 """
 
-
 FEW_ELEMENTS = 4
 """A program for so few vectors takes longer to record and to prove than it saves."""
 
@@ -139,9 +138,12 @@ class Captured:
         return images
 
     def _has_few(self, index: int) -> bool:
-        """Whether a tensor beside others is not worth a program of its own."""
-        is_small = self._space[index].numel() <= FEW_ELEMENTS
-        return is_small and bool(self._programs.keys() - {index}) and index not in self._programs
+        """Whether a tensor beside larger ones is not worth a program of its own.
+
+        That depends on sizes alone, so that each process gets the same numbers.
+        """
+        sizes = [part.numel() for part in self._space]
+        return sizes[index] <= FEW_ELEMENTS < max(sizes)
 
     def _one_by_one(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
         """The images of a range of one-hot vectors over one of the tensors, by the plain map."""

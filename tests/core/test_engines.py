@@ -438,3 +438,20 @@ def test_a_few_parameters_beside_many_have_no_program_of_their_own(scale, strate
     assert_same(matrix("captured"), matrix("plain"), 1e-10)
     expected = [(6, 4)] if scale.numel() <= 4 else [(6, 4), scale.shape]
     assert recorded == expected
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+def test_who_begins_with_few_parameters_gets_the_same_numbers(strategy):
+    inputs = (draw(6, 4), torch.tensor([0.7, 1.1], dtype=torch.float64))
+
+    def func(x, scale):
+        return (x.sin() * scale.sum().exp()).square().sum() + scale.prod() * x.sum()
+
+    def stream():
+        return blocks(
+            func, inputs, operation="hessian", strategy=strategy, chunk_size=8, engine="captured"
+        )
+
+    in_order, last = stream(), stream()
+    given = [block.values for block in in_order][-1]
+    assert torch.equal(given, last.block(24, 26).values)
