@@ -122,7 +122,7 @@ def test_a_finished_job_is_left_alone(command_line: Callable[..., Any], director
 
 
 def test_overwriting_replaces(resolved: Resolve, quiet: Display) -> None:
-    job = resolved(*SMALL)
+    job = resolved(*SMALL, "chunk_size=2")
     path = execute(job, quiet)
     before = path.stat().st_ino
     with open_result(path) as result:
