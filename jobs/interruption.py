@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM: the block at hand is finished and written, then the job leaves.
 
 A launcher that handles a signal itself keeps it: under SLURM, submitit lets SIGTERM pass, so that
-a job computes on until it is queued again or killed.
+a job computes on until it is queued again or killed. What it asks of SLURM then is kept from
+dying of the answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeGuard
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -80,6 +82,49 @@ def leaving_after_a_block() -> Iterator[Leave]:
 
     with _handling(remember):
         yield leave
+
+
+@contextmanager
+def queueing_again_unharmed() -> Iterator[None]:
+    """While the body runs, SIGTERM does not reach what submitit starts to queue the job again.
+
+    submitit answers its signal by ``scontrol requeue`` inside the job, and SLURM begins by sending
+    SIGTERM to all processes of the job, the request among them. Where that dies before it has its
+    answer, submitit takes the job, which is queued, for one that failed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: handler
+        for number in signal.valid_signals()
+        if _is_of_submitit(handler := signal.getsignal(number)) and number not in SIGNALS
+    }
+    for number, handler in before.items():
+        signal.signal(number, _without_sigterm(handler))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_of_submitit(handler: object) -> TypeGuard[Callable[[int, FrameType | None], None]]:
+    return getattr(handler, "__module__", "").split(".")[0] == "submitit"
+
+
+def _without_sigterm(
+    handler: Callable[[int, FrameType | None], None],
+) -> Callable[[int, FrameType | None], None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        # A process inherits what is blocked in the thread that starts it, but not handlers.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            handler(number, frame)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    return handle
 
 
 class _Handler:

@@ -46,14 +46,18 @@ def run_job(composed: DictConfig) -> None:
     from jobs.devices import choose_devices, holding_devices
     from jobs.display import display_for
     from jobs.execute import execute
-    from jobs.interruption import leaving_at_once
+    from jobs.interruption import leaving_at_once, queueing_again_unharmed
     from jobs.job import resolve
 
     display = display_for(config.progress)
     if config.plan:
         execute(resolve(config, choose_devices(config.devices)), display, plan_only=True)
         return
-    with leaving_at_once(), holding_devices(config.devices, display.say) as devices:
+    with (
+        queueing_again_unharmed(),
+        leaving_at_once(),
+        holding_devices(config.devices, display.say) as devices,
+    ):
         job = resolve(config, devices)
         with _log_file(job):
             execute(job, display, overwrite=config.overwrite)
