@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 import numpy as np
 
 # More than two GiB are not read by one call.
 _LONGEST_READ = 2**30
+# Linux alone has it, and Python no name for it.
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 def write_bytes(descriptor: int, offset: int, values: np.ndarray) -> None:
@@ -20,6 +24,17 @@ def write_bytes(descriptor: int, offset: int, values: np.ndarray) -> None:
     done = 0
     while done < len(data):
         done += os.pwrite(descriptor, data[done:], offset + done)
+
+
+def start_writeback(descriptor: int, offset: int, size: int) -> None:
+    """Asks the system to bring a range of a file to the disk now, and does not wait for it.
+
+    Left alone it may wait for half a minute, and who then makes sure of the file waits for all of
+    it. What fails is told by the ``fsync`` that comes later, as ever.
+    """
+    if _sync_file_range is not None:
+        places = ctypes.c_int64(offset), ctypes.c_int64(size)
+        _sync_file_range(descriptor, *places, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
 
 
 def read_bytes(descriptor: int, offset: int, values: np.ndarray) -> int:

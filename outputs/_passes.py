@@ -23,7 +23,7 @@ from outputs._bytes import read_bytes
 from outputs._description import Axis
 from outputs._errors import ResultError
 from outputs._points import Matrix
-from outputs._tiles import Region, tiles_of, within
+from outputs._tiles import Region, common_part, tiles_of, within
 
 _PIECE_BYTES = 8 * 2**20
 _LARGEST_PIECE_BYTES = 256 * 2**20
@@ -188,10 +188,7 @@ class Source:
         values = np.empty(shape if len(places) > 1 else (0, 0), self._dtype)
         for tile, (offset, size) in places:
             entries = self._entries(self._bytes(offset, size))
-            common = [
-                slice(max(t.start, r.start), min(t.stop, r.stop))
-                for t, r in zip(tile, region, strict=True)
-            ]
+            common = common_part(tile, region)
             piece = entries[within(common[0], tile[0]), within(common[1], tile[1])]
             if len(places) == 1:
                 return piece

@@ -6,10 +6,13 @@ import os
 
 import numpy as np
 
-from outputs._bytes import read_bytes, write_bytes
+from outputs._bytes import read_bytes, start_writeback, write_bytes
 from outputs._errors import ResultError
 from outputs._points import Matrix
-from outputs._tiles import Region, tiles_of, within
+from outputs._tiles import Region, common_part, tiles_of, within
+
+# Of less the system makes larger writes, if it is left alone.
+_LEAST_WRITEBACK = 2**18
 
 
 class Space:
@@ -57,7 +60,7 @@ class Space:
             self._write_band(self._offset, self.shape[1], region, values)
             return
         for tile in tiles_of(self.shape, self._tile, region):
-            common = (_intersection(tile[0], region[0]), _intersection(tile[1], region[1]))
+            common = common_part(tile, region)
             piece = values[within(common[0], region[0]), within(common[1], region[1])]
             if common[1] == tile[1]:
                 # At the edge of the matrix a tile is wider than what is stored of it.
@@ -77,16 +80,21 @@ class Space:
             values: The entries.
         """
         rows, columns = part
+        are_whole = columns == slice(0, width)
         line = width * self.dtype.itemsize
         place, size = offset + rows.start * line, (rows.stop - rows.start) * line
         # Before anything is read or written: what is reserved is written twice as fast.
         _reserve(self._descriptor, place, size)
-        if columns != slice(0, width):
+        if not are_whole:
             whole = np.zeros((rows.stop - rows.start, width), self.dtype)
             read_bytes(self._descriptor, place, whole)
             whole[:, columns] = values
             values = whole
         write_bytes(self._descriptor, place, np.ascontiguousarray(values))
+        # The disk works while the next block is computed. Rows that are written in parts are not
+        # finished: each part would bring them there again.
+        if are_whole and size >= _LEAST_WRITEBACK:
+            start_writeback(self._descriptor, place, size)
 
     def _place(self, tile: Region) -> int:
         corner = tile[0].start, tile[1].start
@@ -104,7 +112,3 @@ def _reserve(descriptor: int, offset: int, size: int) -> None:
 def _widened(values: np.ndarray, width: int) -> np.ndarray:
     missing = width - values.shape[1]
     return np.pad(values, [(0, 0), (0, missing)]) if missing else values
-
-
-def _intersection(one: slice, other: slice) -> slice:
-    return slice(max(one.start, other.start), min(one.stop, other.stop))

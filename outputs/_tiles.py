@@ -12,6 +12,15 @@ def within(part: slice, origin: slice) -> slice:
     return slice(part.start - origin.start, part.stop - origin.start)
 
 
+def common_part(one: Region, other: Region) -> Region:
+    """The region that two regions, which touch, have in common."""
+    rows, columns = (
+        slice(max(first.start, second.start), min(first.stop, second.stop))
+        for first, second in zip(one, other, strict=True)
+    )
+    return rows, columns
+
+
 def tiles_of(shape: tuple[int, int], tile: tuple[int, int], region: Region) -> Iterator[Region]:
     """The tiles, clipped at the edge of the matrix, that a region touches."""
     rows, columns = (

@@ -1,16 +1,19 @@
 """The disk takes part: power cuts between two fsyncs, and a disk that is full."""
 
 import contextlib
+import ctypes
 import os
 import random
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+import outputs._space
 from outputs import ResultError, ResultWriter, open_result, part_path, verify_result
 
 FINGERPRINT = "0123456789abcdef"
@@ -185,3 +188,72 @@ def test_a_disk_that_is_full_while_compressing_loses_nothing(describe, entries, 
     assert verify_result(path).problems == ()
     with open_result(path) as result:
         assert np.array_equal(result[:, :], matrix)
+
+
+CACHESTAT = 451  # of Linux 6.5 and later, by the same number on every machine
+
+
+def dirty_pages(path: Path) -> int | None:
+    """How many pages of a file are in memory alone; None where the system does not say."""
+    whole, counts = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
+    with path.open("rb") as file:
+        failed = ctypes.CDLL(None).syscall(CACHESTAT, file.fileno(), whole, counts, 0)
+    return None if failed else counts[1]
+
+
+def dirty_pages_after(path: Path, seconds: float) -> int:
+    end = time.monotonic() + seconds
+    while (dirty := dirty_pages(path) or 0) and time.monotonic() < end:
+        time.sleep(0.01)
+    return dirty
+
+
+@pytest.fixture
+def lazy_disk(tmp_path):
+    """A directory whose files are brought to the disk when the system pleases."""
+    plain = tmp_path / "plain"
+    plain.write_bytes(bytes(2**22))
+    if not dirty_pages(plain):
+        pytest.skip("the system does not say what is on the disk, or keeps nothing from it")
+    with plain.open("rb") as file:
+        os.fsync(file.fileno())
+    if dirty_pages(plain):
+        pytest.skip("this is no disk")
+    return tmp_path
+
+
+def write_halves(writer: ResultWriter, matrix: np.ndarray) -> None:
+    for start in range(0, 1024, 512):
+        lines = slice(start, start + 512)
+        writer.write(
+            start, start + 512, matrix[lines] if writer.axis == "rows" else matrix[:, lines]
+        )
+
+
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_a_block_is_brought_to_the_disk_while_others_are_computed(
+    describe, entries, lazy_disk, axis
+):
+    matrix = entries((1024, 1024), "float64")
+    path = lazy_disk / "r.h5"
+    with ResultWriter.create(path, describe(matrix.shape, axis=axis)) as writer:
+        write_halves(writer, matrix)
+        # The ledger is left to the system.
+        assert dirty_pages_after(part_path(path), seconds=10) < 16
+        writer.finish({})
+    assert not dirty_pages(path)
+    with open_result(path) as result:
+        np.testing.assert_array_equal(result[:], matrix)
+
+
+def test_rows_that_are_written_in_parts_are_left_to_the_system(
+    describe, entries, tmp_path, monkeypatch
+):
+    brought: list[int] = []
+    monkeypatch.setattr(
+        outputs._space, "start_writeback", lambda descriptor, offset, size: brought.append(size)
+    )
+    described = describe((1024, 1024), axis="columns", tile=(256, 1024))
+    with ResultWriter.create(tmp_path / "r.h5", described) as writer:
+        write_halves(writer, entries((1024, 1024), "float64"))
+    assert not brought
