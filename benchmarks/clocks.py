@@ -82,8 +82,18 @@ def timed(
     instance: Instance,
     seconds: float,
     keep: Keep = (lambda start, stop, values: None),
+    end: Callable[[], None] = (lambda: None),
 ) -> float:
-    """The time for all lines, from as many chunks as fit into the given time."""
+    """The time for all lines, from as many chunks as fit into the given time.
+
+    Args:
+        lines: Computes some.
+        contender: Whose they are.
+        instance: The workload.
+        seconds: The time given.
+        keep: What is done with computed lines.
+        end: What is done after the last ones.
+    """
     size = contender.chunk_size
     clock = clock_for(contender.group, instance.device)
     done = 0
@@ -98,4 +108,5 @@ def timed(
         stop = min(done + size, contender.lines)
         keep(done, stop, lines(done, stop))
         done = stop
+    end()
     return clock.seconds() * contender.lines / done

@@ -10,10 +10,11 @@ by h5py included, nothing proved; with that file brought to the disk, as ours is
 that would take longer than twenty seconds are left out of these.
 
 Last run blocks alone, interleaved, and medians are printed, with and without writing the matrix to
-an HDF5 file (plainly by h5py; ours by the job's writer): ours with the strategy, the engine and the
-chunk size that the default job came to, and the fastest of each group that was tried, of ours as
-well. What would take longer than the time that a measurement is given is measured on the first
-chunks and scaled up. Preparation is not counted: JAX's compilation, our recording and proving.
+an HDF5 file, until that is on the disk (plainly by h5py; ours by the job's writer): ours with the
+strategy, the engine and the chunk size that the default job came to, and the fastest of each group
+that was tried, of ours as well. What would take longer than the time that a measurement is given is
+measured on the first chunks and scaled up. Preparation is not counted: JAX's compilation, our
+recording and proving.
 
 On a CUDA device events of it are the clock, and two more figures are told of ours: the share of
 the time in which kernels run, and how much longer than the longer one of computing and copying to

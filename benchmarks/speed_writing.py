@@ -9,6 +9,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,15 @@ Computed = tuple[int, int, Tensor]
 
 
 def timed_writing(lines: Lines, contender: Contender, instance: Instance, seconds: float) -> float:
-    """The time with the matrix written to a file, until the last byte is handed over."""
+    """The time with the matrix written to a file, until the last byte is on the disk."""
     settle_disk()
     directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-speed-"))
     try:
         if contender.group in (DEFAULT, SWEPT):
             return ours_written(lines, contender, instance, seconds, directory)
-        with plain_file(directory, contender, instance) as keep:
-            return timed(lines, contender, instance, seconds, keep)
+        with plain_file(directory, contender, instance) as (keep, file):
+            end = partial(bring_to_disk, directory, file)
+            return timed(lines, contender, instance, seconds, keep, end)
     finally:
         shutil.rmtree(directory)
 
@@ -52,9 +54,25 @@ def settle_disk() -> None:
         os.sync()
 
 
+def bring_to_disk(directory: Path, file: h5py.File | None = None) -> None:
+    """Wait until the files of a directory are on the disk.
+
+    Args:
+        directory: Where they are.
+        file: One of them that is open still.
+    """
+    if file is not None:
+        file.flush()
+    for path in directory.iterdir():
+        with path.open("rb") as each:
+            os.fsync(each.fileno())
+
+
 @contextmanager
-def plain_file(directory: Path, contender: Contender, instance: Instance) -> Iterator[Keep]:
-    """A file as h5py makes it unasked; gives what writes some lines of it."""
+def plain_file(
+    directory: Path, contender: Contender, instance: Instance
+) -> Iterator[tuple[Keep, h5py.File]]:
+    """A file as h5py makes it unasked; gives what writes some lines of it, and the file."""
     with h5py.File(directory / "plain.h5", "w") as file:
         matrix = file.create_dataset("matrix", (instance.rows, instance.columns), "f4")
 
@@ -66,11 +84,11 @@ def plain_file(directory: Path, contender: Contender, instance: Instance) -> Ite
             else:
                 matrix[:, start:stop] = array.T
 
-        yield keep
+        yield keep, file
 
 
 def writing_alone(contender: Contender, instance: Instance, repeats: int) -> float:
-    """The median time in which the writer of a job writes a matrix of ready blocks.
+    """The median time in which the writer of a job brings a matrix of ready blocks to the disk.
 
     They come from memory, as those of a matrix do, not one and the same from the caches.
     """
@@ -95,6 +113,7 @@ def writing_alone(contender: Contender, instance: Instance, repeats: int) -> flo
                         block = ready[start // contender.chunk_size % len(ready)]
                         values = block[part] if contender.axis == "rows" else block[:, part]
                         background.submit(start, stop, values)
+                bring_to_disk(directory)
                 times.append(clocks.now() - started)
         finally:
             shutil.rmtree(directory)
@@ -125,6 +144,7 @@ def ours_written(
             for start, stop, array in finished(computed(), contender, instance.device):
                 background.submit(start, stop, array)
                 done = stop
+        bring_to_disk(directory)
         return clock.seconds() * contender.lines / done
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from contenders import Contender
 from hydra import compose, initialize_config_dir
-from speed_writing import plain_file, settle_disk
+from speed_writing import bring_to_disk, plain_file, settle_disk
 from workloads import Instance
 
 from jobs.config import check_config
@@ -95,7 +94,7 @@ def whole_peer(contender: Contender, instance: Instance) -> dict[str, float]:
         if contender.group == "JAX":
             lines(0, min(contender.chunk_size, contender.lines))
             started = time.perf_counter()
-        with plain_file(directory, contender, instance) as keep:
+        with plain_file(directory, contender, instance) as (keep, _):
             for start in range(0, contender.lines, contender.chunk_size):
                 stop = min(start + contender.chunk_size, contender.lines)
                 keep(start, stop, lines(start, stop))
@@ -104,13 +103,6 @@ def whole_peer(contender: Contender, instance: Instance) -> dict[str, float]:
         return {"seconds": seconds, "durable_seconds": time.perf_counter() - started}
     finally:
         shutil.rmtree(directory)
-
-
-def bring_to_disk(directory: Path) -> None:
-    """Wait until the files of a directory are on the disk."""
-    for path in directory.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def wait_for(device: torch.device) -> None:
