@@ -34,6 +34,7 @@ from outputs._files import (
 )
 from outputs._layout import stored_bytes
 from outputs._ledger import Ledger
+from outputs._order import in_c_order
 from outputs._pack import pack
 from outputs._points import Matrix
 from outputs._space import Space
@@ -211,7 +212,7 @@ class ResultWriter:
             raise ResultError(f"{self.axis} {start}:{stop} take {expected}, not {values.shape}.")
         if values.dtype != self._space.dtype:
             raise ResultError(f"The matrix is {self._space.dtype}, the block {values.dtype}.")
-        values = np.ascontiguousarray(values)
+        values = in_c_order(values)
         checksum = block_checksum(values)
         self._claim.require()
         with translated(self.part):

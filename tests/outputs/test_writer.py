@@ -19,6 +19,7 @@ from outputs import (
     UnfinishedResultError,
     open_result,
     part_path,
+    verify_result,
 )
 
 FINGERPRINT = "0123456789abcdef"
@@ -376,3 +377,17 @@ def test_background_notes_a_failed_write_beside_another_failure(writer):
     with pytest.raises(ZeroDivisionError) as caught:
         body()
     assert "could not be written" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("shape", [(2048, 40), (256, 16), (300, 7), (1024, 1), (1, 64)])
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_columns_that_were_computed_as_rows_are_turned(describe, entries, tmp_path, shape, dtype):
+    """Those of a power of two of rows by another way, a few at a time."""
+    matrix = np.asfortranarray(entries(shape, dtype))
+    described = describe(shape, axis="columns", dtype=dtype)
+    with ResultWriter.create(tmp_path / "r.h5", described) as writer:
+        writer.write(0, shape[1], matrix)
+        path = writer.finish({})
+    with open_result(path) as result:
+        np.testing.assert_array_equal(result[:], matrix)
+    assert verify_result(path).ok
