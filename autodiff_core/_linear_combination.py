@@ -29,8 +29,9 @@ def linear_combination(
         for tensor, coefficient in zip(tensors[1:], coefficients[1:], strict=True):
             total = _added(total, tensor, coefficient, None)
         return total
-    is_ours = coefficients[0] is not None or _is_free(tensors[0], spare[0])
-    total = _multiple(tensors[0], coefficients[0], may_overwrite=_is_free(tensors[0], spare[0]))
+    is_free = _is_free(tensors[0], spare[0])
+    total = _multiple(tensors[0], coefficients[0], may_overwrite=is_free)
+    is_ours = is_free or coefficients[0] is not None
     for place in range(1, len(tensors)):
         tensor, memory = tensors[place], None
         if is_ours and _fits_within(tensor.shape, total.shape):
