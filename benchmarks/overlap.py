@@ -11,6 +11,7 @@ perfect overlap and 2 none.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from speed_writing import bring_to_disk, description, settle_disk
+from speed_writing import bring_to_disk, description
 
 from autodiff_core import BlockStream, blocks
 from outputs import BackgroundWriter, ResultWriter
@@ -47,7 +48,7 @@ def main() -> None:
         times: dict[str, list[float]] = {name: [] for name in halves}
         for _ in range(options.repeats):
             for name, half in halves.items():
-                settle_disk()
+                os.sync()
                 started = time.perf_counter()
                 half()
                 times[name].append(time.perf_counter() - started)

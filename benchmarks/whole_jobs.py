@@ -56,7 +56,7 @@ def default_job(instance: Instance) -> dict[str, Any]:
     place = Path(tempfile.mkdtemp(prefix="autodiff-jobs-whole-"))
     try:
         job = job_of([*options, f"runs={place}"])
-        settle_disk()
+        settle_disk(instance)
         # What torch keeps on a CUDA device for others is not free for the job.
         torch.cuda.empty_cache()
         started = time.perf_counter()
@@ -86,7 +86,7 @@ def whole_peer(contender: Contender, instance: Instance) -> dict[str, float]:
         disk as well, which is where ours ends.
     """
     wait_for(instance.device)
-    settle_disk()
+    settle_disk(instance)
     directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-whole-"))
     try:
         started = time.perf_counter()
