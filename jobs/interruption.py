@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeGuard
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_SignalHandler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -92,30 +94,23 @@ def queueing_again_unharmed() -> Iterator[None]:
     SIGTERM to all processes of the job, the request among them. Where that dies before it has its
     answer, submitit takes the job, which is queued, for one that failed.
     """
-    if threading.current_thread() is not threading.main_thread():
+    with _installed(
+        {
+            number: _without_sigterm(handler)
+            for number in signal.valid_signals()
+            if _is_of_submitit(handler := signal.getsignal(number)) and number not in SIGNALS
+        }
+    ):
         yield
-        return
-    before = {
-        number: handler
-        for number in signal.valid_signals()
-        if _is_of_submitit(handler := signal.getsignal(number)) and number not in SIGNALS
-    }
-    for number, handler in before.items():
-        signal.signal(number, _without_sigterm(handler))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
-def _is_of_submitit(handler: object) -> TypeGuard[Callable[[int, FrameType | None], None]]:
+def _is_of_submitit(handler: object) -> TypeGuard[_SignalHandler]:
     return getattr(handler, "__module__", "").split(".")[0] == "submitit"
 
 
 def _without_sigterm(
-    handler: Callable[[int, FrameType | None], None],
-) -> Callable[[int, FrameType | None], None]:
+    handler: _SignalHandler,
+) -> _SignalHandler:
     def handle(number: int, frame: FrameType | None) -> None:
         # A process inherits what is blocked in the thread that starts it, but not handlers.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -130,7 +125,7 @@ def _without_sigterm(
 class _Handler:
     """A handler of this module, which another of this module may replace."""
 
-    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+    def __init__(self, handler: _SignalHandler) -> None:
         self._handler = handler
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -143,16 +138,22 @@ def _is_ours_to_handle(number: int) -> bool:
 
 
 @contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handling(handler: _SignalHandler) -> Iterator[None]:
+    with _installed(
+        {number: _Handler(handler) for number in SIGNALS if _is_ours_to_handle(number)}
+    ):
+        yield
+
+
+@contextmanager
+def _installed(
+    handlers: Mapping[int, _SignalHandler],
+) -> Iterator[None]:
     # Python lets the main thread alone handle signals; elsewhere the launcher's rules hold.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {
-        number: signal.signal(number, _Handler(handler))
-        for number in SIGNALS
-        if _is_ours_to_handle(number)
-    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

@@ -12,6 +12,9 @@ submitit = pytest.importorskip("submitit")
 from submitit.core import utils  # noqa: E402
 from submitit.slurm.slurm import SlurmJobEnvironment  # noqa: E402
 
+# By submitit.
+HANDLED = (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2)
+
 # What SLURM does to a request that comes from within the job: it is told to end with the job.
 SCONTROL = """#!/bin/sh
 kill -TERM $$
@@ -29,8 +32,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", f"{scontrol.parent}:/usr/bin:/bin")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
-    numbers = (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in HANDLED}
     job = utils.DelayedSubmission(print)
     job.set_timeout(timeout_min=60, max_num_timeout=3)
     SlurmJobEnvironment()._handle_signals(utils.JobPaths(tmp_path, "7"), job)
@@ -55,9 +57,8 @@ def test_without_that_the_request_dies(asked):
 
 
 def test_the_handlers_of_the_launcher_are_put_back(asked):
-    numbers = (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2)
-    before = [signal.getsignal(number) for number in numbers]
+    before = [signal.getsignal(number) for number in HANDLED]
     with queueing_again_unharmed():
         assert signal.getsignal(signal.SIGUSR2) != before[-1]
         assert signal.getsignal(signal.SIGTERM) == before[0]
-    assert [signal.getsignal(number) for number in numbers] == before
+    assert [signal.getsignal(number) for number in HANDLED] == before
