@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from autodiff_core._apply import agreement_tolerance
 from autodiff_core._block import AxisLayout
+from autodiff_core._engines.batched import agreement_tolerance
 from autodiff_core._errors import NotHolomorphicError
 from autodiff_core._vectors import StackedVectors, StandardBasis, Vector, Vectors
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from autodiff_core._apply import Report
 from autodiff_core._arguments import Arguments, FlatFunction, Tensors, prepare_primals
+from autodiff_core._engines.batched import Report
 from autodiff_core._forward import ForwardLoop, ForwardMode
 from autodiff_core._functions import Direct, Function, Gradient, Pointwise
 from autodiff_core._randomness import ReplayedRandomness

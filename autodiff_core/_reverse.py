@@ -7,9 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from autodiff_core._apply import Batched, LinearMap, Report, agreement_tolerance, one_by_one
-from autodiff_core._captured import Apply
-from autodiff_core._engines import ALL, PLAIN, EngineChoice
+from autodiff_core._engines.batched import (
+    Batched,
+    LinearMap,
+    Report,
+    agreement_tolerance,
+    one_by_one,
+)
+from autodiff_core._engines.captured import Apply
+from autodiff_core._engines.choice import ALL, PLAIN, EngineChoice
 from autodiff_core._errors import DoubleBackwardError, explained
 from autodiff_core._functions import Function
 from autodiff_core._vectors import Vector, Vectors

@@ -9,7 +9,9 @@ from cases import MATRICES, PRODUCTS, assert_same, draw
 from resisting import FUNCTIONS, Refused, sum_of_squares
 from torch.nn import functional
 
-from autodiff_core import _captured, _compiled, _linear_combination, blocks, engines
+from autodiff_core import _linear_combination, blocks, engines
+from autodiff_core._engines import captured as _captured
+from autodiff_core._engines import compiled as _compiled
 
 BATCHED = ("vectorize", "forward-mode")
 # What cannot be recorded: tangents of work in place, of a product's branches, of a scan, and a

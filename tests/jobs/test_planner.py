@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from autodiff_core import _compiled
+from autodiff_core._engines import compiled as _compiled
 from jobs import planner
 from jobs.cost import Trial
 from jobs.display import Display

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from autodiff_core import _support
 from autodiff_core._adjacent import empty_side_by_side
-from autodiff_core._apply import LinearMap, Report, prove, require_agreement
 from autodiff_core._capture import Recording, record
+from autodiff_core._engines.batched import LinearMap, Report, prove, require_agreement
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._lowering import lower
 from autodiff_core._program import Memory, Program

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from autodiff_core import _support
-from autodiff_core._captured import Captured, dense_stack
-from autodiff_core._compiler import EXPANDED, compiled
+from autodiff_core._engines.captured import Captured, dense_stack
+from autodiff_core._engines.torch_compiler import EXPANDED, compiled
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._matrix_product import decompositions
 from autodiff_core._vectors import Vector, Vectors

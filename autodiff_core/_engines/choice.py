@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from autodiff_core._apply import LinearMap, Report
-from autodiff_core._captured import Apply, Captured
-from autodiff_core._compiled import Compiled
+from autodiff_core._engines.batched import LinearMap, Report
+from autodiff_core._engines.captured import Apply, Captured
+from autodiff_core._engines.compiled import Compiled
 
 PLAIN = ("plain",)
 ALL = ("plain", "captured", "compiled")
