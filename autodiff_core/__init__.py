@@ -15,7 +15,7 @@ from autodiff_core._errors import (
     is_out_of_memory,
 )
 from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
-from autodiff_core._linearize import engines
+from autodiff_core._linearization.linearize import engines
 from autodiff_core._stream import BlockStream, blocks
 
 __all__ = [

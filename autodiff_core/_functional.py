@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._arguments import Tensors
 from autodiff_core._assembly import assemble
 from autodiff_core._errors import Fallback, FallbackWarning
-from autodiff_core._linearize import Choices, Linearized, linearize
+from autodiff_core._linearization.arguments import Tensors
+from autodiff_core._linearization.linearize import Choices, Linearized, linearize
+from autodiff_core._linearization.strict import require_graph
 from autodiff_core._stream import BlockStream, stacked_vectors
-from autodiff_core._strict import require_graph
 
 
 def jacobian(

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._arguments import Tensors, check_vectors, prepare_vectors
 from autodiff_core._block import Axis, AxisLayout, Block
-from autodiff_core._complex import complex_columns, complex_rows
 from autodiff_core._errors import Fallback
-from autodiff_core._forward import ForwardLoop
-from autodiff_core._linearize import OPERATIONS, Choices, Linearized, linearize
+from autodiff_core._linearization.arguments import Tensors, check_vectors, prepare_vectors
+from autodiff_core._linearization.complex import complex_columns, complex_rows
+from autodiff_core._linearization.forward import ForwardLoop
+from autodiff_core._linearization.linearize import OPERATIONS, Choices, Linearized, linearize
 from autodiff_core._vectors import StackedVectors, StandardBasis
 
 BYTES_OF_A_DEFAULT_CHUNK = 64 * 2**20

@@ -16,9 +16,9 @@ from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from autodiff_core._arguments import Arguments, FlatFunction
 from autodiff_core._errors import first_line
-from autodiff_core._second_order import has_custom_backward
+from autodiff_core._linearization.arguments import Arguments, FlatFunction
+from autodiff_core._linearization.second_order import has_custom_backward
 from autodiff_core.sparse._errors import DetectionError
 
 SECOND_ORDER = {"jacobian": False, "hessian": True}

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from autodiff_core._arguments import Arguments, FlatFunction, Tensors, prepare_primals
 from autodiff_core._engines.batched import Report
-from autodiff_core._forward import ForwardLoop, ForwardMode
-from autodiff_core._functions import Direct, Function, Gradient, Pointwise
+from autodiff_core._linearization.arguments import Arguments, FlatFunction, Tensors, prepare_primals
+from autodiff_core._linearization.forward import ForwardLoop, ForwardMode
+from autodiff_core._linearization.functions import Direct, Function, Gradient, Pointwise
+from autodiff_core._linearization.reverse import ReverseLoop, Vectorize
+from autodiff_core._linearization.second_order import check_second_order
+from autodiff_core._linearization.strict import require_dependence, require_graph
 from autodiff_core._randomness import ReplayedRandomness
-from autodiff_core._reverse import ReverseLoop, Vectorize
-from autodiff_core._second_order import check_second_order
-from autodiff_core._strict import require_dependence, require_graph
 from autodiff_core._tree import TreeStructure, is_leaf
 from autodiff_core._vectors import StackedVectors
 

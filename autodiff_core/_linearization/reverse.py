@@ -17,7 +17,7 @@ from autodiff_core._engines.batched import (
 from autodiff_core._engines.captured import Apply
 from autodiff_core._engines.choice import ALL, PLAIN, EngineChoice
 from autodiff_core._errors import DoubleBackwardError, explained
-from autodiff_core._functions import Function
+from autodiff_core._linearization.functions import Function
 from autodiff_core._vectors import Vector, Vectors
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from autodiff_core._engines.batched import Batched, Report, one_by_one
 from autodiff_core._engines.choice import ALL, PLAIN, EngineChoice
 from autodiff_core._errors import explained
-from autodiff_core._functions import Function
+from autodiff_core._linearization.functions import Function
 from autodiff_core._randomness import ReplayedRandomness
 from autodiff_core._vectors import Vector, Vectors
 

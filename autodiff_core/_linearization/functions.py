@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autodiff_core._engines.batched import Report
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._second_order import has_custom_backward
+from autodiff_core._linearization.second_order import has_custom_backward
 
 
 class Function(Protocol):
