@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from autodiff_core._capture import Call, Reference, UncapturableError
-from autodiff_core._program import Builder, combination
+from autodiff_core._programs.program import Builder, combination
+from autodiff_core._programs.recording import Call, Reference, UncapturableError
 from autodiff_core._tree import leaves_of_arguments
 
 Lowering = Callable[[Builder, Call], Any]

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from autodiff_core._capture import Call, Reference, UncapturableError
-from autodiff_core._program import Builder
+from autodiff_core._programs.program import Builder
+from autodiff_core._programs.recording import Call, Reference, UncapturableError
 from autodiff_core._rules import (
     check_zero,
     is_live,

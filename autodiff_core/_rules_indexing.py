@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core import _support
-from autodiff_core._capture import Call, Reference
-from autodiff_core._program import Builder, combination
+from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs.program import Builder, combination
+from autodiff_core._programs.recording import Call, Reference
+from autodiff_core._programs.stack_operators import Gather, Stack
 from autodiff_core._rules import (
     check_zero,
     is_live,
@@ -19,7 +20,6 @@ from autodiff_core._rules import (
     rule,
     step_of,
 )
-from autodiff_core._support import Gather, Stack
 
 _aten = torch.ops.aten
 

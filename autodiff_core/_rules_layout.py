@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from autodiff_core import _support
-from autodiff_core._capture import Call, Reference
-from autodiff_core._program import Builder, Step, combination, permutation
+from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs.program import Builder, Step, combination, permutation
+from autodiff_core._programs.recording import Call, Reference
+from autodiff_core._programs.stack_operators import Stack
 from autodiff_core._rules import (
     PARTITIONS,
     check_zero,
@@ -19,7 +20,6 @@ from autodiff_core._rules import (
     rule,
     step_of,
 )
-from autodiff_core._support import Stack
 
 _aten = torch.ops.aten
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core import _support
-from autodiff_core._capture import Call, Reference, UncapturableError
-from autodiff_core._program import Builder, Step, combination
+from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs.program import Builder, Step, combination
+from autodiff_core._programs.recording import Call, Reference, UncapturableError
+from autodiff_core._programs.stack_operators import Stack
 from autodiff_core._rules import (
     check_zero,
     is_live,
@@ -20,7 +21,6 @@ from autodiff_core._rules import (
     rule,
     step_of,
 )
-from autodiff_core._support import Stack
 from autodiff_core._triangular import TriangularSystem
 
 _aten = torch.ops.aten

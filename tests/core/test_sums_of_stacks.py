@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autodiff_core import _linear_combination, blocks
 from autodiff_core._linear_combination import Coefficient
-from autodiff_core._support import Index, Stack, combine
+from autodiff_core._programs.stack_operators import Index, Stack, combine
 
 COUNT = 3
 SHAPE = (4, 5)

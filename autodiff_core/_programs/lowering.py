@@ -11,15 +11,11 @@ import torch
 from torch import Tensor
 
 # The rules enter the table when they are imported.
-from autodiff_core import (  # noqa: F401
-    _rules_elementwise,
-    _rules_indexing,
-    _rules_layout,
-    _rules_products,
-    _support,
-)
-from autodiff_core._capture import Call, Recording, Reference
-from autodiff_core._program import Builder, Program, Step
+from autodiff_core import _rules_elementwise, _rules_indexing, _rules_layout, _rules_products  # noqa: F401
+from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs.program import Builder, Program, Step
+from autodiff_core._programs.recording import Call, Recording, Reference
+from autodiff_core._programs.stack_operators import Stack
 from autodiff_core._rules import (
     PARTITIONS,
     RULES,
@@ -27,7 +23,6 @@ from autodiff_core._rules import (
     references,
     step_of,
 )
-from autodiff_core._support import Stack
 from autodiff_core._tree import flatten, rebuild
 
 
