@@ -10,19 +10,23 @@ from functools import partial
 import torch
 from torch import Tensor
 
-# The rules enter the table when they are imported.
-from autodiff_core import _rules_elementwise, _rules_indexing, _rules_layout, _rules_products  # noqa: F401
 from autodiff_core._programs import stack_operators as _support
 from autodiff_core._programs.program import Builder, Program, Step
 from autodiff_core._programs.recording import Call, Recording, Reference
-from autodiff_core._programs.stack_operators import Stack
-from autodiff_core._rules import (
+
+# The rules enter the table when they are imported.
+from autodiff_core._programs.rules import elementwise as _rules_elementwise  # noqa: F401
+from autodiff_core._programs.rules import indexing as _rules_indexing  # noqa: F401
+from autodiff_core._programs.rules import layout as _rules_layout  # noqa: F401
+from autodiff_core._programs.rules import products as _rules_products  # noqa: F401
+from autodiff_core._programs.rules.registry import (
     PARTITIONS,
     RULES,
     check_zero,
     references,
     step_of,
 )
+from autodiff_core._programs.stack_operators import Stack
 from autodiff_core._tree import flatten, rebuild
 
 

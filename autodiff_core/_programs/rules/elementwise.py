@@ -8,7 +8,7 @@ import torch
 
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference, UncapturableError
-from autodiff_core._rules import (
+from autodiff_core._programs.rules.registry import (
     check_zero,
     is_live,
     only_first,

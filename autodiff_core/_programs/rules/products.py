@@ -12,8 +12,7 @@ from torch import Tensor
 from autodiff_core._programs import stack_operators as _support
 from autodiff_core._programs.program import Builder, Step, combination
 from autodiff_core._programs.recording import Call, Reference, UncapturableError
-from autodiff_core._programs.stack_operators import Stack
-from autodiff_core._rules import (
+from autodiff_core._programs.rules.registry import (
     check_zero,
     is_live,
     only_first,
@@ -21,6 +20,7 @@ from autodiff_core._rules import (
     rule,
     step_of,
 )
+from autodiff_core._programs.stack_operators import Stack
 from autodiff_core._triangular import TriangularSystem
 
 _aten = torch.ops.aten

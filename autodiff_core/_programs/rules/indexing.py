@@ -11,8 +11,7 @@ from torch import Tensor
 from autodiff_core._programs import stack_operators as _support
 from autodiff_core._programs.program import Builder, combination
 from autodiff_core._programs.recording import Call, Reference
-from autodiff_core._programs.stack_operators import Gather, Stack
-from autodiff_core._rules import (
+from autodiff_core._programs.rules.registry import (
     check_zero,
     is_live,
     only_first,
@@ -20,6 +19,7 @@ from autodiff_core._rules import (
     rule,
     step_of,
 )
+from autodiff_core._programs.stack_operators import Gather, Stack
 
 _aten = torch.ops.aten
 
