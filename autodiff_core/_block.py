@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from autodiff_core._adjacent import joined
 from autodiff_core._errors import Fallback
+from autodiff_core._tensors.contiguous import joined
 
 Axis = Literal["rows", "columns"]
 

@@ -16,7 +16,7 @@ from autodiff_core._linearization.arguments import Tensors, check_vectors, prepa
 from autodiff_core._linearization.complex import complex_columns, complex_rows
 from autodiff_core._linearization.forward import ForwardLoop
 from autodiff_core._linearization.linearize import OPERATIONS, Choices, Linearized, linearize
-from autodiff_core._vectors import StackedVectors, StandardBasis
+from autodiff_core._tensors.vectors import StackedVectors, StandardBasis
 
 BYTES_OF_A_DEFAULT_CHUNK = 64 * 2**20
 LINES_OF_A_DEFAULT_CHUNK = 64

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._vectors import PROBES, Vector, Vectors, combination
+from autodiff_core._tensors.vectors import PROBES, Vector, Vectors, combination
 
 LinearMap = Callable[[Vector], tuple[Tensor, ...]]
 """Takes one vector, gives the tensors of its image."""

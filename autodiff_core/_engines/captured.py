@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from autodiff_core._adjacent import empty_side_by_side
 from autodiff_core._engines.batched import LinearMap, Report, prove, require_agreement
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs import stack_operators as _support
@@ -16,8 +15,9 @@ from autodiff_core._programs.lowering import lower
 from autodiff_core._programs.program import Memory, Program
 from autodiff_core._programs.recording import Recording, record
 from autodiff_core._programs.stack_operators import Stack
-from autodiff_core._reused_memory import ReusedMemory
-from autodiff_core._vectors import PROBES, StandardBasis, Vector, Vectors
+from autodiff_core._tensors.contiguous import empty_side_by_side
+from autodiff_core._tensors.reused_memory import ReusedMemory
+from autodiff_core._tensors.vectors import PROBES, StandardBasis, Vector, Vectors
 
 Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
 """Multiplies a range of vectors."""

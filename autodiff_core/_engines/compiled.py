@@ -13,9 +13,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from autodiff_core._engines.captured import Captured, dense_stack
 from autodiff_core._engines.torch_compiler import EXPANDED, compiled
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._matrix_product import decompositions
 from autodiff_core._programs import stack_operators as _support
-from autodiff_core._vectors import Vector, Vectors
+from autodiff_core._tensors.matrix_product import decompositions
+from autodiff_core._tensors.vectors import Vector, Vectors
 
 # The compiler would make kernels of a larger program for minutes.
 MOST_STEPS = 100

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._tree import TreeStructure, flatten, leaf_paths, rebuild
+from autodiff_core._tensors.tree import TreeStructure, flatten, leaf_paths, rebuild
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 from autodiff_core._block import AxisLayout
 from autodiff_core._engines.batched import agreement_tolerance
 from autodiff_core._errors import NotHolomorphicError
-from autodiff_core._vectors import StackedVectors, StandardBasis, Vector, Vectors
+from autodiff_core._tensors.vectors import StackedVectors, StandardBasis, Vector, Vectors
 
 Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
 """Pulls back or pushes forward a range of vectors."""

@@ -12,8 +12,8 @@ from autodiff_core._engines.batched import Batched, Report, one_by_one
 from autodiff_core._engines.choice import ALL, PLAIN, EngineChoice
 from autodiff_core._errors import explained
 from autodiff_core._linearization.functions import Function
-from autodiff_core._randomness import ReplayedRandomness
-from autodiff_core._vectors import Vector, Vectors
+from autodiff_core._tensors.randomness import ReplayedRandomness
+from autodiff_core._tensors.vectors import Vector, Vectors
 
 
 class ForwardLoop:

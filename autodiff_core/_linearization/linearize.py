@@ -16,9 +16,9 @@ from autodiff_core._linearization.functions import Direct, Function, Gradient, P
 from autodiff_core._linearization.reverse import ReverseLoop, Vectorize
 from autodiff_core._linearization.second_order import check_second_order
 from autodiff_core._linearization.strict import require_dependence, require_graph
-from autodiff_core._randomness import ReplayedRandomness
-from autodiff_core._tree import TreeStructure, is_leaf
-from autodiff_core._vectors import StackedVectors
+from autodiff_core._tensors.randomness import ReplayedRandomness
+from autodiff_core._tensors.tree import TreeStructure, is_leaf
+from autodiff_core._tensors.vectors import StackedVectors
 
 
 class Operation(NamedTuple):

@@ -18,7 +18,7 @@ from autodiff_core._engines.captured import Apply
 from autodiff_core._engines.choice import ALL, PLAIN, EngineChoice
 from autodiff_core._errors import DoubleBackwardError, explained
 from autodiff_core._linearization.functions import Function
-from autodiff_core._vectors import Vector, Vectors
+from autodiff_core._tensors.vectors import Vector, Vectors
 
 
 class ReverseLoop:

@@ -27,7 +27,7 @@ from autodiff_core._programs.rules.registry import (
     step_of,
 )
 from autodiff_core._programs.stack_operators import Stack
-from autodiff_core._tree import flatten, rebuild
+from autodiff_core._tensors.tree import flatten, rebuild
 
 
 def lower(recording: Recording) -> Program:

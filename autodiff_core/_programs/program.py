@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._linear_combination import Coefficient
 from autodiff_core._programs import stack_operators as _support
 from autodiff_core._programs.stack_operators import Stack
+from autodiff_core._tensors.linear_combination import Coefficient
 
 Memory = Callable[[], Sequence[Tensor]]
 """Gives what the images of a program are put into; asked when the first of them is computed."""

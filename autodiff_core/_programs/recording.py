@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autodiff_core._tree import leaves_of_arguments, with_leaves
+from autodiff_core._tensors.tree import leaves_of_arguments, with_leaves
 
 
 class UncapturableError(RuntimeError):

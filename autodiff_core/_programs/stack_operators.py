@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from autodiff_core._linear_combination import (
+from autodiff_core._tensors.linear_combination import (
     Coefficient,
     is_without_overlap,
     linear_combination,
 )
-from autodiff_core._matrix_product import matrix_product
+from autodiff_core._tensors.matrix_product import matrix_product
 
 # Such a product takes about as long as writing its result: it is better put in place, each vector's
 # by itself, than made together with others and copied.

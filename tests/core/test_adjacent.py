@@ -9,7 +9,7 @@ from cases import assert_same, draw
 from torch import nn
 
 from autodiff_core import blocks
-from autodiff_core._adjacent import empty_side_by_side, joined
+from autodiff_core._tensors.contiguous import empty_side_by_side, joined
 
 SHAPES = ((2, 3), (), (4,), (0,), (1, 2))
 WIDTH = 13

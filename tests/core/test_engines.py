@@ -9,9 +9,10 @@ from cases import MATRICES, PRODUCTS, assert_same, draw
 from resisting import FUNCTIONS, Refused, sum_of_squares
 from torch.nn import functional
 
-from autodiff_core import _linear_combination, blocks, engines
+from autodiff_core import blocks, engines
 from autodiff_core._engines import captured as _captured
 from autodiff_core._engines import compiled as _compiled
+from autodiff_core._tensors import linear_combination as _linear_combination
 
 BATCHED = ("vectorize", "forward-mode")
 # What cannot be recorded: tangents of work in place, of a product's branches, of a scan, and a

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import blocks
-from autodiff_core._matrix_product import MANY_TERMS, matrix_product
+from autodiff_core._tensors.matrix_product import MANY_TERMS, matrix_product
 
 LARGE = (384, 96, 80)
 SMALL = (4, 3, 5)

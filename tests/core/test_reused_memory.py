@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import blocks
-from autodiff_core._reused_memory import MOST_KEPT, SMALLEST, ReusedMemory
+from autodiff_core._tensors.reused_memory import MOST_KEPT, SMALLEST, ReusedMemory
 
 CPU = torch.device("cpu")
 SHAPE = (1024, 1024)

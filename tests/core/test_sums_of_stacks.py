@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autodiff_core import _linear_combination, blocks
-from autodiff_core._linear_combination import Coefficient
+from autodiff_core import blocks
 from autodiff_core._programs.stack_operators import Index, Stack, combine
+from autodiff_core._tensors import linear_combination as _linear_combination
+from autodiff_core._tensors.linear_combination import Coefficient
 
 COUNT = 3
 SHAPE = (4, 5)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from autodiff_core import _triangular, blocks
-from autodiff_core._triangular import LARGEST_INVERTED, TriangularSystem
+from autodiff_core import blocks
+from autodiff_core._tensors import triangular as _triangular
+from autodiff_core._tensors.triangular import LARGEST_INVERTED, TriangularSystem
 
 
 def factor(size: int) -> Tensor:

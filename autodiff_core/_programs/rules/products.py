@@ -21,7 +21,7 @@ from autodiff_core._programs.rules.registry import (
     step_of,
 )
 from autodiff_core._programs.stack_operators import Stack
-from autodiff_core._triangular import TriangularSystem
+from autodiff_core._tensors.triangular import TriangularSystem
 
 _aten = torch.ops.aten
 

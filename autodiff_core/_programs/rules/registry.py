@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autodiff_core._programs.program import Builder, combination
 from autodiff_core._programs.recording import Call, Reference, UncapturableError
-from autodiff_core._tree import leaves_of_arguments
+from autodiff_core._tensors.tree import leaves_of_arguments
 
 Lowering = Callable[[Builder, Call], Any]
 """Appends the steps of a call; gives the number of the last, None for zeros, or NotImplemented."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autodiff_core._matrix_product import has_fast_product, matrix_product
+from autodiff_core._tensors.matrix_product import has_fast_product, matrix_product
 
 LARGEST_INVERTED = 128
 """So large are the diagonal blocks of which the inverse is formed."""
