@@ -21,7 +21,7 @@ from autodiff_core._stream import blocks
 from autodiff_core.sparse._colouring import Colouring
 from autodiff_core.sparse._compressed import PRODUCTS, Side, seeds, sides
 from autodiff_core.sparse._errors import PatternError
-from autodiff_core.sparse._traced import divided
+from autodiff_core.sparse._seed_graph import divided
 
 # Operators of a fused kernel that take as long as reading what they yield.
 FUSED_OPERATORS = 8
