@@ -7,7 +7,7 @@ from autodiff_core.sparse._extras import require_extras
 
 require_extras()
 
-from autodiff_core.sparse._colouring import Colouring, colour  # noqa: E402 - after the message
+from autodiff_core.sparse._colouring.colouring import Colouring, colour  # noqa: E402 - after the message
 from autodiff_core.sparse._compressed import (  # noqa: E402
     compressed_streams,
     decompressed,

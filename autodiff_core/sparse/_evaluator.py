@@ -18,7 +18,7 @@ from autodiff_core._engines.batched import agreement_tolerance, relative_differe
 from autodiff_core._engines.torch_compiler import EXPANDED, compiled
 from autodiff_core._errors import first_line
 from autodiff_core._stream import blocks
-from autodiff_core.sparse._colouring import Colouring
+from autodiff_core.sparse._colouring.colouring import Colouring
 from autodiff_core.sparse._compressed import PRODUCTS, Side, seeds, sides
 from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._seed_graph import divided

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autodiff_core.sparse import Colouring, PatternError, SparsityPattern, colour, decompressed
-from autodiff_core.sparse._colouring import KINDS, ORDERS
+from autodiff_core.sparse._colouring.colouring import KINDS, ORDERS
 
 
 def pattern_of(dense):

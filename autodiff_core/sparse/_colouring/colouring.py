@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autodiff_core.sparse import _colour_kernels as kernels
+from autodiff_core.sparse._colouring import kernels
 from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._pattern import SparsityPattern
 
