@@ -16,7 +16,7 @@ from autodiff_core.sparse._compressed import (  # noqa: E402
     sparse_hessian,
     sparse_jacobian,
 )
-from autodiff_core.sparse._detect import detect_sparsity  # noqa: E402
+from autodiff_core.sparse._detection.detect import detect_sparsity  # noqa: E402
 from autodiff_core.sparse._errors import DetectionError, PatternError  # noqa: E402
 from autodiff_core.sparse._evaluator import SparseEvaluator  # noqa: E402
 from autodiff_core.sparse._pattern import SparsityPattern  # noqa: E402

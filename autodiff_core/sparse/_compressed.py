@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from autodiff_core._errors import MissingForwardDerivativeError
 from autodiff_core._stream import BlockStream, blocks
 from autodiff_core.sparse._colouring.colouring import Colouring, colour
-from autodiff_core.sparse._detect import detect_sparsity
+from autodiff_core.sparse._detection.detect import detect_sparsity
 from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._pattern import SparsityPattern
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, fx
 
-from autodiff_core.sparse._dependencies import MOST_LAYERS, Layer, Layers
-from autodiff_core.sparse._interpret import Context, Traced
-from autodiff_core.sparse._reductions import reduce_dims
+from autodiff_core.sparse._detection.index_sets import MOST_LAYERS, Layer, Layers
+from autodiff_core.sparse._detection.interpreter import Context, Traced
+from autodiff_core.sparse._detection.reductions import reduce_dims
 
 MOST_VISITS = 50_000_000
 """How many products a structured matrix product may have before it is taken for a full one."""
@@ -284,7 +284,7 @@ def _scattered_sum(
         targets = torch.ops.aten.index.Tensor(places, indices)
     parts = [base.layers] if isinstance(base, Traced) else []
     if isinstance(source, Traced) and source.layers:
-        from autodiff_core.sparse._rules import broadcast
+        from autodiff_core.sparse._detection.rules import broadcast
 
         layers = broadcast(source, tuple(targets.shape), context)
         parts.append(_gathered(layers, targets.reshape(-1), shape, context))

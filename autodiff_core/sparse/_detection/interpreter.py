@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from autodiff_core.sparse._dependencies import Layer, Layers, Sets
+from autodiff_core.sparse._detection.index_sets import Layer, Layers, Sets
 
 SHAPE_ONLY = ("empty_like", "full_like", "ones_like", "zeros_like")
 """Operators that read nothing of their operand but its shape."""
@@ -75,7 +75,7 @@ def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context)
         inputs: The tensors whose elements are counted, in the order of the placeholders.
         context: Shared by the rules.
     """
-    from autodiff_core.sparse._rules import apply
+    from autodiff_core.sparse._detection.rules import apply
 
     values: dict[fx.Node, Any] = {}
     same: dict[Any, Any] = {}

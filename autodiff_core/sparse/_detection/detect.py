@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from autodiff_core.sparse._dependencies import Layers, Sets, Table
-from autodiff_core.sparse._interpret import Context, Traced, interpret
+from autodiff_core.sparse._detection.index_sets import Layers, Sets, Table
+from autodiff_core.sparse._detection.interpreter import Context, Traced, interpret
+from autodiff_core.sparse._detection.trace import Subject
 from autodiff_core.sparse._pattern import SparsityPattern
-from autodiff_core.sparse._trace import Subject
 
 MOST_ENTRIES = 2**31 - 1
 
@@ -77,7 +77,7 @@ def _full(shape: tuple[int, ...], columns: int, context: Context) -> Traced:
 
 
 def _all_inputs(columns: int, context: Context) -> Any:
-    from autodiff_core.sparse._dependencies import Layer
+    from autodiff_core.sparse._detection.index_sets import Layer
 
     return Layer(torch.arange(columns, dtype=context.sets.dtype))
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core.sparse._dependencies import Layer, Layers, Table
-from autodiff_core.sparse._interpret import Context, Traced, identity
+from autodiff_core.sparse._detection.index_sets import Layer, Layers, Table
+from autodiff_core.sparse._detection.interpreter import Context, Traced, identity
 
 MOVEMENTS: dict[str, tuple[int, ...]] = {
     "as_strided": (0,),

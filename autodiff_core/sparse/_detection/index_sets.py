@@ -22,8 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autodiff_core.sparse._detection.kernels import (
+    bound_of_unions,
+    union_of_layers,
+    union_of_visits,
+)
 from autodiff_core.sparse._errors import DetectionError
-from autodiff_core.sparse._kernels import bound_of_unions, union_of_layers, union_of_visits
 
 MOST_LAYERS = 40
 """How many layers a tensor may carry before they are written into a table."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
-from autodiff_core.sparse._contractions import CONTRACTIONS
-from autodiff_core.sparse._dependencies import Layer, Layers
-from autodiff_core.sparse._interpret import SHAPE_ONLY, Context, Traced
-from autodiff_core.sparse._movement import holds_traced, is_movement, move
-from autodiff_core.sparse._reductions import REDUCTIONS
+from autodiff_core.sparse._detection.contractions import CONTRACTIONS
+from autodiff_core.sparse._detection.index_sets import Layer, Layers
+from autodiff_core.sparse._detection.interpreter import SHAPE_ONLY, Context, Traced
+from autodiff_core.sparse._detection.movement import holds_traced, is_movement, move
+from autodiff_core.sparse._detection.reductions import REDUCTIONS
 
 ZERO_DERIVATIVE = {
     "argmax", "argmin", "argsort", "ceil", "floor", "floor_divide", "heaviside", "nextafter",
