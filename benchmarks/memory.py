@@ -63,12 +63,12 @@ def run(strategy: str, n: int, chunk_size: int, directory: Path) -> Path:
     from hydra import compose, initialize_config_dir
     from rich.console import Console
 
-    from jobs.config import check_config
+    from jobs.configuration.checks import check_config
+    from jobs.configuration.schema import register
     from jobs.display import Display
     from jobs.execute import execute
     from jobs.job import resolve
     from jobs.run import config_directory
-    from jobs.schema import register
 
     register()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):

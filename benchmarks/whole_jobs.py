@@ -16,12 +16,12 @@ from hydra import compose, initialize_config_dir
 from speed_writing import bring_to_disk, plain_file, settle_disk
 from workloads import Instance
 
-from jobs.config import check_config
+from jobs.configuration.checks import check_config
+from jobs.configuration.schema import register
 from jobs.display import display_for
 from jobs.execute import execute
 from jobs.job import Job, resolve
 from jobs.run import config_directory
-from jobs.schema import register
 from outputs import open_result
 
 register()

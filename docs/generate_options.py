@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from jobs.configuration.schema import GROUPS, JobConfig, OutputConfig
 from jobs.paths import config_directory
-from jobs.schema import GROUPS, JobConfig, OutputConfig
 
 PAGE = Path(__file__).parent / "options.md"
 HEAD = """# Options

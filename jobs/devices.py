@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from jobs.device_choice import parse_devices
+from jobs.configuration.device_names import parse_devices
 from jobs.device_slots import DeviceSlots
 from jobs.errors import ConfigurationError
 

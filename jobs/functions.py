@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import Module
 
 from jobs import problems
+from jobs.configuration.schema import FunctionConfig, PythonFunction
 from jobs.errors import ConfigurationError, JobError
 from jobs.importing import import_module, import_target
 from jobs.instantiation import TARGET, applied, instantiated
 from jobs.modules import prepared_module
 from jobs.problems import load_builder
-from jobs.schema import FunctionConfig, PythonFunction
 from jobs.tracebacks import told_with_frames
 
 SECOND_ORDER = ("hessian", "vhp", "hvp")

@@ -9,10 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.errors import ConfigurationError, unknown
-from jobs.functions import LoadedFunction, argument_names
-from jobs.points import count_points, read_files
-from jobs.schema import (
+from jobs.configuration.schema import (
     SOURCES,
     FileSource,
     NamedSource,
@@ -20,6 +17,9 @@ from jobs.schema import (
     RandomVectors,
     SourceConfig,
 )
+from jobs.errors import ConfigurationError, unknown
+from jobs.functions import LoadedFunction, argument_names
+from jobs.points import count_points, read_files
 from jobs.sources import SourceArray, read_source, source_of_tensor
 
 DISTRIBUTIONS = ("normal", "uniform")

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jobs.config import to_yaml
+from jobs.configuration.checks import to_yaml
+from jobs.configuration.schema import JobConfig, TargetLoss
 from jobs.devices import choose_devices
 from jobs.errors import ConfigurationError
 from jobs.failures import explaining_failures
@@ -17,7 +18,6 @@ from jobs.fingerprint import fingerprint
 from jobs.functions import LoadedFunction, load_function
 from jobs.inputs import load_arguments, load_vectors
 from jobs.paths import RunPaths
-from jobs.schema import JobConfig, TargetLoss
 from jobs.shards import check_shard
 from jobs.units import parse_size
 from jobs.variables import choose_variables

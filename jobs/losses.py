@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jobs.configuration.schema import REDUCTIONS, BatchedLoss, PythonLoss, TargetLoss
 from jobs.errors import ConfigurationError, unknown
 from jobs.importing import import_target
-from jobs.schema import REDUCTIONS, BatchedLoss, PythonLoss, TargetLoss
 
 Loss = Callable[[Any, Tensor], Any]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import Module
 
+from jobs.configuration.schema import MODES, PythonFunction
 from jobs.errors import unknown
-from jobs.schema import MODES, PythonFunction
 from jobs.weights import load_weights
 
 

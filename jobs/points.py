@@ -14,8 +14,8 @@ from torch import Tensor
 import autodiff_core
 from autodiff_core import AxisLayout, Block, BlockStream
 from jobs.batches import product
+from jobs.configuration.schema import FileSource
 from jobs.errors import ConfigurationError
-from jobs.schema import FileSource
 from jobs.sources import SourceArray, read_source
 
 # Memory that the function's values and the products for the proof may take at once, about.

@@ -19,11 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs.config import check_config
+from jobs.configuration.checks import check_config
+from jobs.configuration.hydra_errors import check_arguments, explain, refused_option
+from jobs.configuration.schema import register
 from jobs.errors import ConfigurationError, JobError, is_of_launcher
-from jobs.mistakes import check_arguments, explain, refused_option
 from jobs.paths import config_directory
-from jobs.schema import register
 from jobs.supervision import supervised
 from jobs.sweeps import end_workers
 from jobs.version import own_version

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from jobs.batches import BatchSum
+from jobs.configuration.schema import BatchedLoss, LossConfig, TargetLoss, WrtConfig
 from jobs.errors import ConfigurationError, did_you_mean
 from jobs.functions import LoadedFunction
 from jobs.losses import Loss, load_loss
 from jobs.modules import ModuleCall, trainable
-from jobs.schema import BatchedLoss, LossConfig, TargetLoss, WrtConfig
 from jobs.sources import SourceArray, source_of_tensor
 
 # A function of the tensors that are differentiated and of those that are constants, by name.

@@ -6,9 +6,9 @@ import mmap
 import os
 from dataclasses import dataclass
 
+from jobs.configuration.schema import JobConfig
 from jobs.nonfinite import Entries
 from jobs.proof import Proof
-from jobs.schema import JobConfig
 
 
 @dataclass(frozen=True)

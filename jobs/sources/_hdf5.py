@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import h5py
 
+from jobs.configuration.schema import Hdf5Source, ResultSource
 from jobs.errors import ConfigurationError, unknown
-from jobs.schema import Hdf5Source, ResultSource
 from jobs.sources._array import SourceArray
 from outputs import ResultError, is_sparse_result, open_result, open_sparse_result
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.errors import ConfigurationError, unknown
-from jobs.schema import (
+from jobs.configuration.schema import (
     ConstantSource,
     FileSource,
     Hdf5Source,
@@ -20,6 +19,7 @@ from jobs.schema import (
     TableSource,
     TorchSource,
 )
+from jobs.errors import ConfigurationError, unknown
 from jobs.sources._array import SourceArray
 from jobs.sources._hdf5 import read_hdf5, read_result
 from jobs.sources._table import read_table

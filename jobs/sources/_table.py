@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from jobs.configuration.schema import TableSource
 from jobs.errors import ConfigurationError, unknown
-from jobs.schema import TableSource
 from jobs.sources._array import SourceArray
 
 SUFFIXES = (".csv", ".parquet")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jobs.configuration.schema import NumpySource, SafetensorsSource, TorchSource
 from jobs.errors import ConfigurationError
-from jobs.schema import NumpySource, SafetensorsSource, TorchSource
 from jobs.sources._array import SourceArray
 
 _NPY = b"\x93NUMPY"

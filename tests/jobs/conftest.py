@@ -18,13 +18,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 import outputs
-from jobs.config import check_config
+from jobs.configuration.checks import check_config
+from jobs.configuration.schema import GROUPS, register
 from jobs.display import Display
 from jobs.execute import execute
 from jobs.job import Job, resolve
 from jobs.paths import config_directory
 from jobs.run import main
-from jobs.schema import GROUPS, register
 
 
 def pytest_configure() -> None:

@@ -17,8 +17,8 @@ from rich.console import Console
 
 import outputs
 from jobs import doctor
+from jobs.configuration.schema import GROUPS, JobConfig
 from jobs.display import Display
-from jobs.schema import GROUPS, JobConfig
 from jobs.version import own_version
 from outputs import open_result
 

@@ -8,13 +8,13 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jobs.config import check_config, to_yaml
+from jobs.configuration.checks import check_config, to_yaml
+from jobs.configuration.hydra_errors import explain
+from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError, JobError
 from jobs.job import Job
-from jobs.mistakes import explain
 from jobs.paths import config_directory
 from jobs.problems import BUILDERS
-from jobs.schema import JobConfig
 
 Compose = Callable[..., DictConfig]
 CONF = config_directory()

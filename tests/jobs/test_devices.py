@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.device_choice import parse_devices
+from jobs.configuration.device_names import parse_devices
 from jobs.device_slots import DeviceSlots
 from jobs.errors import ConfigurationError, JobError
 from outputs import open_result, verify_result

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from jobs.configuration.schema import Hdf5Source, NumpySource, SafetensorsSource, TorchSource
 from jobs.errors import JobError
 from jobs.job import Job
-from jobs.schema import Hdf5Source, NumpySource, SafetensorsSource, TorchSource
 from jobs.sources import SourceArray, read_source
 from outputs import Result
 

@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from jobs.configuration.hydra_errors import explain
+from jobs.configuration.schema import GROUPS, NamedSource, SourceConfig
 from jobs.errors import ConfigurationError, unknown, unknown_option
-from jobs.mistakes import explain
 from jobs.paths import config_directory
-from jobs.schema import GROUPS, NamedSource, SourceConfig
 
 # What a file's name ends in, the source that reads it, and the option that chooses within it.
 _SUFFIXES = {

@@ -9,11 +9,10 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from jobs.device_choice import parse_devices
-from jobs.errors import ConfigurationError, unknown, unknown_option
-from jobs.mistakes import explain
-from jobs.named_sources import with_named_sources
-from jobs.schema import (
+from jobs.configuration.device_names import parse_devices
+from jobs.configuration.hydra_errors import explain
+from jobs.configuration.named_sources import with_named_sources
+from jobs.configuration.schema import (
     COMPILATIONS,
     COMPRESSIONS,
     DTYPES,
@@ -32,6 +31,7 @@ from jobs.schema import (
     NamedSource,
     PythonFunction,
 )
+from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.shards import check_shard
 from jobs.units import parse_size
 

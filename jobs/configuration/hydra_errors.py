@@ -11,8 +11,8 @@ from hydra.errors import OverrideParseException
 from omegaconf import Container
 from omegaconf.errors import OmegaConfBaseException
 
+from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError, unknown, unknown_option
-from jobs.schema import JobConfig
 
 # What OmegaConf says about a value of the wrong type, and what would be valid.
 _VALID = {
