@@ -165,7 +165,7 @@ def finished(
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Blocks on the host, from a CUDA device each copied while the next one is computed.
 
-    As `jobs.computing.LocalSource` does it.
+    As `jobs.execution.local_source.LocalSource` does it.
     """
     copy = copies_to_host(device)
     under_way: tuple[int, int, Callable[[], np.ndarray]] | None = None

@@ -45,7 +45,7 @@ def run_job(composed: DictConfig) -> None:
     config = check_config(composed)
     from jobs.devices import choose_devices, holding_devices
     from jobs.display import display_for
-    from jobs.execute import execute
+    from jobs.execution.execute import execute
     from jobs.interruption import leaving_at_once, queueing_again_unharmed
     from jobs.job import resolve
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Block
-from jobs.computing import compute_block
 from jobs.description import stored_dtype, to_numpy
 from jobs.device_copies import ready_to_copy
 from jobs.errors import JobError, OutOfMemoryError
+from jobs.execution.local_source import compute_block
 from jobs.failures import explaining_failures
 from jobs.job import Job, resolve
 from jobs.measurement import forget_peak, peak_memory, release_memory

@@ -22,9 +22,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from jobs.computing import ComputedBlock, Remaining, StreamFacts
 from jobs.devices import threads_of_a_worker
 from jobs.errors import JobError
+from jobs.execution.local_source import ComputedBlock, Remaining, StreamFacts
 from jobs.job import Job
 from jobs.proof import Proof
 from jobs.supervision import out_of_memory_kills

@@ -41,7 +41,7 @@ class WarmInterpreter:
 def serve() -> None:
     import torch
 
-    import jobs.execute
+    import jobs.execution.execute
     import jobs.warm_up
 
     # torch loads much at its first derivative. No thread is started by it: forks have none.

@@ -21,7 +21,7 @@ import outputs
 from jobs.configuration.checks import check_config
 from jobs.configuration.schema import GROUPS, register
 from jobs.display import Display
-from jobs.execute import execute
+from jobs.execution.execute import execute
 from jobs.job import Job, resolve
 from jobs.paths import config_directory
 from jobs.run import main

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs.chunk_size import ChunkSize
 from jobs.errors import JobError
+from jobs.execution.chunk_size import ChunkSize
 from jobs.memory import Budget
 
 BUDGET = Budget(2**30, "as a test has it")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from jobs import computing
 from jobs.device_copies import copies_to_host, ready_to_copy
 from jobs.display import Display
 from jobs.errors import JobError
-from jobs.execute import execute
+from jobs.execution import local_source as computing
+from jobs.execution.execute import execute
 from jobs.job import Job
 from outputs import open_result, part_path
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jobs.errors import JobError
-from jobs.execute import execute
+from jobs.execution.execute import execute
 from jobs.job import Job
 from outputs import Result
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from autodiff_core import is_out_of_memory
 from jobs.display import Display
-from jobs.execute import execute
+from jobs.execution.execute import execute
 from jobs.job import Job
 from jobs.measurement import TensorBytes, limited_memory, measuring
 from jobs.memory import available_host_memory, control_group_memory, memory_budget, process_memory

@@ -16,7 +16,7 @@ from jobs import planner
 from jobs.cost import Trial
 from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError
-from jobs.execute import Prepared, execute, prepare
+from jobs.execution.execute import Prepared, execute, prepare
 from jobs.job import Job
 from jobs.memory import Budget
 from jobs.planner import Decision, decide

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Block, BlockStream
-from jobs import execute
 from jobs.errors import JobError
-from jobs.execute import Prepared
+from jobs.execution import execute
+from jobs.execution.execute import Prepared
 from jobs.job import Job
 from outputs import Result, part_path, verify_result
 

@@ -15,7 +15,7 @@ from autodiff_core.sparse import Colouring, SparsityPattern, colour, detect_spar
 from jobs import sparse
 from jobs.display import Display
 from jobs.errors import JobError
-from jobs.execute import execute
+from jobs.execution.execute import execute
 from jobs.report import main as report
 from outputs import open_result, open_sparse_result, verify_result
 from outputs.merge import main as merge

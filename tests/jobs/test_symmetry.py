@@ -113,7 +113,7 @@ def test_one_that_is_not_symmetric_keeps_its_columns(
 def test_without_the_products_nothing_is_assumed(
     option: str, resolved: Callable[..., Job], quiet: Any
 ):
-    from jobs.execute import execute
+    from jobs.execution.execute import execute
 
     job = resolved(*QUARTIC, option)
     path = execute(job, quiet)

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from jobs.chunk_size import ChunkSize
-from jobs.computing import LocalSource, Remaining, Source, StreamFacts
 from jobs.description import describe
 from jobs.devices import threads_of_a_worker
 from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
+from jobs.execution.chunk_size import ChunkSize
+from jobs.execution.local_source import LocalSource, Remaining, Source, StreamFacts
 from jobs.failures import explaining_failures
 from jobs.interruption import leaving_after_a_block
 from jobs.job import Job

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from autodiff_core import Block
-from jobs.chunk_size import ChunkSize
 from jobs.description import stored_dtype, to_numpy
 from jobs.device_copies import copies_to_host
 from jobs.errors import JobError, OutOfMemoryError
+from jobs.execution.chunk_size import ChunkSize
 from jobs.failures import explaining_failures
 from jobs.job import Job
 from jobs.measurement import release_memory
