@@ -20,6 +20,7 @@ from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.local_source import LocalSource, Remaining, Source, StreamFacts
+from jobs.execution.workers.pool import WorkerPool
 from jobs.failures import explaining_failures
 from jobs.interruption import leaving_after_a_block
 from jobs.job import Job
@@ -35,7 +36,6 @@ from jobs.status_file import StatusFile, read_status
 from jobs.supervision import KILLED_PROCESS
 from jobs.symmetry import rows_by_symmetry
 from jobs.units import duration, size
-from jobs.worker_pool import WorkerPool
 from outputs import (
     BackgroundWriter,
     BeingWrittenError,

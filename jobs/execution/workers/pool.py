@@ -25,11 +25,7 @@ import torch
 from jobs.devices import threads_of_a_worker
 from jobs.errors import JobError
 from jobs.execution.local_source import ComputedBlock, Remaining, StreamFacts
-from jobs.job import Job
-from jobs.proof import Proof
-from jobs.supervision import out_of_memory_kills
-from jobs.worker import work
-from jobs.worker_messages import (
+from jobs.execution.workers.messages import (
     Assignment,
     Done,
     Failed,
@@ -40,6 +36,10 @@ from jobs.worker_messages import (
     Task,
     TooLarge,
 )
+from jobs.execution.workers.worker import work
+from jobs.job import Job
+from jobs.proof import Proof
+from jobs.supervision import out_of_memory_kills
 
 _logger = logging.getLogger(__name__)
 

@@ -22,15 +22,7 @@ from jobs.description import stored_dtype, to_numpy
 from jobs.device_copies import ready_to_copy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.local_source import compute_block
-from jobs.failures import explaining_failures
-from jobs.job import Job, resolve
-from jobs.measurement import forget_peak, peak_memory, release_memory
-from jobs.planner import LOOPS
-from jobs.proof import Proof
-from jobs.provenance import device_name
-from jobs.streams import open_stream
-from jobs.warm_up import warm_up
-from jobs.worker_messages import (
+from jobs.execution.workers.messages import (
     Assignment,
     Done,
     Failed,
@@ -41,6 +33,14 @@ from jobs.worker_messages import (
     Task,
     TooLarge,
 )
+from jobs.failures import explaining_failures
+from jobs.job import Job, resolve
+from jobs.measurement import forget_peak, peak_memory, release_memory
+from jobs.planner import LOOPS
+from jobs.proof import Proof
+from jobs.provenance import device_name
+from jobs.streams import open_stream
+from jobs.warm_up import warm_up
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
