@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import AxisLayout, BlockStream
-from jobs.functions import SECOND_ORDER
+from jobs.functions.loading import SECOND_ORDER
 from jobs.job import PRODUCTS, Job, named_outputs
 from jobs.provenance import git_commit, provenance
 from jobs.shards import share

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.functions import LoadedFunction
+from jobs.functions.loading import LoadedFunction
 from jobs.sources import SourceArray
 
 

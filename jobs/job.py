@@ -13,14 +13,14 @@ from jobs.configuration.checks import to_yaml
 from jobs.configuration.schema import JobConfig, TargetLoss
 from jobs.devices import choose_devices
 from jobs.errors import ConfigurationError
-from jobs.failures import explaining_failures
 from jobs.fingerprint import fingerprint
-from jobs.functions import LoadedFunction, load_function
-from jobs.inputs import load_arguments, load_vectors
+from jobs.functions.arguments import load_arguments, load_vectors
+from jobs.functions.failures import explaining_failures
+from jobs.functions.loading import LoadedFunction, load_function
+from jobs.functions.variables import choose_variables
 from jobs.paths import RunPaths
 from jobs.shards import check_shard
 from jobs.units import parse_size
-from jobs.variables import choose_variables
 
 PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
 

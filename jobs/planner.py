@@ -19,7 +19,7 @@ from autodiff_core import Block, BlockStream
 from jobs.cost import LADDER, Costs, Trial, even_chunk
 from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
-from jobs.failures import explaining_failures
+from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.measurement import Measurement, limited_memory, measuring, release_memory, timing
 from jobs.memory import Budget, memory_in_use, process_memory

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from autodiff_core import Block, BlockStream
 from jobs.batches import open_stream, product
-from jobs.functions import SECOND_ORDER
+from jobs.functions.loading import SECOND_ORDER
 from jobs.job import PRODUCTS, Job, leaves_of
 from jobs.points import products_at_points
 from outputs import Probes

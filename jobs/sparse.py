@@ -35,7 +35,7 @@ from autodiff_core.sparse import (
 from jobs.batches import BatchSum
 from jobs.description import describe_sparse, stored_dtype
 from jobs.errors import ConfigurationError, JobError
-from jobs.failures import explaining_failures
+from jobs.functions.failures import explaining_failures
 from jobs.job import Job, leaves_of
 from jobs.paths import RunPaths
 from jobs.sparse_proof import Matrix, prove_sparse

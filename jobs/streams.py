@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs import batches
-from jobs.failures import explaining_failures
+from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.points import PointStream
 

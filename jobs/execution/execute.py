@@ -21,7 +21,7 @@ from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.local_source import LocalSource, Remaining, Source, StreamFacts
 from jobs.execution.workers.pool import WorkerPool
-from jobs.failures import explaining_failures
+from jobs.functions.failures import explaining_failures
 from jobs.interruption import leaving_after_a_block
 from jobs.job import Job
 from jobs.measurement import forget_peak, peak_memory, release_memory

@@ -17,7 +17,7 @@ from jobs.description import stored_dtype, to_numpy
 from jobs.device_copies import copies_to_host
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.chunk_size import ChunkSize
-from jobs.failures import explaining_failures
+from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.measurement import release_memory
 from jobs.nonfinite import Entries, entries_not_finite

@@ -33,7 +33,7 @@ from jobs.execution.workers.messages import (
     Task,
     TooLarge,
 )
-from jobs.failures import explaining_failures
+from jobs.functions.failures import explaining_failures
 from jobs.job import Job, resolve
 from jobs.measurement import forget_peak, peak_memory, release_memory
 from jobs.planner import LOOPS

@@ -14,7 +14,7 @@ from torch.nn import Module
 
 from jobs.configuration.schema import MODES, PythonFunction
 from jobs.errors import unknown
-from jobs.weights import load_weights
+from jobs.functions.weights import load_weights
 
 
 def prepared_module(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from autodiff_core import is_out_of_memory
 from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
-from jobs.functions import LoadedFunction
-from jobs.tracebacks import frames_of_user, one_line, told_with_frames
+from jobs.functions.loading import LoadedFunction
+from jobs.functions.tracebacks import frames_of_user, one_line, told_with_frames
 
 _logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from jobs.errors import ConfigurationError, JobError, did_you_mean
-from jobs.tracebacks import told_with_frames
+from jobs.functions.tracebacks import told_with_frames
 
 
 def import_target(option: str, target: str) -> Any:

@@ -18,7 +18,7 @@ from jobs.configuration.schema import (
     SourceConfig,
 )
 from jobs.errors import ConfigurationError, unknown
-from jobs.functions import LoadedFunction, argument_names
+from jobs.functions.loading import LoadedFunction, argument_names
 from jobs.points import count_points, read_files
 from jobs.sources import SourceArray, read_source, source_of_tensor
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jobs.configuration.schema import REDUCTIONS, BatchedLoss, PythonLoss, TargetLoss
 from jobs.errors import ConfigurationError, unknown
-from jobs.importing import import_target
+from jobs.functions.importing import import_target
 
 Loss = Callable[[Any, Tensor], Any]
 

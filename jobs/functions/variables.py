@@ -13,9 +13,9 @@ from torch import Tensor
 from jobs.batches import BatchSum
 from jobs.configuration.schema import BatchedLoss, LossConfig, TargetLoss, WrtConfig
 from jobs.errors import ConfigurationError, did_you_mean
-from jobs.functions import LoadedFunction
-from jobs.losses import Loss, load_loss
-from jobs.modules import ModuleCall, trainable
+from jobs.functions.loading import LoadedFunction
+from jobs.functions.losses import Loss, load_loss
+from jobs.functions.modules import ModuleCall, trainable
 from jobs.sources import SourceArray, source_of_tensor
 
 # A function of the tensors that are differentiated and of those that are constants, by name.

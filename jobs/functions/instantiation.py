@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jobs.errors import ConfigurationError, JobError
-from jobs.importing import import_target
-from jobs.tracebacks import frames_of_user, one_line, told_with_frames
+from jobs.functions.importing import import_target
+from jobs.functions.tracebacks import frames_of_user, one_line, told_with_frames
 
 TARGET, PARTIAL, ARGUMENTS = "_target_", "_partial_", "_args_"
 

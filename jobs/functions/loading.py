@@ -20,11 +20,11 @@ from torch.nn import Module
 from jobs import problems
 from jobs.configuration.schema import FunctionConfig, PythonFunction
 from jobs.errors import ConfigurationError, JobError
-from jobs.importing import import_module, import_target
-from jobs.instantiation import TARGET, applied, instantiated
-from jobs.modules import prepared_module
+from jobs.functions.importing import import_module, import_target
+from jobs.functions.instantiation import TARGET, applied, instantiated
+from jobs.functions.modules import prepared_module
+from jobs.functions.tracebacks import told_with_frames
 from jobs.problems import load_builder
-from jobs.tracebacks import told_with_frames
 
 SECOND_ORDER = ("hessian", "vhp", "hvp")
 SCALAR_PROBLEMS = "rosenbrock, mlp_parameters, pairwise_energy and gp_residual"
