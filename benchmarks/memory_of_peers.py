@@ -40,9 +40,9 @@ from contenders import SWEPT, Contender, Lines, ours, torch_func
 from speed_machine import settle_jax, why_without_jax
 from workloads import CPU, WORKLOADS, Instance, Workload
 
-from jobs.measurement import forget_peak, limited_memory, peak_memory, release_memory
-from jobs.memory import available_host_memory
-from jobs.warm_up import warm_up
+from jobs.machine.measurement import forget_peak, limited_memory, peak_memory, release_memory
+from jobs.machine.memory import available_host_memory
+from jobs.machine.warm_up import warm_up
 
 CHUNKS = 3
 MORE_CHUNKS = 2

@@ -16,7 +16,7 @@ from contenders import Contender, Lines
 from speed_writing import STORED, Computed, as_block, finished
 from torch.profiler import ProfilerActivity, profile
 
-from jobs.device_copies import copies_to_host
+from jobs.machine.device_copies import copies_to_host
 
 AHEAD = 4
 """How many chunks may be handed to the device before the first of them is waited for."""

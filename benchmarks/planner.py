@@ -28,9 +28,9 @@ from autodiff_core import BlockStream
 from jobs.description import to_numpy
 from jobs.errors import JobError
 from jobs.job import Job
+from jobs.machine.warm_up import warm_up
 from jobs.planner import LOOPS
 from jobs.streams import open_stream
-from jobs.warm_up import warm_up
 from outputs import open_result
 
 CASES = {

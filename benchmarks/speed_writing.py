@@ -22,7 +22,7 @@ from contenders import DEFAULT, SWEPT, Contender, Lines
 from torch import Tensor
 from workloads import Instance
 
-from jobs.device_copies import copies_to_host
+from jobs.machine.device_copies import copies_to_host
 from outputs import BackgroundWriter, ResultDescription, ResultWriter, TensorSpec
 
 STORED = np.dtype("float32")

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from jobs.configuration.checks import to_yaml
 from jobs.configuration.schema import JobConfig, TargetLoss
-from jobs.devices import choose_devices
 from jobs.errors import ConfigurationError
 from jobs.fingerprint import fingerprint
 from jobs.functions.arguments import load_arguments, load_vectors
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
 from jobs.functions.variables import choose_variables
+from jobs.machine.devices import choose_devices
 from jobs.paths import RunPaths
 from jobs.shards import check_shard
 from jobs.units import parse_size

@@ -21,14 +21,14 @@ from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
-from jobs.measurement import Measurement, limited_memory, measuring, release_memory, timing
-from jobs.memory import Budget, memory_in_use, process_memory
+from jobs.machine.measurement import Measurement, limited_memory, measuring, release_memory, timing
+from jobs.machine.memory import Budget, memory_in_use, process_memory
+from jobs.machine.warm_up import warm_up
 from jobs.nonfinite import entries_not_finite
 from jobs.points import PointStream, block_end
 from jobs.proof import ProbeProof
 from jobs.streams import open_stream
 from jobs.units import duration, size
-from jobs.warm_up import warm_up
 
 _logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jobs.cost import BLOCKS_IN_FLIGHT
 from jobs.job import Job
-from jobs.memory import Budget, process_memory
+from jobs.machine.memory import Budget, process_memory
 from jobs.plan import Plan
 from jobs.planner import Decision
 from jobs.provenance import device_name

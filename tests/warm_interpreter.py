@@ -42,11 +42,11 @@ def serve() -> None:
     import torch
 
     import jobs.execution.execute
-    import jobs.warm_up
+    import jobs.machine.warm_up
 
     # torch loads much at its first derivative. No thread is started by it: forks have none.
     torch.set_num_threads(1)
-    jobs.warm_up.warm_up()
+    jobs.machine.warm_up.warm_up()
     torch.func.grad(torch.sin)(torch.ones(()))
     for line in sys.stdin:
         request = json.loads(line)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jobs.cost import LADDER
 from jobs.errors import JobError
-from jobs.memory import Budget
+from jobs.machine.memory import Budget
 from jobs.units import size
 
 # Larger chunks are kept where a line takes at most this share of its time in smaller ones.

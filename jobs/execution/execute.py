@@ -15,17 +15,18 @@ import numpy as np
 import torch
 
 from jobs.description import describe
-from jobs.devices import threads_of_a_worker
 from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.local_source import LocalSource, Remaining, Source, StreamFacts
 from jobs.execution.workers.pool import WorkerPool
 from jobs.functions.failures import explaining_failures
-from jobs.interruption import leaving_after_a_block
 from jobs.job import Job
-from jobs.measurement import forget_peak, peak_memory, release_memory
-from jobs.memory import Budget, memory_budget
+from jobs.machine.devices import threads_of_a_worker
+from jobs.machine.interruption import leaving_after_a_block
+from jobs.machine.measurement import forget_peak, peak_memory, release_memory
+from jobs.machine.memory import Budget, memory_budget
+from jobs.machine.supervision import KILLED_PROCESS
 from jobs.nonfinite import NonFinite
 from jobs.plan import Plan
 from jobs.planner import Decision, decide
@@ -33,7 +34,6 @@ from jobs.prediction import make_plan
 from jobs.proof import Proof, prepare_proof
 from jobs.provenance import device_name, git_commit
 from jobs.status_file import StatusFile, read_status
-from jobs.supervision import KILLED_PROCESS
 from jobs.symmetry import rows_by_symmetry
 from jobs.units import duration, size
 from outputs import (

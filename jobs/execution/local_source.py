@@ -14,12 +14,12 @@ import torch
 
 from autodiff_core import Block
 from jobs.description import stored_dtype, to_numpy
-from jobs.device_copies import copies_to_host
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.chunk_size import ChunkSize
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
-from jobs.measurement import release_memory
+from jobs.machine.device_copies import copies_to_host
+from jobs.machine.measurement import release_memory
 from jobs.nonfinite import Entries, entries_not_finite
 from jobs.points import PointStream, block_end
 from jobs.proof import Proof

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.errors import JobError
 from jobs.execution.chunk_size import ChunkSize
-from jobs.memory import Budget
+from jobs.machine.memory import Budget
 
 BUDGET = Budget(2**30, "as a test has it")
 

@@ -10,7 +10,7 @@ import pytest
 DERIVATIVE = """
 import sys
 import torch
-from jobs.warm_up import warm_up
+from jobs.machine.warm_up import warm_up
 
 warm_up()
 

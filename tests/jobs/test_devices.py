@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from jobs.configuration.device_names import parse_devices
-from jobs.device_slots import DeviceSlots
 from jobs.errors import ConfigurationError, JobError
+from jobs.machine.device_slots import DeviceSlots
 from outputs import open_result, verify_result
 from tests.processes import committed, start_job, wait_for
 
@@ -273,7 +273,7 @@ def test_a_stopped_job_leaves_no_worker_and_goes_on(
 HOLD = """
 import sys, time
 from pathlib import Path
-from jobs.device_slots import DeviceSlots
+from jobs.machine.device_slots import DeviceSlots
 with DeviceSlots(print, Path(sys.argv[1])).one_of(["a", "b"]) as name:
     print(name, flush=True)
     time.sleep(100)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.interruption import queueing_again_unharmed
+from jobs.machine.interruption import queueing_again_unharmed
 
 submitit = pytest.importorskip("submitit")
 from submitit.core import utils  # noqa: E402

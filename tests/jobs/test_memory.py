@@ -18,8 +18,13 @@ from autodiff_core import is_out_of_memory
 from jobs.display import Display
 from jobs.execution.execute import execute
 from jobs.job import Job
-from jobs.measurement import TensorBytes, limited_memory, measuring
-from jobs.memory import available_host_memory, control_group_memory, memory_budget, process_memory
+from jobs.machine.measurement import TensorBytes, limited_memory, measuring
+from jobs.machine.memory import (
+    available_host_memory,
+    control_group_memory,
+    memory_budget,
+    process_memory,
+)
 from jobs.units import parse_size
 from outputs import open_result
 

@@ -18,7 +18,7 @@ from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.execute import Prepared, execute, prepare
 from jobs.job import Job
-from jobs.memory import Budget
+from jobs.machine.memory import Budget
 from jobs.planner import Decision, decide
 from jobs.status_file import read_status
 from outputs import Result, ResultWriter, open_result, part_path

@@ -22,7 +22,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from jobs.devices import threads_of_a_worker
 from jobs.errors import JobError
 from jobs.execution.local_source import ComputedBlock, Remaining, StreamFacts
 from jobs.execution.workers.messages import (
@@ -38,8 +37,9 @@ from jobs.execution.workers.messages import (
 )
 from jobs.execution.workers.worker import work
 from jobs.job import Job
+from jobs.machine.devices import threads_of_a_worker
+from jobs.machine.supervision import out_of_memory_kills
 from jobs.proof import Proof
-from jobs.supervision import out_of_memory_kills
 
 _logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from autodiff_core import Block
 from jobs.description import stored_dtype, to_numpy
-from jobs.device_copies import ready_to_copy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.local_source import compute_block
 from jobs.execution.workers.messages import (
@@ -35,12 +34,13 @@ from jobs.execution.workers.messages import (
 )
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job, resolve
-from jobs.measurement import forget_peak, peak_memory, release_memory
+from jobs.machine.device_copies import ready_to_copy
+from jobs.machine.measurement import forget_peak, peak_memory, release_memory
+from jobs.machine.warm_up import warm_up
 from jobs.planner import LOOPS
 from jobs.proof import Proof
 from jobs.provenance import device_name
 from jobs.streams import open_stream
-from jobs.warm_up import warm_up
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from jobs.compiler import spare_compiler
+from jobs.machine.torch_compiler import spare_compiler
 
 # A little less than the largest piece of memory that glibc takes from its heap, of 32 MiB.
 _LARGEST_ON_THE_HEAP = 32 * 2**20 - 2**16

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 
 from jobs.configuration.device_names import parse_devices
-from jobs.device_slots import DeviceSlots
 from jobs.errors import ConfigurationError
+from jobs.machine.device_slots import DeviceSlots
 
 
 def choose_devices(value: str | Sequence[str]) -> tuple[torch.device, ...]:
