@@ -29,7 +29,7 @@ from jobs.description import to_numpy
 from jobs.errors import JobError
 from jobs.job import Job
 from jobs.machine.warm_up import warm_up
-from jobs.planner import LOOPS
+from jobs.planning.search import LOOPS
 from jobs.streams import open_stream
 from outputs import open_result
 

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from jobs.plan import Plan
+from jobs.planning.plan import Plan
 from jobs.units import duration, size
 
 SECONDS_BETWEEN_LINES = 5.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from jobs.cost import LADDER
 from jobs.errors import JobError
 from jobs.machine.memory import Budget
+from jobs.planning.cost import LADDER
 from jobs.units import size
 
 # Larger chunks are kept where a line takes at most this share of its time in smaller ones.

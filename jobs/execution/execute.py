@@ -28,13 +28,13 @@ from jobs.machine.measurement import forget_peak, peak_memory, release_memory
 from jobs.machine.memory import Budget, memory_budget
 from jobs.machine.supervision import KILLED_PROCESS
 from jobs.nonfinite import NonFinite
-from jobs.plan import Plan
-from jobs.planner import Decision, decide
-from jobs.prediction import make_plan
+from jobs.planning.plan import Plan
+from jobs.planning.prediction import make_plan
+from jobs.planning.search import Decision, decide
+from jobs.planning.symmetry import rows_by_symmetry
 from jobs.proof import Proof, prepare_proof
 from jobs.provenance import device_name, git_commit
 from jobs.status_file import StatusFile, read_status
-from jobs.symmetry import rows_by_symmetry
 from jobs.units import duration, size
 from outputs import (
     BackgroundWriter,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.cost import BLOCKS_IN_FLIGHT, Costs, Trial, even_chunk
+from jobs.planning.cost import BLOCKS_IN_FLIGHT, Costs, Trial, even_chunk
 
 MB = 10**6
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from autodiff_core._engines import compiled as _compiled
-from jobs import planner
-from jobs.cost import Trial
 from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.execute import Prepared, execute, prepare
 from jobs.job import Job
 from jobs.machine.memory import Budget
-from jobs.planner import Decision, decide
+from jobs.planning import search as planner
+from jobs.planning.cost import Trial
+from jobs.planning.search import Decision, decide
 from jobs.status_file import read_status
 from outputs import Result, ResultWriter, open_result, part_path
 
@@ -155,9 +155,9 @@ def test_a_loop_has_the_passes_of_its_batched_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Loops are compared where batches are small, here always, and there is time enough.
-    monkeypatch.setattr("jobs.planner.SMALL_BATCH", 10**6)
-    monkeypatch.setattr("jobs.planner.SECONDS_ANYWAY", 10.0)
-    monkeypatch.setattr("jobs.planner.SECONDS_AT_MOST", 20.0)
+    monkeypatch.setattr("jobs.planning.search.SMALL_BATCH", 10**6)
+    monkeypatch.setattr("jobs.planning.search.SECONDS_ANYWAY", 10.0)
+    monkeypatch.setattr("jobs.planning.search.SECONDS_AT_MOST", 20.0)
     plan = planned(function, point).plan
     assert f"{loop} not tried" not in plan.strategy_reason
     assert plan.strategy == loop or f"; {loop} " in plan.strategy_reason
@@ -280,7 +280,7 @@ def test_what_was_begun_by_one_strategy_is_not_gone_on_with_by_another(
     monkeypatch.setattr(
         planner._Search, "_measure_all", lambda self: self._measure("reverse-loop", remaining=1)
     )
-    monkeypatch.setattr("jobs.cost.SECONDS_OF_A_BLOCK", 0.0)
+    monkeypatch.setattr("jobs.planning.cost.SECONDS_OF_A_BLOCK", 0.0)
     monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
     monkeypatch.setattr(ResultWriter, "write", fail_later)
     with pytest.raises(KeyboardInterrupt):

@@ -37,7 +37,7 @@ from jobs.job import Job, resolve
 from jobs.machine.device_copies import ready_to_copy
 from jobs.machine.measurement import forget_peak, peak_memory, release_memory
 from jobs.machine.warm_up import warm_up
-from jobs.planner import LOOPS
+from jobs.planning.search import LOOPS
 from jobs.proof import Proof
 from jobs.provenance import device_name
 from jobs.streams import open_stream

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from autodiff_core import BlockStream
 from jobs.job import Job
-from jobs.planner import Decision
+from jobs.planning.search import Decision
 from jobs.proof import ProbeProof, Proof
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from autodiff_core import Block, BlockStream
-from jobs.cost import LADDER, Costs, Trial, even_chunk
 from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions.failures import explaining_failures
@@ -25,6 +24,7 @@ from jobs.machine.measurement import Measurement, limited_memory, measuring, rel
 from jobs.machine.memory import Budget, memory_in_use, process_memory
 from jobs.machine.warm_up import warm_up
 from jobs.nonfinite import entries_not_finite
+from jobs.planning.cost import LADDER, Costs, Trial, even_chunk
 from jobs.points import PointStream, block_end
 from jobs.proof import ProbeProof
 from jobs.streams import open_stream

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.cost import BLOCKS_IN_FLIGHT
 from jobs.job import Job
 from jobs.machine.memory import Budget, process_memory
-from jobs.plan import Plan
-from jobs.planner import Decision
+from jobs.planning.cost import BLOCKS_IN_FLIGHT
+from jobs.planning.plan import Plan
+from jobs.planning.search import Decision
 from jobs.provenance import device_name
 from outputs import ResultDescription, planned_tile
 
