@@ -25,11 +25,11 @@ import numpy as np
 from whole_jobs import job_of
 
 from autodiff_core import BlockStream
-from jobs.description import to_numpy
 from jobs.errors import JobError
 from jobs.job import Job
 from jobs.machine.warm_up import warm_up
 from jobs.planning.search import LOOPS
+from jobs.records.description import to_numpy
 from jobs.streams import open_stream
 from outputs import open_result
 

@@ -33,11 +33,11 @@ from autodiff_core.sparse import (
     sides,
 )
 from jobs.batches import BatchSum
-from jobs.description import describe_sparse, stored_dtype
 from jobs.errors import ConfigurationError, JobError
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job, leaves_of
 from jobs.paths import RunPaths
+from jobs.records.description import describe_sparse, stored_dtype
 from jobs.sparse_proof import Matrix, prove_sparse
 from outputs import Result, open_result, write_sparse
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from jobs.description import describe
 from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
 from jobs.execution.chunk_size import ChunkSize
@@ -33,8 +32,9 @@ from jobs.planning.prediction import make_plan
 from jobs.planning.search import Decision, decide
 from jobs.planning.symmetry import rows_by_symmetry
 from jobs.proof import Proof, prepare_proof
-from jobs.provenance import device_name, git_commit
-from jobs.status_file import StatusFile, read_status
+from jobs.records.description import describe
+from jobs.records.provenance import device_name, git_commit
+from jobs.records.status_file import StatusFile, read_status
 from jobs.units import duration, size
 from outputs import (
     BackgroundWriter,

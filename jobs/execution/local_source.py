@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from autodiff_core import Block
-from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.chunk_size import ChunkSize
 from jobs.functions.failures import explaining_failures
@@ -23,6 +22,7 @@ from jobs.machine.measurement import release_memory
 from jobs.nonfinite import Entries, entries_not_finite
 from jobs.points import PointStream, block_end
 from jobs.proof import Proof
+from jobs.records.description import stored_dtype, to_numpy
 
 _logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from jobs.machine.memory import Budget, process_memory
 from jobs.planning.cost import BLOCKS_IN_FLIGHT
 from jobs.planning.plan import Plan
 from jobs.planning.search import Decision
-from jobs.provenance import device_name
+from jobs.records.provenance import device_name
 from outputs import ResultDescription, planned_tile
 
 # A smaller result is written before a disk could slow the job down.

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from autodiff_core import Block, BlockStream
-from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
@@ -27,6 +26,7 @@ from jobs.nonfinite import entries_not_finite
 from jobs.planning.cost import LADDER, Costs, Trial, even_chunk
 from jobs.points import PointStream, block_end
 from jobs.proof import ProbeProof
+from jobs.records.description import stored_dtype, to_numpy
 from jobs.streams import open_stream
 from jobs.units import duration, size
 

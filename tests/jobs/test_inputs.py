@@ -519,7 +519,7 @@ def test_the_commit_is_that_of_the_users_code(own: Path, resolved: Resolve, quie
         )
         return done.stdout.strip()
 
-    from jobs.provenance import git_commit
+    from jobs.records.provenance import git_commit
 
     def found() -> str:
         with git_commit(job) as commit:
@@ -540,7 +540,7 @@ def test_the_commit_is_that_of_the_users_code(own: Path, resolved: Resolve, quie
 def test_git_is_not_left_behind(
     own: Path, resolved: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobs.provenance import git_commit
+    from jobs.records.provenance import git_commit
 
     slow = tmp_path / "bin/git"
     slow.parent.mkdir()

@@ -20,7 +20,7 @@ from jobs.machine.memory import Budget
 from jobs.planning import search as planner
 from jobs.planning.cost import Trial
 from jobs.planning.search import Decision, decide
-from jobs.status_file import read_status
+from jobs.records.status_file import read_status
 from outputs import Result, ResultWriter, open_result, part_path
 
 Resolve = Callable[..., Job]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.status_file import read_status
+from jobs.records.status_file import read_status
 from outputs import open_result
 from tests.processes import committed
 

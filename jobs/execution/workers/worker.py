@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Block
-from jobs.description import stored_dtype, to_numpy
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.local_source import compute_block
 from jobs.execution.workers.messages import (
@@ -39,7 +38,8 @@ from jobs.machine.measurement import forget_peak, peak_memory, release_memory
 from jobs.machine.warm_up import warm_up
 from jobs.planning.search import LOOPS
 from jobs.proof import Proof
-from jobs.provenance import device_name
+from jobs.records.description import stored_dtype, to_numpy
+from jobs.records.provenance import device_name
 from jobs.streams import open_stream
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)

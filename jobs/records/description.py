@@ -12,7 +12,7 @@ from torch import Tensor
 from autodiff_core import AxisLayout, BlockStream
 from jobs.functions.loading import SECOND_ORDER
 from jobs.job import PRODUCTS, Job, named_outputs
-from jobs.provenance import git_commit, provenance
+from jobs.records.provenance import git_commit, provenance
 from jobs.shards import share
 from outputs import Probes, ResultDescription, Shard, TensorSpec
 
