@@ -65,9 +65,9 @@ def run(strategy: str, n: int, chunk_size: int, directory: Path) -> Path:
 
     from jobs.configuration.checks import check_config
     from jobs.configuration.schema import register
-    from jobs.display import Display
     from jobs.execution.execute import execute
     from jobs.job import resolve
+    from jobs.reporting.display import Display
     from jobs.run import config_directory
 
     register()

@@ -18,9 +18,9 @@ from workloads import Instance
 
 from jobs.configuration.checks import check_config
 from jobs.configuration.schema import register
-from jobs.display import display_for
 from jobs.execution.execute import execute
 from jobs.job import Job, resolve
+from jobs.reporting.display import display_for
 from jobs.run import config_directory
 from outputs import open_result
 

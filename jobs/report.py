@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.agreement import Agreement, compare_strategies
-from jobs.display import WIDTH_WITHOUT_TERMINAL, duration, size
-from jobs.summary import JobSummary, summarise
+from jobs.reporting.agreement import Agreement, compare_strategies
+from jobs.reporting.display import WIDTH_WITHOUT_TERMINAL, duration, size
+from jobs.reporting.summary import JobSummary, summarise
 from outputs import ResultError
 
 _EXIT_INTERRUPTED = 130
@@ -62,7 +62,7 @@ def _report(directory: Path, options: argparse.Namespace) -> int:
         write_csv(options.csv, summaries)
         console.print(str(options.csv.absolute()), markup=False, soft_wrap=True)
     if options.html is not None:
-        from jobs.report_page import write_page
+        from jobs.reporting.html_page import write_page
 
         write_page(options.html, directory, summaries, agreements)
         console.print(str(options.html.absolute()), markup=False, soft_wrap=True)

@@ -25,7 +25,7 @@ from jobs.configuration.schema import register
 from jobs.errors import ConfigurationError, JobError, is_of_launcher
 from jobs.machine.supervision import supervised
 from jobs.paths import config_directory
-from jobs.sweeps import end_workers
+from jobs.reporting.sweeps import end_workers
 from jobs.version import own_version
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def run_job(composed: DictConfig) -> None:
         JobError: The job cannot start or go on.
     """
     config = check_config(composed)
-    from jobs.display import display_for
     from jobs.execution.execute import execute
     from jobs.job import resolve
     from jobs.machine.devices import choose_devices, holding_devices
     from jobs.machine.interruption import leaving_at_once, queueing_again_unharmed
+    from jobs.reporting.display import display_for
 
     display = display_for(config.progress)
     if config.plan:

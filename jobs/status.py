@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jobs.display import WIDTH_WITHOUT_TERMINAL, duration
+from jobs.reporting.display import WIDTH_WITHOUT_TERMINAL, duration
 from jobs.statuses import ENDED, JobStatus, read_statuses
 
 SECONDS_BETWEEN_LOOKS = 2.0

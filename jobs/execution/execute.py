@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.local_source import LocalSource, Remaining, Source, StreamFacts
@@ -35,6 +34,7 @@ from jobs.proof import Proof, prepare_proof
 from jobs.records.description import describe
 from jobs.records.provenance import device_name, git_commit
 from jobs.records.status_file import StatusFile, read_status
+from jobs.reporting.display import Display
 from jobs.units import duration, size
 from outputs import (
     BackgroundWriter,

@@ -20,10 +20,10 @@ from rich.console import Console
 import outputs
 from jobs.configuration.checks import check_config
 from jobs.configuration.schema import GROUPS, register
-from jobs.display import Display
 from jobs.execution.execute import execute
 from jobs.job import Job, resolve
 from jobs.paths import config_directory
+from jobs.reporting.display import Display
 from jobs.run import main
 
 

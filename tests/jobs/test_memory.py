@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 
 from autodiff_core import is_out_of_memory
-from jobs.display import Display
 from jobs.execution.execute import execute
 from jobs.job import Job
 from jobs.machine.measurement import TensorBytes, limited_memory, measuring
@@ -25,6 +24,7 @@ from jobs.machine.memory import (
     memory_budget,
     process_memory,
 )
+from jobs.reporting.display import Display
 from jobs.units import parse_size
 from outputs import open_result
 

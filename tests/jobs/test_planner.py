@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from autodiff_core._engines import compiled as _compiled
-from jobs.display import Display
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.execute import Prepared, execute, prepare
 from jobs.job import Job
@@ -21,6 +20,7 @@ from jobs.planning import search as planner
 from jobs.planning.cost import Trial
 from jobs.planning.search import Decision, decide
 from jobs.records.status_file import read_status
+from jobs.reporting.display import Display
 from outputs import Result, ResultWriter, open_result, part_path
 
 Resolve = Callable[..., Job]

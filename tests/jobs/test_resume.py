@@ -14,10 +14,10 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs.display import Display
 from jobs.errors import JobError
 from jobs.execution.execute import execute
 from jobs.job import Job
+from jobs.reporting.display import Display
 from outputs import (
     Result,
     ResultError,
