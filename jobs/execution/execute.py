@@ -166,7 +166,7 @@ def _execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: b
     Where sparsity does not pay it is the dense job that runs, and its record says why.
     """
     try:
-        from jobs import sparse
+        from jobs.sparsity import detection as sparse
     except ImportError as error:
         raise JobError(f"sparsity={job.sparsity}: {error}") from error
     sparsity = sparse.find_sparsity(job)

@@ -12,11 +12,11 @@ import pytest
 import scipy.sparse
 
 from autodiff_core.sparse import Colouring, SparsityPattern, colour, detect_sparsity
-from jobs import sparse
 from jobs.errors import JobError
 from jobs.execution.execute import execute
 from jobs.report import main as report
 from jobs.reporting.display import Display
+from jobs.sparsity import detection as sparse
 from outputs import open_result, open_sparse_result, verify_result
 from outputs.merge import main as merge
 from tests.processes import committed, start_job, wait_for

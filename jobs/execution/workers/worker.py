@@ -101,7 +101,7 @@ class _Worker:
             torch.cuda.set_device(device)
         self._job: Job = resolve(assignment.config, (device,))
         if assignment.compressed is not None:
-            from jobs.sparse import kept_compressed_job
+            from jobs.sparsity.detection import kept_compressed_job
 
             self._job = kept_compressed_job(self._job, assignment.compressed)
         if self._job.fingerprint != assignment.fingerprint:
