@@ -30,7 +30,7 @@ from jobs.job import Job
 from jobs.machine.warm_up import warm_up
 from jobs.planning.search import LOOPS
 from jobs.records.description import to_numpy
-from jobs.streams import open_stream
+from jobs.streams.opening import open_stream
 from outputs import open_result
 
 CASES = {

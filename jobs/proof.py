@@ -38,10 +38,10 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Block, BlockStream
-from jobs.batches import open_stream, product
 from jobs.functions.loading import SECOND_ORDER
 from jobs.job import PRODUCTS, Job, leaves_of
-from jobs.points import products_at_points
+from jobs.streams.at_points import products_at_points
+from jobs.streams.summed import open_stream, product
 from outputs import Probes
 
 SAMPLES = 3

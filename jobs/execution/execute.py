@@ -25,7 +25,6 @@ from jobs.machine.interruption import leaving_after_a_block
 from jobs.machine.measurement import forget_peak, peak_memory, release_memory
 from jobs.machine.memory import Budget, memory_budget
 from jobs.machine.supervision import KILLED_PROCESS
-from jobs.nonfinite import NonFinite
 from jobs.planning.plan import Plan
 from jobs.planning.prediction import make_plan
 from jobs.planning.search import Decision, decide
@@ -35,6 +34,7 @@ from jobs.records.description import describe
 from jobs.records.provenance import device_name, git_commit
 from jobs.records.status_file import StatusFile, read_status
 from jobs.reporting.display import Display
+from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
 from outputs import (
     BackgroundWriter,

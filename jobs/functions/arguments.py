@@ -19,8 +19,8 @@ from jobs.configuration.schema import (
 )
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions.loading import LoadedFunction, argument_names
-from jobs.points import count_points, read_files
 from jobs.sources import SourceArray, read_source, source_of_tensor
+from jobs.streams.at_points import count_points, read_files
 
 DISTRIBUTIONS = ("normal", "uniform")
 

@@ -22,12 +22,12 @@ from jobs.job import Job
 from jobs.machine.measurement import Measurement, limited_memory, measuring, release_memory, timing
 from jobs.machine.memory import Budget, memory_in_use, process_memory
 from jobs.machine.warm_up import warm_up
-from jobs.nonfinite import entries_not_finite
 from jobs.planning.cost import LADDER, Costs, Trial, even_chunk
-from jobs.points import PointStream, block_end
 from jobs.proof import ProbeProof
 from jobs.records.description import stored_dtype, to_numpy
-from jobs.streams import open_stream
+from jobs.streams.at_points import PointStream, block_end
+from jobs.streams.nonfinite import entries_not_finite
+from jobs.streams.opening import open_stream
 from jobs.units import duration, size
 
 _logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import torch
 
 from autodiff_core import Block
 from autodiff_core._block import Axis
-from jobs.nonfinite import Entries, entries_not_finite
+from jobs.streams.nonfinite import Entries, entries_not_finite
 
 
 def block(values: torch.Tensor, axis: Axis = "rows") -> Block:

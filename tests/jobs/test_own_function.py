@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch.func import functional_call
 
-from jobs.batches import BatchSum
 from jobs.errors import JobError
 from jobs.job import Job
+from jobs.streams.summed import BatchSum
 from outputs import Result
 
 Resolve = Callable[..., Job]

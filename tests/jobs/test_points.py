@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jobs.errors import JobError
-from jobs.points import PointStream, block_end
+from jobs.streams.at_points import PointStream, block_end
 from outputs import open_result, part_path, verify_result
 from outputs.merge import main as merge
 from tests.processes import committed, start_job, wait_for

@@ -40,7 +40,7 @@ from jobs.planning.search import LOOPS
 from jobs.proof import Proof
 from jobs.records.description import stored_dtype, to_numpy
 from jobs.records.provenance import device_name
-from jobs.streams import open_stream
+from jobs.streams.opening import open_stream
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 

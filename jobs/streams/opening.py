@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs import batches
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
-from jobs.points import PointStream
+from jobs.streams import summed as batches
+from jobs.streams.at_points import PointStream
 
 
 def open_stream(job: Job, strategy: str, engine: str = "auto") -> Any:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 import autodiff_core
 from autodiff_core import AxisLayout, Block, BlockStream
-from jobs.batches import product
 from jobs.configuration.schema import FileSource
 from jobs.errors import ConfigurationError
 from jobs.sources import SourceArray, read_source
+from jobs.streams.summed import product
 
 # Memory that the function's values and the products for the proof may take at once, about.
 _ELEMENTS_AT_ONCE = 2**22
