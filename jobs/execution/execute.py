@@ -29,13 +29,13 @@ from jobs.planning.plan import Plan
 from jobs.planning.prediction import make_plan
 from jobs.planning.search import Decision, decide
 from jobs.planning.symmetry import rows_by_symmetry
-from jobs.proof import Proof, prepare_proof
 from jobs.records.description import describe
 from jobs.records.provenance import device_name, git_commit
 from jobs.records.status_file import StatusFile, read_status
 from jobs.reporting.display import Display
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
+from jobs.verification.selection import Proof, prepare_proof
 from outputs import (
     BackgroundWriter,
     BeingWrittenError,

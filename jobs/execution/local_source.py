@@ -19,10 +19,10 @@ from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host
 from jobs.machine.measurement import release_memory
-from jobs.proof import Proof
 from jobs.records.description import stored_dtype, to_numpy
 from jobs.streams.at_points import PointStream, block_end
 from jobs.streams.nonfinite import Entries, entries_not_finite
+from jobs.verification.selection import Proof
 
 _logger = logging.getLogger(__name__)
 

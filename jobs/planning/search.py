@@ -23,12 +23,12 @@ from jobs.machine.measurement import Measurement, limited_memory, measuring, rel
 from jobs.machine.memory import Budget, memory_in_use, process_memory
 from jobs.machine.warm_up import warm_up
 from jobs.planning.cost import LADDER, Costs, Trial, even_chunk
-from jobs.proof import ProbeProof
 from jobs.records.description import stored_dtype, to_numpy
 from jobs.streams.at_points import PointStream, block_end
 from jobs.streams.nonfinite import entries_not_finite
 from jobs.streams.opening import open_stream
 from jobs.units import duration, size
+from jobs.verification.selection import ProbeProof
 
 _logger = logging.getLogger(__name__)
 

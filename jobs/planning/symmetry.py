@@ -7,7 +7,7 @@ from dataclasses import replace
 from autodiff_core import BlockStream
 from jobs.job import Job
 from jobs.planning.search import Decision
-from jobs.proof import ProbeProof, Proof
+from jobs.verification.selection import ProbeProof, Proof
 
 
 def rows_by_symmetry(

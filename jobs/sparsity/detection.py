@@ -37,8 +37,8 @@ from jobs.functions.failures import explaining_failures
 from jobs.job import Job, leaves_of
 from jobs.paths import RunPaths
 from jobs.records.description import describe_sparse, stored_dtype
-from jobs.sparse_proof import Matrix, prove_sparse
 from jobs.streams.summed import BatchSum
+from jobs.verification.sparse_check import Matrix, prove_sparse
 from outputs import Result, open_result, write_sparse
 
 # Beyond, a dense matrix is not much larger than a sparse one with its indices, nor slower.

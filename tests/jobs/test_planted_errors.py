@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Block
-from jobs.proof import Probe, ProbeProof
+from jobs.verification.selection import Probe, ProbeProof
 
 LENGTH = 10_000
 LINES = 64

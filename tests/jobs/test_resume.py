@@ -169,7 +169,7 @@ def test_a_first_block_that_fails_leaves_nothing(
 
 def _failing_from_now_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
     """The proof is prepared last, before the first block."""
-    from jobs.proof import prepare_proof
+    from jobs.verification.selection import prepare_proof
 
     def prepare(*arguments: object) -> object:
         proof = prepare_proof(*arguments)  # pyright: ignore[reportArgumentType]

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 
 from jobs.configuration.schema import JobConfig
-from jobs.proof import Proof
 from jobs.streams.nonfinite import Entries
+from jobs.verification.selection import Proof
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from jobs.execution.workers.worker import work
 from jobs.job import Job
 from jobs.machine.devices import threads_of_a_worker
 from jobs.machine.supervision import out_of_memory_kills
-from jobs.proof import Proof
+from jobs.verification.selection import Proof
 
 _logger = logging.getLogger(__name__)
 

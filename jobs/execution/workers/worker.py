@@ -37,10 +37,10 @@ from jobs.machine.device_copies import ready_to_copy
 from jobs.machine.measurement import forget_peak, peak_memory, release_memory
 from jobs.machine.warm_up import warm_up
 from jobs.planning.search import LOOPS
-from jobs.proof import Proof
 from jobs.records.description import stored_dtype, to_numpy
 from jobs.records.provenance import device_name
 from jobs.streams.opening import open_stream
+from jobs.verification.selection import Proof
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 

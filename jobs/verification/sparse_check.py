@@ -11,7 +11,7 @@ import torch
 
 from jobs.errors import JobError
 from jobs.job import Job
-from jobs.proof import Probe, ProbeProducts, in_double_precision, rounding_floor
+from jobs.verification.selection import Probe, ProbeProducts, in_double_precision, rounding_floor
 from outputs import Probes
 
 
