@@ -5,7 +5,6 @@ Knows neither the computation nor its configuration; imports numpy and h5py only
 
 from outputs._background import BackgroundWriter
 from outputs._comparison import Difference, compare_results, compare_sparse_results
-from outputs._description import Probes, ResultDescription, Shard, TensorSpec
 from outputs._errors import (
     BeingWrittenError,
     FingerprintMismatchError,
@@ -16,7 +15,8 @@ from outputs._errors import (
     UnfinishedResultError,
 )
 from outputs._files import part_path
-from outputs._layout import planned_tile
+from outputs._format.description import Probes, ResultDescription, Shard, TensorSpec
+from outputs._format.reading import planned_tile
 from outputs._reader import Result, open_result
 from outputs._sparse import SparseResult, is_sparse_result, open_sparse_result, write_sparse
 from outputs._verification import Verification, verify_result

@@ -13,7 +13,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from outputs._description import TensorSpec
+from outputs._format.description import TensorSpec
 from outputs._pattern_picture import occupancy
 from outputs._spectrum import Spectrum
 from outputs._survey import Survey

@@ -10,9 +10,9 @@ import numpy as np
 
 from outputs._background import BackgroundWriter
 from outputs._checksums import block_checksum
-from outputs._description import ResultDescription
 from outputs._errors import ResultError, ResultExistsError
 from outputs._files import part_path, translated
+from outputs._format.description import ResultDescription
 from outputs._passes import Source
 from outputs._reader import Result, open_result
 from outputs._shards import ShardFile, execution_of, find_shards, read_shards

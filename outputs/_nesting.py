@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from outputs._description import PRODUCTS, TensorSpec
+from outputs._format.description import PRODUCTS, TensorSpec
 
 if TYPE_CHECKING:
     import torch

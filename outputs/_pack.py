@@ -14,11 +14,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from outputs import _layout as layout
 from outputs._errors import ResultError
 from outputs._files import is_full_disk, open_file, scratch_path, seal, translated
-from outputs._layout import Names
-from outputs._points import Matrix
+from outputs._format import reading as layout
+from outputs._format.reading import Names
+from outputs._format.stacked_matrices import Matrix
 from outputs._tiles import Region, tiles_of
 
 _MAX_WORKERS = 8

@@ -20,9 +20,9 @@ import h5py
 import numpy as np
 
 from outputs._bytes import read_bytes
-from outputs._description import Axis
 from outputs._errors import ResultError
-from outputs._points import Matrix
+from outputs._format.description import Axis
+from outputs._format.stacked_matrices import Matrix
 from outputs._tiles import Region, common_part, tiles_of, within
 
 _PIECE_BYTES = 8 * 2**20

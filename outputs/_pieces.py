@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from outputs._points import Matrix
+from outputs._format.stacked_matrices import Matrix
 from outputs._tiles import Region
 
 Order = Literal["C", "F"]

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from outputs import _layout as layout
 from outputs._dask import dask_array
-from outputs._description import Probes, TensorSpec
 from outputs._errors import ResultError, ResultNotFoundError, UnfinishedResultError
 from outputs._files import open_file, parsed, part_path, translated
-from outputs._ledger import Ledger
+from outputs._format import reading as layout
+from outputs._format.description import Probes, TensorSpec
+from outputs._format.ledger import Ledger
+from outputs._format.stacked_matrices import Matrix
+from outputs._format.validation import scalar
 from outputs._nesting import nested_tensors
 from outputs._operator import linear_operator
 from outputs._optional import load
-from outputs._points import Matrix
-from outputs._sound import scalar
 from outputs._virtual import require_sources
 
 if TYPE_CHECKING:

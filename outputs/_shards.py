@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from outputs import _layout as layout
-from outputs._description import ResultDescription, Shard
 from outputs._errors import FingerprintMismatchError, ResultError, UnfinishedResultError
 from outputs._files import parsed
+from outputs._format import reading as layout
+from outputs._format.description import ResultDescription, Shard
 from outputs._reader import Result
 
 # What the files of one matrix have in common.

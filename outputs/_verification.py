@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from outputs import _layout as layout
 from outputs._crc import combine, crc32
-from outputs._description import Probes
 from outputs._errors import ResultError
 from outputs._files import parsed, translated
+from outputs._format import reading as layout
+from outputs._format.description import Probes
 from outputs._passes import Piece, Source, each, pieces
 from outputs._reader import Result
 from outputs._sparse import SparseResult, is_sparse_result

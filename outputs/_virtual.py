@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from outputs import _layout as layout
-from outputs._description import ResultDescription
 from outputs._errors import ResultError
 from outputs._files import open_file, parsed, publish, scratch_path, seal, translated
+from outputs._format import reading as layout
+from outputs._format.description import ResultDescription
 
 if TYPE_CHECKING:
     from outputs._shards import ShardFile

@@ -11,10 +11,8 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from outputs import _layout as layout
 from outputs._checksums import block_checksum, damaged_blocks
 from outputs._claim import Claim
-from outputs._description import Axis, ResultDescription
 from outputs._errors import (
     FingerprintMismatchError,
     ResultError,
@@ -32,11 +30,13 @@ from outputs._files import (
     seal,
     translated,
 )
-from outputs._layout import stored_bytes
-from outputs._ledger import Ledger
+from outputs._format import reading as layout
+from outputs._format.description import Axis, ResultDescription
+from outputs._format.ledger import Ledger
+from outputs._format.reading import stored_bytes
+from outputs._format.stacked_matrices import Matrix
 from outputs._order import in_c_order
 from outputs._pack import pack
-from outputs._points import Matrix
 from outputs._space import Space
 from outputs._tiles import Region
 

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from outputs._description import PRODUCTS
 from outputs._errors import ResultError
 from outputs._files import scratch_path
+from outputs._format.description import PRODUCTS
 from outputs._optional import load
 from outputs._reader import Result, open_result
 from outputs._sparse import SparseResult, is_sparse_result, open_sparse_result

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from outputs._description import TensorSpec
 from outputs._errors import ResultError
+from outputs._format.description import TensorSpec
 from outputs._pattern_picture import braille_picture
 from outputs._reader import Result
 from outputs._sparse import SparseResult, is_sparse_result

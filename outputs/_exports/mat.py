@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 
 from outputs import _companions as companions
-from outputs._description import TensorSpec
 from outputs._exports import Advance
 from outputs._files import LIBVER
+from outputs._format.description import TensorSpec
 from outputs._pieces import piece_shape, pieces
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ from urllib.parse import unquote
 import h5py
 import numpy as np
 
-from outputs._description import (
+from outputs._errors import ResultError
+from outputs._files import LIBVER, create_file
+from outputs._format.description import (
     MATRICES,
     PRODUCTS,
     Axis,
@@ -24,10 +26,8 @@ from outputs._description import (
     TensorSpec,
     require_fitting,
 )
-from outputs._errors import ResultError
-from outputs._files import LIBVER, create_file
-from outputs._points import Matrix, StackedMatrices
-from outputs._sound import member, require_sound, scalar
+from outputs._format.stacked_matrices import Matrix, StackedMatrices
+from outputs._format.validation import member, require_sound, scalar
 
 FORMAT = "autodiff-jobs"
 FORMAT_VERSION = 4
