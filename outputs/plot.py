@@ -15,10 +15,10 @@ from outputs._errors import ResultError
 from outputs._files import scratch_path
 from outputs._format.description import PRODUCTS
 from outputs._optional import load
+from outputs._plotting.matrix_statistics import Survey, survey
+from outputs._plotting.spectrum import Spectrum, spectrum
 from outputs._reader import Result, open_result
 from outputs._sparse import SparseResult, is_sparse_result, open_sparse_result
-from outputs._spectrum import Spectrum, spectrum
-from outputs._survey import Survey, survey
 
 _VALUES = 20
 _INTERRUPTED = 130
@@ -72,7 +72,7 @@ def plot(result: Result, target: Path, *, values: int = _VALUES) -> None:
     """
     result.require_one_point("outputs.plot")
     load("matplotlib", "plot", "outputs.plot")
-    from outputs import _drawing
+    from outputs._plotting import figures as _drawing
 
     seen = _survey_with_progress(result)
     _save(_drawing.draw(result, seen, _spectrum(result, seen, values)), target)
@@ -91,7 +91,7 @@ def plot_pattern(result: SparseResult, target: Path) -> None:
         OSError: If the picture cannot be written.
     """
     load("matplotlib", "plot", "outputs.plot")
-    from outputs import _drawing
+    from outputs._plotting import figures as _drawing
 
     _save(_drawing.draw_pattern(result), target)
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from outputs._errors import ResultError
 from outputs._format.description import TensorSpec
-from outputs._pattern_picture import braille_picture
+from outputs._plotting.sparsity_pattern import braille_picture
 from outputs._reader import Result
 from outputs._sparse import SparseResult, is_sparse_result
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from outputs import ResultWriter, TensorSpec, _spectrum, open_result
-from outputs._spectrum import spectrum
-from outputs._survey import survey
+from outputs import ResultWriter, TensorSpec, open_result
+from outputs._plotting import spectrum as _spectrum
+from outputs._plotting.matrix_statistics import survey
+from outputs._plotting.spectrum import spectrum
 from outputs.plot import main
 
 ROOT = Path(__file__).parents[2]

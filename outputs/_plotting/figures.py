@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from outputs._format.description import TensorSpec
-from outputs._pattern_picture import occupancy
-from outputs._spectrum import Spectrum
-from outputs._survey import Survey
+from outputs._plotting.matrix_statistics import Survey
+from outputs._plotting.sparsity_pattern import occupancy
+from outputs._plotting.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
