@@ -17,8 +17,13 @@ from outputs._errors import (
 from outputs._files import part_path
 from outputs._format.description import Probes, ResultDescription, Shard, TensorSpec
 from outputs._format.reading import planned_tile
-from outputs._reader import Result, open_result
-from outputs._sparse import SparseResult, is_sparse_result, open_sparse_result, write_sparse
+from outputs._reading.result import Result, open_result
+from outputs._reading.sparse_result import (
+    SparseResult,
+    is_sparse_result,
+    open_sparse_result,
+    write_sparse,
+)
 from outputs._verification import Verification, verify_result
 from outputs._writer import ResultWriter
 

@@ -10,7 +10,7 @@ import numpy as np
 from outputs._format.description import TensorSpec
 
 if TYPE_CHECKING:
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 ARRAY_GROUPS = ("point", "value", "vectors")
 

@@ -10,8 +10,8 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._files import translated
 from outputs._pieces import piece_shape, pieces
-from outputs._reader import Result
-from outputs._sparse import SparseResult
+from outputs._reading.result import Result
+from outputs._reading.sparse_result import SparseResult
 
 _PIECE_BYTES = 16 * 2**20
 

@@ -11,7 +11,7 @@ from outputs._pieces import piece_shape
 if TYPE_CHECKING:
     import dask.array
 
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 # A task of dask costs about a millisecond, whatever it does.
 _CHUNK_BYTES = 32 * 2**20

@@ -14,7 +14,7 @@ from outputs._errors import ResultError, ResultExistsError
 from outputs._files import part_path, translated
 from outputs._format.description import ResultDescription
 from outputs._passes import Source
-from outputs._reader import Result, open_result
+from outputs._reading.result import Result, open_result
 from outputs._shards import ShardFile, execution_of, find_shards, read_shards
 from outputs._verification import Verification, verify_result
 from outputs._virtual import create_virtual

@@ -11,7 +11,7 @@ from outputs._format.description import PRODUCTS, TensorSpec
 if TYPE_CHECKING:
     import torch
 
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 
 def nested_tensors(result: Result) -> Any:

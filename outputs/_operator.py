@@ -13,7 +13,7 @@ from outputs._pieces import pieces
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 
 def linear_operator(result: Result) -> LinearOperator:

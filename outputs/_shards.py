@@ -13,7 +13,7 @@ from outputs._errors import FingerprintMismatchError, ResultError, UnfinishedRes
 from outputs._files import parsed
 from outputs._format import reading as layout
 from outputs._format.description import ResultDescription, Shard
-from outputs._reader import Result
+from outputs._reading.result import Result
 
 # What the files of one matrix have in common.
 _COMMON = ("operation", "function", "strategy", "axis", "rows", "columns", "dtype")

@@ -15,7 +15,7 @@ from xarray.core import indexing
 from outputs import _companions as companions
 
 if TYPE_CHECKING:
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 
 def xarray_dataset(result: Result) -> xarray.Dataset:

@@ -17,8 +17,8 @@ from outputs._format.description import PRODUCTS
 from outputs._optional import load
 from outputs._plotting.matrix_statistics import Survey, survey
 from outputs._plotting.spectrum import Spectrum, spectrum
-from outputs._reader import Result, open_result
-from outputs._sparse import SparseResult, is_sparse_result, open_sparse_result
+from outputs._reading.result import Result, open_result
+from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
 
 _VALUES = 20
 _INTERRUPTED = 130

@@ -16,8 +16,8 @@ from rich.text import Text
 from outputs._errors import ResultError
 from outputs._format.description import TensorSpec
 from outputs._plotting.sparsity_pattern import braille_picture
-from outputs._reader import Result
-from outputs._sparse import SparseResult, is_sparse_result
+from outputs._reading.result import Result
+from outputs._reading.sparse_result import SparseResult, is_sparse_result
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _LONGEST_LIST = 8

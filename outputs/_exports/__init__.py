@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from outputs._optional import load
 
 if TYPE_CHECKING:
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 Advance = Callable[[int], None]
 Write = Callable[["Result", Path, Advance], None]

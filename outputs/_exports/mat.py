@@ -22,7 +22,7 @@ from outputs._format.description import TensorSpec
 from outputs._pieces import piece_shape, pieces
 
 if TYPE_CHECKING:
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 _USER_BLOCK = 512
 _CHUNK_BYTES = 2 * 2**20

@@ -11,7 +11,7 @@ from outputs._exports import Advance
 from outputs._pieces import bands, sequential_order
 
 if TYPE_CHECKING:
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 
 def write(result: Result, path: Path, advance: Advance) -> None:

@@ -13,7 +13,7 @@ from outputs._exports import Advance
 from outputs._exports.npy import write_matrix
 
 if TYPE_CHECKING:
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 
 def write(result: Result, path: Path, advance: Advance) -> None:

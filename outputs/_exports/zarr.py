@@ -15,7 +15,7 @@ from outputs._exports import Advance
 from outputs._pieces import piece_shape, pieces
 
 if TYPE_CHECKING:
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 _CHUNK_BYTES = 4 * 2**20
 

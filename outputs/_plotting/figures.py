@@ -21,8 +21,8 @@ from outputs._plotting.spectrum import Spectrum
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from outputs._reader import Result
-    from outputs._sparse import SparseResult
+    from outputs._reading.result import Result
+    from outputs._reading.sparse_result import SparseResult
 
 _INK, _FAINT = "#1f3b5c", "#9aa5b1"
 _NEGATIVE, _WRONG = "#c0392b", "#e6007e"

@@ -12,7 +12,7 @@ from outputs._files import translated
 from outputs._pieces import pieces
 
 if TYPE_CHECKING:
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 
 @dataclass(frozen=True)

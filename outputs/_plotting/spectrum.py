@@ -10,7 +10,7 @@ import numpy as np
 from outputs._optional import load
 
 if TYPE_CHECKING:
-    from outputs._reader import Result
+    from outputs._reading.result import Result
 
 _DENSE_ENTRIES = 1500**2
 _VECTORS, _RESTARTS = 60, 6  # at most 60 * 6 multiplications, each one pass or two

@@ -19,7 +19,7 @@ from outputs import (
     verify_result,
     write_sparse,
 )
-from outputs import _sparse as sparse_module
+from outputs._reading import sparse_result as sparse_module
 from outputs.plot import main as plot
 from outputs.show import main as show
 from outputs.verify import main as verify
