@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from outputs import _companions as companions
 from outputs._exports import Advance
 from outputs._files import LIBVER
 from outputs._format.description import TensorSpec
 from outputs._pieces import piece_shape, pieces
+from outputs._reading.views import metadata as companions
 
 if TYPE_CHECKING:
     from outputs._reading.result import Result

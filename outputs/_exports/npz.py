@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from outputs import _companions as companions
 from outputs._exports import Advance
 from outputs._exports.npy import write_matrix
+from outputs._reading.views import metadata as companions
 
 if TYPE_CHECKING:
     from outputs._reading.result import Result

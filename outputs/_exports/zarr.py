@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import zarr
 
-from outputs import _companions as companions
 from outputs._exports import Advance
 from outputs._pieces import piece_shape, pieces
+from outputs._reading.views import metadata as companions
 
 if TYPE_CHECKING:
     from outputs._reading.result import Result

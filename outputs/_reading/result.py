@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from outputs._dask import dask_array
 from outputs._errors import ResultError, ResultNotFoundError, UnfinishedResultError
 from outputs._files import open_file, parsed, part_path, translated
 from outputs._format import reading as layout
@@ -17,9 +16,10 @@ from outputs._format.description import Probes, TensorSpec
 from outputs._format.ledger import Ledger
 from outputs._format.stacked_matrices import Matrix
 from outputs._format.validation import scalar
-from outputs._nesting import nested_tensors
-from outputs._operator import linear_operator
 from outputs._optional import load
+from outputs._reading.views.dask_array import dask_array
+from outputs._reading.views.linear_operator import linear_operator
+from outputs._reading.views.torch_tensors import nested_tensors
 from outputs._virtual import require_sources
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class Result:
             ResultError: If the file is closed, incomplete or damaged.
         """
         load("xarray", "reading", "as_xarray()")
-        from outputs._xarray import xarray_dataset
+        from outputs._reading.views.xarray_dataset import xarray_dataset
 
         self.dataset()
         return xarray_dataset(self)

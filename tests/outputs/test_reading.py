@@ -17,10 +17,10 @@ from outputs import (
     ResultWriter,
     TensorSpec,
     UnfinishedResultError,
-    _operator,
     open_result,
 )
 from outputs._pieces import Order, bands, piece_shape, pieces
+from outputs._reading.views import linear_operator as _operator
 
 ROOT = Path(__file__).parents[2]
 

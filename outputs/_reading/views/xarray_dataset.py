@@ -12,7 +12,7 @@ import xarray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from outputs import _companions as companions
+from outputs._reading.views import metadata as companions
 
 if TYPE_CHECKING:
     from outputs._reading.result import Result
