@@ -9,9 +9,9 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._files import translated
-from outputs._pieces import piece_shape, pieces
 from outputs._reading.result import Result
 from outputs._reading.sparse_result import SparseResult
+from outputs._scanning.sequential import piece_shape, pieces
 
 _PIECE_BYTES = 16 * 2**20
 

@@ -21,9 +21,9 @@ from outputs._errors import ResultError
 from outputs._files import parsed, translated
 from outputs._format import reading as layout
 from outputs._format.description import Probes
-from outputs._passes import Piece, Source, each, pieces
 from outputs._reading.result import Result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result
+from outputs._scanning.parallel import Piece, Source, each, pieces
 from outputs._tiles import within
 
 # A slab stays in a cache while its checksum, products and squares are taken.

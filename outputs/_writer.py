@@ -11,7 +11,6 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from outputs._checksums import block_checksum, damaged_blocks
 from outputs._claim import Claim
 from outputs._errors import (
     FingerprintMismatchError,
@@ -37,6 +36,7 @@ from outputs._format.reading import stored_bytes
 from outputs._format.stacked_matrices import Matrix
 from outputs._order import in_c_order
 from outputs._pack import pack
+from outputs._scanning.checksums import block_checksum, damaged_blocks
 from outputs._space import Space
 from outputs._tiles import Region
 

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 
 from outputs._exports import Advance
-from outputs._pieces import piece_shape, pieces
 from outputs._reading.views import metadata as companions
+from outputs._scanning.sequential import piece_shape, pieces
 
 if TYPE_CHECKING:
     from outputs._reading.result import Result

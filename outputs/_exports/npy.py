@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from outputs._exports import Advance
-from outputs._pieces import bands, sequential_order
+from outputs._scanning.sequential import bands, sequential_order
 
 if TYPE_CHECKING:
     from outputs._reading.result import Result

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from outputs._files import translated
-from outputs._pieces import pieces
+from outputs._scanning.sequential import pieces
 
 if TYPE_CHECKING:
     from outputs._reading.result import Result

@@ -19,8 +19,8 @@ from outputs import (
     UnfinishedResultError,
     open_result,
 )
-from outputs._pieces import Order, bands, piece_shape, pieces
 from outputs._reading.views import linear_operator as _operator
+from outputs._scanning.sequential import Order, bands, piece_shape, pieces
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from outputs import Probes, ResultError, ResultWriter, TensorSpec, open_result, verify_result
-from outputs import _passes as passes
-from outputs._checksums import block_checksum
 from outputs._crc import combine
+from outputs._scanning import parallel as passes
+from outputs._scanning.checksums import block_checksum
 from outputs.verify import main
 
 ROOT = Path(__file__).parents[2]

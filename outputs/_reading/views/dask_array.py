@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from outputs._optional import load
-from outputs._pieces import piece_shape
+from outputs._scanning.sequential import piece_shape
 
 if TYPE_CHECKING:
     import dask.array

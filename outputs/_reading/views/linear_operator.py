@@ -8,7 +8,7 @@ import numpy as np
 
 from outputs._files import translated
 from outputs._optional import load
-from outputs._pieces import pieces
+from outputs._scanning.sequential import pieces
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator

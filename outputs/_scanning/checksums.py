@@ -9,7 +9,7 @@ import numpy as np
 from outputs._crc import combine, crc32
 from outputs._format.description import Axis
 from outputs._format.stacked_matrices import Matrix
-from outputs._passes import Piece, Source, each, pieces
+from outputs._scanning.parallel import Piece, Source, each, pieces
 from outputs._tiles import within
 
 
