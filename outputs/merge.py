@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outputs._errors import ResultError
-from outputs._merging import merge_shards
+from outputs._sharding.merging import merge_shards
 
 _INTERRUPTED = 130
 

@@ -20,7 +20,7 @@ from outputs._optional import load
 from outputs._reading.views.dask_array import dask_array
 from outputs._reading.views.linear_operator import linear_operator
 from outputs._reading.views.torch_tensors import nested_tensors
-from outputs._virtual import require_sources
+from outputs._sharding.virtual import require_sources
 
 if TYPE_CHECKING:
     import dask.array

@@ -22,7 +22,7 @@ from outputs import (
     open_result,
     verify_result,
 )
-from outputs import _merging as merging
+from outputs._sharding import merging
 from outputs.merge import main
 
 EDGES = (0, 7, 8, 20)

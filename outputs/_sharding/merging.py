@@ -15,9 +15,9 @@ from outputs._format.description import ResultDescription
 from outputs._reading.result import Result, open_result
 from outputs._scanning.checksums import block_checksum
 from outputs._scanning.parallel import Source
-from outputs._shards import ShardFile, execution_of, find_shards, read_shards
+from outputs._sharding.shard_files import ShardFile, execution_of, find_shards, read_shards
+from outputs._sharding.virtual import create_virtual
 from outputs._verification import Verification, verify_result
-from outputs._virtual import create_virtual
 from outputs._writer import ResultWriter
 
 _BYTES_AT_ONCE = 32 * 2**20

@@ -20,7 +20,7 @@ from outputs._format import reading as layout
 from outputs._format.description import ResultDescription
 
 if TYPE_CHECKING:
-    from outputs._shards import ShardFile
+    from outputs._sharding.shard_files import ShardFile
 
 # A virtual dataset needs HDF5 1.10; the file is never written again, so nothing else does.
 _LIBVER = ("earliest", "v110")
