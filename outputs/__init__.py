@@ -14,7 +14,6 @@ from outputs._errors import (
     ResultNotFoundError,
     UnfinishedResultError,
 )
-from outputs._files import part_path
 from outputs._format.description import Probes, ResultDescription, Shard, TensorSpec
 from outputs._format.reading import planned_tile
 from outputs._reading.result import Result, open_result
@@ -24,6 +23,7 @@ from outputs._reading.sparse_result import (
     open_sparse_result,
     write_sparse,
 )
+from outputs._storage.files import part_path
 from outputs._verification import Verification, verify_result
 from outputs._writer import ResultWriter
 

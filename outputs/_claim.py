@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from outputs._errors import BeingWrittenError, ResultError
-from outputs._files import translated
+from outputs._storage.files import translated
 
 # What file systems without locks answer.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from outputs._errors import ResultError
-from outputs._files import translated
 from outputs._reading.result import Result
 from outputs._reading.sparse_result import SparseResult
 from outputs._scanning.sequential import piece_shape, pieces
+from outputs._storage.files import translated
 
 _PIECE_BYTES = 16 * 2**20
 

@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
-from outputs._files import is_full_disk, open_file, scratch_path, seal, translated
 from outputs._format import reading as layout
 from outputs._format.reading import Names
 from outputs._format.stacked_matrices import Matrix
-from outputs._tiles import Region, tiles_of
+from outputs._storage.files import is_full_disk, open_file, scratch_path, seal, translated
+from outputs._storage.regions import Region, tiles_of
 
 _MAX_WORKERS = 8
 _LEDGER_PIECE = 65536

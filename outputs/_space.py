@@ -6,10 +6,10 @@ import os
 
 import numpy as np
 
-from outputs._bytes import read_bytes, start_writeback, write_bytes
 from outputs._errors import ResultError
 from outputs._format.stacked_matrices import Matrix
-from outputs._tiles import Region, common_part, tiles_of, within
+from outputs._storage.raw_bytes import read_bytes, start_writeback, write_bytes
+from outputs._storage.regions import Region, common_part, tiles_of, within
 
 # Of less the system makes larger writes, if it is left alone.
 _LEAST_WRITEBACK = 2**18

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from outputs._crc import combine, crc32
 from outputs._errors import ResultError
-from outputs._files import parsed, translated
 from outputs._format import reading as layout
 from outputs._format.description import Probes
 from outputs._reading.result import Result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result
 from outputs._scanning.parallel import Piece, Source, each, pieces
-from outputs._tiles import within
+from outputs._storage.crc import combine, crc32
+from outputs._storage.files import parsed, translated
+from outputs._storage.regions import within
 
 # A slab stays in a cache while its checksum, products and squares are taken.
 _SLAB_BYTES = 2 * 2**20

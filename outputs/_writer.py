@@ -19,7 +19,15 @@ from outputs._errors import (
     ResultNotFoundError,
     UnfinishedResultError,
 )
-from outputs._files import (
+from outputs._format import reading as layout
+from outputs._format.description import Axis, ResultDescription
+from outputs._format.ledger import Ledger
+from outputs._format.reading import stored_bytes
+from outputs._format.stacked_matrices import Matrix
+from outputs._pack import pack
+from outputs._scanning.checksums import block_checksum, damaged_blocks
+from outputs._space import Space
+from outputs._storage.files import (
     open_file,
     parsed,
     part_path,
@@ -29,16 +37,8 @@ from outputs._files import (
     seal,
     translated,
 )
-from outputs._format import reading as layout
-from outputs._format.description import Axis, ResultDescription
-from outputs._format.ledger import Ledger
-from outputs._format.reading import stored_bytes
-from outputs._format.stacked_matrices import Matrix
-from outputs._order import in_c_order
-from outputs._pack import pack
-from outputs._scanning.checksums import block_checksum, damaged_blocks
-from outputs._space import Space
-from outputs._tiles import Region
+from outputs._storage.memory_order import in_c_order
+from outputs._storage.regions import Region
 
 Fsync = Literal["end", "block"]
 

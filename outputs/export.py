@@ -14,8 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from outputs._errors import ResultError, ResultExistsError
 from outputs._exports import FORMATS, Advance, Format
-from outputs._files import publish, scratch_path, seal
 from outputs._reading.result import Result, open_result
+from outputs._storage.files import publish, scratch_path, seal
 
 _INTERRUPTED = 130
 _ATTEMPTS, _PAUSE = 20, 0.1

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outputs._errors import ResultError
-from outputs._files import scratch_path
 from outputs._format.description import PRODUCTS
 from outputs._optional import load
 from outputs._plotting.matrix_statistics import Survey, survey
 from outputs._plotting.spectrum import Spectrum, spectrum
 from outputs._reading.result import Result, open_result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
+from outputs._storage.files import scratch_path
 
 _VALUES = 20
 _INTERRUPTED = 130

@@ -7,8 +7,8 @@ import bisect
 import h5py
 import numpy as np
 
-from outputs._bytes import read_bytes, write_bytes
 from outputs._format.reading import LEDGER_DTYPE
+from outputs._storage.raw_bytes import read_bytes, write_bytes
 
 EMPTY, COMMITTED, REJECTED = 0, 1, 2
 

@@ -13,7 +13,6 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
-from outputs._files import LIBVER, create_file
 from outputs._format.description import (
     MATRICES,
     PRODUCTS,
@@ -28,6 +27,7 @@ from outputs._format.description import (
 )
 from outputs._format.stacked_matrices import Matrix, StackedMatrices
 from outputs._format.validation import member, require_sound, scalar
+from outputs._storage.files import LIBVER, create_file
 
 FORMAT = "autodiff-jobs"
 FORMAT_VERSION = 4

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from outputs._tiles import Region
+from outputs._storage.regions import Region
 
 # What is read or written at once: a range of points, and of rows of each of them.
 _Part = tuple[slice, slice]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from outputs._files import translated
 from outputs._scanning.sequential import pieces
+from outputs._storage.files import translated
 
 if TYPE_CHECKING:
     from outputs._reading.result import Result

@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError, ResultNotFoundError, UnfinishedResultError
-from outputs._files import open_file, parsed, part_path, translated
 from outputs._format import reading as layout
 from outputs._format.description import Probes, TensorSpec
 from outputs._format.ledger import Ledger
@@ -21,6 +20,7 @@ from outputs._reading.views.dask_array import dask_array
 from outputs._reading.views.linear_operator import linear_operator
 from outputs._reading.views.torch_tensors import nested_tensors
 from outputs._sharding.virtual import require_sources
+from outputs._storage.files import open_file, parsed, part_path, translated
 
 if TYPE_CHECKING:
     import dask.array

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from outputs._crc import crc32
 from outputs._errors import ResultError
-from outputs._files import open_file, parsed, publish, scratch_path, seal, translated
 from outputs._format import reading as layout
 from outputs._format.description import Probes, ResultDescription
 from outputs._format.reading import Names
 from outputs._format.validation import scalar
 from outputs._optional import load
+from outputs._storage.crc import crc32
+from outputs._storage.files import open_file, parsed, publish, scratch_path, seal, translated
 
 if TYPE_CHECKING:
     import scipy.sparse

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from outputs._crc import combine, crc32
 from outputs._format.description import Axis
 from outputs._format.stacked_matrices import Matrix
 from outputs._scanning.parallel import Piece, Source, each, pieces
-from outputs._tiles import within
+from outputs._storage.crc import combine, crc32
+from outputs._storage.regions import within
 
 
 def block_checksum(values: np.ndarray, value: int = 0) -> int:

@@ -19,11 +19,11 @@ from typing import Any, Self, TypeVar
 import h5py
 import numpy as np
 
-from outputs._bytes import read_bytes
 from outputs._errors import ResultError
 from outputs._format.description import Axis
 from outputs._format.stacked_matrices import Matrix
-from outputs._tiles import Region, common_part, tiles_of, within
+from outputs._storage.raw_bytes import read_bytes
+from outputs._storage.regions import Region, common_part, tiles_of, within
 
 _PIECE_BYTES = 8 * 2**20
 _LARGEST_PIECE_BYTES = 256 * 2**20

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from outputs._format.stacked_matrices import Matrix
-from outputs._tiles import Region
+from outputs._storage.regions import Region
 
 Order = Literal["C", "F"]
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from outputs._background import BackgroundWriter
 from outputs._errors import ResultError, ResultExistsError
-from outputs._files import part_path, translated
 from outputs._format.description import ResultDescription
 from outputs._reading.result import Result, open_result
 from outputs._scanning.checksums import block_checksum
 from outputs._scanning.parallel import Source
 from outputs._sharding.shard_files import ShardFile, execution_of, find_shards, read_shards
 from outputs._sharding.virtual import create_virtual
+from outputs._storage.files import part_path, translated
 from outputs._verification import Verification, verify_result
 from outputs._writer import ResultWriter
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from outputs._errors import FingerprintMismatchError, ResultError, UnfinishedResultError
-from outputs._files import parsed
 from outputs._format import reading as layout
 from outputs._format.description import ResultDescription, Shard
 from outputs._reading.result import Result
+from outputs._storage.files import parsed
 
 # What the files of one matrix have in common.
 _COMMON = ("operation", "function", "strategy", "axis", "rows", "columns", "dtype")

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
-from outputs._files import open_file, parsed, publish, scratch_path, seal, translated
 from outputs._format import reading as layout
 from outputs._format.description import ResultDescription
+from outputs._storage.files import open_file, parsed, publish, scratch_path, seal, translated
 
 if TYPE_CHECKING:
     from outputs._sharding.shard_files import ShardFile

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from outputs import Probes, ResultError, ResultWriter, TensorSpec, open_result, verify_result
-from outputs._crc import combine
 from outputs._scanning import parallel as passes
 from outputs._scanning.checksums import block_checksum
+from outputs._storage.crc import combine
 from outputs.verify import main
 
 ROOT = Path(__file__).parents[2]
@@ -229,10 +229,10 @@ def test_checksums_of_pieces_combine():
 @pytest.mark.parametrize("length", [0, 1, 63, 10_000, 2**20 + 1])
 def test_checksums_are_those_of_zlib_with_and_without_isal(length, monkeypatch):
     data = np.random.default_rng(0).integers(0, 256, length, np.uint8).data
-    with_isal = importlib.import_module("outputs._crc").crc32
+    with_isal = importlib.import_module("outputs._storage.crc").crc32
     assert with_isal.__module__ == "isal.isal_zlib"
     monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
-    specification = importlib.util.find_spec("outputs._crc")
+    specification = importlib.util.find_spec("outputs._storage.crc")
     assert specification is not None
     without = importlib.util.module_from_spec(specification)
     assert specification.loader is not None

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from outputs._files import translated
 from outputs._optional import load
 from outputs._scanning.sequential import pieces
+from outputs._storage.files import translated
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
