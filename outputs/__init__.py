@@ -4,7 +4,6 @@ Knows neither the computation nor its configuration; imports numpy and h5py only
 """
 
 from outputs._background import BackgroundWriter
-from outputs._comparison import Difference, compare_results, compare_sparse_results
 from outputs._errors import (
     BeingWrittenError,
     FingerprintMismatchError,
@@ -24,7 +23,8 @@ from outputs._reading.sparse_result import (
     write_sparse,
 )
 from outputs._storage.files import part_path
-from outputs._verification import Verification, verify_result
+from outputs._verification.comparison import Difference, compare_results, compare_sparse_results
+from outputs._verification.verify import Verification, verify_result
 from outputs._writer import ResultWriter
 
 __all__ = [

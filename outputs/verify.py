@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from outputs._verification import Verification, verify_apart
+from outputs._verification.verify import Verification, verify_apart
 
 _WIDTH_WITHOUT_TERMINAL = 160
 

@@ -17,7 +17,7 @@ from outputs._scanning.parallel import Source
 from outputs._sharding.shard_files import ShardFile, execution_of, find_shards, read_shards
 from outputs._sharding.virtual import create_virtual
 from outputs._storage.files import part_path, translated
-from outputs._verification import Verification, verify_result
+from outputs._verification.verify import Verification, verify_result
 from outputs._writer import ResultWriter
 
 _BYTES_AT_ONCE = 32 * 2**20

@@ -171,7 +171,7 @@ def rows_of(path: Path) -> int:
 def test_a_comparison_finds_the_largest_difference_in_any_layout(
     command_line: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outputs._comparison._PIECE_BYTES", 300)
+    monkeypatch.setattr("outputs._verification.comparison._PIECE_BYTES", 300)
     job = ("op=jacobian", "function=brusselator", "function.n=4")
     rows = command_line(*job, "strategy=vectorize").result
     columns = command_line(*job, "strategy=forward-mode", "output.tile=[5,3]").result

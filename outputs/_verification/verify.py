@@ -34,7 +34,7 @@ _OPENING_SECONDS = 120
 _LISTED = 3
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from outputs._verification import answer; answer(sys.argv[2])"
+    "from outputs._verification.verify import answer; answer(sys.argv[2])"
 )
 
 
