@@ -3,7 +3,6 @@
 Knows neither the computation nor its configuration; imports numpy and h5py only.
 """
 
-from outputs._background import BackgroundWriter
 from outputs._errors import (
     BeingWrittenError,
     FingerprintMismatchError,
@@ -25,7 +24,8 @@ from outputs._reading.sparse_result import (
 from outputs._storage.files import part_path
 from outputs._verification.comparison import Difference, compare_results, compare_sparse_results
 from outputs._verification.verify import Verification, verify_result
-from outputs._writer import ResultWriter
+from outputs._writing.background import BackgroundWriter
+from outputs._writing.writer import ResultWriter
 
 __all__ = [
     "BackgroundWriter",

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from outputs._background import BackgroundWriter
 from outputs._errors import ResultError, ResultExistsError
 from outputs._format.description import ResultDescription
 from outputs._reading.result import Result, open_result
@@ -18,7 +17,8 @@ from outputs._sharding.shard_files import ShardFile, execution_of, find_shards, 
 from outputs._sharding.virtual import create_virtual
 from outputs._storage.files import part_path, translated
 from outputs._verification.verify import Verification, verify_result
-from outputs._writer import ResultWriter
+from outputs._writing.background import BackgroundWriter
+from outputs._writing.writer import ResultWriter
 
 _BYTES_AT_ONCE = 32 * 2**20
 

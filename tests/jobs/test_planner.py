@@ -281,7 +281,7 @@ def test_what_was_begun_by_one_strategy_is_not_gone_on_with_by_another(
         planner._Search, "_measure_all", lambda self: self._measure("reverse-loop", remaining=1)
     )
     monkeypatch.setattr("jobs.planning.cost.SECONDS_OF_A_BLOCK", 0.0)
-    monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
     monkeypatch.setattr(ResultWriter, "write", fail_later)
     with pytest.raises(KeyboardInterrupt):
         execute(job, quiet)

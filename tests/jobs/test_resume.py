@@ -251,7 +251,7 @@ def test_a_block_that_was_damaged_on_the_disk_is_named_and_computed_again(
         written.append(start)
         write(self, start, stop, values)
 
-    monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
     monkeypatch.setattr(ResultWriter, "write", write_two)
     with pytest.raises(KeyboardInterrupt):
         execute(job, quiet)

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-import outputs._space
+import outputs._writing.direct_writes
 from outputs import ResultError, ResultWriter, open_result, part_path, verify_result
 
 FINGERPRINT = "0123456789abcdef"
@@ -251,7 +251,9 @@ def test_rows_that_are_written_in_parts_are_left_to_the_system(
 ):
     brought: list[int] = []
     monkeypatch.setattr(
-        outputs._space, "start_writeback", lambda descriptor, offset, size: brought.append(size)
+        outputs._writing.direct_writes,
+        "start_writeback",
+        lambda descriptor, offset, size: brought.append(size),
     )
     described = describe((1024, 1024), axis="columns", tile=(256, 1024))
     with ResultWriter.create(tmp_path / "r.h5", described) as writer:

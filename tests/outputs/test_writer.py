@@ -235,7 +235,7 @@ def test_background_writes_everything_in_order(writer, entries):
 
 @pytest.mark.parametrize("axis", ["rows", "columns"])
 def test_background_writes_small_blocks_together(describe, entries, tmp_path, monkeypatch, axis):
-    monkeypatch.setattr("outputs._background._SECONDS_OF_PATIENCE", 60)
+    monkeypatch.setattr("outputs._writing.background._SECONDS_OF_PATIENCE", 60)
     matrix = entries((12, 20), "float64")
     lines = [*range(6), 8, 9]
     together = []
@@ -258,7 +258,7 @@ def test_background_writes_small_blocks_together(describe, entries, tmp_path, mo
 
 
 def test_background_does_not_keep_who_waits_for_a_block(writer, monkeypatch):
-    monkeypatch.setattr("outputs._background._SECONDS_OF_PATIENCE", 600)
+    monkeypatch.setattr("outputs._writing.background._SECONDS_OF_PATIENCE", 600)
     with BackgroundWriter(writer) as background:
         for row in range(3):
             is_written = threading.Event()
@@ -296,8 +296,8 @@ def _writing_threads(writer, monkeypatch, seconds=0.0):
 
 @pytest.mark.parametrize("shares_cores", [True, False])
 def test_who_computes_on_all_cores_writes_by_itself(writer, monkeypatch, shares_cores):
-    monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
-    monkeypatch.setattr("outputs._background._SECONDS_OF_A_FAST_WRITE", 600)
+    monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("outputs._writing.background._SECONDS_OF_A_FAST_WRITE", 600)
     found = _writing_threads(writer, monkeypatch)
     with BackgroundWriter(writer, shares_cores=shares_cores) as background:
         for row in range(12):
@@ -308,7 +308,7 @@ def test_who_computes_on_all_cores_writes_by_itself(writer, monkeypatch, shares_
 
 
 def test_who_computes_does_not_wait_for_a_disk(writer, monkeypatch):
-    monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
     found = _writing_threads(writer, monkeypatch, seconds=0.05)
     with BackgroundWriter(writer, shares_cores=True) as background:
         for row in range(12):
@@ -318,8 +318,8 @@ def test_who_computes_does_not_wait_for_a_disk(writer, monkeypatch):
 
 
 def test_an_interruption_of_who_computes_and_writes_leaves_the_rest(writer, monkeypatch):
-    monkeypatch.setattr("outputs._background._BYTES_AT_ONCE", 1)
-    monkeypatch.setattr("outputs._background._SECONDS_OF_A_FAST_WRITE", 600)
+    monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("outputs._writing.background._SECONDS_OF_A_FAST_WRITE", 600)
 
     def interrupted(self, blocks):
         raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from outputs._writer import ResultWriter
+from outputs._writing.writer import ResultWriter
 
 _DEPTH = 2
 # A write takes a tenth of a millisecond whatever it writes: small blocks wait for others, to

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from outputs._claim import Claim
 from outputs._errors import (
     FingerprintMismatchError,
     ResultError,
@@ -24,9 +23,7 @@ from outputs._format.description import Axis, ResultDescription
 from outputs._format.ledger import Ledger
 from outputs._format.reading import stored_bytes
 from outputs._format.stacked_matrices import Matrix
-from outputs._pack import pack
 from outputs._scanning.checksums import block_checksum, damaged_blocks
-from outputs._space import Space
 from outputs._storage.files import (
     open_file,
     parsed,
@@ -39,6 +36,9 @@ from outputs._storage.files import (
 )
 from outputs._storage.memory_order import in_c_order
 from outputs._storage.regions import Region
+from outputs._writing.compression import pack
+from outputs._writing.direct_writes import Space
+from outputs._writing.lock import Claim
 
 Fsync = Literal["end", "block"]
 
