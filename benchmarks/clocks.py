@@ -7,13 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import torch
-from contenders import Contender, Lines
-from workloads import Instance
-
-Keep = Callable[[int, int, Any], None]
-"""Does with the lines start, ..., stop - 1 what is to be done with them."""
-
 now = time.perf_counter
 """The clock of the host; `--cpu-time` puts that of the processor here."""
 
@@ -53,15 +46,6 @@ class HostClock:
         return now() - self._started
 
 
-def clock_for(group: str, device: torch.device) -> Clock:
-    """The clock of a group of contenders; JAX, whose streams are its own, is waited for instead."""
-    if device.type == "cuda" and group != "JAX":
-        from on_cuda import CudaClock
-
-        return CudaClock(device)
-    return HostClock()
-
-
 def median_time(
     action: Callable[[], Any], clock: Clock | None = None, *, repeats: int = 5
 ) -> float:
@@ -74,39 +58,3 @@ def median_time(
         action()
         times.append(clock.seconds())
     return statistics.median(times)
-
-
-def timed(
-    lines: Lines,
-    contender: Contender,
-    instance: Instance,
-    seconds: float,
-    keep: Keep = (lambda start, stop, values: None),
-    end: Callable[[], None] = (lambda: None),
-) -> float:
-    """The time for all lines, from as many chunks as fit into the given time.
-
-    Args:
-        lines: Computes some.
-        contender: Whose they are.
-        instance: The workload.
-        seconds: The time given.
-        keep: What is done with computed lines.
-        end: What is done after the last ones.
-    """
-    size = contender.chunk_size
-    clock = clock_for(contender.group, instance.device)
-    done = 0
-    clock.start()
-    keep(0, size, lines(0, size))
-    first = clock.seconds()
-    # A long first chunk is measurement enough, unless it was compiled.
-    if first > seconds and contender.group != "JAX":
-        return first * contender.lines / size
-    clock.start()
-    while done < contender.lines and (done == 0 or clock.is_within(seconds)):
-        stop = min(done + size, contender.lines)
-        keep(done, stop, lines(done, stop))
-        done = stop
-    end()
-    return clock.seconds() * contender.lines / done

@@ -64,10 +64,10 @@ def run(strategy: str, n: int, chunk_size: int, directory: Path) -> Path:
     from rich.console import Console
 
     from jobs.configuration.checks import check_config
-    from jobs.configuration.schema import register
+    from jobs.configuration.registry import register
     from jobs.execution.execute import execute
     from jobs.job import resolve
-    from jobs.reporting.display import Display
+    from jobs.reporting.terminal import Display
     from jobs.run import config_directory
 
     register()

@@ -28,9 +28,9 @@ from autodiff_core import BlockStream
 from jobs.errors import JobError
 from jobs.job import Job
 from jobs.machine.warm_up import warm_up
-from jobs.planning.search import LOOPS
-from jobs.records.description import to_numpy
+from jobs.planning.thresholds import LOOPS
 from jobs.streams.opening import open_stream
+from jobs.streams.stream import to_numpy
 from outputs import open_result
 
 CASES = {

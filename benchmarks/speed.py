@@ -37,7 +37,6 @@ from typing import Any
 import clocks
 import contenders
 import torch
-from clocks import timed
 from contenders import (
     DEFAULT,
     SWEPT,
@@ -59,6 +58,7 @@ from speed_machine import (
 )
 from speed_report import paragraph, plot, summary
 from speed_writing import timed_writing, writing_alone
+from timing import timed
 from torch.utils._python_dispatch import TorchDispatchMode
 from whole_jobs import default_job, whole_peer
 from workloads import WORKLOADS, Instance

@@ -16,7 +16,8 @@ import clocks
 import h5py
 import numpy as np
 import torch
-from clocks import clock_for, median_time
+from clocks import median_time
+from timing import clock_for
 from workloads import Instance
 
 BYTES_IN_USE = 4 * 2**30

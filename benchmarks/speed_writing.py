@@ -17,8 +17,8 @@ import clocks
 import h5py
 import numpy as np
 import torch
-from clocks import Keep, clock_for, timed
 from contenders import DEFAULT, SWEPT, Contender, Lines
+from timing import Keep, clock_for, timed
 from torch import Tensor
 from workloads import Instance
 

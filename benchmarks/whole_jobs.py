@@ -17,7 +17,7 @@ from speed_writing import bring_to_disk, plain_file, settle_disk
 from workloads import Instance
 
 from jobs.configuration.checks import check_config
-from jobs.configuration.schema import register
+from jobs.configuration.registry import register
 from jobs.execution.execute import execute
 from jobs.job import Job, resolve
 from jobs.reporting.display import display_for

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from jobs.configuration.schema import GROUPS, JobConfig, OutputConfig
+from jobs.configuration.registry import GROUPS
+from jobs.configuration.schema import JobConfig, OutputConfig
 from jobs.paths import config_directory
 
 PAGE = Path(__file__).parent / "options.md"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import traceback
 from collections.abc import Iterable
-from pathlib import Path
 
 
 class JobError(Exception):
@@ -14,16 +12,6 @@ class JobError(Exception):
     The only argument is the message, so that the error survives pickling on its way back from
     another process.
     """
-
-
-def is_of_launcher(error: BaseException) -> bool:
-    """Whether an exception comes from submitit, which raises its own inside a running job.
-
-    Its signal handler ends a job that is to be queued again by ``SystemExit``, and one that may
-    not by an error. Whoever takes these for failures of the job keeps it from being queued.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    return any("submitit" in Path(frame.filename).parts for frame in frames)
 
 
 class ConfigurationError(JobError):

@@ -13,10 +13,12 @@ from jobs.configuration.checks import to_yaml
 from jobs.configuration.schema import JobConfig, TargetLoss
 from jobs.errors import ConfigurationError
 from jobs.fingerprint import fingerprint
-from jobs.functions.arguments import load_arguments, load_vectors
+from jobs.functions.arguments import load_arguments
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
+from jobs.functions.returned_values import named_outputs, nested
 from jobs.functions.variables import choose_variables
+from jobs.functions.vectors import load_vectors
 from jobs.machine.devices import choose_devices
 from jobs.paths import RunPaths
 from jobs.shards import check_shard
@@ -105,12 +107,6 @@ class Job:
         return tuple(self.vectors.values()) if self.vectors else None
 
 
-def nested(tensors: dict[str, Tensor]) -> Any:
-    """A single tensor by itself, several as a tuple."""
-    values = tuple(tensors.values())
-    return values[0] if len(values) == 1 else values
-
-
 def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) -> Job:
     """Load the function, the point and the vectors, and name the run.
 
@@ -177,42 +173,6 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest, shard),
         config=config,
     )
-
-
-def leaves_of(value: Any) -> list[Any]:
-    """What a function returned, as a list: a single output, or those of a container."""
-    if isinstance(value, dict):
-        return list(value.values())
-    return list(value) if isinstance(value, tuple | list) else [value]
-
-
-def named_outputs(function: LoadedFunction, value: Any) -> dict[str, Tensor]:
-    """A function's outputs by name: its own names, the keys of a dictionary, or numbered ones.
-
-    Raises:
-        ConfigurationError: The outputs nest deeper than a tuple, list or dictionary of tensors,
-            or there are none.
-    """
-    leaves = leaves_of(value)
-    if isinstance(value, dict):
-        names = tuple(str(key) for key in value)
-    elif isinstance(value, tuple | list):
-        names = tuple(f"output{index}" for index in range(len(value)))
-    else:
-        names = ("output",)
-    if not all(isinstance(leaf, Tensor) for leaf in leaves):
-        raise ConfigurationError(
-            f"{function.name} returns a value of type {type(value).__name__} that is neither a "
-            "tensor nor a tuple, list or dictionary of tensors"
-        )
-    if not leaves:
-        raise ConfigurationError(f"{function.name} returns no tensors; valid is at least one")
-    if len(set(names)) < len(names):
-        raise ConfigurationError(
-            f"{function.name} returns a dictionary two of whose keys are the same as text: "
-            f"{', '.join(names)}"
-        )
-    return dict(zip(function.outputs or names, leaves, strict=True))
 
 
 def _outputs(function: LoadedFunction, point: dict[str, Tensor], seed: int) -> dict[str, Tensor]:

@@ -21,11 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jobs.configuration.checks import check_config
 from jobs.configuration.hydra_errors import check_arguments, explain, refused_option
-from jobs.configuration.schema import register
-from jobs.errors import ConfigurationError, JobError, is_of_launcher
+from jobs.configuration.registry import register
+from jobs.errors import ConfigurationError, JobError
+from jobs.machine.launchers import end_workers, is_of_launcher
 from jobs.machine.supervision import supervised
 from jobs.paths import config_directory
-from jobs.reporting.sweeps import end_workers
 from jobs.version import own_version
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def run_job(composed: DictConfig) -> None:
     from jobs.execution.execute import execute
     from jobs.job import resolve
     from jobs.machine.devices import choose_devices, holding_devices
-    from jobs.machine.interruption import leaving_at_once, queueing_again_unharmed
+    from jobs.machine.interruption import leaving_at_once
+    from jobs.machine.launchers import queueing_again_unharmed
     from jobs.reporting.display import display_for
 
     display = display_for(config.progress)

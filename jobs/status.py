@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from jobs.reporting.display import WIDTH_WITHOUT_TERMINAL, duration
-from jobs.statuses import ENDED, JobStatus, read_statuses
+from jobs.records.status_file import read_statuses
+from jobs.reporting.progress import WIDTH_WITHOUT_TERMINAL
+from jobs.reporting.status_table import status_table, watch
 
-SECONDS_BETWEEN_LOOKS = 2.0
 _EXIT_INTERRUPTED = 130
-_STYLES = {"failed": "red", "killed": "red", "silent": "yellow", "finished": "green"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,59 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(status_table(statuses, directory))
         return 0
     try:
-        _watch(directory, console)
+        watch(directory, console)
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     return 0
-
-
-def _watch(directory: Path, console: Console) -> None:
-    """Show the table until every job has ended."""
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            statuses = read_statuses(directory)
-            live.update(status_table(statuses, directory), refresh=True)
-            if all(status.state_now() in ENDED for status in statuses):
-                return
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def status_table(statuses: Sequence[JobStatus], directory: Path) -> Table:
-    """One line a job, and their count by state.
-
-    Args:
-        statuses: The jobs.
-        directory: What their names are relative to.
-    """
-    counted = Counter(status.state_now() for status in statuses)
-    title = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
-    table = Table(title=f"{len(statuses)} jobs: {title}", title_justify="left")
-    for heading in ("job", "state", "done", "rate", "left", "device", "host", "message"):
-        table.add_column(heading, overflow="fold")
-    for status in statuses:
-        state = status.state_now()
-        style = _STYLES.get(state, "")
-        cells = _cells(status, directory)
-        table.add_row(Text(cells[0]), Text(state, style), *map(Text, cells[1:]))
-    return table
-
-
-def _cells(status: JobStatus, directory: Path) -> tuple[str, ...]:
-    done = ""
-    if status.lines:
-        share = 100 * status.lines_done / status.lines
-        done = f"{status.lines_done} of {status.lines} {status.axis} ({share:.0f} %)"
-    is_computing = status.state_now() == "running"
-    left = status.seconds_left if is_computing else None
-    return (
-        str(status.directory.relative_to(directory)),
-        done,
-        f"{status.lines_per_second:.3g}/s" if status.lines_per_second else "",
-        "" if left is None else duration(left),
-        status.device,
-        status.host,
-        status.message,
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,19 +12,18 @@ from outputs._errors import (
     ResultNotFoundError,
     UnfinishedResultError,
 )
-from outputs._format.description import Probes, ResultDescription, Shard, TensorSpec
-from outputs._format.reading import planned_tile
+from outputs._format.axes import Shard, TensorSpec
+from outputs._format.description import ResultDescription
+from outputs._format.probes import Probes
+from outputs._format.tiling import planned_tile
 from outputs._reading.result import Result, open_result
-from outputs._reading.sparse_result import (
-    SparseResult,
-    is_sparse_result,
-    open_sparse_result,
-    write_sparse,
-)
+from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
 from outputs._storage.files import part_path
 from outputs._verification.comparison import Difference, compare_results, compare_sparse_results
-from outputs._verification.verify import Verification, verify_result
+from outputs._verification.report import Verification
+from outputs._verification.verify import verify_result
 from outputs._writing.background import BackgroundWriter
+from outputs._writing.sparse_writer import write_sparse
 from outputs._writing.writer import ResultWriter
 
 __all__ = [

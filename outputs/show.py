@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outputs._errors import ResultError
-from outputs._format.description import TensorSpec
+from outputs._format.axes import TensorSpec
 from outputs._plotting.sparsity_pattern import braille_picture
 from outputs._reading.result import Result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from outputs._verification.verify import Verification, verify_apart
+from outputs._verification.isolated import verify_apart
+from outputs._verification.report import Verification
 
 _WIDTH_WITHOUT_TERMINAL = 160
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -12,14 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autodiff_core._engines.agreement import LinearMap, Report, prove
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._tensors.vectors import PROBES, Vector, Vectors, combination
-
-LinearMap = Callable[[Vector], tuple[Tensor, ...]]
-"""Takes one vector, gives the tensors of its image."""
-
-Report = Callable[[Fallback], None]
-"""Is told every slower way that is taken."""
+from autodiff_core._tensors.vectors import PROBES, Vector, Vectors
 
 # `warnings.catch_warnings` swaps the state of the process, and two threads that leave it in the
 # wrong order leave it swapped for good.
@@ -150,76 +145,3 @@ class Batched:
         for reason in sorted(reasons - self._slow_operators):
             self._slow_operators.add(reason)
             self._report(Fallback(self._strategy, "a loop inside one operator", reason))
-
-
-def prove(
-    linear_map: LinearMap, stacks: Vector, images: Sequence[Tensor], count: int, kind: str
-) -> tuple[Tensor, ...]:
-    """Hold images against one plain application to a random combination of the vectors.
-
-    Args:
-        linear_map: The plain map.
-        stacks: The vectors, stacked.
-        images: Their images, stacked.
-        count: How many vectors there are.
-        kind: How the images were computed, for the message.
-
-    Returns:
-        The plain image of the combination.
-
-    Raises:
-        RuntimeError: They disagree.
-    """
-    generator = torch.Generator().manual_seed(count)
-    weights = torch.randn(count, generator=generator, dtype=torch.float64)
-    with torch.no_grad():
-        expected = linear_map(combination(weights, stacks))
-        require_agreement(expected, combination(weights, images), images, kind)
-    return expected
-
-
-def require_agreement(
-    expected: Sequence[Tensor], given: Vector, parts: Sequence[Tensor], kind: str
-) -> None:
-    """Hold the image of a vector against that by the plain map.
-
-    Args:
-        expected: The plain image.
-        given: The other one.
-        parts: What it was put together from, of shape (vectors, *shape) each: that gives the scale.
-        kind: How it was computed, for the message.
-
-    Raises:
-        RuntimeError: They disagree.
-    """
-    for plain, image, part in zip(expected, given, parts, strict=True):
-        assert image is not None
-        difference = relative_difference(plain, image, part)
-        if difference > agreement_tolerance(plain.dtype):
-            raise RuntimeError(
-                f"the {kind} result disagreed with the plain one "
-                f"(relative difference {difference:.1e})"
-            )
-
-
-def agreement_tolerance(dtype: torch.dtype) -> float:
-    """The largest relative difference between two honest ways to the same numbers.
-
-    Half of the dtype's digits: rounding amplified by the conditioning of the function stays
-    below, a wrong batching rule or a lost dependence is off in the leading digits.
-    """
-    return torch.finfo(dtype).eps ** 0.5 if dtype.is_floating_point or dtype.is_complex else 0.0
-
-
-def relative_difference(plain: Tensor, combined: Tensor, parts: Tensor) -> float:
-    """How far two results differ, against the size of what was combined.
-
-    Entries that are not finite on both sides are left out: a combination spreads them
-    differently. `parts` has shape (vectors, *plain.shape) and gives the scale.
-    """
-    finite = torch.isfinite(plain) & torch.isfinite(combined)
-    if not finite.any():
-        return 0.0
-    magnitude = torch.nan_to_num(parts.abs(), nan=0.0, posinf=0.0).sum(0)[finite].max()
-    difference = (plain - combined).abs()[finite].max()
-    return float(difference / magnitude) if difference > 0 else 0.0

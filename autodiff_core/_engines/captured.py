@@ -8,13 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.batched import LinearMap, Report, prove, require_agreement
+from autodiff_core._engines.agreement import LinearMap, Report, prove, require_agreement
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs import stacks as stacks_
 from autodiff_core._programs.lowering import lower
 from autodiff_core._programs.program import Memory, Program
 from autodiff_core._programs.recording import Recording, record
-from autodiff_core._programs.stack_operators import Stack
+from autodiff_core._programs.stacks import Stack
 from autodiff_core._tensors.contiguous import empty_side_by_side
 from autodiff_core._tensors.reused_memory import ReusedMemory
 from autodiff_core._tensors.vectors import PROBES, StandardBasis, Vector, Vectors
@@ -130,7 +130,7 @@ class Captured:
     def _of_basis(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
         """The images of a range of one-hot vectors over one of the tensors."""
         program = self._program(index)
-        basis = _support.one_hot(start, stop, self._space[index])
+        basis = stacks_.one_hot(start, stop, self._space[index])
         images = program.apply([basis], stop - start, self._memory(program, stop - start))
         if index not in self._proven_bases:
             self._prove(self._only(index, basis.dense()), images, stop - start)
@@ -147,7 +147,7 @@ class Captured:
 
     def _one_by_one(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
         """The images of a range of one-hot vectors over one of the tensors, by the plain map."""
-        basis = _support.one_hot(start, stop, self._space[index]).dense()
+        basis = stacks_.one_hot(start, stop, self._space[index]).dense()
         with torch.no_grad():
             images = [self._linear_map(self._only(index, vector)) for vector in basis]
             return tuple(torch.stack(parts) for parts in zip(*images, strict=True))

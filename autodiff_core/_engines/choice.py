@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from autodiff_core._engines.batched import LinearMap, Report
+from autodiff_core._engines.agreement import LinearMap, Report
 from autodiff_core._engines.captured import Apply, Captured
 from autodiff_core._engines.compiled import Compiled
 

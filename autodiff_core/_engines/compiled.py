@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from autodiff_core._engines.captured import Captured, dense_stack
 from autodiff_core._engines.torch_compiler import EXPANDED, compiled
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs import stacks as stacks_
 from autodiff_core._tensors.matrix_product import decompositions
 from autodiff_core._tensors.vectors import Vector, Vectors
 
@@ -89,7 +89,7 @@ class Compiled(Captured):
             return tuple(image[start - first : stop - first] for image in images)
 
         def vectors() -> Vector:
-            return self._only(index, _support.one_hot(start, stop, space).dense())
+            return self._only(index, stacks_.one_hot(start, stop, space).dense())
 
         images = self._by_kernel(index, stop - start, run, vectors)
         return super()._of_basis(index, start, stop) if images is None else images

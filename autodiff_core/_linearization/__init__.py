@@ -1,0 +1,1 @@
+"""Linearize a function at a point, in reverse and forward mode."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._block import AxisLayout
-from autodiff_core._engines.batched import agreement_tolerance
+from autodiff_core._engines.agreement import agreement_tolerance
 from autodiff_core._errors import NotHolomorphicError
 from autodiff_core._tensors.vectors import StackedVectors, StandardBasis, Vector, Vectors
 

@@ -8,7 +8,8 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from autodiff_core._engines.batched import Batched, Report, one_by_one
+from autodiff_core._engines.agreement import Report
+from autodiff_core._engines.batched import Batched, one_by_one
 from autodiff_core._engines.choice import ALL, PLAIN, EngineChoice
 from autodiff_core._errors import explained
 from autodiff_core._linearization.functions import Function

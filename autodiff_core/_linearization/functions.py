@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.batched import Report
+from autodiff_core._engines.agreement import Report
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._linearization.second_order import has_custom_backward
 

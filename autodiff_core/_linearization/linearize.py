@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.batched import Report
+from autodiff_core._engines.agreement import Report
 from autodiff_core._linearization.arguments import Arguments, FlatFunction, Tensors, prepare_primals
 from autodiff_core._linearization.forward import ForwardLoop, ForwardMode
 from autodiff_core._linearization.functions import Direct, Function, Gradient, Pointwise

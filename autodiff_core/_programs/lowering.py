@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs import stack_operators as _support
-from autodiff_core._programs.program import Builder, Program, Step
+from autodiff_core._programs.program import Builder, Program
 from autodiff_core._programs.recording import Call, Recording, Reference
 
 # The rules enter the table when they are imported.
-from autodiff_core._programs.rules import elementwise as _rules_elementwise  # noqa: F401
-from autodiff_core._programs.rules import indexing as _rules_indexing  # noqa: F401
-from autodiff_core._programs.rules import layout as _rules_layout  # noqa: F401
-from autodiff_core._programs.rules import products as _rules_products  # noqa: F401
+from autodiff_core._programs.rules import (
+    elementwise,  # noqa: F401
+    indexing,  # noqa: F401
+    layout,  # noqa: F401
+    products,  # noqa: F401
+)
 from autodiff_core._programs.rules.registry import (
     PARTITIONS,
     RULES,
@@ -26,7 +28,8 @@ from autodiff_core._programs.rules.registry import (
     references,
     step_of,
 )
-from autodiff_core._programs.stack_operators import Stack
+from autodiff_core._programs.stacks import Stack
+from autodiff_core._programs.steps import Step
 from autodiff_core._tensors.tree import flatten, rebuild
 
 

@@ -1,0 +1,1 @@
+"""Operations on tensors that need no derivative: vectors, trees, products, memory."""

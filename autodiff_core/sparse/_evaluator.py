@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from autodiff_core._engines.batched import agreement_tolerance, relative_difference
+from autodiff_core._engines.agreement import agreement_tolerance, relative_difference
 from autodiff_core._engines.torch_compiler import EXPANDED, compiled
 from autodiff_core._errors import first_line
 from autodiff_core._stream import blocks

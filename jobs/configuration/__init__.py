@@ -1,0 +1,1 @@
+"""Options, their checks, and their registration with Hydra."""

@@ -12,12 +12,12 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from jobs.configuration.device_names import parse_devices
 from jobs.configuration.hydra_errors import explain
 from jobs.configuration.named_sources import with_named_sources
+from jobs.configuration.registry import GROUPS
 from jobs.configuration.schema import (
     COMPILATIONS,
     COMPRESSIONS,
     DTYPES,
     FSYNCS,
-    GROUPS,
     NONFINITE_POLICIES,
     OPERATIONS,
     POINTS,

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from jobs.configuration.hydra_errors import explain
-from jobs.configuration.schema import GROUPS, NamedSource, SourceConfig
+from jobs.configuration.registry import GROUPS
+from jobs.configuration.schema import NamedSource, SourceConfig
 from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.paths import config_directory
 

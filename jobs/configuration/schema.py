@@ -6,12 +6,10 @@ This module imports no torch, so that ``--help`` and mistakes answer at once.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING
 
 OPERATIONS = ("jacobian", "hessian", "vjp", "jvp", "vhp", "hvp")
 STRATEGIES = ("auto", "reverse-loop", "vectorize", "forward-mode", "forward-loop")
@@ -33,110 +31,6 @@ class FunctionConfig:
     """What is differentiated: a built-in problem or the user's own function."""
 
     name: str = MISSING
-
-
-@dataclass
-class Rosenbrock(FunctionConfig):
-    """The chained Rosenbrock function."""
-
-    n: int = MISSING
-
-
-@dataclass
-class Mlp(FunctionConfig):
-    """A multilayer perceptron, differentiated by its input."""
-
-    n: int = MISSING
-    seed: int = MISSING
-
-
-@dataclass
-class MlpParameters(FunctionConfig):
-    """A multilayer perceptron, differentiated by its parameters."""
-
-    n: int = MISSING
-    samples: int = MISSING
-    seed: int = MISSING
-
-
-@dataclass
-class PairwiseEnergy(FunctionConfig):
-    """The energy of points that interact in pairs."""
-
-    n: int = MISSING
-    seed: int = MISSING
-
-
-@dataclass
-class GpResidual(FunctionConfig):
-    """The residuals of a sparse Gaussian process."""
-
-    n: int = MISSING
-    inducing: int = MISSING
-    seed: int = MISSING
-
-
-@dataclass
-class Brusselator(FunctionConfig):
-    """The right-hand side of a reaction-diffusion equation."""
-
-    n: int = MISSING
-
-
-@dataclass
-class TransformerBlock(FunctionConfig):
-    """A transformer encoder block, differentiated by its tokens."""
-
-    n: int = MISSING
-    width: int = MISSING
-    heads: int = MISSING
-    seed: int = MISSING
-
-
-@dataclass
-class RotationChain(FunctionConfig):
-    """Points moved by a chain of hinge rotations."""
-
-    n: int = MISSING
-
-
-@dataclass
-class NeighbourEnergy(FunctionConfig):
-    """The energy of a crystal between nearest neighbours."""
-
-    n: int = MISSING
-    seed: int = MISSING
-
-
-@dataclass
-class ConvolutionStack(FunctionConfig):
-    """Two convolutions over an image, differentiated by it."""
-
-    n: int = MISSING
-    channels: int = MISSING
-    seed: int = MISSING
-
-
-@dataclass
-class Burgers(FunctionConfig):
-    """The residual of an implicit step of Burgers' equation."""
-
-    n: int = MISSING
-
-
-@dataclass
-class Arrow(FunctionConfig):
-    """A function whose derivatives have the shape of an arrow."""
-
-    n: int = MISSING
-
-
-@dataclass
-class FiniteElements(FunctionConfig):
-    """The forces in a sheet of finite elements."""
-
-    n: int = MISSING
-    seed: int = MISSING
 
 
 @dataclass
@@ -334,61 +228,3 @@ SOURCES = {
     "constants": ConstantSource,
     "named": NamedSource,
 }
-GROUPS = {
-    "function": {
-        "rosenbrock": Rosenbrock,
-        "mlp": Mlp,
-        "mlp_parameters": MlpParameters,
-        "pairwise_energy": PairwiseEnergy,
-        "gp_residual": GpResidual,
-        "brusselator": Brusselator,
-        "transformer_block": TransformerBlock,
-        "rotation_chain": RotationChain,
-        "neighbour_energy": NeighbourEnergy,
-        "convolution_stack": ConvolutionStack,
-        "burgers": Burgers,
-        "arrow": Arrow,
-        "finite_elements": FiniteElements,
-        "python": PythonFunction,
-    },
-    "wrt": {"inputs": WrtConfig, "params": WrtConfig},
-    "inputs": {
-        "default": SourceConfig,
-        "random": RandomInputs,
-        **SOURCES,
-    },
-    "loss": {
-        "none": LossConfig,
-        "own": BatchedLoss,
-        "mse": TargetLoss,
-        "cross_entropy": TargetLoss,
-        "python": PythonLoss,
-    },
-    "vectors": {"random": RandomVectors, **SOURCES},
-}
-
-
-def register() -> None:
-    """Make the schemas known to Hydra, under names that the YAML files refer to.
-
-    And ``${sweep_id:}``, which tells a sweep from others that start in the same second.
-    """
-    # Computed once for each configuration, which the launchers hand on to all jobs.
-    OmegaConf.register_new_resolver(
-        "sweep_id", lambda: uuid.uuid4().hex[:8], use_cache=True, replace=True
-    )
-    store = ConfigStore.instance()
-    store.store(name="job_schema", node=JobConfig)
-    for group, schemas in GROUPS.items():
-        for name, schema in schemas.items():
-            store.store(group=f"schema/{group}", name=name, node=_open_mappings(schema))
-
-
-def _open_mappings(schema: type) -> DictConfig:
-    """A schema whose mappings take any key, so that none has to be added with a plus sign."""
-    node = OmegaConf.structured(schema)
-    for key in node:
-        # A missing value is no node of its own; asking for it would raise.
-        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
-            OmegaConf.set_struct(node[key], False)
-    return node

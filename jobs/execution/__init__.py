@@ -1,0 +1,1 @@
+"""Run one job, dense or sparse, from its plan to its file."""

@@ -4,145 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-import torch
+from typing import Any
 
 from autodiff_core import Block
 from jobs.errors import JobError, OutOfMemoryError
-from jobs.execution.chunk_size import ChunkSize
+from jobs.execution.block_sources import ComputedBlock, Remaining
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host
 from jobs.machine.measurement import release_memory
-from jobs.records.description import stored_dtype, to_numpy
-from jobs.streams.at_points import PointStream, block_end
 from jobs.streams.nonfinite import Entries, entries_not_finite
-from jobs.verification.selection import Proof
+from jobs.streams.stream import stored_dtype, to_numpy
+from jobs.verification.check import Proof
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StreamFacts:
-    """What is to be known of a stream of blocks by those who do not compute them.
-
-    Attributes:
-        axis: ``rows`` or ``columns``.
-        shape: (rows, columns).
-        dtype: That of the entries.
-        unit: How many lines belong to one of many points.
-        is_divisible: Whether a part of a point can be computed by itself.
-    """
-
-    axis: str
-    shape: tuple[int, int]
-    dtype: torch.dtype
-    unit: int
-    is_divisible: bool
-
-    @classmethod
-    def of(cls, stream: Any) -> StreamFacts:
-        """Those of a stream."""
-        is_of_points = isinstance(stream, PointStream)
-        return cls(
-            stream.axis,
-            tuple(stream.shape),
-            stream.dtype,
-            stream.unit if is_of_points else 1,
-            stream.is_divisible if is_of_points else True,
-        )
-
-    @property
-    def across(self) -> int:
-        """The length of a line."""
-        return self.shape[1] if self.axis == "rows" else self.shape[0]
-
-
-@dataclass(frozen=True)
-class ComputedBlock:
-    """A block on the host that agrees with the proof.
-
-    Attributes:
-        start: The first row or column.
-        stop: One past the last.
-        values: The entries in the orientation of the matrix.
-        error: How far it is from the proof.
-        not_finite: Its entries that are NaN or infinite.
-        fallbacks: Slower ways that were first taken, as sentences.
-        written: To be called when the values are not needed any more, where somebody waits for it.
-    """
-
-    start: int
-    stop: int
-    values: np.ndarray
-    error: float
-    not_finite: Entries
-    fallbacks: tuple[str, ...]
-    written: Callable[[], None] | None = None
-
-
-class Source(Protocol):
-    """Where computed blocks come from.
-
-    Attributes:
-        shares_cores: Whether the cores that compute are those of this process.
-    """
-
-    shares_cores: bool
-
-    def blocks(
-        self, remaining: Remaining, is_leaving: Callable[[], bool]
-    ) -> Generator[ComputedBlock, None, None]:
-        """The blocks of what remains, until it is none or the job is leaving."""
-        ...
-
-    def figures(self) -> dict[str, Any]:
-        """How products were computed, and what each process did, for the record."""
-        ...
-
-
-class Remaining:
-    """The lines that are not computed yet, handed out in chunks.
-
-    Args:
-        missing: The ranges of lines.
-        chunks: The size of a chunk, which may get smaller.
-        facts: Of the stream.
-    """
-
-    def __init__(self, missing: list[range], chunks: ChunkSize, facts: StreamFacts) -> None:
-        self.chunks = chunks
-        self.facts = facts
-        self._ranges = deque(missing)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing remains."""
-        return not self._ranges
-
-    def take(self) -> range | None:
-        """The next chunk; None where nothing remains."""
-        if not self._ranges:
-            return None
-        lines = self._ranges.popleft()
-        end = block_end(lines.start, self.chunks.size, self.facts.unit, self.facts.is_divisible)
-        if end < lines.stop:
-            self._ranges.appendleft(range(end, lines.stop))
-        return range(lines.start, min(end, lines.stop))
-
-    @property
-    def lines(self) -> int:
-        """How many remain."""
-        return sum(map(len, self._ranges))
-
-    def put_back(self, lines: range) -> None:
-        """Give back a chunk that was not computed; it is the next to be handed out."""
-        self._ranges.appendleft(lines)
 
 
 class LocalSource:

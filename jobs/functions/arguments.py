@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from jobs.configuration.schema import (
     SOURCES,
     FileSource,
     NamedSource,
     RandomInputs,
-    RandomVectors,
     SourceConfig,
 )
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions.loading import LoadedFunction, argument_names
+from jobs.functions.random_arrays import draw
 from jobs.sources import SourceArray, read_source, source_of_tensor
-from jobs.streams.at_points import count_points, read_files
-
-DISTRIBUTIONS = ("normal", "uniform")
+from jobs.sources.many_files import count_points, read_files
 
 
 def load_arguments(
@@ -64,7 +60,7 @@ def load_arguments(
     leading = () if points is None else (count_points(named),)
     if function.point is not None:
         shapes = {name: (*leading, *tensor.shape) for name, tensor in function.point.items()}
-        _check_shapes(named, shapes)
+        check_shapes(named, shapes)
     return named
 
 
@@ -73,95 +69,6 @@ def _read(option: str, config: SourceConfig, points: str | None) -> dict[str, So
         assert isinstance(config, FileSource)
         return read_files(option, config)
     return read_source(option, config)
-
-
-def load_vectors(
-    config: SourceConfig,
-    like: Mapping[str, Tensor],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """The vectors of a product, stacked along a leading dimension.
-
-    Args:
-        config: The option `vectors`.
-        like: The tensors that the vectors multiply; they have the same dtypes.
-        dtype: The dtype of vectors that multiply integers.
-        device: Their device.
-
-    Raises:
-        ConfigurationError: The source does not exist or does not fit the tensors.
-    """
-    if not like:
-        raise ConfigurationError("vectors: the function returns no tensors, so there are none")
-    shapes = {name: tuple(tensor.shape) for name, tensor in like.items()}
-    dtypes = {
-        name: tensor.dtype if tensor.is_floating_point() or tensor.is_complex() else dtype
-        for name, tensor in like.items()
-    }
-    layouts = {name: (shapes[name], dtypes[name]) for name in like}
-    if isinstance(config, RandomVectors):
-        arrays = _random_vectors("vectors", config, layouts)
-    elif isinstance(config, NamedSource):
-        arrays = {}
-        for name, each in _named(config, "vectors").items():
-            option = f"vectors.tensors.{name}"
-            if isinstance(each, RandomVectors):
-                found = _random_vectors(option, each, {k: layouts[k] for k in like if k == name})
-            else:
-                found = read_source(option, each)
-            arrays[name] = _single(option, found)
-    elif config.source in SOURCES:
-        arrays = read_source("vectors", config)
-    else:
-        raise unknown("vectors", config.source, ("random", *SOURCES))
-    arrays = _renamed("vectors", arrays, tuple(like))
-    counts = {array.shape[:1] for array in arrays.values()}
-    if len(counts) != 1 or counts == {()} or counts == {(0,)}:
-        raise ConfigurationError(
-            "vectors: all arrays need the same leading dimension over vectors; their shapes are "
-            + ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        )
-    ((count,),) = counts
-    _check_shapes(arrays, {name: (count, *shape) for name, shape in shapes.items()})
-    for name, array in arrays.items():
-        array.require_numbers(dtypes[name], name)
-    return {name: array.tensor(dtypes[name], device) for name, array in arrays.items()}
-
-
-def draw(
-    layouts: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
-    distribution: str,
-    scale: float,
-    seed: int,
-    option: str,
-) -> dict[str, np.ndarray]:
-    """Draw arrays from a generator of their own, the same for every dtype up to rounding.
-
-    Args:
-        layouts: Name to shape and to the dtype that decides between real and complex numbers.
-        distribution: One of `DISTRIBUTIONS`.
-        scale: What they are multiplied with.
-        seed: Of the generator.
-        option: The option that asks for them, for messages.
-
-    Raises:
-        ConfigurationError: An unknown distribution or a seed that is none.
-    """
-    if distribution not in DISTRIBUTIONS:
-        raise unknown(f"{option}.distribution", distribution, DISTRIBUTIONS)
-    if not 0 <= seed < 2**63:
-        raise ConfigurationError(f"{option}.seed={seed}: valid is an integer from 0 to 2^63 - 1")
-    generator = np.random.default_rng(seed)
-    sample: Callable[[tuple[int, ...]], np.ndarray]
-    sample = generator.standard_normal if distribution == "normal" else generator.random
-    drawn = {}
-    for name, (shape, dtype) in layouts.items():
-        values = np.asarray(sample(shape))
-        if dtype.is_complex:
-            values = values + 1j * np.asarray(sample(shape))
-        drawn[name] = np.asarray(scale * values)
-    return drawn
 
 
 def _default_point(function: LoadedFunction) -> dict[str, SourceArray]:
@@ -212,18 +119,6 @@ def _random_inputs(
     return {name: SourceArray(array, option) for name, array in drawn.items()}
 
 
-def _random_vectors(
-    option: str,
-    config: RandomVectors,
-    layouts: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
-) -> dict[str, SourceArray]:
-    if config.count < 1:
-        raise ConfigurationError(f"{option}.count={config.count}: valid are integers from 1 on")
-    stacked = {name: ((config.count, *shape), dtype) for name, (shape, dtype) in layouts.items()}
-    drawn = draw(stacked, config.distribution, config.scale, config.seed, option)
-    return {name: SourceArray(array, option) for name, array in drawn.items()}
-
-
 def _random_shapes(
     option: str, config: RandomInputs, function: LoadedFunction
 ) -> dict[str, tuple[int, ...]]:
@@ -246,13 +141,13 @@ def _named_like_arguments(
     arrays: dict[str, SourceArray], function: LoadedFunction
 ) -> dict[str, SourceArray]:
     if function.arguments is not None:
-        return _renamed("inputs", arrays, function.arguments)
+        return renamed("inputs", arrays, function.arguments)
     if len(arrays) == 1 and "" in arrays:
         return {"input": arrays[""]}
     return arrays
 
 
-def _renamed(
+def renamed(
     option: str, arrays: dict[str, SourceArray], names: tuple[str, ...]
 ) -> dict[str, SourceArray]:
     """Arrays in the order of the names they stand for; a single one needs no name of its own."""
@@ -266,7 +161,7 @@ def _renamed(
     )
 
 
-def _check_shapes(
+def check_shapes(
     arrays: Mapping[str, SourceArray], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
     for name, shape in expected.items():

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from autodiff_core import is_out_of_memory
-from jobs.errors import JobError, OutOfMemoryError, is_of_launcher
+from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.tracebacks import frames_of_user, one_line, told_with_frames
+from jobs.machine.launchers import is_of_launcher
 
 _logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from jobs.configuration.schema import BatchedLoss, LossConfig, TargetLoss, WrtConfig
 from jobs.errors import ConfigurationError, did_you_mean
+from jobs.functions.batch_sum import BatchSum
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import Loss, load_loss
 from jobs.functions.modules import ModuleCall, trainable
 from jobs.sources import SourceArray, source_of_tensor
-from jobs.streams.summed import BatchSum
 
 # A function of the tensors that are differentiated and of those that are constants, by name.
 Evaluate = Callable[[Sequence[Tensor], Mapping[str, Tensor]], Any]

@@ -1,0 +1,1 @@
+"""Devices, memory, signals, supervision and launchers."""

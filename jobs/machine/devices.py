@@ -80,3 +80,10 @@ def threads_of_a_worker(devices: Sequence[torch.device]) -> int | None:
     if len(devices) == 1 or devices[0].type != "cpu" or "OMP_NUM_THREADS" in os.environ:
         return None
     return max(1, len(os.sched_getaffinity(0)) // len(devices))
+
+
+def device_name(device: torch.device) -> str:
+    """A device with the name of its hardware."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"

@@ -8,15 +8,13 @@ dying of the answer.
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeGuard
+
+from jobs.machine.signal_handlers import SignalHandler, installed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-_SignalHandler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -86,46 +84,10 @@ def leaving_after_a_block() -> Iterator[Leave]:
         yield leave
 
 
-@contextmanager
-def queueing_again_unharmed() -> Iterator[None]:
-    """While the body runs, SIGTERM does not reach what submitit starts to queue the job again.
-
-    submitit answers its signal by ``scontrol requeue`` inside the job, and SLURM begins by sending
-    SIGTERM to all processes of the job, the request among them. Where that dies before it has its
-    answer, submitit takes the job, which is queued, for one that failed.
-    """
-    with _installed(
-        {
-            number: _without_sigterm(handler)
-            for number in signal.valid_signals()
-            if _is_of_submitit(handler := signal.getsignal(number)) and number not in SIGNALS
-        }
-    ):
-        yield
-
-
-def _is_of_submitit(handler: object) -> TypeGuard[_SignalHandler]:
-    return getattr(handler, "__module__", "").split(".")[0] == "submitit"
-
-
-def _without_sigterm(
-    handler: _SignalHandler,
-) -> _SignalHandler:
-    def handle(number: int, frame: FrameType | None) -> None:
-        # A process inherits what is blocked in the thread that starts it, but not handlers.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        try:
-            handler(number, frame)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    return handle
-
-
 class _Handler:
     """A handler of this module, which another of this module may replace."""
 
-    def __init__(self, handler: _SignalHandler) -> None:
+    def __init__(self, handler: SignalHandler) -> None:
         self._handler = handler
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -138,24 +100,6 @@ def _is_ours_to_handle(number: int) -> bool:
 
 
 @contextmanager
-def _handling(handler: _SignalHandler) -> Iterator[None]:
-    with _installed(
-        {number: _Handler(handler) for number in SIGNALS if _is_ours_to_handle(number)}
-    ):
+def _handling(handler: SignalHandler) -> Iterator[None]:
+    with installed({number: _Handler(handler) for number in SIGNALS if _is_ours_to_handle(number)}):
         yield
-
-
-@contextmanager
-def _installed(
-    handlers: Mapping[int, _SignalHandler],
-) -> Iterator[None]:
-    # Python lets the main thread alone handle signals; elsewhere the launcher's rules hold.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)

@@ -1,0 +1,1 @@
+"""Choose strategy, axis, engine and chunk size, and predict time and memory."""

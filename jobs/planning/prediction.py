@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from jobs.job import Job
+from jobs.machine.devices import device_name
 from jobs.machine.memory import Budget, process_memory
 from jobs.planning.cost import BLOCKS_IN_FLIGHT
+from jobs.planning.decision import Decision
 from jobs.planning.plan import Plan
-from jobs.planning.search import Decision
-from jobs.records.provenance import device_name
 from outputs import ResultDescription, planned_tile
 
 # A smaller result is written before a disk could slow the job down.

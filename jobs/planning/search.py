@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,97 +23,38 @@ from jobs.machine.measurement import Measurement, limited_memory, measuring, rel
 from jobs.machine.memory import Budget, memory_in_use, process_memory
 from jobs.machine.warm_up import warm_up
 from jobs.planning.cost import LADDER, Costs, Trial, even_chunk
-from jobs.records.description import stored_dtype, to_numpy
+from jobs.planning.decision import Decision
+from jobs.planning.growth import Growth
+from jobs.planning.thresholds import (
+    CHUNKS_OF_A_WORKER,
+    COMPILED_SHARE,
+    COMPILES_FROM_SECONDS,
+    FAR_BEHIND,
+    FORWARD,
+    HOPELESS,
+    LASTING_SECONDS,
+    LINES_TO_OPEN,
+    LOADING_SECONDS,
+    LOOPS,
+    REPETITIONS,
+    SECONDS_ANYWAY,
+    SECONDS_AT_MOST,
+    SHARE,
+    SHARE_OF_PEAK,
+    SHARE_OF_SHORT_RUNS,
+    SHARE_TO_KEEP,
+    SMALL_BATCH,
+    WORSE,
+    WORSE_IN_A_ROW,
+)
 from jobs.streams.at_points import PointStream, block_end
 from jobs.streams.nonfinite import entries_not_finite
 from jobs.streams.opening import open_stream
+from jobs.streams.stream import stored_dtype, to_numpy
 from jobs.units import duration, size
-from jobs.verification.selection import ProbeProof
+from jobs.verification.probe_check import ProbeProof
 
 _logger = logging.getLogger(__name__)
-
-# Probing takes at most this share of the predicted run; of a short run a larger one, but no more
-# than two seconds.
-SHARE = 0.05
-SHARE_OF_SHORT_RUNS = 0.25
-SECONDS_ANYWAY = 0.01
-SECONDS_AT_MOST = 2.0
-# Chunks shorter than this are measured twice, and the faster counts: the first one takes its memory
-# from the system.
-LASTING_SECONDS = 0.2
-REPETITIONS = 2
-# A chunk that took less than this while torch loaded parts of itself, such as its compiler, which
-# takes two seconds, is measured again.
-LOADING_SECONDS = 10.0
-# Opening a strategy proves its batching, which takes about as long as so many lines, or as it took
-# for another one.
-LINES_TO_OPEN = 8
-# A stream that holds no more than this share of the budget stays open while others are measured.
-SHARE_TO_KEEP = 0.01
-# With so many more rows than columns, or the other way round, the longer way is not even tried.
-HOPELESS = 30
-# At one chunk size a strategy this much slower than another is given up, and so many chunks this
-# much slower a line than a smaller one end the search: they have left the caches.
-FAR_BEHIND = 3.0
-WORSE = 1.3
-WORSE_IN_A_ROW = 2
-# Batches as small as this may be slower than no batches.
-SMALL_BATCH = 4
-
-# By so much may the peak of memory grow with chunks that the run tries.
-SHARE_OF_PEAK = 0.05
-
-# So many, or more, so that workers end at about the same time.
-CHUNKS_OF_A_WORKER = 4
-
-# A run for which compiling, a few seconds, is little; and how much faster it makes chunks that pay.
-COMPILES_FROM_SECONDS = 120.0
-COMPILED_SHARE = 0.85
-
-LOOPS = {"vectorize": "reverse-loop", "forward-mode": "forward-loop"}
-FORWARD = ("forward-mode", "forward-loop")
-
-
-@dataclass(frozen=True)
-class Decision:
-    """How a job is computed.
-
-    Attributes:
-        strategy: The strategy.
-        engine: ``auto``, ``compiled``, or the only engine that fits into the memory.
-        stream: Its stream of blocks, ready.
-        chunk_size: Rows or columns at once.
-        largest_chunk: How large chunks may become while the job runs.
-        costs: What was measured of it.
-        strategy_reason: Why this strategy.
-        chunk_reason: Why this chunk size.
-        probing_seconds: How long the search took.
-        fallbacks: Slower ways that the stream took already, as sentences; it does not tell them
-            again.
-    """
-
-    strategy: str
-    engine: str
-    stream: BlockStream
-    chunk_size: int
-    largest_chunk: int
-    costs: Costs
-    strategy_reason: str
-    chunk_reason: str
-    probing_seconds: float
-    fallbacks: tuple[str, ...] = ()
-
-    @property
-    def peak_bytes(self) -> int:
-        """The predicted peak of memory: of the process on a CPU, else of the device."""
-        return self.costs.peak_bytes(self.chunk_size)
-
-    def seconds(self, lines: int) -> float:
-        """The predicted time in which so many rows or columns are computed."""
-        if not lines:
-            return 0.0
-        line = self.costs.seconds(self.chunk_size) / max(1, self.costs.lines)
-        return self.costs.first_seconds + lines * line
 
 
 def decide(
@@ -138,23 +79,6 @@ def decide(
             function.
     """
     return _Search(job, budget, chunk_limit, tell).decision(strategy)
-
-
-@dataclass
-class _Growth:
-    """How far a strategy has been measured in chunks of growing size.
-
-    Attributes:
-        costs: What was measured.
-        opening: The peak of memory while it was opened, in bytes.
-        sizes: The chunk sizes that are still to be measured.
-        worse: How many of the last ones were slower than a smaller one.
-    """
-
-    costs: Costs
-    opening: int
-    sizes: list[int]
-    worse: int = 0
 
 
 class _Search:
@@ -183,7 +107,7 @@ class _Search:
         # Of the matrix at a single point, once a stream has told it.
         self._shape: tuple[int, int] | None = None
         self._streams: dict[str, Any] = {}
-        self._growth: dict[str, _Growth] = {}
+        self._growth: dict[str, Growth] = {}
         self._fallbacks: dict[str, list[str]] = {}
         # Strategies of which a chunk did not fit.
         self._ran_out: set[str] = set()
@@ -380,7 +304,7 @@ class _Search:
         if even_if_hopeless or not self._is_hopeless(strategy, passes, other):
             # All the time is for this one where the other is not worth opening.
             remaining = 1 if self._has_too_many_passes(other, passes) else remaining
-            self._growth[strategy] = _Growth(costs, opening.peak_bytes, self._sizes(costs))
+            self._growth[strategy] = Growth(costs, opening.peak_bytes, self._sizes(costs))
             self._grow(stream, self._growth[strategy], remaining)
 
     def _go_on(self, strategy: str) -> None:
@@ -418,7 +342,7 @@ class _Search:
         self._notes[strategy] = "not tried in so short a run"
         return True
 
-    def _grow(self, stream: Any, growth: _Growth, remaining: int) -> None:
+    def _grow(self, stream: Any, growth: Growth, remaining: int) -> None:
         """Measure chunks of growing size until they get slower, too large, or time is up."""
         strategy = growth.costs.strategy
         if not growth.costs.lines or 0 in stream.shape:
@@ -448,9 +372,7 @@ class _Search:
         seconds = REPETITIONS * chunk_size * costs.line_seconds(chunk_size)
         return seconds >= costs.first_seconds and held <= SHARE_TO_KEEP * self._budget.bytes
 
-    def _measure_chunks(
-        self, stream: Any, growth: _Growth, chunk_size: int, remaining: int
-    ) -> None:
+    def _measure_chunks(self, stream: Any, growth: Growth, chunk_size: int, remaining: int) -> None:
         """Measure chunks of one size; of a strategy's first the fastest, not the first, counts."""
         strategy, first = growth.costs.strategy, 0.0
         self._tell(chunk_size)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from autodiff_core import BlockStream
 from jobs.job import Job
-from jobs.planning.search import Decision
-from jobs.verification.selection import ProbeProof, Proof
+from jobs.planning.decision import Decision
+from jobs.verification.check import Proof
+from jobs.verification.probe_check import ProbeProof
 
 
 def rows_by_symmetry(

@@ -1,0 +1,1 @@
+"""What a job records about itself: description, provenance, status file."""

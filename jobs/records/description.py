@@ -11,17 +11,12 @@ from torch import Tensor
 
 from autodiff_core import AxisLayout, BlockStream
 from jobs.functions.loading import SECOND_ORDER
-from jobs.job import PRODUCTS, Job, named_outputs
+from jobs.functions.returned_values import named_outputs
+from jobs.job import PRODUCTS, Job
 from jobs.records.provenance import git_commit, provenance
 from jobs.shards import share
+from jobs.streams.stream import stored_dtype, to_numpy
 from outputs import Probes, ResultDescription, Shard, TensorSpec
-
-
-def to_numpy(values: Tensor) -> np.ndarray:
-    """A block as numpy stores it: on the host, bfloat16 widened to float32."""
-    if values.dtype == torch.bfloat16:
-        values = values.float()
-    return values.detach().resolve_conj().resolve_neg().cpu().numpy()
 
 
 def describe(job: Job, stream: BlockStream, strategy: str, commit: str) -> ResultDescription:
@@ -118,11 +113,6 @@ def _shard(job: Job, stream: BlockStream) -> Shard | None:
         return None
     lines = stream.shape[0 if stream.axis == "rows" else 1]
     return share(*job.shard, lines, stream.axis)
-
-
-def stored_dtype(dtype: torch.dtype) -> np.dtype:
-    """The numpy dtype that holds a torch dtype without loss."""
-    return to_numpy(torch.empty(0, dtype=dtype)).dtype
 
 
 def _specs(names: tuple[str, ...], layout: AxisLayout) -> tuple[TensorSpec, ...]:

@@ -16,6 +16,7 @@ import torch
 
 from jobs.fingerprint import source_digest
 from jobs.job import Job
+from jobs.machine.devices import device_name
 from jobs.version import own_version
 
 _SECONDS_FOR_GIT = 10
@@ -47,13 +48,6 @@ def provenance(job: Job, commit: str) -> dict[str, str | int | float | bool]:
     if commit:
         facts["git_commit"] = commit
     return facts
-
-
-def device_name(device: torch.device) -> str:
-    """A device with the name of its hardware."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Show jobs on the terminal, as lines of JSON, in tables and as an HTML page."""

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobs.report import AGREEMENT_HEADINGS, agreement_cells, cells_of, headings
 from jobs.reporting.agreement import Agreement
 from jobs.reporting.summary import JobSummary
+from jobs.reporting.tables import AGREEMENT_HEADINGS, agreement_cells, cells_of, headings
 from outputs import MissingDependencyError
 
 _INK, _BAD, _FAINT = "#1f3b5c", "#c0392b", "#9aa5b1"

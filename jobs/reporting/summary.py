@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.paths import RESULT
-from jobs.statuses import STATUS, JobStatus
+from jobs.records.status_file import STATUS, JobStatus
 from outputs import (
     Result,
     ResultError,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from jobs.statuses import STATUS
+from jobs.machine.launchers import accounting_problem
+from jobs.records.status_file import STATUS
 
-_SECONDS_FOR_AN_ANSWER = 10
 _SLURM = "SlurmLauncher"
 
 
@@ -35,32 +34,3 @@ class SweepCallback(Callback):
 
         if any(Path(config.runs).rglob(STATUS)):
             main([config.runs, "--once"])
-
-
-def end_workers() -> None:
-    """End the processes that joblib keeps waiting for more to do.
-
-    They hold the output of the program open, and this process may leave without telling them.
-    """
-    loky = sys.modules.get("joblib.externals.loky")
-    if loky is not None:
-        loky.get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
-
-
-def accounting_problem() -> str:
-    """Why ``sacct`` tells nothing about jobs, or nothing if it does."""
-    try:
-        done = subprocess.run(
-            ["sacct", "--noheader", "--allocations", "--jobs", "1"],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS_FOR_AN_ANSWER,
-        )
-    except FileNotFoundError:
-        return "there is no sacct here"
-    except subprocess.TimeoutExpired:
-        return f"sacct does not answer within {_SECONDS_FOR_AN_ANSWER} s"
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["it gives no reason"])[0]
-        return f"sacct does not answer ({reason})"
-    return ""

@@ -1,0 +1,1 @@
+"""The pattern of a sparse job, its compressed products and their assembly."""

@@ -9,17 +9,13 @@ an entry that the pattern misses shows there.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from autodiff_core.sparse import (
     Colouring,
@@ -27,25 +23,18 @@ from autodiff_core.sparse import (
     PatternError,
     SparsityPattern,
     colour,
-    decompressed,
     detect_sparsity,
-    seeds,
-    sides,
 )
-from jobs.errors import ConfigurationError, JobError
+from jobs.errors import ConfigurationError
+from jobs.functions.batch_sum import BatchSum
 from jobs.functions.failures import explaining_failures
-from jobs.job import Job, leaves_of
-from jobs.paths import RunPaths
-from jobs.records.description import describe_sparse, stored_dtype
-from jobs.streams.summed import BatchSum
-from jobs.verification.sparse_check import Matrix, prove_sparse
-from outputs import Result, open_result, write_sparse
+from jobs.functions.returned_values import leaves_of
+from jobs.job import Job
 
 # Beyond, a dense matrix is not much larger than a sparse one with its indices, nor slower.
 _DENSE_SHARE = 0.25
 # Patterns of millions of entries take seconds; what takes this long is not what the rules are for.
 DETECTION_SECONDS = 300.0
-_SIDES = {"right": "columns", "left": "rows"}
 
 
 @dataclass(frozen=True)
@@ -91,8 +80,8 @@ def find_sparsity(job: Job) -> Sparsity:
     most = max(10**6, int(_DENSE_SHARE * rows * columns))
     pattern = _detected(job, min(most, 2**31 - 1))
     if not isinstance(pattern, SparsityPattern):
-        return Sparsity(None, f"the pattern was not detected: {pattern}", _since(started))
-    detection = _since(started)
+        return Sparsity(None, f"the pattern was not detected: {pattern}", since(started))
+    detection = since(started)
     share = pattern.entries / max(1, rows * columns)
     if share > _DENSE_SHARE:
         return Sparsity(None, f"{share:.0%} of the entries may differ from zero", detection)
@@ -101,11 +90,11 @@ def find_sparsity(job: Job) -> Sparsity:
     colouring = colour(pattern, symmetric=symmetric)
     if 2 * colouring.colours > min(rows, columns):
         reason = f"{colouring.colours} products would be needed of {min(rows, columns)}"
-        return Sparsity(None, reason, detection, _since(started))
+        return Sparsity(None, reason, detection, since(started))
     named = ""
     if pattern.conservative:
         named = f"; taken to depend on all they read: {', '.join(pattern.conservative)}"
-    return Sparsity(_kept(job, colouring), f"detected{named}", detection, _since(started))
+    return Sparsity(_kept(job, colouring), f"detected{named}", detection, since(started))
 
 
 def _detected(job: Job, most: int) -> SparsityPattern | str:
@@ -124,7 +113,7 @@ def _detected(job: Job, most: int) -> SparsityPattern | str:
             return str(error)
 
 
-def _since(started: float) -> float:
+def since(started: float) -> float:
     return time.perf_counter() - started
 
 
@@ -187,163 +176,3 @@ def _kept(job: Job, colouring: Colouring) -> Colouring:
 def colouring_file(job: Job) -> Path:
     """Where the colouring of a job is kept while it runs."""
     return job.paths.run / "colouring.npz"
-
-
-def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
-    """The job of the products from one side.
-
-    Args:
-        job: The job of the sparse matrix.
-        colouring: Its colouring.
-        side: ``right`` or ``left``.
-    """
-    is_hessian = job.operation == "hessian"
-    right, left = ("hvp", "vhp") if is_hessian else ("jvp", "vjp")
-    operation = right if side == "right" else left
-    colours = colouring.column_colours if side == "right" else colouring.row_colours
-    count = colouring.columns if side == "right" else colouring.rows
-    assert colours is not None
-    like: dict[str, Tensor] = job.point
-    if operation == "vjp":
-        like = {f"output{i}": leaf for i, leaf in enumerate(leaves_of(_value(job)))}
-    stacked = seeds(colours, count, list(like.values()))
-    strategy = job.strategy
-    if operation in ("vjp", "vhp"):  # products from the left have no forward mode
-        reverse = {"forward-mode": "vectorize", "forward-loop": "reverse-loop"}
-        strategy = reverse.get(strategy, strategy)
-    directory = job.paths.run / f"products-by-{_SIDES[side]}"
-    digest = hashlib.sha256(f"{job.fingerprint} {side} {count}".encode())
-    for part in (colouring.pattern.indptr, colouring.pattern.indices, colours):
-        digest.update(np.ascontiguousarray(part).data)
-    return replace(
-        job,
-        operation=operation,
-        strategy=strategy,
-        vectors=dict(zip(like, stacked, strict=True)),
-        sparsity="none",
-        compressed=side,
-        tile=None,
-        compression="none",
-        nonfinite="record",
-        fingerprint=digest.hexdigest(),
-        paths=RunPaths(
-            directory if job.shard is None else directory / job.paths.directory.name, directory
-        ),
-    )
-
-
-def kept_compressed_job(job: Job, side: str) -> Job:
-    """The same in a worker process, by the colouring that the job has kept."""
-    return compressed_job(job, Colouring.load(colouring_file(job)), side)
-
-
-def compressed_jobs(job: Job, colouring: Colouring) -> list[Job]:
-    """The jobs of the products, those from the right first."""
-    return [compressed_job(job, colouring, side) for side, _ in sides(colouring)]
-
-
-def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, Any]:
-    """Read the entries out of the finished products, prove the matrix and write it.
-
-    Args:
-        job: The job.
-        sparsity: What was found; it has a colouring.
-        products: The results of the products, those from the right first.
-
-    Returns:
-        The facts for people.
-
-    Raises:
-        JobError: The matrix fails the proof, or an entry is not finite and the policy says so.
-    """
-    colouring = sparsity.colouring
-    assert colouring is not None
-    started = time.perf_counter()
-    opened = [open_result(path) for path in products]
-    try:
-        arrays = [_mapped(result) for result in opened]
-        records = [result.execution for result in opened]
-        strategies = [result.strategy for result in opened]
-    finally:
-        for result in opened:
-            result.close()
-    pattern = colouring.pattern
-    dtype = job.storage or job.dtype
-    data = decompressed(colouring, arrays).astype(stored_dtype(dtype), copy=False)
-    bad = np.flatnonzero(~np.isfinite(data))
-    if bad.size and job.nonfinite == "fail":
-        row = int(np.searchsorted(pattern.indptr, bad[0], side="right")) - 1
-        raise JobError(
-            f"{bad.size} entries are not finite, the first at row {row}, column "
-            f"{pattern.indices[bad[0]]}; nonfinite=record writes them"
-        )
-    matrix = Matrix(pattern.indptr, pattern.indices, data, pattern.shape)
-    value = _value(job)
-    proof, probes = prove_sparse(job, value, matrix)
-    seconds = sum(record.get("seconds", 0.0) for record in records)
-    execution = {
-        "sparsity": {
-            "found": sparsity.reason,
-            "entries": pattern.entries,
-            "colouring": colouring.kind,
-            "colours": colouring.colours,
-            "conservative": list(pattern.conservative),
-            "detection_seconds": sparsity.detection_seconds,
-            "colouring_seconds": sparsity.colouring_seconds,
-            "assembly_seconds": _since(started),
-        },
-        "seconds": seconds,
-        "lines_computed": colouring.colours,
-        "device": records[0].get("device") if records else "",
-        "peak_memory_bytes": max((r.get("peak_memory_bytes", 0) for r in records), default=0),
-        "chunk_sizes": [size for record in records for size in record.get("chunk_sizes", [])],
-        "fallbacks": [text for record in records for text in record.get("fallbacks", [])],
-        "nonfinite": {"count": int(bad.size)},
-        "verification": proof,
-        "products": records,
-    }
-    description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
-    colours = {"column_colours": colouring.column_colours, "row_colours": colouring.row_colours}
-    target = job.paths.result
-    if target.exists():  # overwrite=true
-        target = target.with_name("replacement.h5")
-        target.unlink(missing_ok=True)
-    write_sparse(
-        target,
-        description,
-        pattern.indptr,
-        pattern.indices,
-        data.__getitem__,
-        kind=colouring.kind,
-        colours={name: array for name, array in colours.items() if array is not None},
-        execution=execution,
-    )
-    target.replace(job.paths.result)
-    for path in products:
-        shutil.rmtree(path.parent, ignore_errors=True)
-    colouring_file(job).unlink(missing_ok=True)
-    share = pattern.entries / max(1, pattern.shape[0] * pattern.shape[1])
-    return {
-        "matrix": f"/{job.operation}, {pattern.shape[0]} rows x {pattern.shape[1]} columns, "
-        f"{pattern.entries} entries ({share:.2g} of all)",
-        "products": f"{colouring.colours}, {colouring.kind} colouring",
-        "verified": _told(proof),
-    }
-
-
-def _mapped(result: Result) -> np.ndarray:
-    """The products without reading those that are not needed, where they stand in one piece."""
-    dataset = result.dataset()
-    offset = dataset.id.get_offset()
-    if dataset.chunks is not None or offset is None:
-        return result[:]
-    return np.memmap(result.path, dataset.dtype, "r", offset, dataset.shape)
-
-
-def _told(proof: dict[str, Any]) -> str:
-    if proof["kind"] == "none":
-        return f"not at all: {proof['reason']}"
-    return (
-        f"{proof['lines_checked']} rows and columns agree with independent products, largest "
-        f"relative error {proof['largest_relative_error']:.1e} (tolerance {proof['tolerance']:.1e})"
-    )

@@ -1,0 +1,1 @@
+"""Streams of blocks: at one point, at many points, and sums over batches."""

@@ -1,0 +1,1 @@
+"""Check computed blocks against products by an independent route."""

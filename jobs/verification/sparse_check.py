@@ -11,7 +11,8 @@ import torch
 
 from jobs.errors import JobError
 from jobs.job import Job
-from jobs.verification.selection import Probe, ProbeProducts, in_double_precision, rounding_floor
+from jobs.verification.numerics import Probe, in_double_precision, rounding_floor
+from jobs.verification.probe_products import ProbeProducts
 from outputs import Probes
 
 

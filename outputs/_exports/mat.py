@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from outputs._exports import Advance
-from outputs._format.description import TensorSpec
+from outputs._format.axes import TensorSpec
 from outputs._reading.views import metadata as companions
 from outputs._scanning.sequential import piece_shape, pieces
 from outputs._storage.files import LIBVER

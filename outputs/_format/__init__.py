@@ -1,0 +1,1 @@
+"""The file format: names, description, tiles, layout and ledger."""

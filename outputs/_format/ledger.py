@@ -7,7 +7,7 @@ import bisect
 import h5py
 import numpy as np
 
-from outputs._format.reading import LEDGER_DTYPE
+from outputs._format.names import LEDGER_DTYPE
 from outputs._storage.raw_bytes import read_bytes, write_bytes
 
 EMPTY, COMMITTED, REJECTED = 0, 1, 2

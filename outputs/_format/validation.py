@@ -86,3 +86,8 @@ def scalar(target: h5py.Group, name: str) -> Any:
     if not isinstance(value, str | int | float | bool):
         raise ResultError(f"{path} is damaged: the attribute {name!r} is no single value.")
     return value
+
+
+def require_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
+    if given not in choices:
+        raise ResultError(f"The {what} is one of {', '.join(choices)}, not {given!r}.")

@@ -13,7 +13,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from outputs._format.description import TensorSpec
+from outputs._format.axes import TensorSpec
 from outputs._plotting.matrix_statistics import Survey
 from outputs._plotting.sparsity_pattern import occupancy
 from outputs._plotting.spectrum import Spectrum

@@ -1,0 +1,1 @@
+"""Readers of finished and unfinished results."""

@@ -10,16 +10,18 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError, ResultNotFoundError, UnfinishedResultError
+from outputs._format import names as names_
 from outputs._format import reading as layout
-from outputs._format.description import Probes, TensorSpec
+from outputs._format.axes import TensorSpec
 from outputs._format.ledger import Ledger
+from outputs._format.probes import Probes
 from outputs._format.stacked_matrices import Matrix
 from outputs._format.validation import scalar
+from outputs._format.virtual_sources import require_sources
 from outputs._optional import load
 from outputs._reading.views.dask_array import dask_array
 from outputs._reading.views.linear_operator import linear_operator
 from outputs._reading.views.torch_tensors import nested_tensors
-from outputs._sharding.virtual import require_sources
 from outputs._storage.files import open_file, parsed, part_path, translated
 
 if TYPE_CHECKING:
@@ -114,8 +116,8 @@ class Result:
         self.matrix_shape: tuple[int, int] = self._matrix.shape
         self.shape: tuple[int, ...] = self._dataset.shape
         self.dtype: np.dtype = self._matrix.dtype
-        self.rows = layout.read_table(self._file, layout.Names.ROWS)
-        self.columns = layout.read_table(self._file, layout.Names.COLUMNS)
+        self.rows = layout.read_table(self._file, names_.Names.ROWS)
+        self.columns = layout.read_table(self._file, names_.Names.COLUMNS)
         sizes = layout.whole_shape(self._file)
         self.shard = layout.read_shard(self._file)
         across = 1 if self.axis == "rows" else 0
@@ -350,24 +352,24 @@ class Result:
     @property
     def points(self) -> dict[str, np.ndarray]:
         """The inputs, by name."""
-        return self._arrays(layout.Names.POINT)
+        return self._arrays(names_.Names.POINT)
 
     @property
     def value(self) -> dict[str, np.ndarray]:
         """The function's value, by name."""
-        return self._arrays(layout.Names.VALUE)
+        return self._arrays(names_.Names.VALUE)
 
     @property
     def vectors(self) -> dict[str, np.ndarray]:
         """The vectors of a product, by name."""
-        return self._arrays(layout.Names.VECTORS)
+        return self._arrays(names_.Names.VECTORS)
 
     @property
     def configuration(self) -> str:
         """The composed configuration, YAML."""
         self._require_open()
         with parsed(self.path):
-            return layout.read_text(self._file, layout.Names.CONFIGURATION)
+            return layout.read_text(self._file, names_.Names.CONFIGURATION)
 
     @property
     def provenance(self) -> dict[str, str | int | float | bool]:

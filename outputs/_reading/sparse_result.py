@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,96 +16,16 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format import reading as layout
-from outputs._format.description import Probes, ResultDescription
-from outputs._format.reading import Names
+from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, PIECE, Names
+from outputs._format.probes import Probes
 from outputs._format.validation import scalar
 from outputs._optional import load
-from outputs._storage.crc import crc32
-from outputs._storage.files import open_file, parsed, publish, scratch_path, seal, translated
+from outputs._storage.crc import crc32_of_array
+from outputs._storage.files import open_file, parsed, translated
 
 if TYPE_CHECKING:
     import scipy.sparse
     from scipy.sparse.linalg import LinearOperator
-
-ENCODING = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
-COLOURING = "colouring"
-CHECKSUMS = "checksums"
-# Entries that one checksum covers, and that are read or written at once.
-PIECE = 2**20
-_ARRAYS = ("data", "indices", "indptr")
-_CHECKSUM = np.dtype([("array", "<u4"), ("start", "<u8"), ("stop", "<u8"), ("crc32", "<u4")])
-
-
-def write_sparse(
-    path: Path,
-    description: ResultDescription,
-    indptr: np.ndarray,
-    indices: np.ndarray,
-    values: Callable[[slice], np.ndarray],
-    *,
-    kind: str,
-    colours: Mapping[str, np.ndarray],
-    execution: Mapping[str, Any],
-) -> None:
-    """Write a whole sparse result; it gets its name when it is complete and on the disk.
-
-    Args:
-        path: The file; it must not exist.
-        description: What the matrix is; its dtype is that of the entries.
-        indptr: Shape (rows + 1,): row i has the entries indptr[i] to indptr[i + 1].
-        indices: Shape (entries,): their columns, ascending in each row.
-        values: Gives the entries of a range.
-        kind: The kind of colouring.
-        colours: The colours by ``column_colours``, ``row_colours`` or both.
-        execution: The record.
-
-    Raises:
-        ResultExistsError: There is such a file.
-        ResultError: The disk is full, or the file cannot be written.
-    """
-    scratch = scratch_path(path)
-    try:
-        with translated(path), layout.create_sparse(scratch, description) as file:
-            group = file.create_group(description.operation)
-            layout.write_attributes(group, ENCODING)
-            group.attrs["shape"] = np.array(description.shape, np.int64)
-            packing = {"compression": "gzip", "shuffle": True} if _is_packed(description) else {}
-            checksums = []
-            dtype = np.dtype(description.dtype)
-            sources: dict[str, tuple[int, np.dtype, Callable[[slice], np.ndarray]]] = {
-                "data": (len(indices), dtype, values),
-                "indices": (len(indices), indices.dtype, indices.__getitem__),
-                "indptr": (len(indptr), indptr.dtype, indptr.__getitem__),
-            }
-            for number, name in enumerate(_ARRAYS):
-                length, kind_of_number, read = sources[name]
-                chunks = (min(length, PIECE),) if packing and length else None
-                stored = group.create_dataset(
-                    name, (length,), kind_of_number, chunks=chunks, **(packing if length else {})
-                )
-                for start in range(0, length, PIECE):
-                    part = slice(start, min(start + PIECE, length))
-                    numbers = np.ascontiguousarray(read(part), kind_of_number)
-                    stored[part] = numbers
-                    checksums.append((number, part.start, part.stop, _crc32(numbers)))
-            file.create_dataset(CHECKSUMS, data=np.array(checksums, _CHECKSUM))
-            beside = file.create_group(COLOURING)
-            layout.write_attributes(beside, {"kind": kind})
-            for name, array in colours.items():
-                beside.create_dataset(name, data=array)
-            layout.write_execution(file, execution)
-        seal(scratch)
-        publish(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _is_packed(description: ResultDescription) -> bool:
-    return description.compression == "gzip"
-
-
-def _crc32(values: np.ndarray) -> int:
-    return crc32(values.view(np.uint8).data) if values.size else 0
 
 
 def open_sparse_result(path: str | os.PathLike[str]) -> SparseResult:
@@ -171,7 +91,7 @@ class SparseResult:
         self.rows = layout.read_table(file, Names.ROWS)
         self.columns = layout.read_table(file, Names.COLUMNS)
         group = layout.group_of(file, self.operation)
-        self._data, self._indices, self._indptr = (layout.dataset(group, name) for name in _ARRAYS)
+        self._data, self._indices, self._indptr = (layout.dataset(group, name) for name in ARRAYS)
         if self._data.dtype.kind not in "fc" or self._indices.dtype.kind not in "iu":
             raise ResultError(f"{self.path} is damaged: its entries are no numbers.")
         shape = np.asarray(group.attrs["shape"]).tolist()
@@ -346,7 +266,7 @@ class SparseResult:
         found = []
         with self._reading():
             table = layout.dataset(self._file, CHECKSUMS)[()]
-            if table.dtype != _CHECKSUM:
+            if table.dtype != CHECKSUM:
                 raise ResultError(f"{self.path} is damaged: its checksums are none.")
             for number, array in enumerate((self._data, self._indices, self._indptr)):
                 rows = table[table["array"] == number]
@@ -356,8 +276,8 @@ class SparseResult:
                 ):
                     if start != covered or stop > array.shape[0]:
                         raise ResultError(f"{self.path} is damaged: its checksums do not fit.")
-                    if _crc32(array[start:stop]) != expected:
-                        found.append((_ARRAYS[number], start, stop))
+                    if crc32_of_array(array[start:stop]) != expected:
+                        found.append((ARRAYS[number], start, stop))
                     covered = stop
                 if covered != array.shape[0]:
                     raise ResultError(f"{self.path} is damaged: its checksums do not fit.")

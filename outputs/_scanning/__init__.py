@@ -1,0 +1,1 @@
+"""Passes over the data of a result, in parallel or in sequence."""

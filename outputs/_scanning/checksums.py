@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from outputs._format.description import Axis
+from outputs._format.axes import Axis
 from outputs._format.stacked_matrices import Matrix
 from outputs._scanning.parallel import Piece, Source, each, pieces
 from outputs._storage.crc import combine, crc32

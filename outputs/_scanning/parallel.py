@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
-from outputs._format.description import Axis
+from outputs._format.axes import Axis
 from outputs._format.stacked_matrices import Matrix
 from outputs._storage.raw_bytes import read_bytes
 from outputs._storage.regions import Region, common_part, tiles_of, within

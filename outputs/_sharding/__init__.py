@@ -1,0 +1,1 @@
+"""Shards: their files, and how they are merged."""

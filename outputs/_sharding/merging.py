@@ -16,7 +16,8 @@ from outputs._scanning.parallel import Source
 from outputs._sharding.shard_files import ShardFile, execution_of, find_shards, read_shards
 from outputs._sharding.virtual import create_virtual
 from outputs._storage.files import part_path, translated
-from outputs._verification.verify import Verification, verify_result
+from outputs._verification.report import Verification
+from outputs._verification.verify import verify_result
 from outputs._writing.background import BackgroundWriter
 from outputs._writing.writer import ResultWriter
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from outputs._errors import FingerprintMismatchError, ResultError, UnfinishedResultError
 from outputs._format import reading as layout
-from outputs._format.description import ResultDescription, Shard
+from outputs._format.axes import Shard
+from outputs._format.description import ResultDescription
 from outputs._reading.result import Result
 from outputs._storage.files import parsed
 

@@ -15,16 +15,14 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
+from outputs._format import creation, names
 from outputs._format import reading as layout
 from outputs._format.description import ResultDescription
-from outputs._storage.files import open_file, parsed, publish, scratch_path, seal, translated
+from outputs._format.virtual_sources import LIBVER
+from outputs._storage.files import publish, scratch_path, seal, translated
 
 if TYPE_CHECKING:
     from outputs._sharding.shard_files import ShardFile
-
-# A virtual dataset needs HDF5 1.10; the file is never written again, so nothing else does.
-_LIBVER = ("earliest", "v110")
-_CHECKED_AGAINST = ("fingerprint", "operation", "axis")
 
 
 def create_virtual(
@@ -55,7 +53,7 @@ def create_virtual(
     matrix = _matrix(description, files, target.parent)
     try:
         with translated(scratch):
-            layout.create(scratch, description, virtual=matrix, libver=_LIBVER)
+            creation.create(scratch, description, virtual=matrix, libver=LIBVER)
             _fill(scratch, files, execution)
             _fill(scratch, (), {**execution, "verification": prove(scratch)})
             seal(scratch)
@@ -87,57 +85,12 @@ def _matrix(
 
 
 def _fill(path: Path, files: Sequence[ShardFile], execution: Mapping[str, Any]) -> None:
-    with h5py.File(path, "r+", libver=_LIBVER, locking=False) as file:
-        ledger, used = layout.dataset(file, layout.Names.LEDGER), 0
+    with h5py.File(path, "r+", libver=LIBVER, locking=False) as file:
+        ledger, used = layout.dataset(file, names.Names.LEDGER), 0
         for one in files:
             blocks = one.blocks.copy()
             blocks["start"] += one.shard.start
             blocks["stop"] += one.shard.start
             ledger[used : used + len(blocks)] = blocks
             used += len(blocks)
-        layout.write_execution(file, execution)
-
-
-def require_sources(matrix: h5py.Dataset, path: Path) -> None:
-    """Checks that the shards behind a virtual matrix are there and are the right ones.
-
-    Args:
-        matrix: The virtual dataset.
-        path: Its file.
-
-    Raises:
-        ResultError: If a source is missing, damaged, unfinished or of another job, or the sources
-            do not cover the matrix.
-    """
-    axis = 0 if layout.axis_of(matrix.file) == "rows" else 1
-    expected = [layout.read_attribute(matrix.file, name) for name in _CHECKED_AGAINST]
-    stop = 0
-    for mapping in sorted(matrix.virtual_sources(), key=lambda one: _bounds(one, axis)):
-        source = path.parent / mapping.file_name
-        if not source.is_file():
-            raise ResultError(
-                f"{path} is virtual and its source {source} is missing; HDF5 would read zeros."
-            )
-        with open_file(source, "r") as file, parsed(source):
-            layout.require_ours(file, source)
-            found = [layout.read_attribute(file, name) for name in _CHECKED_AGAINST]
-            shard, part = layout.read_shard(file), layout.matrix_of(file)
-            lines = _bounds(mapping, axis)
-            fits = (
-                found == expected
-                and shard is not None
-                and lines == (shard.start, shard.stop) == (stop, stop + part.shape[axis])
-                and part.shape[1 - axis] == matrix.shape[1 - axis]
-                and part.dtype == matrix.dtype
-                and mapping.dset_name.strip("/") == expected[1]
-            )
-        if not fits:
-            raise ResultError(f"{path} is virtual and {source} is not the shard that it refers to.")
-        stop = lines[1]
-    if stop != matrix.shape[axis]:
-        raise ResultError(f"{path} is damaged: its virtual matrix is not covered by its sources.")
-
-
-def _bounds(mapping: Any, axis: int) -> tuple[int, int]:
-    first, last = mapping.vspace.get_select_bounds()
-    return int(first[axis]), int(last[axis]) + 1
+        creation.write_execution(file, execution)

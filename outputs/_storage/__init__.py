@@ -1,0 +1,1 @@
+"""Files, raw bytes and their checksums."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+
 # The same numbers; ISA-L gives them at the speed of memory, and is not built for every platform.
 try:
     from isal.isal_zlib import crc32 as crc32
@@ -46,3 +48,8 @@ def _multiply(a: int, b: int) -> int:
         a = (a << 1) & 0xFFFFFFFF
         b = b >> 1 ^ _POLYNOMIAL if b & 1 else b >> 1
     return product
+
+
+def crc32_of_array(values: np.ndarray) -> int:
+    """Return the CRC-32 of the bytes of a contiguous array."""
+    return crc32(values.view(np.uint8).data) if values.size else 0

@@ -1,0 +1,1 @@
+"""Verify result files, and compare results with one another."""

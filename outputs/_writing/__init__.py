@@ -1,0 +1,1 @@
+"""Write result files: the writer, its thread and its lock."""

@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
+from outputs._format import creation
 from outputs._format import reading as layout
-from outputs._format.reading import Names
+from outputs._format.names import Names
 from outputs._format.stacked_matrices import Matrix
 from outputs._storage.files import is_full_disk, open_file, scratch_path, seal, translated
 from outputs._storage.regions import Region, tiles_of
@@ -39,7 +40,7 @@ def pack(part: Path) -> Path:
     packed = scratch_path(part)
     try:
         with _room_for_a_copy(part), translated(packed), open_file(part, "r") as source:
-            layout.create(packed, layout.read_description(source), packed=True)
+            creation.create(packed, layout.read_description(source), packed=True)
             with open_file(packed, "r+") as target:
                 _copy_tiles(layout.matrix_of(source), layout.matrix_of(target))
                 _copy_records(source, target)
@@ -86,7 +87,7 @@ def _compressed(values: np.ndarray, tile: tuple[int, int]) -> bytes:
     """The bytes that HDF5's filters shuffle and deflate make of one tile."""
     edge = [(0, extent - length) for extent, length in zip(tile, values.shape, strict=True)]
     entries = np.pad(values, edge).reshape(-1).view(np.uint8).reshape(-1, values.itemsize)
-    return zlib.compress(np.ascontiguousarray(entries.T).data, layout.GZIP_LEVEL)
+    return zlib.compress(np.ascontiguousarray(entries.T).data, creation.GZIP_LEVEL)
 
 
 def _store(target: Matrix, tile: Region, values: np.ndarray, work: Future[bytes]) -> None:
@@ -99,4 +100,4 @@ def _copy_records(source: h5py.File, target: h5py.File) -> None:
     old, new = layout.dataset(source, Names.LEDGER), layout.dataset(target, Names.LEDGER)
     for start in range(0, old.shape[0], _LEDGER_PIECE):
         new[start : start + _LEDGER_PIECE] = old[start : start + _LEDGER_PIECE]
-    layout.write_execution(target, layout.read_execution(source))
+    creation.write_execution(target, layout.read_execution(source))

@@ -18,10 +18,12 @@ from outputs._errors import (
     ResultNotFoundError,
     UnfinishedResultError,
 )
+from outputs._format import creation
 from outputs._format import reading as layout
-from outputs._format.description import Axis, ResultDescription
+from outputs._format.axes import Axis
+from outputs._format.creation import stored_bytes
+from outputs._format.description import ResultDescription
 from outputs._format.ledger import Ledger
-from outputs._format.reading import stored_bytes
 from outputs._format.stacked_matrices import Matrix
 from outputs._scanning.checksums import block_checksum, damaged_blocks
 from outputs._storage.files import (
@@ -114,7 +116,7 @@ class ResultWriter:
         # Laid out under a name of its own, a .part is complete from the moment it exists.
         try:
             with translated(scratch):
-                layout.create(scratch, description)
+                creation.create(scratch, description)
                 seal(scratch)
             publish(scratch, part)
         finally:
@@ -251,7 +253,7 @@ class ResultWriter:
                 f"are the first that are missing."
             )
         with translated(self.part):
-            layout.write_execution(self._file, execution)
+            creation.write_execution(self._file, execution)
             compressed = layout.read_attribute(self._file, "compression") != "none"
             self._file.close()
             seal(self.part)

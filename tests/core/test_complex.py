@@ -1,4 +1,4 @@
-"""Complex tensors: the convention of autodiff_core/_linearization/complex.py against analytic derivatives."""
+"""Complex tensors: the convention of complex.py against analytic derivatives."""
 
 import cases
 import pytest

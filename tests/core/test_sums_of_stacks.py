@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autodiff_core import blocks
-from autodiff_core._programs.stack_operators import Index, Stack, combine
+from autodiff_core._programs.stack_sums import combine
+from autodiff_core._programs.stacks import Index, Stack
 from autodiff_core._tensors import linear_combination as _linear_combination
 from autodiff_core._tensors.linear_combination import Coefficient
 

@@ -19,11 +19,11 @@ from rich.console import Console
 
 import outputs
 from jobs.configuration.checks import check_config
-from jobs.configuration.schema import GROUPS, register
+from jobs.configuration.registry import GROUPS, register
 from jobs.execution.execute import execute
 from jobs.job import Job, resolve
 from jobs.paths import config_directory
-from jobs.reporting.display import Display
+from jobs.reporting.terminal import Display
 from jobs.run import main
 
 

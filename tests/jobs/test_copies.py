@@ -11,7 +11,7 @@ from jobs.execution import local_source as computing
 from jobs.execution.execute import execute
 from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host, ready_to_copy
-from jobs.reporting.display import Display
+from jobs.reporting.terminal import Display
 from outputs import open_result, part_path
 
 Resolve = Callable[..., Job]

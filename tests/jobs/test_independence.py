@@ -9,11 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 KNOWS_DICTCONFIG = {
-    "config.py",
+    "checks.py",
+    "hydra_errors.py",
     "named_sources.py",
+    "problem_options.py",
+    "registry.py",
     "run.py",
     "schema.py",
-    "mistakes.py",
     "sweeps.py",
 }
 # Asks Hydra which launchers there are.

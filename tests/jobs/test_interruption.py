@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.machine.interruption import queueing_again_unharmed
+from jobs.machine.launchers import queueing_again_unharmed
 
 submitit = pytest.importorskip("submitit")
 from submitit.core import utils  # noqa: E402

@@ -24,7 +24,7 @@ from jobs.machine.memory import (
     memory_budget,
     process_memory,
 )
-from jobs.reporting.display import Display
+from jobs.reporting.terminal import Display
 from jobs.units import parse_size
 from outputs import open_result
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch.func import functional_call
 
 from jobs.errors import JobError
+from jobs.functions.batch_sum import BatchSum
 from jobs.job import Job
-from jobs.streams.summed import BatchSum
 from outputs import Result
 
 Resolve = Callable[..., Job]

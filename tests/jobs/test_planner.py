@@ -13,14 +13,16 @@ import torch
 
 from autodiff_core._engines import compiled as _compiled
 from jobs.errors import JobError, OutOfMemoryError
-from jobs.execution.execute import Prepared, execute, prepare
+from jobs.execution.execute import execute
+from jobs.execution.preparation import Prepared, prepare
 from jobs.job import Job
 from jobs.machine.memory import Budget
 from jobs.planning import search as planner
 from jobs.planning.cost import Trial
-from jobs.planning.search import Decision, decide
+from jobs.planning.decision import Decision
+from jobs.planning.search import decide
 from jobs.records.status_file import read_status
-from jobs.reporting.display import Display
+from jobs.reporting.terminal import Display
 from outputs import Result, ResultWriter, open_result, part_path
 
 Resolve = Callable[..., Job]
@@ -155,9 +157,9 @@ def test_a_loop_has_the_passes_of_its_batched_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Loops are compared where batches are small, here always, and there is time enough.
-    monkeypatch.setattr("jobs.planning.search.SMALL_BATCH", 10**6)
-    monkeypatch.setattr("jobs.planning.search.SECONDS_ANYWAY", 10.0)
-    monkeypatch.setattr("jobs.planning.search.SECONDS_AT_MOST", 20.0)
+    monkeypatch.setattr("jobs.planning.thresholds.SMALL_BATCH", 10**6)
+    monkeypatch.setattr("jobs.planning.thresholds.SECONDS_ANYWAY", 10.0)
+    monkeypatch.setattr("jobs.planning.thresholds.SECONDS_AT_MOST", 20.0)
     plan = planned(function, point).plan
     assert f"{loop} not tried" not in plan.strategy_reason
     assert plan.strategy == loop or f"; {loop} " in plan.strategy_reason

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Block
-from jobs.verification.selection import Probe, ProbeProof
+from jobs.verification.numerics import Probe
+from jobs.verification.probe_check import ProbeProof
 
 LENGTH = 10_000
 LINES = 64

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from autodiff_core import Block, BlockStream
 from jobs.errors import JobError
-from jobs.execution import execute
-from jobs.execution.execute import Prepared
+from jobs.execution import execute, preparation
+from jobs.execution.preparation import Prepared
 from jobs.job import Job
 from outputs import Result, part_path, verify_result
 
@@ -80,7 +80,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
     def planted(damage: Callable[[Tensor], None], start: int, times: int) -> list[tuple[int, int]]:
         computed: list[tuple[int, int]] = []
         planned: list[Prepared] = []
-        original, plan = BlockStream.block, execute.prepare
+        original, plan = BlockStream.block, preparation.prepare
 
         def prepare(*arguments: Any) -> Prepared:
             planned.clear()

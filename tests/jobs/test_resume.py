@@ -17,7 +17,7 @@ import pytest
 from jobs.errors import JobError
 from jobs.execution.execute import execute
 from jobs.job import Job
-from jobs.reporting.display import Display
+from jobs.reporting.terminal import Display
 from outputs import (
     Result,
     ResultError,

@@ -15,7 +15,7 @@ from autodiff_core.sparse import Colouring, SparsityPattern, colour, detect_spar
 from jobs.errors import JobError
 from jobs.execution.execute import execute
 from jobs.report import main as report
-from jobs.reporting.display import Display
+from jobs.reporting.terminal import Display
 from jobs.sparsity import detection as sparse
 from outputs import open_result, open_sparse_result, verify_result
 from outputs.merge import main as merge

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import ConfigurationError, JobError, is_of_launcher
-from jobs.reporting.sweeps import accounting_problem
+from jobs.errors import ConfigurationError, JobError
+from jobs.machine.launchers import accounting_problem, is_of_launcher
 from outputs import open_result
 
 FAILING = """
@@ -128,7 +128,7 @@ def test_what_submitit_raises_in_a_job_is_its_own(tmp_path: Path) -> None:
 def test_accounting_that_does_not_answer_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, problem: str
 ) -> None:
-    monkeypatch.setattr("jobs.reporting.sweeps._SECONDS_FOR_AN_ANSWER", 0.5)
+    monkeypatch.setattr("jobs.machine.launchers._SECONDS_FOR_AN_ANSWER", 0.5)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin" if script else str(tmp_path))
     if script is not None:
         program = tmp_path / "sacct"

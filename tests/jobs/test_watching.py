@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jobs import report, status
-from jobs.statuses import JobStatus
+from jobs.records.status_file import JobStatus
 from outputs import ResultError, compare_results, open_result
 
 RUNNING = {

@@ -255,7 +255,7 @@ def survivors(paths: list[Path]) -> tuple[list[tuple[Path, int]], int]:
 
 
 def test_a_crash_of_hdf5_is_a_problem_of_the_file(whole, monkeypatch, capsys):
-    monkeypatch.setattr("outputs._verification.verify._CHILD", "import os; os.abort()")
+    monkeypatch.setattr("outputs._verification.isolated._CHILD", "import os; os.abort()")
     assert verify(["--json", str(whole)]) == 1
     (found,) = json.loads(capsys.readouterr().out)
     assert "HDF5 crashed on it (SIGABRT)" in found["problems"][0]

@@ -244,7 +244,8 @@ KILLED = """
 import os, signal, sys
 from outputs import ResultWriter
 from outputs.merge import main
-from outputs import _background, _merging
+from outputs._sharding import merging as _merging
+from outputs._writing import background as _background
 _merging._BYTES_AT_ONCE = _background._BYTES_AT_ONCE = 1
 write, left = ResultWriter.write, [4]
 def killing(self, *block):

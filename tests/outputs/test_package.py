@@ -8,7 +8,7 @@ import pytest
 
 import outputs
 from outputs import ResultWriter, TensorSpec
-from outputs._format.reading import tile_shape
+from outputs._format.tiling import tile_shape
 from outputs.show import main
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs import stack_operators as _support
-from autodiff_core._programs.program import Builder, combination
+from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
 from autodiff_core._programs.rules.registry import (
     check_zero,
@@ -19,7 +19,9 @@ from autodiff_core._programs.rules.registry import (
     rule,
     step_of,
 )
-from autodiff_core._programs.stack_operators import Gather, Stack
+from autodiff_core._programs.stack_operators import Gather
+from autodiff_core._programs.stacks import Stack
+from autodiff_core._programs.steps import combination
 
 _aten = torch.ops.aten
 

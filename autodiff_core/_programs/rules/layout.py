@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from autodiff_core._programs import stack_operators as _support
-from autodiff_core._programs.program import Builder, Step, combination, permutation
+from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
 from autodiff_core._programs.rules.registry import (
     PARTITIONS,
@@ -19,7 +19,8 @@ from autodiff_core._programs.rules.registry import (
     rule,
     step_of,
 )
-from autodiff_core._programs.stack_operators import Stack
+from autodiff_core._programs.stacks import Stack
+from autodiff_core._programs.steps import Step, combination, permutation
 
 _aten = torch.ops.aten
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs import stack_operators as _support
-from autodiff_core._programs.program import Builder, Step, combination
+from autodiff_core._programs import stack_products
+from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference, UncapturableError
 from autodiff_core._programs.rules.registry import (
     check_zero,
@@ -20,7 +21,8 @@ from autodiff_core._programs.rules.registry import (
     rule,
     step_of,
 )
-from autodiff_core._programs.stack_operators import Stack
+from autodiff_core._programs.stacks import Stack
+from autodiff_core._programs.steps import Step, combination
 from autodiff_core._tensors.triangular import TriangularSystem
 
 _aten = torch.ops.aten
@@ -64,7 +66,7 @@ def _product(builder: Builder, first: Any, second: Any, out: Reference) -> int:
         )
 
     def apply(stack: Stack, out: Tensor | None = None) -> Stack:
-        return _support.times_from_left(first, stack, shape, out)
+        return stack_products.times_from_left(first, stack, shape, out)
 
     shape = out.shape
     return _matmul_step(builder, step_of(builder, second), shape, out.dtype, apply)
@@ -80,9 +82,9 @@ def _times(
 
     def apply(stack: Stack, out: Tensor | None = None) -> Stack:
         if stack.dim is None and columns.dim() == 2:
-            return _support.times(stack, columns, result, out)
+            return stack_products.times(stack, columns, result, out)
         out = None if out is None else out.view(stack.count, *product)
-        lines = _support.times(_support.reshape(stack, as_matrix), columns, product, out)
+        lines = stack_products.times(_support.reshape(stack, as_matrix), columns, product, out)
         return _support.reshape(lines, result)
 
     return _matmul_step(builder, source, result, out.dtype, apply)
@@ -111,7 +113,7 @@ def _solve_triangular(builder: Builder, call: Call) -> Any:
     )
 
     def solve(stack: Stack) -> Stack:
-        return _support.solved(stack, system.solve if left else system.solve_rows, left)
+        return stack_products.solved(stack, system.solve if left else system.solve_rows, left)
 
     out = output_of(call)
     return builder.step("solve", step_of(builder, given), out.shape, out.dtype, solve)
@@ -124,7 +126,7 @@ def _cholesky_solve(builder: Builder, call: Call) -> Any:
         return NotImplemented
 
     def solve(stack: Stack) -> Stack:
-        return _support.solved(stack, lambda lines: call.operator(lines, factor, *rest), True)
+        return stack_products.solved(stack, lambda lines: call.operator(lines, factor, *rest), True)
 
     out = output_of(call)
     return builder.step("solve", step_of(builder, given), out.shape, out.dtype, solve)

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from autodiff_core._programs.program import Builder, combination
+from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference, UncapturableError
+from autodiff_core._programs.steps import combination
 from autodiff_core._tensors.tree import leaves_of_arguments
 
 Lowering = Callable[[Builder, Call], Any]

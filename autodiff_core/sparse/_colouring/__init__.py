@@ -1,0 +1,1 @@
+"""Colour the columns or rows of a sparsity pattern."""

@@ -1,0 +1,1 @@
+"""Detect which entries of a derivative can differ from zero."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor, fx
 
+from autodiff_core.sparse._detection.convolutions import (
+    _convolution,
+    _convolution_backward,
+    _pooling,
+)
+from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import MOST_LAYERS, Layer, Layers
-from autodiff_core.sparse._detection.interpreter import Context, Traced
 from autodiff_core.sparse._detection.reductions import reduce_dims
 
 MOST_VISITS = 50_000_000
@@ -86,184 +89,6 @@ def _swapped(factor: Tensor | Traced) -> Any:
     )
 
 
-def windows(
-    maps: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    sizes: Sequence[int],
-) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """For each place of a kernel the elements under it, shape (*leading, *sizes)."""
-    # Wide enough at the end for every place; what is cut off lies in the padding.
-    pads: list[int] = []
-    dims = len(kernel)
-    for dim in reversed(range(dims)):
-        size = maps.shape[maps.dim() - dims + dim]
-        needed = (sizes[dim] - 1) * stride[dim] + (kernel[dim] - 1) * dilation[dim] + 1
-        pads += [padding[dim], max(0, needed - size - padding[dim])]
-    padded = functional.pad(maps, pads, value=-1)
-    for place in itertools.product(*map(range, kernel)):
-        selected = padded
-        for dim, at in enumerate(place):
-            axis = maps.dim() - dims + dim
-            begin = at * dilation[dim]
-            end = begin + (sizes[dim] - 1) * stride[dim] + 1
-            selected = selected[(slice(None),) * axis + (slice(begin, end, stride[dim]),)]
-        yield place, selected
-
-
-def _per_dim(value: Any, dims: int) -> list[int]:
-    given = [value] if isinstance(value, int) else list(value)
-    return given * dims if len(given) == 1 else given
-
-
-def _convolution(
-    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
-) -> Traced:
-    operand, weight, bias, stride, padding, dilation, is_transposed, _, groups = arguments
-    shape = tuple(node.meta["tensor_meta"].shape)
-    parts: list[Layers] = []
-    if isinstance(operand, Traced):
-        reach = (stride, padding, dilation, bool(is_transposed), groups)
-        parts.append(_convolved(operand, weight, reach, shape, context))
-    if isinstance(weight, Traced):
-        # An element reads the whole kernel of its channel.
-        channel = Traced(weight.shape, weight.layers)
-        if is_transposed:
-            parts.append(context.everything([weight], shape))
-        else:
-            kept = reduce_dims(channel, range(1, len(weight.shape)), context)
-            view = (1, shape[1], *(1,) * (len(shape) - 2))
-            parts.append(tuple(Layer(k.map.reshape(view).expand(shape), k.table) for k in kept))
-    if isinstance(bias, Traced):
-        view = (1, shape[1], *(1,) * (len(shape) - 2))
-        parts.append(tuple(Layer(b.map.reshape(view).expand(shape), b.table) for b in bias.layers))
-    return Traced(shape, context.sets.union(parts, shape))
-
-
-def _convolved(
-    operand: Traced, weight: Any, reach: tuple[Any, ...], shape: tuple[int, ...], context: Context
-) -> Layers:
-    """What a convolution owes to its input."""
-    stride, padding, dilation, is_transposed, groups = reach
-    dims = len(operand.shape) - 2
-    kernel = weight.shape[2:]
-    stride, padding, dilation = (_per_dim(each, dims) for each in (stride, padding, dilation))
-    channels = operand.shape[1] // groups
-    outs = shape[1] // groups
-    # (out channels of a group, in channels, kernel): whether the weight can be other than zero.
-    present = _present(weight, groups, is_transposed)
-    grouped = (shape[0], groups, channels, *operand.shape[2:])
-    collected: list[Layer] = []
-    for layer in operand.layers:
-        maps = layer.map.reshape(grouped)
-        if is_transposed:
-            # The adjoint of a convolution is one over the input with gaps.
-            maps = _with_gaps(maps, stride, dims)
-            pads = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
-            steps = [1] * dims
-        else:
-            pads, steps = padding, stride
-        for place, under in windows(maps, kernel, steps, pads, dilation, shape[2:]):
-            used = tuple(k - 1 - at for k, at in zip(kernel, place, strict=True)) \
-                if is_transposed else place  # fmt: skip
-            collected += _per_channel(layer, under, present, used, outs)
-    if len(collected) > MOST_LAYERS:
-        full = (shape[0], groups, outs, *shape[2:])
-        united = context.sets.union([tuple(collected)], full)
-    else:
-        united = tuple(collected)
-    return tuple(Layer(layer.map.reshape(shape), layer.table) for layer in united)
-
-
-def _per_channel(
-    layer: Layer, under: Tensor, present: Tensor | None, place: tuple[int, ...], outs: int
-) -> list[Layer]:
-    """One layer for each input channel, over all output channels of its group."""
-    batch, groups, channels, *sizes = under.shape
-    found = []
-    for channel in range(channels):
-        wide = under[:, :, channel : channel + 1].expand(batch, groups, outs, *sizes)
-        if present is not None:
-            # (groups, outs) of this input channel and place.
-            mask = present[(slice(None), slice(None), channel, *place)]
-            if not bool(mask.any()):
-                continue
-            if not bool(mask.all()):
-                view = (1, groups, outs, *(1,) * len(sizes))
-                wide = torch.where(mask.view(view), wide, wide.new_full((), -1))
-        found.append(Layer(wide, layer.table))
-    return found
-
-
-def _present(weight: Any, groups: int, is_transposed: bool) -> Tensor | None:
-    """(groups, out channels, in channels, *kernel): which weights are not zero; None for all."""
-    if not isinstance(weight, Tensor) or bool((weight != 0).all()):
-        return None
-    grouped = (weight != 0).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
-    return grouped.transpose(1, 2) if is_transposed else grouped
-
-
-def _with_gaps(maps: Tensor, stride: Sequence[int], dims: int) -> Tensor:
-    sizes = maps.shape[maps.dim() - dims :]
-    wide = [(size - 1) * step + 1 for size, step in zip(sizes, stride, strict=True)]
-    spread = maps.new_full((*maps.shape[: maps.dim() - dims], *wide), -1)
-    spread[(..., *(slice(None, None, step) for step in stride))] = maps
-    return spread
-
-
-def _convolution_backward(
-    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
-) -> list[Traced]:
-    cotangent, operand, weight, _, stride, padding, dilation, is_transposed, _, groups, _ = (
-        arguments
-    )
-    metas = node.meta["tensor_meta"]
-    shapes = [() if meta is None else tuple(meta.shape) for meta in metas]
-    results = [Traced(shape) for shape in shapes]
-    if metas[0] is not None:
-        parts: list[Layers] = []
-        if isinstance(cotangent, Traced):
-            reach = (stride, padding, dilation, not is_transposed, groups)
-            parts.append(_convolved(cotangent, weight, reach, shapes[0], context))
-        if isinstance(weight, Traced):
-            parts.append(context.everything([weight], shapes[0]))
-        results[0] = Traced(shapes[0], context.sets.union(parts, shapes[0]))
-    if metas[1] is not None:
-        results[1] = Traced(shapes[1], context.everything([cotangent, operand], shapes[1]))
-    if metas[2] is not None and isinstance(cotangent, Traced):
-        dims = [dim for dim in range(len(cotangent.shape)) if dim != 1]
-        kept = reduce_dims(cotangent, dims, context)
-        results[2] = Traced(
-            shapes[2], tuple(Layer(k.map.reshape(shapes[2]), k.table) for k in kept)
-        )
-    return results
-
-
-def _pooling(
-    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
-) -> Any:
-    operand = arguments[0]
-    dims = int(name[name.index("pool") + 4])
-    kernel = _per_dim(arguments[1], dims)
-    stride = _per_dim(arguments[2], dims) if len(arguments) > 2 and arguments[2] else kernel
-    padding = _per_dim(arguments[3], dims) if len(arguments) > 3 else [0] * dims
-    has_dilation = name.startswith("max") and len(arguments) > 4
-    dilation = _per_dim(arguments[4], dims) if has_dilation else [1] * dims
-    metas = node.meta["tensor_meta"]
-    shape = tuple((metas if hasattr(metas, "dtype") else metas[0]).shape)
-    layers = tuple(
-        Layer(under, layer.table)
-        for layer in operand.layers
-        for _, under in windows(
-            layer.map, kernel, stride, padding, dilation, shape[len(shape) - dims :]
-        )
-    )
-    result = Traced(shape, context.sets.union([layers], shape))
-    return result if hasattr(metas, "dtype") else [result, Traced(shape)]
-
-
 def _scattered_sum(
     name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
 ) -> Traced:
@@ -284,7 +109,7 @@ def _scattered_sum(
         targets = torch.ops.aten.index.Tensor(places, indices)
     parts = [base.layers] if isinstance(base, Traced) else []
     if isinstance(source, Traced) and source.layers:
-        from autodiff_core.sparse._detection.rules import broadcast
+        from autodiff_core.sparse._detection.elementwise import broadcast
 
         layers = broadcast(source, tuple(targets.shape), context)
         parts.append(_gathered(layers, targets.reshape(-1), shape, context))

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import Layers, Sets, Table
-from autodiff_core.sparse._detection.interpreter import Context, Traced, interpret
+from autodiff_core.sparse._detection.interpreter import interpret
 from autodiff_core.sparse._detection.trace import Subject
 from autodiff_core.sparse._pattern import SparsityPattern
 

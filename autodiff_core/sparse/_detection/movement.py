@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autodiff_core.sparse._detection.dependence import Context, Traced, holds_traced, identity
 from autodiff_core.sparse._detection.index_sets import Layer, Layers, Table
-from autodiff_core.sparse._detection.interpreter import Context, Traced, identity
 
 MOVEMENTS: dict[str, tuple[int, ...]] = {
     "as_strided": (0,),
@@ -67,13 +67,6 @@ def is_movement(name: str, arguments: Sequence[Any]) -> bool:
         for position, argument in enumerate(arguments)
         if position not in MOVEMENTS[name]
     )
-
-
-def holds_traced(argument: Any) -> bool:
-    """Whether an argument is, or holds, a tensor that depends on the inputs."""
-    if isinstance(argument, (list, tuple)):
-        return any(map(holds_traced, argument))
-    return isinstance(argument, Traced)
 
 
 def move(target: Any, name: str, arguments: Sequence[Any], context: Context) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import MOST_LAYERS, Layer, Layers
-from autodiff_core.sparse._detection.interpreter import Context, Traced
 
 
 def reduce_dims(operand: Traced, dims: Sequence[int], context: Context) -> Layers:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from jobs.errors import JobError
-from jobs.execution.local_source import ComputedBlock, Remaining, StreamFacts
+from jobs.execution.block_sources import ComputedBlock, Remaining
 from jobs.execution.workers.messages import (
     Assignment,
     Done,
@@ -31,15 +31,16 @@ from jobs.execution.workers.messages import (
     Leave,
     Lost,
     Ready,
-    SharedBuffers,
     Task,
     TooLarge,
 )
+from jobs.execution.workers.shared_buffers import SharedBuffers
 from jobs.execution.workers.worker import work
 from jobs.job import Job
 from jobs.machine.devices import threads_of_a_worker
 from jobs.machine.supervision import out_of_memory_kills
-from jobs.verification.selection import Proof
+from jobs.streams.stream import StreamFacts
+from jobs.verification.check import Proof
 
 _logger = logging.getLogger(__name__)
 

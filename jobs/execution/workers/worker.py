@@ -13,13 +13,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from autodiff_core import Block
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.local_source import compute_block
+from jobs.execution.workers.copies import CopiesFromDevice, CopiesOnHost
 from jobs.execution.workers.messages import (
     Assignment,
     Done,
@@ -27,20 +27,19 @@ from jobs.execution.workers.messages import (
     Leave,
     Lost,
     Ready,
-    SharedBuffers,
     Task,
     TooLarge,
 )
+from jobs.execution.workers.shared_buffers import SharedBuffers
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job, resolve
-from jobs.machine.device_copies import ready_to_copy
+from jobs.machine.devices import device_name
 from jobs.machine.measurement import forget_peak, peak_memory, release_memory
 from jobs.machine.warm_up import warm_up
-from jobs.planning.search import LOOPS
-from jobs.records.description import stored_dtype, to_numpy
-from jobs.records.provenance import device_name
+from jobs.planning.thresholds import LOOPS
 from jobs.streams.opening import open_stream
-from jobs.verification.selection import Proof
+from jobs.streams.stream import stored_dtype
+from jobs.verification.check import Proof
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -101,7 +100,7 @@ class _Worker:
             torch.cuda.set_device(device)
         self._job: Job = resolve(assignment.config, (device,))
         if assignment.compressed is not None:
-            from jobs.sparsity.detection import kept_compressed_job
+            from jobs.sparsity.compressed_products import kept_compressed_job
 
             self._job = kept_compressed_job(self._job, assignment.compressed)
         if self._job.fingerprint != assignment.fingerprint:
@@ -119,7 +118,7 @@ class _Worker:
             if self._stream.engine_refusal is None and assignment.strategy not in LOOPS.values():
                 self._stream.block(0, assignment.smallest)
         self._copies = (
-            _CopiesFromDevice(device, buffers) if device.type == "cuda" else _CopiesOnHost(buffers)
+            CopiesFromDevice(device, buffers) if device.type == "cuda" else CopiesOnHost(buffers)
         )
         forget_peak()
         connection.send(Ready(device_name(device)))
@@ -178,63 +177,3 @@ class _Worker:
 def _lines(block: Block) -> Tensor:
     """The entries of a block line by line: shape (lines, across)."""
     return block.values if block.axis == "rows" else block.values.T
-
-
-class _CopiesOnHost:
-    """Copies into shared memory, at once."""
-
-    def __init__(self, buffers: SharedBuffers) -> None:
-        self._buffers = buffers
-
-    def start(
-        self, lines: Tensor, stored: np.dtype, buffer: int, announce: Callable[[], None]
-    ) -> None:
-        """Copy and announce."""
-        values = to_numpy(lines)
-        place = np.frombuffer(self._buffers.buffer(buffer), stored, values.size)
-        np.copyto(place.reshape(values.shape), values, casting="same_kind")
-        announce()
-
-    def finish(self) -> None:
-        """Nothing is under way."""
-
-
-class _CopiesFromDevice:
-    """Copies from a CUDA device on a stream of their own, while the next block is computed.
-
-    The shared memory is registered with the driver, which can then copy into it by itself.
-    """
-
-    def __init__(self, device: torch.device, buffers: SharedBuffers) -> None:
-        self._buffers = buffers
-        self._stream = torch.cuda.Stream(device)
-        self._under_way: tuple[torch.cuda.Event, Tensor, Callable[[], None]] | None = None
-        self._whole = torch.frombuffer(buffers.whole, dtype=torch.uint8)
-        runtime: Any = torch.cuda.cudart()
-        runtime.cudaHostRegister(self._whole.data_ptr(), self._whole.numel(), 0)
-
-    def start(
-        self, lines: Tensor, stored: np.dtype, buffer: int, announce: Callable[[], None]
-    ) -> None:
-        """Announce the copy before, and begin this one."""
-        self.finish()
-        contiguous = ready_to_copy(lines, stored)
-        place = torch.frombuffer(
-            self._buffers.buffer(buffer), dtype=contiguous.dtype, count=contiguous.numel()
-        ).view(contiguous.shape)
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            place.copy_(contiguous, non_blocking=True)
-            copied = torch.cuda.Event()
-            copied.record(self._stream)
-        # Its memory is not given to the next block while it is read.
-        contiguous.record_stream(self._stream)
-        self._under_way = (copied, contiguous, announce)
-
-    def finish(self) -> None:
-        """Wait for the copy that is under way, and announce it."""
-        if self._under_way is not None:
-            copied, _, announce = self._under_way
-            self._under_way = None
-            copied.synchronize()
-            announce()

@@ -1,0 +1,1 @@
+"""Results as objects of other libraries: torch, xarray, dask, scipy."""

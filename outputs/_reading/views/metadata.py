@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from outputs._format.description import TensorSpec
+from outputs._format.axes import TensorSpec
 
 if TYPE_CHECKING:
     from outputs._reading.result import Result

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from outputs._format.description import PRODUCTS, TensorSpec
+from outputs._format.axes import TensorSpec
+from outputs._format.description import PRODUCTS
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,129 @@
+"""Products of stacks of vectors with matrices, and triangular solves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from autodiff_core._programs.stack_operators import transposed
+from autodiff_core._programs.stacks import Stack, take
+from autodiff_core._tensors.matrix_product import matrix_product
+
+# Such a product takes about as long as writing its result: it is better put in place, each vector's
+# by itself, than made together with others and copied.
+FEW_TERMS = 32
+
+
+MANY_RESULTS = 2**15
+
+
+# Products in batches, of as few terms and with a vector, take half of the time when they are summed
+# term by term, without a copy for a batched product (measured).
+FEW_COMPONENTS = 4
+
+
+def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...], out: Tensor | None = None) -> Stack:
+    """The matrix products stack @ matrix.
+
+    Args:
+        stack: Each vector of shape (*batch, r, c).
+        matrix: Shape (*batch, c, m) or (c, m).
+        shape: The shape of one product, (*batch, r, m).
+        out: Memory of shape (vectors, *shape) that the products may be put into.
+    """
+    if stack.dim is None and matrix.dim() == 2:
+        return Stack(_product(stack.data, matrix, out).reshape(stack.count, *shape), shape)
+    last = len(stack.shape) - 1
+    if stack.dim == last and stack.support is not None:
+        matrix = take(matrix, -2, stack.support)
+        if stack.one_hot and matrix.dim() == 2:
+            # The product with one-hot vectors is a selection of rows.
+            lines = matrix * stack.data[:, None]
+            return Stack(lines.reshape(stack.count, *shape), shape)
+        return Stack(_product(stack.spread().data, matrix, out), shape)
+    stack = stack.spread()
+    batch = matrix.dim() - 2
+    if stack.dim is not None and stack.support is not None and stack.dim < batch:
+        matrix = take(matrix, stack.dim, stack.support)
+    return Stack(_product(stack.data, matrix), shape, stack.dim, stack.support)
+
+
+def times_from_left(
+    matrix: Tensor, stack: Stack, shape: tuple[int, ...], out: Tensor | None
+) -> Stack:
+    """The matrix products matrix @ stack; the arguments are those of `times`."""
+    if stack.dim is None and matrix.dim() == 2:
+        if out is None or not _is_bound_by_writing(matrix.shape[-1], math.prod(shape)):
+            return Stack(_product_from_left(matrix, stack.data), shape)
+        torch.bmm(matrix.expand(stack.count, *matrix.shape), stack.data, out=out)
+        return Stack(out, shape)
+    turned = (*shape[:-2], shape[-1], shape[-2])
+    return transposed(times(transposed(stack), matrix.mT, turned))
+
+
+def _product_from_left(matrix: Tensor, data: Tensor) -> Tensor:
+    columns = data.transpose(0, 1)
+    if data.dim() != 3 or not columns.is_contiguous():
+        return torch.matmul(matrix, data)
+    # The vectors' columns stand side by side: it is one product.
+    product = matrix_product(matrix, columns.flatten(1))
+    return product.view(-1, *columns.shape[1:]).transpose(0, 1)
+
+
+def _is_bound_by_writing(terms: int, results: int) -> bool:
+    return terms <= FEW_TERMS and results >= MANY_RESULTS
+
+
+def _product(data: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
+    if matrix.dim() == 2:
+        count, m = data.shape[0], matrix.shape[-1]
+        lines = torch.Size(data.shape[1:-1]).numel()
+        if out is not None and _is_bound_by_writing(matrix.shape[0], lines * m):
+            each = data.reshape(count, lines, -1)
+            torch.bmm(each, matrix.expand(count, *matrix.shape), out=out.view(count, lines, m))
+            return out
+        return matrix_product(data, matrix)
+    batch = matrix.shape[:-2]
+    *_, r, c = data.shape
+    if 0 < c <= FEW_COMPONENTS and 1 in (r, matrix.shape[-1]):
+        return _sum_of_multiples(data, matrix)
+    moved = data.movedim(0, -3).reshape(-1, data.shape[0] * r, c)
+    product = torch.bmm(moved, matrix.reshape(-1, *matrix.shape[-2:]))
+    return product.reshape(*batch, data.shape[0], r, matrix.shape[-1]).movedim(-3, 0)
+
+
+def _sum_of_multiples(data: Tensor, matrix: Tensor) -> Tensor:
+    """Many products of a few components each, summed component by component."""
+    total = data[..., :1] * matrix[..., :1, :]
+    for component in range(1, data.shape[-1]):
+        part = slice(component, component + 1)
+        total = torch.addcmul(total, data[..., part], matrix[..., part, :])
+    return total
+
+
+def solved(stack: Stack, solve: Callable[[Tensor], Tensor], left: bool) -> Stack:
+    """The solutions of linear systems with one matrix, all by a single call.
+
+    Args:
+        stack: The right-hand sides, each of shape (n, m).
+        solve: Solves for a matrix of right-hand sides.
+        left: Whether the matrix of the system stands on the left, so that the systems' columns
+            are independent; else their rows.
+    """
+    kept = 1 if left else 0
+    if stack.dim != kept:
+        stack = Stack(stack.dense(), stack.shape)
+    data = stack.spread().data
+    count, n, m = data.shape
+    turned = data.transpose(0, 1)
+    if left:
+        columns = solve(turned.reshape(n, count * m))
+        result = columns.reshape(n, count, m).transpose(0, 1)
+    elif turned.is_contiguous():
+        result = solve(turned.reshape(n * count, m)).reshape(n, count, m).transpose(0, 1)
+    else:
+        result = solve(data.reshape(count * n, m)).reshape(count, n, m)
+    return Stack(result, stack.shape, stack.dim, stack.support)

@@ -1,0 +1,138 @@
+"""Linear combinations of stacks of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from autodiff_core._programs.stacks import Index, Stack, _same, aligned, as_tensor, take
+from autodiff_core._tensors.linear_combination import (
+    Coefficient,
+    is_without_overlap,
+    linear_combination,
+)
+
+
+def combine(
+    stacks: Sequence[Stack],
+    coefficients: Sequence[Coefficient],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    spare: Sequence[bool] = (),
+) -> Stack:
+    """The sum of stacks, each multiplied elementwise by a constant, with broadcasting.
+
+    Args:
+        stacks: The stacks.
+        coefficients: A tensor that broadcasts to `shape`, a number, or None for one.
+        shape: The shape of one vector of the sum.
+        dtype: The dtype of the sum.
+        spare: Whose data nobody needs any more, so that the sum may take their memory.
+    """
+    only = stacks[0]
+    if len(stacks) == 1 and only.one_hot and only.shape == shape:
+        return _scaled_one_hot(only, coefficients[0], dtype)
+    dim, support = None, None
+    if any(stack.dim is not None or stack.shape != shape for stack in stacks):
+        stacks = [aligned(stack, shape) for stack in stacks]
+        shared = _on_one_support(stacks, shape)
+        if shared is None:
+            return _combined_in_full(stacks, coefficients, shape, dtype, spare)
+        stacks, dim, support = shared, shared[0].dim, shared[0].support
+    compact = shape
+    if dim is not None and support is not None:
+        compact = (*shape[:dim], len(support), *shape[dim + 1 :])
+        coefficients = [_on_the_support(each, dim, support, shape) for each in coefficients]
+    total = linear_combination([stack.data for stack in stacks], coefficients, spare)
+    if total.shape[1:] != compact:
+        total = total.expand(-1, *compact)
+    return Stack(total if total.dtype == dtype else total.to(dtype), shape, dim, support)
+
+
+def _combined_in_full(
+    stacks: Sequence[Stack],
+    coefficients: Sequence[Coefficient],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    spare: Sequence[bool],
+) -> Stack:
+    """A sum of stacks that share no support: those that have one are added where they have it."""
+    in_full = [
+        place
+        for place, stack in enumerate(stacks)
+        if stack.dim is None or stack.shape[stack.dim] != shape[stack.dim]
+    ]
+    count, like = stacks[0].count, stacks[0].data
+    if in_full:
+        data = [stacks[place].dense() for place in in_full]
+        may_overwrite = [bool(spare) and spare[place] for place in in_full]
+        total = linear_combination(data, [coefficients[place] for place in in_full], may_overwrite)
+        is_ours = len(data) > 1 or coefficients[in_full[0]] is not None or may_overwrite[0]
+        is_whole = total.shape == (count, *shape) and total.dtype == dtype
+        if not (is_ours and is_whole and is_without_overlap(total)):
+            total = total.expand(count, *shape).to(dtype, copy=True).contiguous()
+    else:
+        total = like.new_zeros((count, *shape), dtype=dtype)
+    for place, (stack, coefficient) in enumerate(zip(stacks, coefficients, strict=True)):
+        if place in in_full:
+            continue
+        dim, support = stack.dim, stack.support
+        assert dim is not None
+        assert support is not None
+        coefficient = _on_the_support(coefficient, dim, support, shape)
+        part = stack.data if coefficient is None else stack.data * coefficient
+        if isinstance(support, range):
+            total.narrow(dim + 1, support.start, len(support)).add_(part)
+        else:
+            part = part.expand(*total.shape[: dim + 1], -1, *total.shape[dim + 2 :])
+            total.index_add_(dim + 1, support, part.to(dtype))
+    return Stack(total, shape)
+
+
+def _on_the_support(
+    coefficient: Coefficient, dim: int, support: Index, shape: tuple[int, ...]
+) -> Coefficient:
+    if isinstance(coefficient, Tensor):
+        own = dim - len(shape) + coefficient.dim()
+        if own >= 0 and coefficient.shape[own] != 1:
+            return take(coefficient, own, support)
+    return coefficient
+
+
+def _scaled_one_hot(stack: Stack, coefficient: Coefficient, dtype: torch.dtype) -> Stack:
+    if isinstance(coefficient, Tensor) and coefficient.numel() > 1:
+        assert stack.support is not None
+        coefficient = take(coefficient.reshape(-1), 0, stack.support)
+    elif isinstance(coefficient, Tensor):
+        coefficient = coefficient.reshape(())
+    data = stack.data if coefficient is None else stack.data * coefficient
+    return replace(stack, data=data.to(dtype))
+
+
+def _on_one_support(stacks: Sequence[Stack], shape: tuple[int, ...]) -> list[Stack] | None:
+    """The same stacks on a support that they share, or in full; None where they share none."""
+    first = stacks[0]
+    dim = first.dim
+    if dim is not None and all(s.dim == dim and s.shape[dim] == shape[dim] for s in stacks):
+        if all(_same(s.support, first.support) for s in stacks[1:]):
+            return list(stacks)
+        device = first.data.device
+        parts = [as_tensor(s.support, device) for s in stacks if s.support is not None]
+        union = torch.unique(torch.cat(parts))
+        if len(union) < shape[dim]:
+            return [_on_support(s, union, part) for s, part in zip(stacks, parts, strict=True)]
+    return list(stacks) if all(stack.dim is None for stack in stacks) else None
+
+
+def _on_support(stack: Stack, support: Tensor, own: Tensor) -> Stack:
+    assert stack.dim is not None
+    if len(own) == len(support):
+        return replace(stack, support=support)
+    compact = list(stack.data.shape)
+    compact[stack.dim + 1] = len(support)
+    where = torch.searchsorted(support, own)
+    data = stack.data.new_zeros(compact).index_copy_(stack.dim + 1, where, stack.data)
+    return replace(stack, data=data, support=support)

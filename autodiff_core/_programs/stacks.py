@@ -1,0 +1,147 @@
+"""Stacks of vectors, dense or one-hot, and how to take parts of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+Index = range | Tensor
+"""Positions along a dimension, ascending and each once."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Vectors of one shape, stacked.
+
+    Attributes:
+        data: Shape (vectors, *shape), with the length of the support along `dim`. For a stack
+            that is `one_hot` shape (vectors,): the entry of vector i at position i of the support.
+        shape: The shape of one vector.
+        dim: The dimension of one vector along which it is known to be zero outside the support;
+            None where nothing is known.
+        support: The positions that may differ from zero.
+        one_hot: Whether vector i has its only entry at position i of the support.
+    """
+
+    data: Tensor
+    shape: tuple[int, ...]
+    dim: int | None = None
+    support: Index | None = None
+    one_hot: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many vectors there are."""
+        return self.data.shape[0]
+
+    def spread(self) -> Stack:
+        """The same with the data of a one-hot stack written out."""
+        if not self.one_hot:
+            return self
+        data = torch.diag(self.data).reshape(self.count, *self._compact_shape())
+        return replace(self, data=data, one_hot=False)
+
+    def dense(self) -> Tensor:
+        """The vectors in full, shape (vectors, *shape)."""
+        stack = self.spread()
+        if stack.dim is None or stack.support is None:
+            return stack.data
+        whole = stack.data.new_empty((stack.count, *stack.shape))
+        stack.put(whole)
+        return whole
+
+    def put(self, out: Tensor) -> None:
+        """Write the vectors in full into memory of shape (vectors, *shape)."""
+        stack = self.spread()
+        if stack.dim is None or stack.support is None:
+            if stack.data.data_ptr() != out.data_ptr():
+                out.copy_(stack.data)
+            return
+        out.zero_()
+        if isinstance(stack.support, range):
+            out.narrow(stack.dim + 1, stack.support.start, len(stack.support)).copy_(stack.data)
+        else:
+            out.index_copy_(stack.dim + 1, stack.support, stack.data)
+
+    def _compact_shape(self) -> tuple[int, ...]:
+        assert self.dim is not None
+        assert self.support is not None
+        shape = list(self.shape)
+        shape[self.dim] = len(self.support)
+        return tuple(shape)
+
+
+def one_hot(start: int, stop: int, like: Tensor) -> Stack:
+    """The one-hot vectors start, ..., stop - 1 of the space of a tensor.
+
+    Of the dimensions of the tensor the one is chosen of which the range touches the smallest part.
+    """
+    shape = tuple(like.shape)
+    count = stop - start
+    if like.dim() == 0:
+        return Stack(like.new_ones(count), shape)
+    if like.numel() == max(shape):
+        dim = shape.index(max(shape))
+        return Stack(like.new_ones(count), shape, dim, range(start, stop), one_hot=True)
+    flat = torch.arange(start, stop, device=like.device)
+    strides = [torch.Size(shape[dim + 1 :]).numel() for dim in range(len(shape))]
+    touched = [
+        _touched(start, stop, stride, size) for stride, size in zip(strides, shape, strict=True)
+    ]
+    dim = min(range(len(shape)), key=lambda dim: len(touched[dim]) / shape[dim])
+    support = touched[dim]
+    compact = [len(support) if d == dim else size for d, size in enumerate(shape)]
+    data = like.new_zeros((count, *compact))
+    where = [
+        flat // stride % size - (support.start if d == dim else 0)
+        for d, (stride, size) in enumerate(zip(strides, shape, strict=True))
+    ]
+    data[(torch.arange(count, device=like.device), *where)] = 1
+    return _simplest(Stack(data, shape, dim, support))
+
+
+def _touched(start: int, stop: int, stride: int, size: int) -> range:
+    first, last = start // stride, (stop - 1) // stride
+    if last - first + 1 >= size or last % size < first % size:
+        return range(size)
+    return range(first % size, last % size + 1)
+
+
+def _simplest(stack: Stack) -> Stack:
+    if stack.dim is not None and stack.support == range(stack.shape[stack.dim]):
+        return replace(stack.spread(), dim=None, support=None)
+    return stack
+
+
+def take(constant: Tensor, dim: int, index: Index) -> Tensor:
+    """The given positions of a constant along a dimension; a view where they follow in a row."""
+    if isinstance(index, range):
+        return constant.narrow(dim, index.start, len(index))
+    return constant.index_select(dim, index)
+
+
+def as_tensor(index: Index, device: torch.device) -> Tensor:
+    if isinstance(index, range):
+        return torch.arange(index.start, index.stop, device=device)
+    return index
+
+
+def _same(first: Index | None, second: Index | None) -> bool:
+    if first is second:
+        return True
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.equal(first, second)
+    return type(first) is type(second) and not isinstance(first, Tensor) and first == second
+
+
+def aligned(stack: Stack, shape: tuple[int, ...]) -> Stack:
+    """With as many dimensions as `shape`, ready to broadcast."""
+    stack = stack.spread()
+    missing = len(shape) - len(stack.shape)
+    data = stack.data
+    if missing:
+        data = data.reshape(stack.count, *(1,) * missing, *data.shape[1:])
+    dim = None if stack.dim is None else stack.dim + missing
+    return Stack(data, (*(1,) * missing, *stack.shape), dim, stack.support)

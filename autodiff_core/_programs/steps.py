@@ -1,0 +1,65 @@
+"""The steps of a linear program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs import stack_sums
+from autodiff_core._programs.stacks import Stack
+from autodiff_core._tensors.linear_combination import Coefficient
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a linear program.
+
+    Attributes:
+        kind: What is done, for reading and rewriting.
+        inputs: The numbers of the steps whose results are taken.
+        shape: The shape of one vector of the result.
+        dtype: The dtype of the result.
+        apply: Makes the result from those of `inputs`.
+        coefficients: For a ``combine``: what each input is multiplied by.
+        dims: For a ``permute``: which dimension of its input each dimension is; for a ``join`` the
+            same, of what is joined.
+        takes_memory: Whether `apply` has an argument ``out``: memory of shape (count, *shape) that
+            the result may be put into.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    apply: Callable[..., Stack | tuple[Tensor, ...]]
+    coefficients: tuple[Coefficient, ...] = ()
+    dims: tuple[int, ...] = ()
+    takes_memory: bool = False
+
+
+def combination(
+    inputs: Sequence[int],
+    coefficients: Sequence[Coefficient],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+) -> Step:
+    """The sum of results, each multiplied by a constant."""
+    fixed = tuple(coefficients)
+
+    def apply(*stacks: Stack, spare: Sequence[bool] = ()) -> Stack:
+        return stack_sums.combine(stacks, fixed, shape, dtype, spare)
+
+    return Step("combine", tuple(inputs), shape, dtype, apply, fixed)
+
+
+def permutation(
+    source: int, dims: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype
+) -> Step:
+    """A result with its dimensions in another order."""
+    apply = partial(_support.permute, dims=dims)
+    return Step("permute", (source,), tuple(shape), dtype, apply, dims=dims)

@@ -1,0 +1,96 @@
+"""Register the option groups with Hydra."""
+
+from __future__ import annotations
+
+import uuid
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from jobs.configuration.problem_options import (
+    Arrow,
+    Brusselator,
+    Burgers,
+    ConvolutionStack,
+    FiniteElements,
+    GpResidual,
+    Mlp,
+    MlpParameters,
+    NeighbourEnergy,
+    PairwiseEnergy,
+    Rosenbrock,
+    RotationChain,
+    TransformerBlock,
+)
+from jobs.configuration.schema import (
+    SOURCES,
+    BatchedLoss,
+    JobConfig,
+    LossConfig,
+    PythonFunction,
+    PythonLoss,
+    RandomInputs,
+    RandomVectors,
+    SourceConfig,
+    TargetLoss,
+    WrtConfig,
+)
+
+GROUPS = {
+    "function": {
+        "rosenbrock": Rosenbrock,
+        "mlp": Mlp,
+        "mlp_parameters": MlpParameters,
+        "pairwise_energy": PairwiseEnergy,
+        "gp_residual": GpResidual,
+        "brusselator": Brusselator,
+        "transformer_block": TransformerBlock,
+        "rotation_chain": RotationChain,
+        "neighbour_energy": NeighbourEnergy,
+        "convolution_stack": ConvolutionStack,
+        "burgers": Burgers,
+        "arrow": Arrow,
+        "finite_elements": FiniteElements,
+        "python": PythonFunction,
+    },
+    "wrt": {"inputs": WrtConfig, "params": WrtConfig},
+    "inputs": {
+        "default": SourceConfig,
+        "random": RandomInputs,
+        **SOURCES,
+    },
+    "loss": {
+        "none": LossConfig,
+        "own": BatchedLoss,
+        "mse": TargetLoss,
+        "cross_entropy": TargetLoss,
+        "python": PythonLoss,
+    },
+    "vectors": {"random": RandomVectors, **SOURCES},
+}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra, under names that the YAML files refer to.
+
+    And ``${sweep_id:}``, which tells a sweep from others that start in the same second.
+    """
+    # Computed once for each configuration, which the launchers hand on to all jobs.
+    OmegaConf.register_new_resolver(
+        "sweep_id", lambda: uuid.uuid4().hex[:8], use_cache=True, replace=True
+    )
+    store = ConfigStore.instance()
+    store.store(name="job_schema", node=JobConfig)
+    for group, schemas in GROUPS.items():
+        for name, schema in schemas.items():
+            store.store(group=f"schema/{group}", name=name, node=_open_mappings(schema))
+
+
+def _open_mappings(schema: type) -> DictConfig:
+    """A schema whose mappings take any key, so that none has to be added with a plus sign."""
+    node = OmegaConf.structured(schema)
+    for key in node:
+        # A missing value is no node of its own; asking for it would raise.
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            OmegaConf.set_struct(node[key], False)
+    return node

@@ -1,0 +1,209 @@
+"""Run a job that computes every row or column."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jobs.execution.block_sources import Remaining, Source
+from jobs.execution.chunk_size import ChunkSize
+from jobs.execution.failure_status import telling
+from jobs.execution.local_source import LocalSource
+from jobs.execution.outcome import Record, _facts, execution, status_facts
+from jobs.execution.preparation import Prepared, prepare
+from jobs.execution.workers.pool import WorkerPool
+from jobs.job import Job
+from jobs.machine.interruption import leaving_after_a_block
+from jobs.machine.measurement import forget_peak, release_memory
+from jobs.records.status_file import StatusFile
+from jobs.reporting.terminal import Display
+from jobs.streams.nonfinite import NonFinite
+from jobs.verification.check import Proof
+from outputs import (
+    BackgroundWriter,
+    ResultDescription,
+    ResultExistsError,
+    ResultWriter,
+    part_path,
+)
+
+
+def finished_result(job: Job) -> Path | None:
+    """Return the finished result of a job, or of the whole matrix of a shard; None without one."""
+    return next((path for path in (job.paths.result, job.paths.whole) if path.exists()), None)
+
+
+def execute_dense(
+    job: Job,
+    display: Display,
+    *,
+    overwrite: bool = False,
+    plan_only: bool = False,
+    is_part: bool = False,
+) -> Path:
+    """Plan a job, compute what is missing of its result, verify it and give it its name.
+
+    Args:
+        job: The job; its result is not finished, or `overwrite` is set.
+        display: Where plan, progress and outcome are shown.
+        overwrite: Whether a finished result is replaced.
+        plan_only: Whether to stop after the plan.
+        is_part: Whether another job, of which this is a part, reports the outcome.
+
+    Returns:
+        The path of the result.
+
+    Raises:
+        JobError: The job cannot start or continue. What is on the disk stays there.
+    """
+    final = job.paths.result
+    # A replacement grows beside the finished result and takes its place in one step.
+    target = final.with_name("replacement.h5") if overwrite and final.exists() else final
+    if plan_only:
+        prepared = prepare(job, target)
+        display.plan(prepared.plan)
+        prepared.plan.check()
+        return final
+    status = StatusFile(job.paths.status)
+    with telling(status):
+        prepared = prepare(job, target, status)
+        display.plan(prepared.plan)
+        prepared.plan.check()
+        if len(job.devices) > 1 and 0 not in prepared.facts.shape:
+            # The workers open streams of their own: free this one.
+            decision = replace(prepared.decision, stream=None)
+            prepared = replace(prepared, decision=decision, stream=None)
+            release_memory()
+        facts = _run(prepared, status, display)
+        target.replace(final)
+        status.update(state="finished", message="", verification=facts["verified"])
+    if not is_part:
+        display.outcome(facts, str(final))
+    return final
+
+
+def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, str]:
+    """Compute, prove and write what is missing; gives the facts for people."""
+    job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
+    proof = prepared.proof
+    record = Record(NonFinite(job.nonfinite), display.say)
+    for fallback in decision.fallbacks:
+        record.note(fallback)
+    if prepared.chunk_limit is not None:
+        record.note(
+            "the system killed the job for want of memory; going on with at most "
+            f"{prepared.chunk_limit} {axis} at a time"
+        )
+    chunks = ChunkSize(
+        decision.chunk_size, prepared.budget, record.note, largest=decision.largest_chunk
+    )
+    description = replace(prepared.description, probes=proof.probes())
+    forget_peak()
+    with (
+        _writer(prepared.target, description, job.fsync) as writer,
+        _source(prepared, proof, record) as source,
+    ):
+        if writer.damaged:
+            damaged = ", ".join(f"{start} to {stop}" for start, stop in writer.damaged)
+            record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
+        status.update(state="running", **status_facts(prepared))
+        _compute(prepared, source, writer, chunks, record, proof, status, display)
+        writer.finish(execution(prepared, source, chunks, record, proof))
+    return _facts(prepared, record, proof)
+
+
+@contextmanager
+def _source(prepared: Prepared, proof: Proof, record: Record) -> Iterator[Source]:
+    """Where blocks come from: this process, or one for each of several devices."""
+    job, decision, facts = prepared.job, prepared.decision, prepared.facts
+    if prepared.stream is not None:
+        yield LocalSource(job, prepared.stream, proof)
+        return
+    stored = np.dtype(prepared.description.dtype)
+    with WorkerPool(
+        job,
+        job.devices,
+        facts,
+        decision.strategy,
+        decision.engine,
+        stored,
+        decision.chunk_size,
+        proof,
+        record.note,
+    ) as pool:
+        yield pool
+
+
+@contextmanager
+def _writer(
+    target: Path, description: ResultDescription, fsync: Literal["block", "end"]
+) -> Iterator[ResultWriter]:
+    """A writer that goes on where an earlier one stopped.
+
+    A new file that ends without a single block is removed again: it holds nothing to keep, and
+    reserves space on the disk.
+    """
+    part = part_path(target)
+    is_new = True
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        writer = ResultWriter.create(target, description, fsync=fsync)
+    except ResultExistsError:
+        # Also where another process was faster just now: resuming names it.
+        is_new = False
+        writer = ResultWriter.resume(target, description.fingerprint, fsync=fsync)
+    is_empty = False
+    try:
+        with writer:
+            try:
+                yield writer
+            except BaseException:
+                is_empty = sum(map(len, writer.missing())) == description.lines
+                raise
+    except BaseException:
+        if is_new and is_empty:
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _compute(
+    prepared: Prepared,
+    source: Source,
+    writer: ResultWriter,
+    chunks: ChunkSize,
+    record: Record,
+    proof: Proof,
+    status: StatusFile,
+    display: Display,
+) -> None:
+    facts = prepared.facts
+    missing = writer.missing()
+    total = sum(map(len, missing))
+    lines = prepared.description.lines
+    started = time.monotonic()
+    with (
+        BackgroundWriter(writer, shares_cores=source.shares_cores) as background,
+        display.progress(total, facts.axis) as advance,
+        leaving_after_a_block() as leave,
+        # Closed first, also where a block cannot be written: nothing is computed in vain.
+        closing(source.blocks(Remaining(missing, chunks, facts), leave.is_asked)) as blocks,
+    ):
+        for block in blocks:
+            for fallback in block.fallbacks:
+                record.note(fallback)
+            proof.record(block.start, block.stop, block.error)
+            record.nonfinite.record(f"{facts.axis} {block.start} to {block.stop}", block.not_finite)
+            background.submit(block.start, block.stop, block.values, block.written)
+            record.lines += block.stop - block.start
+            record.seconds = time.monotonic() - started
+            advance(block.stop - block.start)
+            done = lines - total + record.lines
+            status.progress(done, lines, record.lines, record.seconds)
+        leave.take()
+    record.seconds = time.monotonic() - started

@@ -1,0 +1,104 @@
+"""The record of a run, for the result file, the status file and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.execution.block_sources import Source
+from jobs.execution.chunk_size import ChunkSize
+from jobs.execution.preparation import Prepared
+from jobs.machine.devices import device_name
+from jobs.machine.measurement import peak_memory
+from jobs.streams.nonfinite import NonFinite
+from jobs.units import duration, size
+from jobs.verification.check import Proof
+
+
+@dataclass
+class Record:
+    """What happened while a job ran; kept in the result.
+
+    Attributes:
+        nonfinite: The count of entries that are not finite.
+        say: Shows a line.
+        fallbacks: Slower ways that were taken, as sentences.
+        lines: How many rows or columns this run computed.
+        seconds: How long that took.
+    """
+
+    nonfinite: NonFinite
+    say: Callable[[str], None]
+    fallbacks: list[str] = field(default_factory=list)
+    lines: int = 0
+    seconds: float = 0.0
+
+    def note(self, text: str) -> None:
+        """Keep and show what a person should know, such as a slower way that was taken."""
+        self.fallbacks.append(text)
+        self.say(f"note: {text}")
+
+
+def execution(
+    prepared: Prepared, source: Source, chunks: ChunkSize, record: Record, proof: Proof
+) -> dict[str, Any]:
+    job, plan = prepared.job, prepared.plan
+    return {
+        "chunk_size": chunks.size,
+        "chunk_sizes": chunks.used,
+        "device": device_name(job.device),
+        **source.figures(),
+        **({"dense_because": job.dense_reason} if job.dense_reason else {}),
+        "lines_computed": record.lines,
+        "lines_resumed": plan.lines - record.lines,
+        "seconds": record.seconds,
+        "peak_memory_bytes": peak_memory(job.device),
+        "fallbacks": record.fallbacks,
+        "nonfinite": record.nonfinite.figures(),
+        "verification": proof.figures(),
+        "plan": {
+            "strategy_reason": plan.strategy_reason,
+            "chunk_reason": plan.chunk_reason,
+            "memory_budget_bytes": plan.memory_budget,
+            "predicted_peak_bytes": plan.peak_bytes,
+            "predicted_seconds": plan.seconds,
+            "probing_seconds": prepared.decision.probing_seconds,
+        },
+    }
+
+
+def status_facts(prepared: Prepared) -> dict[str, Any]:
+    job, plan = prepared.job, prepared.plan
+    return {
+        "operation": job.operation,
+        "strategy": plan.strategy,
+        "function": job.function.reference,
+        "fingerprint": job.fingerprint,
+        "device": plan.device,
+        "axis": plan.axis,
+        "shape": [plan.rows, plan.columns],
+        "dtype": plan.dtype,
+        "lines": plan.lines,
+        "lines_done": plan.lines - plan.missing,
+        "chunk_size": plan.chunk_size,
+        "message": "",
+    }
+
+
+def _facts(prepared: Prepared, record: Record, proof: Proof) -> dict[str, str]:
+    job, plan = prepared.job, prepared.plan
+    across = plan.columns if plan.axis == "rows" else plan.rows
+    rate = record.lines * across * plan.itemsize / max(record.seconds, 1e-9)
+    facts = {
+        "matrix": f"/{job.operation}, {plan.extent}",
+        "time": f"{duration(record.seconds)}, {size(round(rate))}/s",
+        "memory": f"{size(peak_memory(job.device))} at most, {size(plan.peak_bytes)} predicted",
+        "verified": str(proof),
+    }
+    if record.nonfinite.count:
+        row, column = record.nonfinite.first[0]
+        facts["not finite"] = (
+            f"{record.nonfinite.count} entries, first at row {row}, column {column}"
+        )
+    return facts

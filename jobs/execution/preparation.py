@@ -1,0 +1,149 @@
+"""Prepare a job: choose strategy and chunk size, compute probe products, make the plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.errors import JobError, OutOfMemoryError
+from jobs.functions.failures import explaining_failures
+from jobs.job import Job
+from jobs.machine.devices import threads_of_a_worker
+from jobs.machine.memory import Budget, memory_budget
+from jobs.machine.supervision import KILLED_PROCESS
+from jobs.planning.decision import Decision
+from jobs.planning.plan import Plan
+from jobs.planning.prediction import make_plan
+from jobs.planning.search import decide
+from jobs.planning.symmetry import rows_by_symmetry
+from jobs.records.description import describe
+from jobs.records.provenance import git_commit
+from jobs.records.status_file import StatusFile, read_status
+from jobs.streams.stream import StreamFacts
+from jobs.verification.check import Proof
+from jobs.verification.selection import prepare_proof
+from outputs import (
+    ResultDescription,
+    open_result,
+    part_path,
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before the first block is computed.
+
+    Attributes:
+        job: The job.
+        target: The file.
+        budget: The memory that it may use.
+        decision: How it is computed.
+        proof: What its blocks are held against.
+        description: What the file says.
+        plan: The same for people.
+        stream: The blocks; None where other processes compute them.
+        facts: What is to be known of them here.
+        chunk_limit: Half the chunk size at which the system killed the job; None if it did not.
+    """
+
+    job: Job
+    target: Path
+    budget: Budget
+    decision: Decision
+    proof: Proof
+    description: ResultDescription
+    plan: Plan
+    stream: Any
+    facts: StreamFacts
+    chunk_limit: int | None
+
+
+def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepared:
+    """Decide how a job is computed, by short probes, and plan it; no result is written.
+
+    What its blocks will be held against is computed here too: it tells whether a Hessian is
+    symmetric, and so the axis.
+
+    Args:
+        job: The job.
+        target: The file.
+        status: Is told which chunk size is being tried: the system may kill the process for it.
+
+    Raises:
+        JobError: The job cannot be computed, or not within its memory.
+    """
+    strategy, axis, missing = job.strategy, None, None
+    if part_path(target).exists():
+        with open_result(target, allow_partial=True) as begun:
+            # What was begun is gone on with, whatever would be chosen today.
+            if begun.fingerprint == job.fingerprint:
+                strategy, axis = begun.strategy, begun.axis
+            missing = int((~begun.mask).sum())
+    budget = memory_budget(job.memory, job.device, len(job.devices))
+    limit = _chunk_limit(job)
+
+    def tell(chunk_size: int) -> None:
+        if status is not None:
+            status.update(state="planned", chunk_size=chunk_size)
+
+    with git_commit(job) as commit, _threads(threads_of_a_worker(job.devices)):
+        decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
+        # First, for it refuses what is no derivative.
+        description = describe(job, decision.stream, decision.strategy, commit())
+        decision, proof = rows_by_symmetry(job, decision, _proof(job, decision.stream), axis)
+        description = replace(
+            description, axis=decision.stream.axis, block_lines=decision.chunk_size
+        )
+        lines = description.lines if missing is None else missing
+        plan = make_plan(job, decision, description, budget, target, lines)
+    stream = decision.stream
+    facts = StreamFacts.of(stream)
+    return Prepared(job, target, budget, decision, proof, description, plan, stream, facts, limit)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """What is measured for workers is measured with as many threads as they will have."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _chunk_limit(job: Job) -> int | None:
+    """Half the chunk size at which the system killed this job for want of memory, if it did.
+
+    Raises:
+        JobError: It was killed with one line at a time, or before it computed.
+    """
+    killed = os.environ.get(KILLED_PROCESS)
+    if killed is None:
+        return None
+    status = read_status(job.paths.status)
+    chunk_size = status.get("chunk_size")
+    if str(status.get("pid")) != killed or not isinstance(chunk_size, int) or chunk_size < 2:
+        raise JobError(
+            "the system killed this job because no memory was free, with one row or column at a "
+            "time; what was computed is kept. A smaller dtype takes less memory"
+        )
+    return chunk_size // 2
+
+
+def _proof(job: Job, stream: Any) -> Proof:
+    try:
+        with explaining_failures(job.function):
+            return prepare_proof(job, stream)
+    except OutOfMemoryError as error:
+        raise JobError(
+            f"out of memory while the products for the proof were computed ({error}); "
+            "verify=off does without them, memory=... with a smaller value leaves more room"
+        ) from error

@@ -1,0 +1,65 @@
+"""Run a job that computes a sparse matrix from compressed products."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.errors import JobError
+from jobs.execution.dense import execute_dense, finished_result
+from jobs.execution.failure_status import telling
+from jobs.job import Job
+from jobs.records.status_file import StatusFile
+from jobs.reporting.terminal import Display
+
+
+def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bool) -> Path:
+    """Compute the compressed products of a sparse matrix as jobs, and assemble them.
+
+    Where sparsity does not pay it is the dense job that runs, and its record says why.
+    """
+    try:
+        from jobs.sparsity import assembly, compressed_products
+        from jobs.sparsity import detection as sparse
+    except ImportError as error:
+        raise JobError(f"sparsity={job.sparsity}: {error}") from error
+    sparsity = sparse.find_sparsity(job)
+    if sparsity.colouring is None:
+        display.say(f"note: the matrix is computed densely: {sparsity.reason}")
+        dense = replace(job, sparsity="none", dense_reason=sparsity.reason)
+        return execute_dense(dense, display, overwrite=overwrite, plan_only=plan_only)
+    colouring = sparsity.colouring
+    rows, columns = colouring.pattern.shape
+    display.say(
+        f"sparse {job.operation} of {job.function.reference}: {rows} rows x {columns} columns, "
+        f"{colouring.pattern.entries} entries ({sparsity.reason}), {colouring.colours} products by "
+        f"{colouring.kind} colouring"
+    )
+    status = StatusFile(job.paths.status)
+    with telling(status):
+        status.update(
+            state="running",
+            operation=job.operation,
+            function=job.function.reference,
+            fingerprint=job.fingerprint,
+            shape=[rows, columns],
+        )
+        products = [
+            finished_result(each) or execute_dense(each, display, plan_only=plan_only, is_part=True)
+            for each in compressed_products.compressed_jobs(job, colouring)
+        ]
+        if plan_only:
+            return job.paths.result
+        if job.shard is not None:
+            status.update(state="finished", message="")
+            display.say(
+                "the products of this shard are finished; when all are, python -m outputs.merge "
+                f"puts those of {', '.join(str(each.parent.parent) for each in products)} together "
+                "as result.h5 there, and the same command without shard= assembles the matrix"
+            )
+            display.say(str(products[-1]))
+            return products[-1]
+        facts = assembly.assemble(job, sparsity, products)
+        status.update(state="finished", message="", verification=facts["verified"])
+    display.outcome(facts, str(job.paths.result))
+    return job.paths.result

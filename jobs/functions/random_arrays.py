@@ -1,0 +1,47 @@
+"""Draw random arrays from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from jobs.errors import ConfigurationError, unknown
+
+DISTRIBUTIONS = ("normal", "uniform")
+
+
+def draw(
+    layouts: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+    distribution: str,
+    scale: float,
+    seed: int,
+    option: str,
+) -> dict[str, np.ndarray]:
+    """Draw arrays from a generator of their own, the same for every dtype up to rounding.
+
+    Args:
+        layouts: Name to shape and to the dtype that decides between real and complex numbers.
+        distribution: One of `DISTRIBUTIONS`.
+        scale: What they are multiplied with.
+        seed: Of the generator.
+        option: The option that asks for them, for messages.
+
+    Raises:
+        ConfigurationError: An unknown distribution or a seed that is none.
+    """
+    if distribution not in DISTRIBUTIONS:
+        raise unknown(f"{option}.distribution", distribution, DISTRIBUTIONS)
+    if not 0 <= seed < 2**63:
+        raise ConfigurationError(f"{option}.seed={seed}: valid is an integer from 0 to 2^63 - 1")
+    generator = np.random.default_rng(seed)
+    sample: Callable[[tuple[int, ...]], np.ndarray]
+    sample = generator.standard_normal if distribution == "normal" else generator.random
+    drawn = {}
+    for name, (shape, dtype) in layouts.items():
+        values = np.asarray(sample(shape))
+        if dtype.is_complex:
+            values = values + 1j * np.asarray(sample(shape))
+        drawn[name] = np.asarray(scale * values)
+    return drawn

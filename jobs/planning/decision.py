@@ -1,0 +1,50 @@
+"""What planning decides: strategy, axis, engine and chunk size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autodiff_core import BlockStream
+from jobs.planning.cost import Costs
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a job is computed.
+
+    Attributes:
+        strategy: The strategy.
+        engine: ``auto``, ``compiled``, or the only engine that fits into the memory.
+        stream: Its stream of blocks, ready.
+        chunk_size: Rows or columns at once.
+        largest_chunk: How large chunks may become while the job runs.
+        costs: What was measured of it.
+        strategy_reason: Why this strategy.
+        chunk_reason: Why this chunk size.
+        probing_seconds: How long the search took.
+        fallbacks: Slower ways that the stream took already, as sentences; it does not tell them
+            again.
+    """
+
+    strategy: str
+    engine: str
+    stream: BlockStream
+    chunk_size: int
+    largest_chunk: int
+    costs: Costs
+    strategy_reason: str
+    chunk_reason: str
+    probing_seconds: float
+    fallbacks: tuple[str, ...] = ()
+
+    @property
+    def peak_bytes(self) -> int:
+        """The predicted peak of memory: of the process on a CPU, else of the device."""
+        return self.costs.peak_bytes(self.chunk_size)
+
+    def seconds(self, lines: int) -> float:
+        """The predicted time in which so many rows or columns are computed."""
+        if not lines:
+            return 0.0
+        line = self.costs.seconds(self.chunk_size) / max(1, self.costs.lines)
+        return self.costs.first_seconds + lines * line

@@ -1,0 +1,49 @@
+"""Show a job as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jobs.planning.plan import Plan
+from jobs.reporting.progress import SECONDS_BETWEEN_LINES, Advance, Now, bytes_of_a_line
+from jobs.reporting.terminal import Display
+
+
+class JsonDisplay(Display):
+    """Prints an object of JSON a line, with the key ``event``: for logs and other programs.
+
+    Events are ``plan``, ``progress``, ``note`` and ``done``, whose ``facts`` are for people.
+    Numbers are in bytes and seconds.
+    """
+
+    def plan(self, plan: Plan) -> None:
+        """All of the plan's fields."""
+        self._bytes_of_a_line = bytes_of_a_line(plan)
+        self._emit("plan", **plan.figures())
+
+    def outcome(self, facts: dict[str, str], path: str) -> None:
+        """How it went; ``result`` is the path."""
+        self._emit("done", result=path, facts=facts)
+
+    def already_finished(self, shape: str, path: str) -> None:
+        """That there was nothing to do; ``result`` is the path."""
+        self._emit("done", result=path, facts={"matrix": shape}, finished_already=True)
+
+    def say(self, text: str) -> None:
+        """A note."""
+        self._emit("note", text=text)
+
+    @contextmanager
+    def progress(self, total: int, unit: str) -> Iterator[Advance]:
+        """Progress now and then."""
+        yield Now(total, unit, self._bytes_of_a_line).every(
+            SECONDS_BETWEEN_LINES, lambda now: self._emit("progress", **now.figures())
+        )
+
+    def _emit(self, event: str, **facts: Any) -> None:
+        line = json.dumps({"event": event, "time": time.time(), **facts}, default=str)
+        self.console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,96 @@
+"""Progress of a job: rates, remaining time and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from jobs.planning.plan import Plan
+from jobs.units import duration, size
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+WIDTH_WITHOUT_TERMINAL = 1000
+
+
+class Advance(Protocol):
+    """Is told how many rows or columns have been computed."""
+
+    def __call__(self, lines: int) -> None:
+        """Count some more."""
+        ...
+
+
+class Now:
+    """How far a job is, from when it was made."""
+
+    def __init__(self, total: int, unit: str, bytes_of_a_line: int) -> None:
+        self._total = total
+        self._unit = unit
+        self._bytes_of_a_line = bytes_of_a_line
+        self._done = 0
+        self._started = time.monotonic()
+
+    def count(self, lines: int) -> None:
+        """Count some more."""
+        self._done += lines
+
+    def every(self, seconds: float, tell: Any) -> Advance:
+        """Count, and tell at the end and when some time has passed since the last time."""
+        last = self._started
+
+        def advance(lines: int) -> None:
+            nonlocal last
+            self.count(lines)
+            if time.monotonic() - last >= seconds or self._done >= self._total:
+                last = time.monotonic()
+                tell(self)
+
+        return advance
+
+    def figures(self) -> dict[str, Any]:
+        """Numbers, in bytes and seconds."""
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate = self._done / elapsed
+        return {
+            "done": self._done,
+            "total": self._total,
+            "unit": self._unit,
+            "seconds": elapsed,
+            "seconds_left": (self._total - self._done) / rate,
+            "lines_per_second": rate,
+            "bytes_per_second": rate * self._bytes_of_a_line,
+            "memory_bytes": resident_memory(),
+        }
+
+    def rest(self) -> str:
+        """Rate, time, memory and speed, for people."""
+        now = self.figures()
+        return (
+            f"{now['lines_per_second']:.3g}/s, {size(round(now['bytes_per_second']))}/s, "
+            f"{size(now['memory_bytes'])} in memory, {duration(now['seconds'])}, "
+            f"{duration(now['seconds_left'])} left"
+        )
+
+    def __str__(self) -> str:
+        share = f"{self._done} of {self._total} {self._unit}"
+        return f"{share} ({100 * self._done / self._total:.0f} %), {self.rest()}"
+
+
+def bytes_of_a_line(plan: Plan) -> int:
+    """Bytes of one row or column of a planned matrix, whichever its blocks consist of."""
+    return plan.bytes_of_matrix // max(1, plan.lines)
+
+
+def resident_memory() -> int:
+    """Bytes that this process has in memory now; where that is not told, the most it ever had."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * resource.getpagesize()
+    # Kilobytes on most systems, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,138 @@
+"""Show a job on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from jobs.planning.plan import Plan
+from jobs.reporting.progress import (
+    SECONDS_BETWEEN_LINES,
+    WIDTH_WITHOUT_TERMINAL,
+    Advance,
+    Now,
+    bytes_of_a_line,
+)
+from jobs.units import duration, size
+
+
+class _Terminal(Console):
+    """Standard output. A closed pipe ends the program with an exit code of its own, not rich's."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error go on to where the exit code is decided."""
+        raise
+
+
+class Display:
+    """Prints to the terminal, in plain lines where there is none."""
+
+    def __init__(self, console: Console | None = None, *, bar: bool = True) -> None:
+        """Print on standard output unless another console is given.
+
+        Args:
+            console: Where to print.
+            bar: Whether a terminal shows a bar; else lines now and then, as elsewhere.
+        """
+        self.console = console or _Terminal(highlight=False, soft_wrap=True)
+        self._bar = bar
+        self._bytes_of_a_line = 0
+        if not self.console.is_terminal:
+            # rich assumes 80 columns there and would fold paths.
+            self.console.width = WIDTH_WITHOUT_TERMINAL
+
+    def plan(self, plan: Plan) -> None:
+        """Show what is going to happen."""
+        self._bytes_of_a_line = bytes_of_a_line(plan)
+        self._table(
+            f"{plan.operation} of {plan.function}",
+            {
+                "matrix": plan.extent,
+                **({"part": plan.part} if plan.part else {}),
+                "strategy": f"{plan.strategy} ({plan.strategy_reason})",
+                "device": f"{plan.device}, {plan.workers} process"
+                + ("es" if plan.workers > 1 else ""),
+                "blocks": f"{plan.blocks} of up to {plan.chunk_size} {plan.axis} "
+                f"({plan.chunk_reason}){_already_done(plan)}",
+                "passes": f"{plan.rows_of_a_point} in reverse mode, {plan.columns} in forward mode"
+                + (" for each point" if plan.points is not None else ""),
+                "memory": f"{size(plan.peak_bytes)} predicted of {size(plan.memory_budget)} "
+                f"({plan.memory_reason})",
+                "time": f"{duration(plan.seconds)} predicted",
+                "disk": f"{size(plan.bytes_of_matrix)} to write, {size(plan.bytes_free)} free, "
+                + (f"tiles of {plan.tile[0]} x {plan.tile[1]}" if plan.tile else "row after row"),
+                "result": plan.path,
+            },
+        )
+
+    def outcome(self, facts: dict[str, str], path: str) -> None:
+        """Show how it went; the last line is the path of the result."""
+        if self.console.is_terminal:
+            card = Panel(_grid(facts), title="done", box=box.ROUNDED, expand=False, style="green")
+            self.console.print(card)
+        else:
+            self._table("done", facts)
+        self.say(path)
+
+    def already_finished(self, shape: str, path: str) -> None:
+        """Say that there is nothing to do; the last line is the path of the result."""
+        self.say(f"this job is finished already ({shape}); overwrite=true computes it again")
+        self.say(path)
+
+    def say(self, text: str) -> None:
+        """Print a line as it is."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def progress(self, total: int, unit: str) -> Iterator[Advance]:
+        """Show progress while the body runs: a bar on a terminal, else a line now and then.
+
+        Args:
+            total: How many rows or columns there are to compute.
+            unit: What they are.
+        """
+        if not (self.console.is_terminal and self._bar):
+            yield Now(total, unit, self._bytes_of_a_line).every(
+                SECONDS_BETWEEN_LINES, lambda now: self.say(f"  {now}")
+            )
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rest]}"),
+        )
+        now = Now(total, unit, self._bytes_of_a_line)
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task(unit, total=total, rest="")
+
+            def advance(lines: int) -> None:
+                now.count(lines)
+                bar.update(task, advance=lines, rest=now.rest())
+
+            yield advance
+
+    def _table(self, title: str, facts: dict[str, str]) -> None:
+        self.say(title)
+        self.console.print(_grid(facts))
+
+
+def _grid(facts: dict[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2), pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(Text(f"  {name}"), Text(value))
+    return table
+
+
+def _already_done(plan: Plan) -> str:
+    done = plan.lines - plan.missing
+    return f"; {done} of {plan.lines} {plan.axis} are done already" if done else ""

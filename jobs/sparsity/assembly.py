@@ -1,0 +1,128 @@
+"""Assemble a sparse matrix from its compressed products."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autodiff_core.sparse import (
+    decompressed,
+)
+from jobs.errors import JobError
+from jobs.job import Job
+from jobs.records.description import describe_sparse
+from jobs.sparsity.detection import Sparsity, _value, colouring_file, since
+from jobs.streams.stream import stored_dtype
+from jobs.verification.sparse_check import Matrix, prove_sparse
+from outputs import Result, open_result, write_sparse
+
+
+def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, Any]:
+    """Read the entries out of the finished products, prove the matrix and write it.
+
+    Args:
+        job: The job.
+        sparsity: What was found; it has a colouring.
+        products: The results of the products, those from the right first.
+
+    Returns:
+        The facts for people.
+
+    Raises:
+        JobError: The matrix fails the proof, or an entry is not finite and the policy says so.
+    """
+    colouring = sparsity.colouring
+    assert colouring is not None
+    started = time.perf_counter()
+    opened = [open_result(path) for path in products]
+    try:
+        arrays = [_mapped(result) for result in opened]
+        records = [result.execution for result in opened]
+        strategies = [result.strategy for result in opened]
+    finally:
+        for result in opened:
+            result.close()
+    pattern = colouring.pattern
+    dtype = job.storage or job.dtype
+    data = decompressed(colouring, arrays).astype(stored_dtype(dtype), copy=False)
+    bad = np.flatnonzero(~np.isfinite(data))
+    if bad.size and job.nonfinite == "fail":
+        row = int(np.searchsorted(pattern.indptr, bad[0], side="right")) - 1
+        raise JobError(
+            f"{bad.size} entries are not finite, the first at row {row}, column "
+            f"{pattern.indices[bad[0]]}; nonfinite=record writes them"
+        )
+    matrix = Matrix(pattern.indptr, pattern.indices, data, pattern.shape)
+    value = _value(job)
+    proof, probes = prove_sparse(job, value, matrix)
+    seconds = sum(record.get("seconds", 0.0) for record in records)
+    execution = {
+        "sparsity": {
+            "found": sparsity.reason,
+            "entries": pattern.entries,
+            "colouring": colouring.kind,
+            "colours": colouring.colours,
+            "conservative": list(pattern.conservative),
+            "detection_seconds": sparsity.detection_seconds,
+            "colouring_seconds": sparsity.colouring_seconds,
+            "assembly_seconds": since(started),
+        },
+        "seconds": seconds,
+        "lines_computed": colouring.colours,
+        "device": records[0].get("device") if records else "",
+        "peak_memory_bytes": max((r.get("peak_memory_bytes", 0) for r in records), default=0),
+        "chunk_sizes": [size for record in records for size in record.get("chunk_sizes", [])],
+        "fallbacks": [text for record in records for text in record.get("fallbacks", [])],
+        "nonfinite": {"count": int(bad.size)},
+        "verification": proof,
+        "products": records,
+    }
+    description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
+    colours = {"column_colours": colouring.column_colours, "row_colours": colouring.row_colours}
+    target = job.paths.result
+    if target.exists():  # overwrite=true
+        target = target.with_name("replacement.h5")
+        target.unlink(missing_ok=True)
+    write_sparse(
+        target,
+        description,
+        pattern.indptr,
+        pattern.indices,
+        data.__getitem__,
+        kind=colouring.kind,
+        colours={name: array for name, array in colours.items() if array is not None},
+        execution=execution,
+    )
+    target.replace(job.paths.result)
+    for path in products:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    colouring_file(job).unlink(missing_ok=True)
+    share = pattern.entries / max(1, pattern.shape[0] * pattern.shape[1])
+    return {
+        "matrix": f"/{job.operation}, {pattern.shape[0]} rows x {pattern.shape[1]} columns, "
+        f"{pattern.entries} entries ({share:.2g} of all)",
+        "products": f"{colouring.colours}, {colouring.kind} colouring",
+        "verified": _told(proof),
+    }
+
+
+def _mapped(result: Result) -> np.ndarray:
+    """The products without reading those that are not needed, where they stand in one piece."""
+    dataset = result.dataset()
+    offset = dataset.id.get_offset()
+    if dataset.chunks is not None or offset is None:
+        return result[:]
+    return np.memmap(result.path, dataset.dtype, "r", offset, dataset.shape)
+
+
+def _told(proof: dict[str, Any]) -> str:
+    if proof["kind"] == "none":
+        return f"not at all: {proof['reason']}"
+    return (
+        f"{proof['lines_checked']} rows and columns agree with independent products, largest "
+        f"relative error {proof['largest_relative_error']:.1e} (tolerance {proof['tolerance']:.1e})"
+    )

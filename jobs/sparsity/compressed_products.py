@@ -1,0 +1,74 @@
+"""The dense jobs that compute the compressed products of a sparse matrix."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from autodiff_core.sparse import (
+    Colouring,
+    seeds,
+    sides,
+)
+from jobs.functions.returned_values import leaves_of
+from jobs.job import Job
+from jobs.paths import RunPaths
+from jobs.sparsity.detection import _value, colouring_file
+
+_SIDES = {"right": "columns", "left": "rows"}
+
+
+def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
+    """The job of the products from one side.
+
+    Args:
+        job: The job of the sparse matrix.
+        colouring: Its colouring.
+        side: ``right`` or ``left``.
+    """
+    is_hessian = job.operation == "hessian"
+    right, left = ("hvp", "vhp") if is_hessian else ("jvp", "vjp")
+    operation = right if side == "right" else left
+    colours = colouring.column_colours if side == "right" else colouring.row_colours
+    count = colouring.columns if side == "right" else colouring.rows
+    assert colours is not None
+    like: dict[str, Tensor] = job.point
+    if operation == "vjp":
+        like = {f"output{i}": leaf for i, leaf in enumerate(leaves_of(_value(job)))}
+    stacked = seeds(colours, count, list(like.values()))
+    strategy = job.strategy
+    if operation in ("vjp", "vhp"):  # products from the left have no forward mode
+        reverse = {"forward-mode": "vectorize", "forward-loop": "reverse-loop"}
+        strategy = reverse.get(strategy, strategy)
+    directory = job.paths.run / f"products-by-{_SIDES[side]}"
+    digest = hashlib.sha256(f"{job.fingerprint} {side} {count}".encode())
+    for part in (colouring.pattern.indptr, colouring.pattern.indices, colours):
+        digest.update(np.ascontiguousarray(part).data)
+    return replace(
+        job,
+        operation=operation,
+        strategy=strategy,
+        vectors=dict(zip(like, stacked, strict=True)),
+        sparsity="none",
+        compressed=side,
+        tile=None,
+        compression="none",
+        nonfinite="record",
+        fingerprint=digest.hexdigest(),
+        paths=RunPaths(
+            directory if job.shard is None else directory / job.paths.directory.name, directory
+        ),
+    )
+
+
+def kept_compressed_job(job: Job, side: str) -> Job:
+    """The same in a worker process, by the colouring that the job has kept."""
+    return compressed_job(job, Colouring.load(colouring_file(job)), side)
+
+
+def compressed_jobs(job: Job, colouring: Colouring) -> list[Job]:
+    """The jobs of the products, those from the right first."""
+    return [compressed_job(job, colouring, side) for side, _ in sides(colouring)]

@@ -1,0 +1,104 @@
+"""Check a sample of rows and columns."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodiff_core import Block, BlockStream
+from jobs.job import PRODUCTS, Job
+from jobs.streams.summed import open_stream
+from jobs.verification.numerics import largest_difference
+from jobs.verification.probe_products import seed
+from outputs import Probes
+
+SAMPLES = 3
+
+
+class SampleProof:
+    """A few random rows and columns are held against those of another strategy."""
+
+    def __init__(self, job: Job, stream: BlockStream, tolerance: float) -> None:
+        """Compute the rows by `reverse-loop` and the columns by `forward-loop`."""
+        self.tolerance = tolerance
+        self._largest = 0.0
+        self._reason = ""
+        self._rows: dict[int, Tensor] = {}
+        self._columns: dict[int, Tensor] = {}
+        if job.operation in PRODUCTS:
+            self._reason = "verify=sample is for whole matrices"
+            return
+        generator = torch.Generator().manual_seed(seed(job))
+        for expected, length, axis, strategy in (
+            (self._rows, stream.rows.size, "rows", "reverse-loop"),
+            (self._columns, stream.columns.size, "columns", "forward-loop"),
+        ):
+            drawn = torch.randperm(length, generator=generator)[:SAMPLES].tolist()
+            try:
+                other = open_stream(
+                    job.function.function,
+                    job.inputs,
+                    seed=job.seed,
+                    operation=job.operation,
+                    strategy=strategy,
+                )
+                for index in drawn:
+                    expected[index] = other.block(index, index + 1).values.reshape(-1)
+            except (RuntimeError, NotImplementedError) as error:
+                self._reason = f"no {axis} by {strategy}: {str(error).splitlines()[0]}"
+
+    def error(self, block: Block) -> float:
+        """The largest error of an entry relative to the largest of its row or column."""
+        lines, along, across = block.values, self._rows, self._columns
+        if block.axis == "columns":
+            lines, along, across = lines.T, across, along
+        pairs = [
+            (lines[index - block.start], expected)
+            for index, expected in along.items()
+            if block.start <= index < block.stop
+        ]
+        pairs += [
+            (lines[:, index], expected[block.start : block.stop])
+            for index, expected in across.items()
+        ]
+        return max((largest_difference(*pair) for pair in pairs), default=0.0)
+
+    def record(self, start: int, stop: int, error: float) -> None:
+        """Keep the error of a block that has passed."""
+        self._largest = max(self._largest, error)
+
+    def on(self, device: torch.device) -> SampleProof:
+        """The same for blocks on another device, with nothing counted."""
+        moved = copy.copy(self)
+        moved._rows, moved._columns = (
+            {index: line.to(device) for index, line in lines.items()}
+            for lines in (self._rows, self._columns)
+        )
+        return moved
+
+    def figures(self) -> dict[str, Any]:
+        """What the result file keeps."""
+        return {
+            "kind": "sample",
+            "rows": sorted(self._rows),
+            "columns": sorted(self._columns),
+            "largest_relative_error": self._largest,
+            "tolerance": self.tolerance,
+            "reason": self._reason,
+        }
+
+    def probes(self) -> Probes | None:
+        """There are none: a few lines prove nothing of the others."""
+        return None
+
+    def __str__(self) -> str:
+        """Which lines passed, and how well."""
+        sampled = f"{len(self._rows)} rows and {len(self._columns)} columns"
+        reason = f"; {self._reason}" if self._reason else ""
+        return (
+            f"{sampled} agree with another strategy, largest relative error "
+            f"{self._largest:.1e} (tolerance {self.tolerance:.1e}){reason}"
+        )

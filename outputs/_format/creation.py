@@ -1,0 +1,273 @@
+"""Lay out result files: datasets, dimension scales and attributes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from outputs._errors import ResultError
+from outputs._format.axes import TensorSpec
+from outputs._format.description import ResultDescription
+from outputs._format.names import (
+    EXECUTION_BYTES,
+    FORMAT,
+    LEDGER_DTYPE,
+    POINTS,
+    VERSION_OF_PARTS,
+    VERSION_OF_POINTS,
+    VERSION_OF_SPARSE_FILES,
+    VERSION_OF_WHOLE_FILES,
+    VIRTUAL,
+    WHOLE_TILE,
+    Names,
+)
+from outputs._format.probes import Probes
+from outputs._format.reading import dataset
+from outputs._format.tiling import planned_tile
+from outputs._storage.files import LIBVER, create_file
+
+GZIP_LEVEL = 4
+
+
+_DATALESS_SCALE = "This is a netCDF dimension but not a netCDF variable.%10d"
+
+
+def stored_bytes(description: ResultDescription) -> int:
+    """About how much space an unfinished result takes on the disk."""
+    rows, columns = description.stored_shape
+    matrix = rows * columns * np.dtype(description.dtype).itemsize
+    return matrix + description.lines * LEDGER_DTYPE.itemsize + EXECUTION_BYTES
+
+
+def create(
+    path: Path,
+    description: ResultDescription,
+    *,
+    packed: bool = False,
+    virtual: h5py.VirtualLayout | None = None,
+    libver: tuple[str, str] = LIBVER,
+) -> None:
+    """Lays a result out completely and closes it.
+
+    Args:
+        path: A file that does not exist yet.
+        description: What the file holds.
+        packed: False for a matrix whose whole space is allocated now; True for one whose
+            compressed tiles are allocated as they are written.
+        virtual: Where the matrix stands if not in this file.
+        libver: The versions of HDF5's format.
+
+    Raises:
+        ResultError: If the file cannot be created.
+    """
+    with create_file(path, libver) as file:
+        _write_header(file, description, is_virtual=virtual is not None)
+        if virtual is not None:
+            matrix = file.create_virtual_dataset(description.operation, virtual)
+        else:
+            matrix = _create_matrix(file, description, packed=packed)
+        *points, rows, columns = matrix.shape
+        for count in points:
+            _attach(matrix, 0, _dimension(file, Names.POINT_NUMBER, count))
+        _attach(matrix, len(points), _dimension(file, Names.ROW, rows))
+        _attach(matrix, len(points) + 1, _dimension(file, Names.COLUMN, columns))
+        _write_context(file, description)
+        _create_ledger(file, description.lines)
+
+
+def create_sparse(path: Path, description: ResultDescription) -> h5py.File:
+    """A new file with all that stands beside a sparse matrix, open for writing.
+
+    Args:
+        path: A file that does not exist yet.
+        description: What the file holds.
+
+    Raises:
+        ResultError: If the file cannot be created.
+    """
+    file = create_file(path)
+    _write_header(file, description, is_virtual=False, version=VERSION_OF_SPARSE_FILES)
+    _write_context(file, description)
+    return file
+
+
+def write_execution(file: h5py.File, record: Mapping[str, Any]) -> None:
+    """Writes the execution record into the space that waits for it.
+
+    Raises:
+        ResultError: If the record is no JSON, or longer than its space.
+    """
+    try:
+        text = json.dumps(record, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ResultError(f"The execution record cannot be written as JSON: {error}.") from error
+    if len(text) > EXECUTION_BYTES:
+        raise ResultError(
+            f"The execution record takes {len(text)} bytes as JSON; "
+            f"there is space for {EXECUTION_BYTES}."
+        )
+    target = dataset(file, Names.EXECUTION)
+    target[()] = np.array(text, dtype=target.dtype)
+
+
+def _write_context(file: h5py.File, description: ResultDescription) -> None:
+    """What says of which matrix it is, where it was taken and how it is proved."""
+    _write_table(file, Names.ROWS, "row_tensor", description.rows)
+    _write_table(file, Names.COLUMNS, "column_tensor", description.columns)
+    for group, arrays in (
+        (Names.POINT, description.point),
+        (Names.VALUE, description.value),
+        (Names.VECTORS, description.vectors),
+    ):
+        _write_arrays(file.create_group(group, track_order=True), arrays)
+    _write_text(file, Names.CONFIGURATION, description.configuration.encode())
+    write_attributes(file.create_group(Names.PROVENANCE), description.provenance)
+    _write_text(file, Names.EXECUTION, b"", EXECUTION_BYTES)
+    if description.probes is not None:
+        _write_probes(file.create_group(Names.PROBES), description.probes)
+
+
+def _write_header(
+    file: h5py.File,
+    description: ResultDescription,
+    *,
+    is_virtual: bool,
+    version: int | None = None,
+) -> None:
+    texts = ("operation", "strategy", "function", "fingerprint", "axis", "compression")
+    # Numbers, because HDF5 has no boolean and readers differ on h5py's enumeration.
+    numbers = ("rows_are_tuple", "columns_are_tuple")
+    shard = description.shard
+    is_plain = shard is None and not is_virtual
+    if version is None:
+        version = VERSION_OF_WHOLE_FILES if is_plain else VERSION_OF_PARTS
+        version = version if description.points is None else VERSION_OF_POINTS
+    write_attributes(
+        file,
+        {"format": FORMAT, "format_version": version}
+        | {name: getattr(description, name) for name in texts}
+        | {name: int(getattr(description, name)) for name in numbers},
+    )
+    if is_virtual:
+        write_attributes(file, {VIRTUAL: 1})
+    if description.points is not None:
+        write_attributes(file, {POINTS: description.points})
+    if shard is not None:
+        write_attributes(file, {f"shard_{name}": value for name, value in asdict(shard).items()})
+        if description.tile is not None:
+            write_attributes(file, dict(zip(WHOLE_TILE, description.tile, strict=True)))
+
+
+def write_attributes(target: h5py.Group, values: Mapping[str, str | int | float | bool]) -> None:
+    """Write attributes; texts are of fixed length."""
+    for name, value in values.items():
+        if isinstance(value, str):
+            # Of fixed length: those of variable length stand in a heap, in which HDF5 never
+            # comes to an end when it is damaged (measured).
+            text = value.encode()
+            target.attrs.create(name, text, dtype=_fixed([text]))
+        else:
+            target.attrs[name] = value
+
+
+def _create_matrix(
+    file: h5py.File, description: ResultDescription, *, packed: bool
+) -> h5py.Dataset:
+    shape: tuple[int, ...] = description.stored_shape
+    dtype = np.dtype(description.dtype)
+    tile = planned_tile(description, packed=packed)
+    properties = _properties(h5py.h5d.FILL_TIME_NEVER)
+    points = None if description.shard is not None else description.points
+    if points is not None:
+        height = shape[0] // points
+        shape = (points, height, shape[1])
+        if tile is not None:
+            properties.set_chunk((tile[0] // height, height, tile[1]))
+    elif tile is not None:
+        properties.set_chunk((min(tile[0], shape[0]), min(tile[1], shape[1])))
+    if packed and tile is not None:
+        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_INCR)
+        properties.set_shuffle()
+        properties.set_deflate(GZIP_LEVEL)
+    return file.create_dataset(description.operation, shape, dtype, dcpl=properties)
+
+
+def _create_ledger(file: h5py.File, capacity: int) -> None:
+    # Zeros are written, not assumed: an entry that was never written must read as empty.
+    ledger = file.create_dataset(
+        Names.LEDGER, (capacity,), LEDGER_DTYPE, dcpl=_properties(h5py.h5d.FILL_TIME_ALLOC)
+    )
+    _attach(ledger, 0, _dimension(file, "ledger_entry", capacity))
+
+
+def _properties(fill_time: int) -> Any:
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)  # a modification time would be metadata that changes
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(fill_time)
+    return properties
+
+
+def _dimension(file: h5py.File, name: str, size: int) -> h5py.Dataset:
+    # A scale of which nothing is ever written takes no space, however long.
+    scale = file.create_dataset(name, (size,), ">f4")
+    scale.make_scale(_DATALESS_SCALE % size)
+    return scale
+
+
+def _attach(target: h5py.Dataset, axis: int, scale: h5py.Dataset) -> None:
+    target.dims[axis].attach_scale(scale)
+
+
+def _write_table(
+    file: h5py.File, name: str, dimension: str, tensors: tuple[TensorSpec, ...]
+) -> None:
+    stops = np.cumsum([tensor.size for tensor in tensors], dtype=np.int64)
+    entries = [
+        (
+            tensor.name.encode(),
+            json.dumps(list(tensor.shape)).encode(),
+            stop - tensor.size,
+            stop,
+            tensor.dtype.encode(),
+        )
+        for tensor, stop in zip(tensors, stops.tolist(), strict=True)
+    ]
+    dtype = np.dtype(
+        [
+            ("name", _fixed(entry[0] for entry in entries)),
+            ("shape", _fixed(entry[1] for entry in entries)),
+            ("start", "<i8"),
+            ("stop", "<i8"),
+            ("dtype", _fixed(entry[4] for entry in entries)),
+        ]
+    )
+    table = file.create_dataset(name, data=np.array(entries, dtype=dtype))
+    _attach(table, 0, _dimension(file, dimension, len(tensors)))
+
+
+def _fixed(texts: Iterable[bytes]) -> np.dtype:
+    return h5py.string_dtype("utf-8", max([1, *map(len, texts)]))
+
+
+def _write_probes(group: h5py.Group, probes: Probes) -> None:
+    facts = {"tolerance": probes.tolerance, "pairing": probes.pairing, "floor": probes.floor}
+    write_attributes(group, facts)
+    _write_arrays(group, probes.arrays())
+
+
+def _write_arrays(group: h5py.Group, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        group.create_dataset(Names.escape(name), data=np.asarray(array))
+
+
+def _write_text(file: h5py.File, name: str, text: bytes, capacity: int = 0) -> None:
+    dtype = h5py.string_dtype("utf-8", max(1, capacity, len(text)))
+    target = file.create_dataset(name, (), dtype, dcpl=_properties(h5py.h5d.FILL_TIME_ALLOC))
+    target[()] = np.array(text, dtype=dtype)

@@ -1,0 +1,104 @@
+"""Names, versions and limits of the file format."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+import numpy as np
+
+FORMAT = "autodiff-jobs"
+
+
+FORMAT_VERSION = 4
+
+
+# Files that an earlier reader can read say so.
+VERSION_OF_WHOLE_FILES = 1
+
+
+VERSION_OF_PARTS = 2
+
+
+VERSION_OF_POINTS = 3
+
+
+VERSION_OF_SPARSE_FILES = 4
+
+
+LEDGER_DTYPE = np.dtype(
+    [
+        ("start", "<i8"),
+        ("stop", "<i8"),
+        ("seconds", "<f8"),
+        ("checksum", "<u4"),
+        ("state", "<u4"),
+    ]
+)
+
+
+TABLE_FIELDS = ("name", "shape", "start", "stop", "dtype")
+
+
+PROBES = ("right", "right_product", "left", "left_product")
+
+
+EXECUTION_BYTES = 256 * 1024
+
+
+# What was asked for; a small shard may have smaller ones.
+WHOLE_TILE = ("tile_rows", "tile_columns")
+
+
+VIRTUAL = "virtual"
+
+
+POINTS = "points"
+
+
+class Names:
+    """The names of groups and datasets; the matrix is named by its operation."""
+
+    ROWS = "rows"
+    COLUMNS = "columns"
+    POINT = "point"
+    VALUE = "value"
+    VECTORS = "vectors"
+    CONFIGURATION = "configuration"
+    PROVENANCE = "provenance"
+    EXECUTION = "execution"
+    LEDGER = "ledger"
+    PROBES = "probes"
+    ROW = "row"
+    COLUMN = "column"
+    POINT_NUMBER = "point_number"
+
+    @staticmethod
+    def escape(name: str) -> str:
+        """One HDF5 path component for any tensor name."""
+        if name in ("", "."):
+            return {"": "%", ".": "%2E"}[name]
+        return name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+
+    @staticmethod
+    def unescape(component: str) -> str:
+        """The tensor name of an HDF5 path component."""
+        return "" if component == "%" else unquote(component)
+
+
+ENCODING = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
+
+
+COLOURING = "colouring"
+
+
+CHECKSUMS = "checksums"
+
+
+# Entries that one checksum covers, and that are read or written at once.
+PIECE = 2**20
+
+
+ARRAYS = ("data", "indices", "indptr")
+
+
+CHECKSUM = np.dtype([("array", "<u4"), ("start", "<u8"), ("stop", "<u8"), ("crc32", "<u4")])

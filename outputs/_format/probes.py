@@ -1,0 +1,102 @@
+"""Probe vectors and the reference products stored with a result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from outputs._errors import ResultError
+from outputs._format.axes import Axis, Shard
+from outputs._format.validation import require_choice
+
+Pairing = Literal["bilinear", "real inner product"]
+
+
+PAIRINGS = ("bilinear", "real inner product")
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """Vectors and their products with the matrix M, computed by another route than its blocks.
+
+    Attributes:
+        right: Of shape (columns,), float or complex; None without ``right_product``.
+        right_product: Of shape (rows,): what M makes of ``right``.
+        left: Of shape (rows,), float or complex; None without ``left_product``.
+        left_product: Of shape (columns,): what ``left`` makes of M.
+        tolerance: The largest honest error of a product's entry relative to |line| |vector|, the
+            entry itself and the typical entry, added up.
+        pairing: ``bilinear``: ``M @ right`` and ``left @ M``; ``real inner product``:
+            ``(M.conj() @ right).real`` and ``(left.conj() @ M).real``.
+
+        floor: Added to what a product's error is measured against: how large products are of
+            which rounding alone is left, as where a derivative is zero by cancellation.
+
+    Raises:
+        ResultError: If a vector comes without its product, or is none.
+    """
+
+    right: np.ndarray | None
+    right_product: np.ndarray | None
+    left: np.ndarray | None
+    left_product: np.ndarray | None
+    tolerance: float
+    pairing: Pairing = "bilinear"
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_choice("pairing", self.pairing, PAIRINGS)
+        if not 0 <= self.tolerance < math.inf:
+            raise ResultError(f"A tolerance is finite and not negative, not {self.tolerance}.")
+        if not 0 <= self.floor < math.inf:
+            raise ResultError(f"A floor is finite and not negative, not {self.floor}.")
+        for side in ("right", "left"):
+            vector, product = getattr(self, side), getattr(self, f"{side}_product")
+            if (vector is None) != (product is None):
+                raise ResultError(f"The {side} probe and its product come together or not at all.")
+        for name, array in self.arrays().items():
+            if array.ndim != 1 or array.dtype.kind not in "fc":
+                raise ResultError(
+                    f"The probe {name} is a vector of floating-point or complex numbers, not "
+                    f"{array.dtype} of shape {array.shape}."
+                )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The vectors that there are, by name."""
+        names = ("right", "right_product", "left", "left_product")
+        return {name: a for name in names if (a := getattr(self, name)) is not None}
+
+    def of_shard(self, axis: Axis, shard: Shard) -> Probes:
+        """The probe that the lines of a shard can be held against.
+
+        Of the other one only the sum over all shards is known.
+
+        Args:
+            axis: The axis along which the matrix is divided.
+            shard: The part.
+        """
+        lines = slice(shard.start, shard.stop)
+        if axis == "rows":
+            product = None if self.right_product is None else self.right_product[lines]
+            return replace(self, right_product=product, left=None, left_product=None)
+        product = None if self.left_product is None else self.left_product[lines]
+        return replace(self, left_product=product, right=None, right_product=None)
+
+
+def require_fitting(probes: Probes, shape: tuple[int, int]) -> None:
+    """Checks that probes have the lengths of a matrix's axes.
+
+    Raises:
+        ResultError: If one has another length.
+    """
+    rows, columns = shape
+    lengths = {"right": columns, "right_product": rows, "left": rows, "left_product": columns}
+    for name, array in probes.arrays().items():
+        if len(array) != lengths[name]:
+            raise ResultError(
+                f"The probe {name} has {len(array)} entries; a matrix of {rows} x {columns} takes "
+                f"{lengths[name]}."
+            )

@@ -1,0 +1,63 @@
+"""Check the files that a virtual dataset refers to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from outputs._errors import ResultError
+from outputs._format import reading as layout
+from outputs._storage.files import open_file, parsed
+
+# A virtual dataset needs HDF5 1.10; the file is never written again, so nothing else does.
+LIBVER = ("earliest", "v110")
+
+
+_CHECKED_AGAINST = ("fingerprint", "operation", "axis")
+
+
+def require_sources(matrix: h5py.Dataset, path: Path) -> None:
+    """Checks that the shards behind a virtual matrix are there and are the right ones.
+
+    Args:
+        matrix: The virtual dataset.
+        path: Its file.
+
+    Raises:
+        ResultError: If a source is missing, damaged, unfinished or of another job, or the sources
+            do not cover the matrix.
+    """
+    axis = 0 if layout.axis_of(matrix.file) == "rows" else 1
+    expected = [layout.read_attribute(matrix.file, name) for name in _CHECKED_AGAINST]
+    stop = 0
+    for mapping in sorted(matrix.virtual_sources(), key=lambda one: _bounds(one, axis)):
+        source = path.parent / mapping.file_name
+        if not source.is_file():
+            raise ResultError(
+                f"{path} is virtual and its source {source} is missing; HDF5 would read zeros."
+            )
+        with open_file(source, "r") as file, parsed(source):
+            layout.require_ours(file, source)
+            found = [layout.read_attribute(file, name) for name in _CHECKED_AGAINST]
+            shard, part = layout.read_shard(file), layout.matrix_of(file)
+            lines = _bounds(mapping, axis)
+            fits = (
+                found == expected
+                and shard is not None
+                and lines == (shard.start, shard.stop) == (stop, stop + part.shape[axis])
+                and part.shape[1 - axis] == matrix.shape[1 - axis]
+                and part.dtype == matrix.dtype
+                and mapping.dset_name.strip("/") == expected[1]
+            )
+        if not fits:
+            raise ResultError(f"{path} is virtual and {source} is not the shard that it refers to.")
+        stop = lines[1]
+    if stop != matrix.shape[axis]:
+        raise ResultError(f"{path} is damaged: its virtual matrix is not covered by its sources.")
+
+
+def _bounds(mapping: Any, axis: int) -> tuple[int, int]:
+    first, last = mapping.vspace.get_select_bounds()
+    return int(first[axis]), int(last[axis]) + 1

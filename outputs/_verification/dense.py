@@ -1,0 +1,155 @@
+"""Verify dense results: checksums, ledger and probe products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from outputs._format import names
+from outputs._format import reading as layout
+from outputs._format.probes import Probes
+from outputs._reading.result import Result
+from outputs._scanning.parallel import Piece, Source, each, pieces
+from outputs._storage.crc import combine, crc32
+from outputs._storage.files import parsed, translated
+from outputs._storage.regions import within
+from outputs._verification.products import Sums, _products, _relative, _wide, listed, zeros
+
+# A slab stays in a cache while its checksum, products and squares are taken.
+_SLAB_BYTES = 2 * 2**20
+
+
+def header(result: Result) -> dict[str, Any]:
+    """Everything beside the matrix is read, or at least found sound."""
+    problems = []
+    with parsed(result.path):
+        _ = result.configuration, result.provenance, result.execution
+        for name in (names.Names.POINT, names.Names.VALUE, names.Names.VECTORS):
+            group = layout.group_of(result._file, name)
+            for key in map(str, group):
+                layout.dataset(group, key)
+    if result._ledger.impossible:
+        problems.append(f"{len(result._ledger.impossible)} entries of the ledger are impossible")
+    if not result.complete:
+        problems.append(f"unfinished: {result.progress}")
+    return {
+        "problems": tuple(problems),
+        "operation": result.operation,
+        "shape": result.shape,
+        "dtype": result.dtype.name,
+        "complete": result.complete,
+        "blocks": result.blocks,
+    }
+
+
+def data(result: Result, problems: Iterable[str]) -> dict[str, Any]:
+    """One pass over the committed blocks: checksums, products, norms, entries not finite."""
+    probes = result.probes
+    used = probes if result.complete else None
+    entries = np.sort(result._ledger.committed, order="start")
+    blocks = list(zip(entries["start"].tolist(), entries["stop"].tolist(), strict=True))
+    total = zeros(used, *result.matrix_shape, result.dtype)
+    found = [0] * len(blocks)
+    with translated(result.path), Source(result._matrix, result.path) as source:
+        work = _Work(used, result.dtype)
+        todo = pieces(result._matrix, layout.axis_of(result._file), blocks)
+        for piece, sums in each(source, work, todo):
+            _add(total, sums, piece)
+            for block, checksum, size in sums.checksums:
+                found[block] = combine(found[block], checksum, size)
+        bytes_read = source.bytes_read
+    expected = entries["checksum"].tolist()
+    corrupt = tuple(b for b, f, e in zip(blocks, found, expected, strict=True) if f != e)
+    facts: dict[str, Any] = {
+        "corrupt": corrupt,
+        "nonfinite": total.nonfinite,
+        "bytes_read": bytes_read,
+    }
+    problems = list(problems)
+    if corrupt:
+        problems.append(
+            f"{len(corrupt)} of {len(blocks)} blocks of {result.axis} do not have their checksum: "
+            f"{listed(f'{start}:{stop}' for start, stop in corrupt)}"
+        )
+    if used is not None:
+        facts |= _products(used, total, problems)
+        facts["asymmetry"] = _asymmetry(result, used, total)
+    facts["tolerance"] = None if probes is None else probes.tolerance
+    return facts | {"problems": tuple(problems)}
+
+
+class _Work:
+    """What is done with each piece, by any thread."""
+
+    def __init__(self, probes: Probes | None, dtype: np.dtype) -> None:
+        self._probes, self._dtype = probes, dtype
+        self._right = _wide(probes.right) if probes and probes.right is not None else None
+        self._left = _wide(probes.left) if probes and probes.left is not None else None
+        self._real = probes is not None and probes.pairing == "real inner product"
+
+    def __call__(self, piece: Piece, values: np.ndarray) -> Sums:
+        rows, columns = piece.region
+        sums = zeros(self._probes, len(values), values.shape[1], self._dtype)
+        with np.errstate(all="ignore"):
+            for block, region in piece.parts:
+                part = values[within(region[0], rows), within(region[1], columns)]
+                sums.checksums.append((block, self._part(sums, piece, region, part), part.nbytes))
+        return sums
+
+    def _part(self, sums: Sums, piece: Piece, region: Any, part: np.ndarray) -> int:
+        checksum = 0
+        height = max(1, _SLAB_BYTES // max(1, part.shape[1] * part.itemsize))
+        for top in range(0, len(part), height):
+            slab = np.ascontiguousarray(part[top : top + height])
+            checksum = crc32(slab.reshape(-1).view(np.uint8).data, checksum)
+            start = region[0].start + top
+            self._slab(sums, piece, (slice(start, start + len(slab)), region[1]), _wide(slab))
+        return checksum
+
+    def _slab(self, sums: Sums, piece: Piece, region: Any, slab: np.ndarray) -> None:
+        real = slab.view(np.float64)
+        here = tuple(within(one, origin) for one, origin in zip(region, piece.region, strict=True))
+        if self._right is not None and sums.right is not None and sums.rows is not None:
+            matrix = slab.conj() if self._real else slab
+            product = np.einsum("ij,j->i", matrix, self._right[region[1]])
+            sums.right[here[0]] += product.real if self._real else product
+            sums.rows[here[0]] += np.einsum("ij,ij->i", real, real)
+        if self._left is not None and sums.left is not None and sums.columns is not None:
+            vector = self._left[region[0]]
+            product = np.einsum("i,ij->j", vector.conj() if self._real else vector, slab)
+            sums.left[here[1]] += product.real if self._real else product
+            squares = np.einsum("ij,ij->j", real, real)
+            if slab.dtype.kind == "c":
+                squares = squares.reshape(-1, 2).sum(1)
+            sums.columns[here[1]] += squares
+        # A sum is finite only if its terms are; they are counted one by one only if it is not.
+        if not math.isfinite(float(real.sum())):
+            sums.nonfinite += int(slab.size - np.count_nonzero(np.isfinite(slab)))
+
+
+def _add(total: Sums, sums: Sums, piece: Piece) -> None:
+    rows, columns = piece.region
+    total.nonfinite += sums.nonfinite
+    with np.errstate(all="ignore"):
+        for name, squares, where in (("right", "rows", rows), ("left", "columns", columns)):
+            whole, part = getattr(total, name), getattr(sums, name)
+            if whole is None or part is None:
+                continue
+            whole[where] += part
+            getattr(total, squares)[where] += getattr(sums, squares)
+
+
+def _asymmetry(result: Result, probes: Probes, total: Sums) -> float | None:
+    if result.operation != "hessian" or total.right is None or total.left is None:
+        return None
+    if probes.right is None or probes.left is None or total.rows is None:
+        return None
+    if not np.array_equal(probes.right, probes.left):
+        return None
+    with np.errstate(all="ignore"):
+        difference = np.abs(total.right - total.left)
+        errors = _relative(difference, total.rows, probes.right, total.right, probes.floor)
+    return float(errors[np.isfinite(errors)].max(initial=0))
