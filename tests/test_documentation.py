@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.warm_interpreter import WarmInterpreter
+from tests.support.warm_interpreter import WarmInterpreter
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]

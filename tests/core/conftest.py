@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 # The suite imports in the mode "importlib", which finds no helper modules beside the tests.
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
 def pytest_configure() -> None:

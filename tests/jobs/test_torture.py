@@ -17,7 +17,7 @@ import pytest
 
 from jobs.records.status_file import read_status
 from outputs import open_result
-from tests.processes import committed
+from tests.support.processes import committed
 
 KILLS = int(os.environ.get("AUTODIFF_JOBS_KILLS", "6"))
 MANY = 50

@@ -14,7 +14,7 @@ from outputs._plotting.matrix_statistics import survey
 from outputs._plotting.spectrum import spectrum
 from outputs.plot import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 MANY = tuple(
     TensorSpec(f"layer{i}.a_name_that_does_not_end", (i % 3 + 1,), "float64") for i in range(30)

@@ -22,7 +22,7 @@ from outputs import (
 from outputs._reading.views import linear_operator as _operator
 from outputs._scanning.sequential import Order, bands, piece_shape, pieces
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 ORDERS: tuple[Order, Order] = ("C", "F")
 LAYOUTS = [

@@ -20,7 +20,7 @@ from outputs import ResultWriter, TensorSpec, open_result
 from outputs._exports import FORMATS
 from outputs.export import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SHAPE = (33, 20)
 LAYOUTS = {

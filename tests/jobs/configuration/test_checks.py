@@ -69,7 +69,7 @@ def test_hydra_neither_changes_the_directory_nor_writes_files_of_its_own(
 
 
 def test_the_checkout_ignores_runs_and_nothing_named_outputs() -> None:
-    ignored = (Path(__file__).parents[2] / ".gitignore").read_text().split()
+    ignored = (Path(__file__).parents[3] / ".gitignore").read_text().split()
     assert "/runs/" in ignored
     assert not {"outputs", "outputs/", "runs", "runs/"} & set(ignored)
 

@@ -261,7 +261,7 @@ main(sys.argv[1:])
 def test_a_merge_that_was_killed_goes_on(put, matrix, tmp_path, monkeypatch):
     put()
     command = [str(tmp_path / "shards"), "-o", str(tmp_path / "result.h5")]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *command], cwd=Path(__file__).parents[2])
+    killed = subprocess.run([sys.executable, "-c", KILLED, *command], cwd=Path(__file__).parents[3])
     assert killed.returncode == -signal.SIGKILL
     copied: list[int] = []
     monkeypatch.setattr(merging, "_BYTES_AT_ONCE", 1)

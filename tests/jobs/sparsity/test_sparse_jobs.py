@@ -19,7 +19,7 @@ from jobs.reporting.terminal import Display
 from jobs.sparsity import detection as sparse
 from outputs import open_result, open_sparse_result, verify_result
 from outputs.merge import main as merge
-from tests.processes import committed, start_job, wait_for
+from tests.support.processes import committed, start_job, wait_for
 
 CASES = [
     ("jacobian", "brusselator", ("function.n=6",)),

@@ -15,7 +15,7 @@ from jobs.errors import JobError
 from jobs.streams.at_points import PointStream, block_end
 from outputs import open_result, part_path, verify_result
 from outputs.merge import main as merge
-from tests.processes import committed, start_job, wait_for
+from tests.support.processes import committed, start_job, wait_for
 
 POINTS = 23
 FUNCTIONS = """

@@ -11,7 +11,7 @@ import pytest
 
 from outputs import ResultError, ResultWriter, UnfinishedResultError, open_result, part_path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 WRITE_SLOWLY = """
 import sys

@@ -18,7 +18,7 @@ from outputs._scanning.checksums import block_checksum
 from outputs._storage.crc import combine
 from outputs.verify import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LIBVER = ("earliest", "v108")
 
 

@@ -19,7 +19,7 @@ from jobs.configuration.device_names import parse_devices
 from jobs.errors import ConfigurationError, JobError
 from jobs.machine.device_slots import DeviceSlots
 from outputs import open_result, verify_result
-from tests.processes import committed, start_job, wait_for
+from tests.support.processes import committed, start_job, wait_for
 
 # Each evaluation of the function in a worker leaves a line; files tell the function what to do.
 OWN = """
