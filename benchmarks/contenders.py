@@ -1,7 +1,7 @@
 """What the speed benchmark compares: ours, and what a user would write by hand in torch.
 
 A contender computes a range of rows or columns of the matrix; how it prepares for that is not
-counted, as JAX's compilation and our proof of the first chunk are not.
+counted, as JAX's compilation and our check of the first chunk are not.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, 
     samples: dict[tuple[str, int], list[float]] = {}
     for strategy, stream in streams.items():
         lines = stream.shape[0 if stream.axis == "rows" else 1]
-        stream.block(0, 1)  # proves the batching
+        stream.block(0, 1)  # verifies the batching
         line = timed(job, stream, 1)
         asked = {chosen[1]} if strategy == chosen[0] else set()
         # The time of a loop does not depend on the size of its chunks.

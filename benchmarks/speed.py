@@ -4,9 +4,9 @@
                                [--device cuda]
 
 For each workload every way is tried briefly with chunk sizes of 1, 4, 16, 64, 256 and all. Then
-come whole jobs, from the call to the last line: the default job, which plans, proves and writes,
+come whole jobs, from the call to the last line: the default job, which plans, verifies and writes,
 beside each peer with the chunk size that was found for it, linearising and a file written plainly
-by h5py included, nothing proved; with that file brought to the disk, as ours is, and without. Peers
+by h5py included, nothing verified; with that file brought to the disk, as ours is, and without. Peers
 that would take longer than twenty seconds are left out of these.
 
 Last run blocks alone, interleaved, and medians are printed, with and without writing the matrix to

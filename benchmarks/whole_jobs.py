@@ -34,7 +34,7 @@ def job_of(options: list[str]) -> Job:
 
 
 def default_job(instance: Instance) -> dict[str, Any]:
-    """Plan, compute, prove and write a workload in this process, nothing tuned.
+    """Plan, compute, verify and write a workload in this process, nothing tuned.
 
     Args:
         instance: The workload.

@@ -43,7 +43,7 @@ class Job:
         compile: Whether derivatives are compiled: ``auto``, ``never`` or ``always``.
         seed: The seed of torch's generators.
         memory: Bytes that the job may use; None takes a share of what is free.
-        verify: How much of the result is proved: ``probe``, ``sample`` or ``off``.
+        verify: How much of the result is verified: ``probe``, ``sample`` or ``off``.
         nonfinite: What happens to entries that are not finite: ``record`` or ``fail``.
         storage: The dtype in which the matrix is stored; None stores it as it is computed.
         tile: The shape of a tile of the stored matrix; None leaves it to the layout.
@@ -93,7 +93,7 @@ class Job:
 
     @property
     def device(self) -> torch.device:
-        """The first device, on which the function is built and the proof computed."""
+        """The first device, on which the function is built and the check computed."""
         return self.devices[0]
 
     @property

@@ -18,7 +18,7 @@ Report = Callable[[Fallback], None]
 """Is told every slower way that is taken."""
 
 
-def prove(
+def verify(
     linear_map: LinearMap, stacks: Vector, images: Sequence[Tensor], count: int, kind: str
 ) -> tuple[Tensor, ...]:
     """Hold images against one plain application to a random combination of the vectors.

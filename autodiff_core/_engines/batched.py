@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.agreement import LinearMap, Report, prove
+from autodiff_core._engines.agreement import LinearMap, Report, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._tensors.vectors import PROBES, Vector, Vectors
 
@@ -44,7 +44,7 @@ class Batched:
 
     Batching rules are many and some are wrong without an error (that of the derivative of
     `torch.cdist` in torch 2.13 is one). So the first batch is held against one plain
-    application of the map to a random combination of its vectors, which by linearity proves
+    application of the map to a random combination of its vectors, which by linearity verifies
     every row of it: the random-projection check of Freivalds, "Probabilistic machines can use
     less running time" (IFIP 1977). One-hot vectors reach only a part of the function, so a
     batch of dense random vectors is held against the plain map before.
@@ -73,7 +73,7 @@ class Batched:
         self._strategy = strategy
         self._keep_graph = keep_graph
         self._report = report
-        self._is_proven = False
+        self._is_verified = False
         self._has_failed = False
         self._slow_operators: set[str] = set()
 
@@ -96,14 +96,14 @@ class Batched:
         return images
 
     def _batch(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
-        if self._is_proven:
+        if self._is_verified:
             return self._vmapped(vectors.stack(start, stop), stop - start)
         probe = vectors.probe()
-        prove(self._linear_map, probe, self._vmapped(probe, PROBES), PROBES, "batched")
+        verify(self._linear_map, probe, self._vmapped(probe, PROBES), PROBES, "batched")
         stacks = vectors.stack(start, stop)
         images = self._vmapped(stacks, stop - start)
-        prove(self._linear_map, stacks, images, stop - start, "batched")
-        self._is_proven = True
+        verify(self._linear_map, stacks, images, stop - start, "batched")
+        self._is_verified = True
         return images
 
     def _vmapped(self, stacks: Vector, count: int) -> tuple[Tensor, ...]:
@@ -120,7 +120,7 @@ class Batched:
             image = self._linear_map(stacks)
             return tuple(part.expand(count, *part.shape) for part in image)
         batched = torch.func.vmap(from_present, randomness="same")
-        if self._is_proven and not self._slow_operators:
+        if self._is_verified and not self._slow_operators:
             return batched(*parts)
         with self._watching_for_slow_operators():
             return batched(*parts)

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.agreement import LinearMap, Report, prove, require_agreement
+from autodiff_core._engines.agreement import LinearMap, Report, verify, require_agreement
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs import stacks as stacks_
 from autodiff_core._programs.lowering import lower
@@ -29,7 +29,7 @@ Beyond, the tensors are so small that a program for each does not pay.
 """
 
 FEW_ELEMENTS = 4
-"""A program for so few vectors takes longer to record and to prove than it saves."""
+"""A program for so few vectors takes longer to record and to verify than it saves."""
 
 
 class Captured:
@@ -70,7 +70,7 @@ class Captured:
         self._strategy = strategy
         self._report = report
         self._programs: dict[int | None, Program] = {}
-        self._proven_bases: set[int] = set()
+        self._verified_bases: set[int] = set()
         self._reused = ReusedMemory()
         self.refusal: str | None = None
 
@@ -132,9 +132,9 @@ class Captured:
         program = self._program(index)
         basis = stacks_.one_hot(start, stop, self._space[index])
         images = program.apply([basis], stop - start, self._memory(program, stop - start))
-        if index not in self._proven_bases:
-            self._prove(self._only(index, basis.dense()), images, stop - start)
-            self._proven_bases.add(index)
+        if index not in self._verified_bases:
+            self._verify(self._only(index, basis.dense()), images, stop - start)
+            self._verified_bases.add(index)
         return images
 
     def _has_few(self, index: int) -> bool:
@@ -161,7 +161,7 @@ class Captured:
         return partial(empty_side_by_side, count, program.shapes, empty)
 
     def _program(self, index: int | None) -> Program:
-        """The program for vectors over one tensor, or over all, proved on a random vector."""
+        """The program for vectors over one tensor, or over all, verified on a random vector."""
         if index not in self._programs:
             places = range(len(self._space)) if index is None else (index,)
             generator = torch.Generator().manual_seed(5)
@@ -189,8 +189,8 @@ class Captured:
     def _only(self, index: int, stack: Tensor) -> Vector:
         return tuple(stack if place == index else None for place in range(len(self._space)))
 
-    def _prove(self, stacks: Vector, images: Sequence[Tensor], count: int) -> None:
-        _require_dtypes(images, prove(self._linear_map, stacks, images, count, "captured"))
+    def _verify(self, stacks: Vector, images: Sequence[Tensor], count: int) -> None:
+        _require_dtypes(images, verify(self._linear_map, stacks, images, count, "captured"))
 
 
 def _require_dtypes(images: Sequence[Tensor], expected: Sequence[Tensor]) -> None:

@@ -115,7 +115,7 @@ class Compiled(Captured):
             size = self._largest if index is None else self._space[index].numel()
             kernel = self._kernel(index, min(size, self._largest))
             images = run(kernel)
-            self._prove(vectors(), images, count)
+            self._verify(vectors(), images, count)
             self._kernels[index] = kernel
             return images
         # A compiler fails with exceptions of any type.

@@ -1,4 +1,4 @@
-"""A proof of second derivatives, where a custom backward could falsify them.
+"""A check of second derivatives, where a custom backward could falsify them.
 
 The second derivative of a custom `torch.autograd.Function` is the derivative of its backward. A
 backward that leaves torch for numpy, or that is declared once-differentiable, has none, and

@@ -17,13 +17,13 @@ from jobs.streams.stream import StreamFacts
 
 @dataclass(frozen=True)
 class ComputedBlock:
-    """A block on the host that agrees with the proof.
+    """A block on the host that agrees with the check.
 
     Attributes:
         start: The first row or column.
         stop: One past the last.
         values: The entries in the orientation of the matrix.
-        error: How far it is from the proof.
+        error: How far it is from the check.
         not_finite: Its entries that are NaN or infinite.
         fallbacks: Slower ways that were first taken, as sentences.
         written: To be called when the values are not needed any more, where somebody waits for it.

@@ -24,7 +24,7 @@ from jobs.machine.measurement import forget_peak, release_memory
 from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
 from jobs.streams.nonfinite import NonFinite
-from jobs.verification.check import Proof
+from jobs.verification.check import Check
 from outputs import (
     BackgroundWriter,
     ResultDescription,
@@ -89,9 +89,9 @@ def execute_dense(
 
 
 def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, str]:
-    """Compute, prove and write what is missing; gives the facts for people."""
+    """Compute, verify and write what is missing; gives the facts for people."""
     job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
-    proof = prepared.proof
+    check = prepared.check
     record = Record(NonFinite(job.nonfinite), display.say)
     for fallback in decision.fallbacks:
         record.note(fallback)
@@ -103,27 +103,27 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, 
     chunks = ChunkSize(
         decision.chunk_size, prepared.budget, record.note, largest=decision.largest_chunk
     )
-    description = replace(prepared.description, probes=proof.probes())
+    description = replace(prepared.description, probes=check.probes())
     forget_peak()
     with (
         _writer(prepared.target, description, job.fsync) as writer,
-        _source(prepared, proof, record) as source,
+        _source(prepared, check, record) as source,
     ):
         if writer.damaged:
             damaged = ", ".join(f"{start} to {stop}" for start, stop in writer.damaged)
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
         status.update(state="running", **status_facts(prepared))
-        _compute(prepared, source, writer, chunks, record, proof, status, display)
-        writer.finish(execution(prepared, source, chunks, record, proof))
-    return _facts(prepared, record, proof)
+        _compute(prepared, source, writer, chunks, record, check, status, display)
+        writer.finish(execution(prepared, source, chunks, record, check))
+    return _facts(prepared, record, check)
 
 
 @contextmanager
-def _source(prepared: Prepared, proof: Proof, record: Record) -> Iterator[Source]:
+def _source(prepared: Prepared, check: Check, record: Record) -> Iterator[Source]:
     """Where blocks come from: this process, or one for each of several devices."""
     job, decision, facts = prepared.job, prepared.decision, prepared.facts
     if prepared.stream is not None:
-        yield LocalSource(job, prepared.stream, proof)
+        yield LocalSource(job, prepared.stream, check)
         return
     stored = np.dtype(prepared.description.dtype)
     with WorkerPool(
@@ -134,7 +134,7 @@ def _source(prepared: Prepared, proof: Proof, record: Record) -> Iterator[Source
         decision.engine,
         stored,
         decision.chunk_size,
-        proof,
+        check,
         record.note,
     ) as pool:
         yield pool
@@ -178,7 +178,7 @@ def _compute(
     writer: ResultWriter,
     chunks: ChunkSize,
     record: Record,
-    proof: Proof,
+    check: Check,
     status: StatusFile,
     display: Display,
 ) -> None:
@@ -197,7 +197,7 @@ def _compute(
         for block in blocks:
             for fallback in block.fallbacks:
                 record.note(fallback)
-            proof.record(block.start, block.stop, block.error)
+            check.record(block.start, block.stop, block.error)
             record.nonfinite.record(f"{facts.axis} {block.start} to {block.stop}", block.not_finite)
             background.submit(block.start, block.stop, block.values, block.written)
             record.lines += block.stop - block.start

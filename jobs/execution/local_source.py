@@ -1,4 +1,4 @@
-"""Blocks that have passed: computed, proved and inspected, here or by another process."""
+"""Blocks that have passed: computed, verified and inspected, here or by another process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.machine.device_copies import copies_to_host
 from jobs.machine.measurement import release_memory
 from jobs.streams.nonfinite import Entries, entries_not_finite
 from jobs.streams.stream import stored_dtype, to_numpy
-from jobs.verification.check import Proof
+from jobs.verification.check import Check
 
 _logger = logging.getLogger(__name__)
 
@@ -29,16 +29,16 @@ class LocalSource:
     Args:
         job: The job.
         stream: Its stream of blocks.
-        proof: What they are held against.
+        check: What they are held against.
 
     Attributes:
         shares_cores: Whether the device is the CPU.
     """
 
-    def __init__(self, job: Job, stream: Any, proof: Proof) -> None:
+    def __init__(self, job: Job, stream: Any, check: Check) -> None:
         self._job = job
         self._stream = stream
-        self._proof = proof
+        self._check = check
         self._copy = copies_to_host(job.device)
         self.shares_cores = job.device.type == "cpu"
 
@@ -51,7 +51,7 @@ class LocalSource:
         while failure is None and not is_leaving() and (lines := remaining.take()) is not None:
             reason, found, started = None, None, time.perf_counter()
             try:
-                found = compute_block(self._job, self._stream, self._proof, lines)
+                found = compute_block(self._job, self._stream, self._check, lines)
             except OutOfMemoryError as error:
                 reason = str(error)
             except Exception as error:
@@ -101,14 +101,14 @@ class LocalSource:
 
 
 def compute_block(
-    job: Job, stream: Any, proof: Proof, lines: range
+    job: Job, stream: Any, check: Check, lines: range
 ) -> tuple[Block, float, Entries]:
-    """Compute a block, once more if it fails the proof.
+    """Compute a block, once more if it fails the check.
 
     Args:
         job: The job.
         stream: Its stream of blocks.
-        proof: What the block is held against.
+        check: What the block is held against.
         lines: Its rows or columns.
 
     Returns:
@@ -116,19 +116,19 @@ def compute_block(
 
     Raises:
         OutOfMemoryError: An allocation failed.
-        JobError: The function fails, or the block fails the proof twice.
+        JobError: The function fails, or the block fails the check twice.
     """
     with explaining_failures(job.function):
         block = stream.block(lines.start, lines.stop)
-        error = proof.error(block)
-        if error > proof.tolerance:
-            _logger.warning("%s %s to %s failed the proof", block.axis, block.start, block.stop)
+        error = check.error(block)
+        if error > check.tolerance:
+            _logger.warning("%s %s to %s failed the check", block.axis, block.start, block.stop)
             block = stream.block(lines.start, lines.stop)
-            error = proof.error(block)
-        if error > proof.tolerance:
+            error = check.error(block)
+        if error > check.tolerance:
             raise JobError(
                 f"{block.axis} {block.start} to {block.stop} disagree with an independent product "
-                f"by {error:.1e} (tolerance {proof.tolerance:.1e}), twice; what was computed "
+                f"by {error:.1e} (tolerance {check.tolerance:.1e}), twice; what was computed "
                 "before is kept. Try another strategy, or a wider dtype if the function is "
                 "ill-conditioned"
             )

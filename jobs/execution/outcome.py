@@ -13,7 +13,7 @@ from jobs.machine.devices import device_name
 from jobs.machine.measurement import peak_memory
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
-from jobs.verification.check import Proof
+from jobs.verification.check import Check
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Record:
 
 
 def execution(
-    prepared: Prepared, source: Source, chunks: ChunkSize, record: Record, proof: Proof
+    prepared: Prepared, source: Source, chunks: ChunkSize, record: Record, check: Check
 ) -> dict[str, Any]:
     job, plan = prepared.job, prepared.plan
     return {
@@ -56,7 +56,7 @@ def execution(
         "peak_memory_bytes": peak_memory(job.device),
         "fallbacks": record.fallbacks,
         "nonfinite": record.nonfinite.figures(),
-        "verification": proof.figures(),
+        "verification": check.figures(),
         "plan": {
             "strategy_reason": plan.strategy_reason,
             "chunk_reason": plan.chunk_reason,
@@ -86,7 +86,7 @@ def status_facts(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _facts(prepared: Prepared, record: Record, proof: Proof) -> dict[str, str]:
+def _facts(prepared: Prepared, record: Record, check: Check) -> dict[str, str]:
     job, plan = prepared.job, prepared.plan
     across = plan.columns if plan.axis == "rows" else plan.rows
     rate = record.lines * across * plan.itemsize / max(record.seconds, 1e-9)
@@ -94,7 +94,7 @@ def _facts(prepared: Prepared, record: Record, proof: Proof) -> dict[str, str]:
         "matrix": f"/{job.operation}, {plan.extent}",
         "time": f"{duration(record.seconds)}, {size(round(rate))}/s",
         "memory": f"{size(peak_memory(job.device))} at most, {size(plan.peak_bytes)} predicted",
-        "verified": str(proof),
+        "verified": str(check),
     }
     if record.nonfinite.count:
         row, column = record.nonfinite.first[0]

@@ -26,8 +26,8 @@ from jobs.records.description import describe
 from jobs.records.provenance import git_commit
 from jobs.records.status_file import StatusFile, read_status
 from jobs.streams.stream import StreamFacts
-from jobs.verification.check import Proof
-from jobs.verification.selection import prepare_proof
+from jobs.verification.check import Check
+from jobs.verification.selection import prepare_check
 from outputs import (
     ResultDescription,
     open_result,
@@ -44,7 +44,7 @@ class Prepared:
         target: The file.
         budget: The memory that it may use.
         decision: How it is computed.
-        proof: What its blocks are held against.
+        check: What its blocks are held against.
         description: What the file says.
         plan: The same for people.
         stream: The blocks; None where other processes compute them.
@@ -56,7 +56,7 @@ class Prepared:
     target: Path
     budget: Budget
     decision: Decision
-    proof: Proof
+    check: Check
     description: ResultDescription
     plan: Plan
     stream: Any
@@ -96,7 +96,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
         # First, for it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy, commit())
-        decision, proof = rows_by_symmetry(job, decision, _proof(job, decision.stream), axis)
+        decision, check = rows_by_symmetry(job, decision, _check(job, decision.stream), axis)
         description = replace(
             description, axis=decision.stream.axis, block_lines=decision.chunk_size
         )
@@ -104,7 +104,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         plan = make_plan(job, decision, description, budget, target, lines)
     stream = decision.stream
     facts = StreamFacts.of(stream)
-    return Prepared(job, target, budget, decision, proof, description, plan, stream, facts, limit)
+    return Prepared(job, target, budget, decision, check, description, plan, stream, facts, limit)
 
 
 @contextmanager
@@ -138,12 +138,12 @@ def _chunk_limit(job: Job) -> int | None:
     return chunk_size // 2
 
 
-def _proof(job: Job, stream: Any) -> Proof:
+def _check(job: Job, stream: Any) -> Check:
     try:
         with explaining_failures(job.function):
-            return prepare_proof(job, stream)
+            return prepare_check(job, stream)
     except OutOfMemoryError as error:
         raise JobError(
-            f"out of memory while the products for the proof were computed ({error}); "
+            f"out of memory while the products for the check were computed ({error}); "
             "verify=off does without them, memory=... with a smaller value leaves more room"
         ) from error

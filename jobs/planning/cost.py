@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-# Measured: to prove a block and to enter it in the ledger takes about this long.
+# Measured: to verify a block and to enter it in the ledger takes about this long.
 SECONDS_OF_A_BLOCK = 5e-4
 # What the last block waits for is written while nothing is computed, at about this rate.
 WRITTEN_BYTES_PER_SECOND = 1e9
@@ -51,7 +51,7 @@ class Costs:
         trials: What was measured, in order of chunk size.
         unit: How many lines belong to one of many points.
         is_divisible: Whether a part of a point can be computed by itself.
-        first_seconds: How much longer the very first chunk takes, which proves its batching.
+        first_seconds: How much longer the very first chunk takes, which verifies its batching.
     """
 
     strategy: str

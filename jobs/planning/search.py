@@ -52,7 +52,7 @@ from jobs.streams.nonfinite import entries_not_finite
 from jobs.streams.opening import open_stream
 from jobs.streams.stream import stored_dtype, to_numpy
 from jobs.units import duration, size
-from jobs.verification.probe_check import ProbeProof
+from jobs.verification.probe_check import ProbeCheck
 
 _logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class _Search:
     """One strategy after the other is opened and measured, in small chunks before large ones.
 
     Those that hold little memory, and the last one, stay open: if one of them is chosen, its
-    programs need not be captured and proved twice. Others are closed before the next is opened, so
+    programs need not be captured and verified twice. Others are closed before the next is opened, so
     that each peak of memory is that of one alone.
     """
 
@@ -376,7 +376,7 @@ class _Search:
         """Measure chunks of one size; of a strategy's first the fastest, not the first, counts."""
         strategy, first = growth.costs.strategy, 0.0
         self._tell(chunk_size)
-        # The first chunk proves the batching as well; what counts is one without.
+        # The first chunk verifies the batching as well; what counts is one without.
         for repetition in range(REPETITIONS):
             costs = growth.costs
             loaded = len(sys.modules)
@@ -467,10 +467,10 @@ class _Search:
         return Trial(chunk_size, found.seconds, found.peak_bytes)
 
     def _handle(self, stream: Any, block: Block) -> None:
-        """Do with a block what the job will do: look at it, prove it, bring it to the host."""
+        """Do with a block what the job will do: look at it, verify it, bring it to the host."""
         entries_not_finite(block)
         if self._job.verify == "probe":
-            ProbeProof.rehearsal(self._job, stream).error(block)
+            ProbeCheck.rehearsal(self._job, stream).error(block)
         stored = stored_dtype(self._job.storage or stream.dtype)
         values = to_numpy(block.values).astype(stored, copy=False)
         # Columns are turned to be written; those of a Hessian are rows, by symmetry.

@@ -29,7 +29,7 @@ REPETITIONS = 2
 LOADING_SECONDS = 10.0
 
 
-# Opening a strategy proves its batching, which takes about as long as so many lines, or as it took
+# Opening a strategy verifies its batching, which takes about as long as so many lines, or as it took
 # for another one.
 LINES_TO_OPEN = 8
 

@@ -78,7 +78,7 @@ def describe_sparse(
         value: What the function returns at the point.
         strategy: How the compressed products were computed.
         dtype: Of the entries.
-        probes: The products that prove it; None where there are none.
+        probes: The products that verify it; None where there are none.
     """
     outputs = named_outputs(job.function, value)
     is_second_order = job.operation in SECOND_ORDER

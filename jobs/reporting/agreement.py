@@ -36,7 +36,7 @@ class Agreement:
         other: Those of the result that is compared with it.
         relative: The largest difference relative to the largest entry.
         tolerance: What is allowed: the square root of the rounding unit of the shorter dtype, as
-            for the proof of a result.
+            for the check of a result.
         place: Row and column of the largest difference; None where there is none.
         problem: Why they cannot be compared; empty if they were.
     """

@@ -17,12 +17,12 @@ from jobs.job import Job
 from jobs.records.description import describe_sparse
 from jobs.sparsity.detection import Sparsity, _value, colouring_file, since
 from jobs.streams.stream import stored_dtype
-from jobs.verification.sparse_check import Matrix, prove_sparse
+from jobs.verification.sparse_check import Matrix, check_sparse
 from outputs import Result, open_result, write_sparse
 
 
 def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, Any]:
-    """Read the entries out of the finished products, prove the matrix and write it.
+    """Read the entries out of the finished products, verify the matrix and write it.
 
     Args:
         job: The job.
@@ -33,7 +33,7 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
         The facts for people.
 
     Raises:
-        JobError: The matrix fails the proof, or an entry is not finite and the policy says so.
+        JobError: The matrix fails the check, or an entry is not finite and the policy says so.
     """
     colouring = sparsity.colouring
     assert colouring is not None
@@ -58,7 +58,7 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
         )
     matrix = Matrix(pattern.indptr, pattern.indices, data, pattern.shape)
     value = _value(job)
-    proof, probes = prove_sparse(job, value, matrix)
+    check, probes = check_sparse(job, value, matrix)
     seconds = sum(record.get("seconds", 0.0) for record in records)
     execution = {
         "sparsity": {
@@ -78,7 +78,7 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
         "chunk_sizes": [size for record in records for size in record.get("chunk_sizes", [])],
         "fallbacks": [text for record in records for text in record.get("fallbacks", [])],
         "nonfinite": {"count": int(bad.size)},
-        "verification": proof,
+        "verification": check,
         "products": records,
     }
     description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
@@ -106,7 +106,7 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
         "matrix": f"/{job.operation}, {pattern.shape[0]} rows x {pattern.shape[1]} columns, "
         f"{pattern.entries} entries ({share:.2g} of all)",
         "products": f"{colouring.colours}, {colouring.kind} colouring",
-        "verified": _told(proof),
+        "verified": _told(check),
     }
 
 
@@ -119,10 +119,10 @@ def _mapped(result: Result) -> np.ndarray:
     return np.memmap(result.path, dataset.dtype, "r", offset, dataset.shape)
 
 
-def _told(proof: dict[str, Any]) -> str:
-    if proof["kind"] == "none":
-        return f"not at all: {proof['reason']}"
+def _told(check: dict[str, Any]) -> str:
+    if check["kind"] == "none":
+        return f"not at all: {check['reason']}"
     return (
-        f"{proof['lines_checked']} rows and columns agree with independent products, largest "
-        f"relative error {proof['largest_relative_error']:.1e} (tolerance {proof['tolerance']:.1e})"
+        f"{check['lines_checked']} rows and columns agree with independent products, largest "
+        f"relative error {check['largest_relative_error']:.1e} (tolerance {check['tolerance']:.1e})"
     )

@@ -1,9 +1,9 @@
 """A sparse matrix by compressed products: pattern, colouring, products as jobs, and one file.
 
 The products, one for each colour, are dense and few. Each side is a job like others, of the
-operation `jvp`, `hvp` or `vjp` with the classes of colours as vectors: planned, proved, interrupted
+operation `jvp`, `hvp` or `vjp` with the classes of colours as vectors: planned, verified, interrupted
 and resumed like them, in a directory beside the result. When they are finished the entries are read
-out of them into the result, which is proved again by products with the function's own derivative:
+out of them into the result, which is verified again by products with the function's own derivative:
 an entry that the pattern misses shows there.
 """
 

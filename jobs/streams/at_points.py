@@ -12,7 +12,7 @@ import autodiff_core
 from autodiff_core import AxisLayout, Block, BlockStream
 from jobs.streams.summed import product
 
-# Memory that the function's values and the products for the proof may take at once, about.
+# Memory that the function's values and the products for the check may take at once, about.
 _ELEMENTS_AT_ONCE = 2**22
 
 

@@ -10,7 +10,7 @@ from autodiff_core import Block
 from outputs import Probes
 
 
-class Proof(Protocol):
+class Check(Protocol):
     """Holds blocks against independent numbers and keeps the figures.
 
     Attributes:
@@ -27,7 +27,7 @@ class Proof(Protocol):
         """Count a block that has passed: its first line, the one past its last, its error."""
         ...
 
-    def on(self, device: torch.device) -> Proof:
+    def on(self, device: torch.device) -> Check:
         """The same for blocks on another device, in another process, with nothing counted."""
         ...
 
@@ -36,7 +36,7 @@ class Proof(Protocol):
         ...
 
     def probes(self) -> Probes | None:
-        """The vectors and products with which the file can be proved again, by itself."""
+        """The vectors and products with which the file can be verified again, by itself."""
         ...
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class Proof(Protocol):
         ...
 
 
-class Unproved:
+class NoCheck:
     """No check at all, for a stated reason."""
 
     tolerance = float("inf")
@@ -60,7 +60,7 @@ class Unproved:
     def record(self, start: int, stop: int, error: float) -> None:
         """Nothing is counted."""
 
-    def on(self, device: torch.device) -> Unproved:
+    def on(self, device: torch.device) -> NoCheck:
         """The same."""
         return self
 

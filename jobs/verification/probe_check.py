@@ -19,7 +19,7 @@ from jobs.verification.numerics import (
 from outputs import Probes
 
 
-class ProbeProof:
+class ProbeCheck:
     """Every line of the matrix is held against a product with a random vector.
 
     Attributes:
@@ -69,7 +69,7 @@ class ProbeProof:
             return False
         return largest_difference(left, right) <= self.tolerance
 
-    def of_rows(self) -> ProbeProof:
+    def of_rows(self) -> ProbeCheck:
         """The same for blocks of rows.
 
         Raises:
@@ -77,7 +77,7 @@ class ProbeProof:
         """
         if self.right is None:
             raise ValueError("of_rows: no other route gives M v")
-        return ProbeProof(
+        return ProbeCheck(
             self.right,
             self.right,
             self.left,
@@ -87,8 +87,8 @@ class ProbeProof:
         )
 
     @classmethod
-    def rehearsal(cls, job: Job, stream: BlockStream) -> ProbeProof:
-        """A proof against nothing, that takes the time and the memory of a real one."""
+    def rehearsal(cls, job: Job, stream: BlockStream) -> ProbeCheck:
+        """A check against nothing, that takes the time and the memory of a real one."""
         rows, columns = stream.shape
         lines, across = (rows, columns) if stream.axis == "rows" else (columns, rows)
         # Of a product with complex images only the real part counts.
@@ -124,10 +124,10 @@ class ProbeProof:
         self._without_product += int((~torch.isfinite(product)).sum())
         self._largest = max(self._largest, error)
 
-    def on(self, device: torch.device) -> ProbeProof:
+    def on(self, device: torch.device) -> ProbeCheck:
         """The same for blocks on another device; without the probes that only the file needs."""
         probe = Probe(self._probe.vector.to(device), self._probe.product.to(device))
-        return ProbeProof(
+        return ProbeCheck(
             probe, None, None, self.tolerance, self.floor, is_product=self._is_product
         )
 

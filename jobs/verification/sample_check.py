@@ -18,7 +18,7 @@ from outputs import Probes
 SAMPLES = 3
 
 
-class SampleProof:
+class SampleCheck:
     """A few random rows and columns are held against those of another strategy."""
 
     def __init__(self, job: Job, stream: BlockStream, tolerance: float) -> None:
@@ -70,7 +70,7 @@ class SampleProof:
         """Keep the error of a block that has passed."""
         self._largest = max(self._largest, error)
 
-    def on(self, device: torch.device) -> SampleProof:
+    def on(self, device: torch.device) -> SampleCheck:
         """The same for blocks on another device, with nothing counted."""
         moved = copy.copy(self)
         moved._rows, moved._columns = (
@@ -91,7 +91,7 @@ class SampleProof:
         }
 
     def probes(self) -> Probes | None:
-        """There are none: a few lines prove nothing of the others."""
+        """There are none: a few lines verify nothing of the others."""
         return None
 
     def __str__(self) -> str:

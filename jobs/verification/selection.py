@@ -1,4 +1,4 @@
-"""The proof of a result while it is computed: blocks are held against what another route gives.
+"""The check of a result while it is computed: blocks are held against what another route gives.
 
 ``verify=probe`` checks every entry. For random vectors u and v the products M v and uᵀ M are
 computed by another route than the strategy that makes the blocks; a block of rows must reproduce
@@ -21,7 +21,7 @@ that no entry hides behind a small one. A flipped sign in one entry of typical s
 an error of at least 2 · (1/2) / (√(13/12) n) relative to |line| |v|: in float64 above √ε up to
 n = 6 · 10⁷, in float32 up to n = 2800.
 
-``verify=sample`` recomputes a few random rows and columns by another strategy, and proves only
+``verify=sample`` recomputes a few random rows and columns by another strategy, and verifies only
 those.
 """
 
@@ -31,14 +31,14 @@ import torch
 
 from autodiff_core import BlockStream
 from jobs.job import PRODUCTS, Job
-from jobs.verification.check import Proof, Unproved
+from jobs.verification.check import Check, NoCheck
 from jobs.verification.numerics import rounding_floor
-from jobs.verification.probe_check import ProbeProof
+from jobs.verification.probe_check import ProbeCheck
 from jobs.verification.probe_products import ProbeProducts
-from jobs.verification.sample_check import SampleProof
+from jobs.verification.sample_check import SampleCheck
 
 
-def prepare_proof(job: Job, stream: BlockStream) -> Proof:
+def prepare_check(job: Job, stream: BlockStream) -> Check:
     """Compute by other routes what the blocks of a job are held against.
 
     Args:
@@ -46,12 +46,12 @@ def prepare_proof(job: Job, stream: BlockStream) -> Proof:
         stream: Its stream of blocks; gives shapes and axis.
     """
     if job.verify == "off":
-        return Unproved("verify=off")
-    # A result stored in a shorter dtype is proved again from what is stored.
+        return NoCheck("verify=off")
+    # A result stored in a shorter dtype is verified again from what is stored.
     widest = max(torch.finfo(dtype).eps for dtype in (job.dtype, job.storage or job.dtype))
     tolerance = widest**0.5
     if job.verify == "sample":
-        return SampleProof(job, stream, tolerance)
+        return SampleCheck(job, stream, tolerance)
     probes = ProbeProducts(job, stream.value)
     is_product = job.operation in PRODUCTS
     right, reason = probes.of_product() if is_product else probes.right()
@@ -60,6 +60,6 @@ def prepare_proof(job: Job, stream: BlockStream) -> Proof:
     left, left_reason = (None, "") if is_right_only else probes.left()
     needed = left if stream.axis == "columns" else right
     if needed is None:
-        return Unproved(left_reason if stream.axis == "columns" else reason)
+        return NoCheck(left_reason if stream.axis == "columns" else reason)
     floor = rounding_floor(job, stream.value, needed, tolerance)
-    return ProbeProof(needed, right, left, tolerance, floor, is_product=is_product)
+    return ProbeCheck(needed, right, left, tolerance, floor, is_product=is_product)

@@ -1,4 +1,4 @@
-"""The proof of a sparse matrix, pattern included: whole, when it is assembled."""
+"""The check of a sparse matrix, pattern included: whole, when it is assembled."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Matrix:
     shape: tuple[int, int]
 
 
-def prove_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], Probes | None]:
+def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], Probes | None]:
     """Hold a whole sparse matrix against products with the function's own derivative.
 
     What the products with v and u see is the true matrix, so that an entry outside of the pattern

@@ -117,7 +117,7 @@ def write_execution(file: h5py.File, record: Mapping[str, Any]) -> None:
 
 
 def _write_context(file: h5py.File, description: ResultDescription) -> None:
-    """What says of which matrix it is, where it was taken and how it is proved."""
+    """What says of which matrix it is, where it was taken and how it is verified."""
     _write_table(file, Names.ROWS, "row_tensor", description.rows)
     _write_table(file, Names.COLUMNS, "column_tensor", description.columns)
     for group, arrays in (

@@ -51,7 +51,7 @@ def merge_shards(
         FingerprintMismatchError: If a shard belongs to another job.
         UnfinishedResultError: If lines are missing between the shards.
         ResultExistsError: If something else stands at ``target``.
-        ResultError: If shards overlap, a file is damaged, or the whole fails its proof. What was
+        ResultError: If shards overlap, a file is damaged, or the whole fails its check. What was
             copied is kept.
     """
     description, files = read_shards(*find_shards(sources))
@@ -59,7 +59,7 @@ def merge_shards(
         _require_merged(target, description)
         return False
     if virtual:
-        create_virtual(target, description, files, execution_of(files), _proven)
+        create_virtual(target, description, files, execution_of(files), _verified)
         return True
     if part_path(target).exists():
         writer = ResultWriter.resume(target, description.fingerprint)
@@ -69,7 +69,7 @@ def merge_shards(
         with BackgroundWriter(writer) as background:
             for file in files:
                 _copy(file, writer.missing(), background, advance)
-        writer.finish(execution_of(files) | {"verification": _proven(writer.part)})
+        writer.finish(execution_of(files) | {"verification": _verified(writer.part)})
     return True
 
 
@@ -144,11 +144,11 @@ def _lines(result: Result, values: np.ndarray, start: int, stop: int) -> np.ndar
     return values[start:stop] if result.axis == "rows" else values[:, start:stop]
 
 
-def _proven(path: Path) -> dict[str, Any]:
-    """Figures of a proof of the whole file, for its execution record.
+def _verified(path: Path) -> dict[str, Any]:
+    """Figures of a check of the whole file, for its execution record.
 
     Raises:
-        ResultError: If the proof fails.
+        ResultError: If the check fails.
     """
     found: Verification = verify_result(path)
     if not found.ok:

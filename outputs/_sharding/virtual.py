@@ -30,7 +30,7 @@ def create_virtual(
     description: ResultDescription,
     files: Sequence[ShardFile],
     execution: Mapping[str, Any],
-    prove: Callable[[Path], dict[str, Any]],
+    verify: Callable[[Path], dict[str, Any]],
 ) -> None:
     """Writes a result whose matrix refers to shards by their paths from where it stands.
 
@@ -39,10 +39,10 @@ def create_virtual(
         description: The whole matrix.
         files: The shards that cover it, in order.
         execution: The execution record, without a verification.
-        prove: Gives the figures of the verification, of a file with everything else in it.
+        verify: Gives the figures of the verification, of a file with everything else in it.
 
     Raises:
-        ResultError: If it cannot be written, the proof fails, or there are many points.
+        ResultError: If it cannot be written, the check fails, or there are many points.
     """
     if description.points is not None:
         raise ResultError(
@@ -55,7 +55,7 @@ def create_virtual(
         with translated(scratch):
             creation.create(scratch, description, virtual=matrix, libver=LIBVER)
             _fill(scratch, files, execution)
-            _fill(scratch, (), {**execution, "verification": prove(scratch)})
+            _fill(scratch, (), {**execution, "verification": verify(scratch)})
             seal(scratch)
         publish(scratch, target)
     finally:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jobs.configuration.schema import JobConfig
 from jobs.streams.nonfinite import Entries
-from jobs.verification.check import Proof
+from jobs.verification.check import Check
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Assignment:
         engine: ``auto``, or the engine that was chosen.
         axis: Along which axis of the matrix its blocks are given.
         smallest: How many lines can be computed by themselves.
-        proof: What blocks are held against, on the host.
+        check: What blocks are held against, on the host.
         buffers: How many blocks the shared memory holds.
         buffer_bytes: The size of each.
     """
@@ -37,7 +37,7 @@ class Assignment:
     engine: str
     axis: str
     smallest: int
-    proof: Proof
+    check: Check
     buffers: int
     buffer_bytes: int
 
@@ -77,7 +77,7 @@ class Done:
 
     Attributes:
         task: The task.
-        error: How far it is from the proof.
+        error: How far it is from the check.
         not_finite: Its entries that are NaN or infinite.
         fallbacks: Slower ways that were first taken, as sentences.
         engine: How it was computed.
@@ -111,7 +111,7 @@ class TooLarge:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job cannot go on: its function fails, or a block fails the proof.
+    """The job cannot go on: its function fails, or a block fails the check.
 
     Attributes:
         message: As the job would have told it.

@@ -40,7 +40,7 @@ from jobs.job import Job
 from jobs.machine.devices import threads_of_a_worker
 from jobs.machine.supervision import out_of_memory_kills
 from jobs.streams.stream import StreamFacts
-from jobs.verification.check import Proof
+from jobs.verification.check import Check
 
 _logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class WorkerPool:
         engine: str,
         stored: np.dtype,
         chunk_size: int,
-        proof: Proof,
+        check: Check,
         note: Callable[[str], None],
     ) -> None:
         """Keep what workers begin with; they are started with the context.
@@ -109,7 +109,7 @@ class WorkerPool:
             engine: ``auto``, or the engine that was chosen.
             stored: The dtype in which entries are stored.
             chunk_size: The largest number of lines of a block.
-            proof: What blocks are held against.
+            check: What blocks are held against.
             note: Is told, as a sentence, what became of a worker.
         """
         self._job = job
@@ -134,7 +134,7 @@ class WorkerPool:
             engine=engine,
             axis=facts.axis,
             smallest=1 if facts.is_divisible else facts.unit,
-            proof=proof.on(torch.device("cpu")),
+            check=check.on(torch.device("cpu")),
             buffers=_BUFFERS,
             buffer_bytes=max(1, chunk_size * facts.across * stored.itemsize),
         )

@@ -39,7 +39,7 @@ from jobs.machine.warm_up import warm_up
 from jobs.planning.thresholds import LOOPS
 from jobs.streams.opening import open_stream
 from jobs.streams.stream import stored_dtype
-from jobs.verification.check import Proof
+from jobs.verification.check import Check
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -111,9 +111,9 @@ class _Worker:
         self._stream: Any = open_stream(self._job, assignment.strategy, assignment.engine)
         if self._stream.axis != assignment.axis:
             self._stream = self._stream.rows_by_symmetry()
-        self._proof: Proof = assignment.proof.on(device)
+        self._check: Check = assignment.check.on(device)
         self._stored = stored_dtype(self._job.storage or self._stream.dtype)
-        # A first line captures and proves the programs, which is a part of getting ready.
+        # A first line captures and verifies the programs, which is a part of getting ready.
         with explaining_failures(self._job.function):
             if self._stream.engine_refusal is None and assignment.strategy not in LOOPS.values():
                 self._stream.block(0, assignment.smallest)
@@ -129,7 +129,7 @@ class _Worker:
             started = time.perf_counter()
             reason = None
             try:
-                found = compute_block(self._job, self._stream, self._proof, task.lines)
+                found = compute_block(self._job, self._stream, self._check, task.lines)
             except OutOfMemoryError as error:
                 reason = str(error)
             except JobError as error:

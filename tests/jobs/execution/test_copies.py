@@ -24,9 +24,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     seen: list[tuple[str, int]] = []
     compute = computing.compute_block
 
-    def watched(job, stream, proof, lines):
+    def watched(job, stream, check, lines):
         seen.append(("compute", lines.start))
-        return compute(job, stream, proof, lines)
+        return compute(job, stream, check, lines)
 
     def copying(device: torch.device):
         assert device.type == "cpu"
@@ -76,10 +76,10 @@ def test_a_block_under_way_is_kept_when_the_next_one_fails(
     job = resolved(*SMALL, "chunk_size=8")
     compute = computing.compute_block
 
-    def failing(job, stream, proof, lines):
+    def failing(job, stream, check, lines):
         if lines.start == 16:
             raise JobError("planted")
-        return compute(job, stream, proof, lines)
+        return compute(job, stream, check, lines)
 
     monkeypatch.setattr(computing, "compute_block", failing)
     with pytest.raises(JobError, match="planted"):

@@ -159,7 +159,7 @@ def test_a_first_block_that_fails_leaves_nothing(
     (directory / "slow.py").write_text(SLOW.replace('"FAILS"', '"FAILS_LATER"'))
     target = ("function=python", "function.target=slow:f", "function.point=slow:point")
     job = resolved("op=jacobian", "strategy=forward-loop", "verify='off'", *target)
-    monkeypatch.setattr("jobs.execution.execute.prepare_proof", _failing_from_now_on(monkeypatch))
+    monkeypatch.setattr("jobs.execution.execute.prepare_check", _failing_from_now_on(monkeypatch))
     with pytest.raises(JobError, match=r"(?s)ValueError: .*as it was asked to.*slow.py"):
         execute(job, quiet)
     assert list(directory.glob("runs/**/*.h5*")) == []
@@ -168,15 +168,15 @@ def test_a_first_block_that_fails_leaves_nothing(
 
 
 def _failing_from_now_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
-    """The proof is prepared last, before the first block."""
-    from jobs.verification.selection import prepare_proof
+    """The check is prepared last, before the first block."""
+    from jobs.verification.selection import prepare_check
 
     def prepare(*arguments: object) -> object:
-        proof = prepare_proof(*arguments)  # pyright: ignore[reportArgumentType]
+        check = prepare_check(*arguments)  # pyright: ignore[reportArgumentType]
         if "FAILED_ONCE" not in os.environ:
             monkeypatch.setenv("FAILED_ONCE", "1")
             monkeypatch.setenv("FAILS_LATER", "1")
-        return proof
+        return check
 
     return prepare
 

@@ -65,7 +65,7 @@ def measured(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         def trial(
             self: object, strategy: str, stream: object, chunk_size: int, *others: object
         ) -> Trial:
-            # The very first chunk proves the batching.
+            # The very first chunk verifies the batching.
             first = 0.0 if strategy in dict(tried) else 0.2
             taken = seconds[strategy.replace("-", "_")](chunk_size)
             tried.append((strategy, chunk_size))

@@ -1,4 +1,4 @@
-"""Jobs of sparse matrices: equal to the dense ones, proved, resumed, refused."""
+"""Jobs of sparse matrices: equal to the dense ones, verified, resumed, refused."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_detection_that_takes_too_long_gives_way_to_the_dense_job(
     assert "not found within 0 seconds" in said.getvalue()
 
 
-def test_an_entry_that_the_pattern_misses_fails_the_proof(
+def test_an_entry_that_the_pattern_misses_fails_verification(
     run_sparse: Callable[..., Path], resolved: Callable[..., Any]
 ) -> None:
     options = ("op=jacobian", "function=burgers", "function.n=20")
@@ -203,7 +203,7 @@ def test_an_entry_that_the_pattern_misses_fails_the_proof(
     assert not list(Path("runs").glob("*/result.h5"))
 
 
-def test_a_pattern_of_other_branches_fails_the_proof(
+def test_a_pattern_of_other_branches_fails_verification(
     run_sparse: Callable[..., Path], own: Callable[..., tuple[str, ...]]
 ) -> None:
     run_sparse(*own("branches", "sparsity=auto"))

@@ -1,4 +1,4 @@
-"""Errors are planted in blocks, and the proof must find them; without one it must stay silent."""
+"""Errors are planted in blocks, and the check must find them; without one it must stay silent."""
 
 import dataclasses
 from collections.abc import Callable
@@ -89,7 +89,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
 
         def block(self: BlockStream, first: int, last: int) -> Block:
             made = original(self, first, last)
-            # Planning measures some blocks; the proof itself streams products with one vector.
+            # Planning measures some blocks; the check itself streams products with one vector.
             if not planned or last - first == 1:
                 return made
             computed.append((first, last))

@@ -1,4 +1,4 @@
-"""The probe proof finds one wrong entry in a matrix of 10,000 x 10,000, and passes honest ones."""
+"""The probe check finds one wrong entry in a matrix of 10,000 x 10,000, and passes honest ones."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autodiff_core import Block
 from jobs.verification.numerics import Probe
-from jobs.verification.probe_check import ProbeProof
+from jobs.verification.probe_check import ProbeCheck
 
 LENGTH = 10_000
 LINES = 64
@@ -66,7 +66,7 @@ def test_a_planted_error_is_found_wherever_it_is(
     lines = drawn(generator, LINES, LENGTH)
     vector = probe_vector(generator)
     probe = Probe(vector, lines @ vector)
-    proof = ProbeProof(
+    check = ProbeCheck(
         probe, probe, probe, torch.finfo(torch.float64).eps ** 0.5, 0.0, is_product=False
     )
 
@@ -74,8 +74,8 @@ def test_a_planted_error_is_found_wherever_it_is(
         assert axis in ("rows", "columns")
         return Block(axis, 0, LINES, (values,), torch.float64)
 
-    assert proof.error(block(lines)) <= proof.tolerance
+    assert check.error(block(lines)) <= check.tolerance
     for _ in range(TRIALS):
         values = lines.clone()
         plant(values, generator)
-        assert proof.error(block(values)) > proof.tolerance
+        assert check.error(block(values)) > check.tolerance

@@ -214,7 +214,7 @@ def test_what_cannot_be_merged_is_told_by_name(put, tmp_path, capsys, spoilt):
     assert {p: p.read_bytes() for p in before} == before
 
 
-def test_shards_that_are_not_the_matrix_fail_the_proof(put, matrix, tmp_path, capsys):
+def test_shards_that_are_not_the_matrix_fail_the_check(put, matrix, tmp_path, capsys):
     wrong = matrix.copy()
     wrong[9, 3] *= -1
     put(probes=probes_of(wrong))
