@@ -4,7 +4,7 @@ The six operations of `torch.autograd.functional` with three strategies and with
 and `blocks`, the stream that they are assembled from. Pure torch.
 """
 
-from autodiff_core._block import AxisLayout, Block
+from autodiff_core._block import Axis, AxisLayout, Block
 from autodiff_core._errors import (
     DoubleBackwardError,
     Fallback,
@@ -19,6 +19,7 @@ from autodiff_core._linearization.linearize import engines
 from autodiff_core._stream import BlockStream, blocks
 
 __all__ = [
+    "Axis",
     "AxisLayout",
     "Block",
     "BlockStream",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from itertools import accumulate
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,25 @@ from torch import Tensor
 from autodiff_core._errors import Fallback
 from autodiff_core._tensors.contiguous import joined
 
-Axis = Literal["rows", "columns"]
+
+class Axis(StrEnum):
+    """The axis of a matrix along which blocks are computed; equal to its name as a string."""
+
+    ROWS = "rows"
+    COLUMNS = "columns"
+
+    def lines(self, shape: tuple[int, int]) -> int:
+        """Return how many lines (rows or columns) a matrix of this shape has."""
+        return shape[0 if self is Axis.ROWS else 1]
+
+    def across(self, shape: tuple[int, int]) -> int:
+        """Return how many entries a line of a matrix of this shape has."""
+        return shape[1 if self is Axis.ROWS else 0]
+
+    def region(self, start: int, stop: int) -> tuple[slice, slice]:
+        """Return the index of the lines start, ..., stop - 1 in a matrix."""
+        lines = slice(start, stop)
+        return (lines, slice(None)) if self is Axis.ROWS else (slice(None), lines)
 
 
 @dataclass(frozen=True)

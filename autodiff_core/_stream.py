@@ -141,14 +141,14 @@ class BlockStream:
         self._pending = pending
         outputs, inputs = linearized.linearization.outputs, linearized.primals
         if vectors is None:
-            self.axis: Axis = "rows" if linearized.linearization.axis == "rows" else "columns"
+            self.axis = Axis(linearized.linearization.axis)
             self.rows = AxisLayout.of(outputs, points=self.points)
             self._lines = _matrix_lines(linearized)
             self.columns = AxisLayout.of(inputs, points=self.points)
             dtypes = (*self.rows.dtypes, *self.columns.dtypes)
         else:
             is_pullback = linearized.operation.product == "pullback"
-            self.axis = "rows"
+            self.axis = Axis.ROWS
             self.rows = AxisLayout(((len(vectors),),), (torch.int64,))
             self._lines = _product_lines(linearized, vectors)
             self.columns = AxisLayout.of(inputs if is_pullback else outputs)
@@ -178,7 +178,7 @@ class BlockStream:
         if not (is_hessian and is_whole and self.axis == "columns"):
             raise ValueError("rows_by_symmetry: valid for whole Hessians by forward-mode")
         by_rows = copy.copy(self)
-        by_rows.axis = "rows"
+        by_rows.axis = Axis.ROWS
         return by_rows
 
     @property

@@ -23,7 +23,7 @@ from torch import Tensor
 from workloads import Instance
 
 from jobs.machine.device_copies import copies_to_host
-from outputs import BackgroundWriter, ResultDescription, ResultWriter, TensorSpec
+from outputs import Axis, BackgroundWriter, ResultDescription, ResultWriter, TensorSpec
 
 STORED = np.dtype("float32")
 
@@ -197,7 +197,7 @@ def description(
         strategy="vectorize" if axis == "rows" else "forward-mode",
         function="benchmark",
         fingerprint="0",
-        axis="rows" if axis == "rows" else "columns",
+        axis=Axis(axis),
         rows=(TensorSpec("y", (rows,), dtype),),
         columns=(TensorSpec("x", (columns,), dtype),),
         dtype=dtype,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from outputs import Probes, ResultDescription, ResultWriter, TensorSpec, verify_result
+from outputs import Axis, Probes, ResultDescription, ResultWriter, TensorSpec, verify_result
 
 _BLOCK = 64
 _READ_BYTES = 8 * 2**20
@@ -60,7 +60,7 @@ def write(path: Path, gigabytes: float, axis: str, compression: str) -> None:
         "vectorize",
         "benchmark",
         "0",
-        "rows" if axis == "rows" else "columns",
+        Axis(axis),
         spec,
         spec,
         "float64",

@@ -12,7 +12,7 @@ from outputs._errors import (
     ResultNotFoundError,
     UnfinishedResultError,
 )
-from outputs._format.axes import Shard, TensorSpec
+from outputs._format.axes import Axis, Shard, TensorSpec
 from outputs._format.description import ResultDescription
 from outputs._format.probes import Probes
 from outputs._format.tiling import planned_tile
@@ -27,6 +27,7 @@ from outputs._writing.sparse_writer import write_sparse
 from outputs._writing.writer import ResultWriter
 
 __all__ = [
+    "Axis",
     "BackgroundWriter",
     "BeingWrittenError",
     "Difference",

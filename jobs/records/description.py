@@ -16,7 +16,7 @@ from jobs.job import PRODUCTS, Job
 from jobs.records.provenance import git_commit, provenance
 from jobs.shards import share
 from jobs.streams.stream import stored_dtype, to_numpy
-from outputs import Probes, ResultDescription, Shard, TensorSpec
+from outputs import Axis, Probes, ResultDescription, Shard, TensorSpec
 
 
 def describe(job: Job, stream: BlockStream, strategy: str, commit: str) -> ResultDescription:
@@ -49,7 +49,7 @@ def describe(job: Job, stream: BlockStream, strategy: str, commit: str) -> Resul
         strategy=strategy,
         function=job.function.reference,
         fingerprint=job.fingerprint,
-        axis=stream.axis,
+        axis=Axis(stream.axis),
         rows=rows,
         columns=_specs(column_names, stream.columns),
         dtype=str(stored_dtype(job.storage or stream.dtype)),
@@ -92,7 +92,7 @@ def describe_sparse(
         strategy=strategy,
         function=job.function.reference,
         fingerprint=job.fingerprint,
-        axis="rows",
+        axis=Axis.ROWS,
         rows=_specs(tuple(leaves), AxisLayout.of(list(leaves.values()))),
         columns=_specs(tuple(job.point), AxisLayout.of(list(job.point.values()))),
         dtype=str(stored_dtype(dtype)),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import autodiff_core
-from autodiff_core import AxisLayout, Block, BlockStream
+from autodiff_core import Axis, AxisLayout, Block, BlockStream
 from jobs.streams.summed import product
 
 # Memory that the function's values and the products for the check may take at once, about.
@@ -111,7 +111,7 @@ class PointStream:
                 fallbacks.update({str(each): each for each in block.fallbacks})
             values = values.reshape(-1, self.shape[1])
             values = values[start - first * self.unit : stop - first * self.unit]
-        return Block("rows", start, stop, (values,), self.dtype, tuple(fallbacks.values()))
+        return Block(Axis.ROWS, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
 
     def _within(self, point: int, start: int, stop: int) -> Tensor:
         if self._kept[0] != point:

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 from outputs._errors import ResultError
 
-Axis = Literal["rows", "columns"]
+
+class Axis(StrEnum):
+    """The axis of a matrix along which blocks arrive; equal to its name as a string.
+
+    The same as `autodiff_core.Axis`, which this package must not import.
+    """
+
+    ROWS = "rows"
+    COLUMNS = "columns"
+
+    def lines(self, shape: tuple[int, int]) -> int:
+        """Return how many lines (rows or columns) a matrix of this shape has."""
+        return shape[0 if self is Axis.ROWS else 1]
+
+    def across(self, shape: tuple[int, int]) -> int:
+        """Return how many entries a line of a matrix of this shape has."""
+        return shape[1 if self is Axis.ROWS else 0]
+
+    def region(self, start: int, stop: int) -> tuple[slice, slice]:
+        """Return the index of the lines start, ..., stop - 1 in a matrix."""
+        lines = slice(start, stop)
+        return (lines, slice(None)) if self is Axis.ROWS else (slice(None), lines)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ class ResultDescription:
         if self.points is not None and self.tile is not None:
             raise ResultError("The tile of many points is not chosen; valid is None.")
         require_choice("operation", self.operation, MATRICES + PRODUCTS)
-        require_choice("axis", self.axis, ("rows", "columns"))
+        require_choice("axis", self.axis, tuple(Axis))
+        object.__setattr__(self, "axis", Axis(self.axis))
         require_choice("compression", self.compression, ("none", "gzip"))
         _require_numeric(self.dtype)
         for axis, tensors in (("rows", self.rows), ("columns", self.columns)):

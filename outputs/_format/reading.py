@@ -131,9 +131,9 @@ def read_points(file: h5py.File) -> int | None:
 def axis_of(file: h5py.File) -> Axis:
     """The axis along which blocks arrive."""
     axis = read_attribute(file, "axis")
-    if axis not in ("rows", "columns"):
+    if axis not in tuple(Axis):
         raise ResultError(f"{file.filename} is damaged: {axis!r} is no axis.")
-    return cast(Axis, axis)
+    return Axis(axis)
 
 
 def dataset(group: h5py.Group, name: str, *, may_be_virtual: bool = False) -> h5py.Dataset:

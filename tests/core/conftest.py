@@ -1,11 +1,6 @@
-import sys
 import warnings
-from pathlib import Path
 
 import torch
-
-# The suite imports in the mode "importlib", which finds no helper modules beside the tests.
-sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
 def pytest_configure() -> None:

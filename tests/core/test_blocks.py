@@ -3,13 +3,13 @@
 import threading
 import warnings
 
-import cases
 import pytest
 import torch
-from cases import MATRICES, STRATEGIES, assert_same, draw
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autodiff_core import AxisLayout, FallbackWarning, blocks
+from tests.core.support import cases
+from tests.core.support.cases import MATRICES, STRATEGIES, assert_same, draw
 
 
 def _vector(x, y):

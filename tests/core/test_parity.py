@@ -2,10 +2,20 @@
 
 from typing import Any
 
-import cases
 import pytest
 import torch
-from cases import CASES, MATRICES, PRODUCTS, STRATEGIES, STRATEGIES_OF, assert_same, call, draw
+
+from tests.core.support import cases
+from tests.core.support.cases import (
+    CASES,
+    MATRICES,
+    PRODUCTS,
+    STRATEGIES,
+    STRATEGIES_OF,
+    assert_same,
+    call,
+    draw,
+)
 
 MATRIX_CASES = [(op, name) for op in MATRICES for name in cases.table(op)]
 PRODUCT_CASES = [(op, name) for op in PRODUCTS for name in cases.table(op)]

@@ -1,11 +1,11 @@
 """Many points: the whole derivative at each of them."""
 
-import cases
 import pytest
 import torch
-from cases import CHUNK_SIZES, STRATEGIES, assert_same, call, draw
 
 from autodiff_core import FallbackWarning, blocks
+from tests.core.support import cases
+from tests.core.support.cases import CHUNK_SIZES, STRATEGIES, assert_same, call, draw
 
 COUNT = 4
 

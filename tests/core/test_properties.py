@@ -3,12 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cases
 import torch
-from cases import MATRICES, PRODUCTS, STRATEGIES, STRATEGIES_OF, assert_same, call, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+from tests.core.support import cases
+from tests.core.support.cases import (
+    MATRICES,
+    PRODUCTS,
+    STRATEGIES,
+    STRATEGIES_OF,
+    assert_same,
+    call,
+    draw,
+)
 
 UNARY: list[Callable[[Tensor], Tensor]] = [
     torch.sin,

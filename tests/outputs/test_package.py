@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import outputs
-from outputs import ResultWriter, TensorSpec
+from outputs import Axis, ResultWriter, TensorSpec
 from outputs._format.tiling import tile_shape
 from outputs.show import main
 
@@ -61,13 +61,13 @@ def test_tiles_are_large_and_waste_little(shape, itemsize, axis):
     assert stored <= 1.1 * whole + 2**21
 
 
-@pytest.mark.parametrize("axis", ["rows", "columns"])
+@pytest.mark.parametrize("axis", list(Axis))
 @pytest.mark.parametrize("block_lines", [1, 7, 16, 64, 200, 251, 1000, 4096])
 @pytest.mark.parametrize("shape", [(1, 1), (100, 100), (5000, 10**6), (4097, 4096), (10**5, 10**7)])
 def test_tiles_fit_to_blocks(shape, block_lines, axis):
     lines, across = shape
-    tile = tile_shape(shape if axis == "rows" else shape[::-1], 4, axis, block_lines)
-    high, wide = tile if axis == "rows" else tile[::-1]
+    tile = tile_shape(shape if axis is Axis.ROWS else shape[::-1], 4, axis, block_lines)
+    high, wide = tile if axis is Axis.ROWS else tile[::-1]
     assert 1 <= high <= lines
     assert 1 <= wide <= across
     assert 4 * high * wide <= 4 * 2**20

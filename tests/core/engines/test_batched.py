@@ -1,11 +1,19 @@
 """Products with many vectors at once, in chunks."""
 
-import cases
 import pytest
 import torch
-from cases import CHUNK_SIZES, PRODUCTS, STRATEGIES, STRATEGIES_OF, assert_same, call, draw
 
 from autodiff_core import blocks
+from tests.core.support import cases
+from tests.core.support.cases import (
+    CHUNK_SIZES,
+    PRODUCTS,
+    STRATEGIES,
+    STRATEGIES_OF,
+    assert_same,
+    call,
+    draw,
+)
 
 COUNT = 5
 WAYS = [(operation, strategy) for operation in PRODUCTS for strategy in STRATEGIES_OF[operation]]

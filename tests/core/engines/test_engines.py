@@ -2,17 +2,17 @@
 
 import warnings
 
-import cases
 import pytest
 import torch
-from cases import MATRICES, PRODUCTS, assert_same, draw
-from resisting import FUNCTIONS, Refused, sum_of_squares
 from torch.nn import functional
 
 from autodiff_core import blocks, engines
 from autodiff_core._engines import captured as _captured
 from autodiff_core._engines import compiled as _compiled
 from autodiff_core._tensors import linear_combination as _linear_combination
+from tests.core.support import cases
+from tests.core.support.cases import MATRICES, PRODUCTS, assert_same, draw
+from tests.core.support.resisting import FUNCTIONS, Refused, sum_of_squares
 
 BATCHED = ("vectorize", "forward-mode")
 # What cannot be recorded: tangents of work in place, of a product's branches, of a scan, and a

@@ -1,11 +1,11 @@
 """Complex tensors: the convention of complex.py against analytic derivatives."""
 
-import cases
 import pytest
 import torch
-from cases import CHUNK_SIZES, STRATEGIES, STRATEGIES_OF, assert_same, call, draw
 
 from autodiff_core import NotHolomorphicError, blocks
+from tests.core.support import cases
+from tests.core.support.cases import CHUNK_SIZES, STRATEGIES, STRATEGIES_OF, assert_same, call, draw
 
 
 def _z():

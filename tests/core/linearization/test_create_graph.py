@@ -1,10 +1,19 @@
 """Differentiable results: gradcheck and gradgradcheck by finite differences."""
 
-import cases
 import pytest
 import torch
-from cases import MATRICES, PRODUCTS, STRATEGIES, STRATEGIES_OF, assert_same, call, draw
 from torch.autograd import gradcheck, gradgradcheck
+
+from tests.core.support import cases
+from tests.core.support.cases import (
+    MATRICES,
+    PRODUCTS,
+    STRATEGIES,
+    STRATEGIES_OF,
+    assert_same,
+    call,
+    draw,
+)
 
 SIX = (*MATRICES, *PRODUCTS)
 

@@ -1,12 +1,12 @@
 """Misuse raises the type that torch raises, and says what is valid."""
 
-import cases
 import pytest
 import torch
-from cases import MATRICES, PRODUCTS, STRATEGIES, draw
 
 import autodiff_core
 from autodiff_core import blocks
+from tests.core.support import cases
+from tests.core.support.cases import MATRICES, PRODUCTS, STRATEGIES, draw
 
 SIX = (*MATRICES, *PRODUCTS)
 SECOND_ORDER = ("hessian", "vhp", "hvp")

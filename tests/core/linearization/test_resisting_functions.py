@@ -5,11 +5,14 @@ The truth is central differences: of the function for Jacobians, of its gradient
 
 import warnings
 
-import cases
 import pytest
 import torch
-from cases import STRATEGIES, call, draw
-from resisting import (
+
+import autodiff_core
+from autodiff_core import DoubleBackwardError, FallbackWarning, blocks
+from tests.core.support import cases
+from tests.core.support.cases import STRATEGIES, call, draw
+from tests.core.support.resisting import (
     DTYPE,
     FUNCTIONS,
     NumpyBackwardCube,
@@ -19,9 +22,6 @@ from resisting import (
     SetupContextCube,
     sum_of_squares,
 )
-
-import autodiff_core
-from autodiff_core import DoubleBackwardError, FallbackWarning, blocks
 
 # torch warns about the layout itself.
 pytestmark = [

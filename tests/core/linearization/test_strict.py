@@ -1,9 +1,18 @@
 """strict=True: a derivative that is zero by structure is an error, under every strategy."""
 
-import cases
 import pytest
 import torch
-from cases import MATRICES, PRODUCTS, STRATEGIES, STRATEGIES_OF, assert_same, call, draw
+
+from tests.core.support import cases
+from tests.core.support.cases import (
+    MATRICES,
+    PRODUCTS,
+    STRATEGIES,
+    STRATEGIES_OF,
+    assert_same,
+    call,
+    draw,
+)
 
 SIX = (*MATRICES, *PRODUCTS)
 SECOND_ORDER = ("hessian", "vhp", "hvp")

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sparsity_detection import COVERED
 
 from autodiff_core import blocks
 from autodiff_core.sparse import (
@@ -17,6 +16,7 @@ from autodiff_core.sparse import (
     sparse_hessian,
     sparse_jacobian,
 )
+from tests.core.sparse.test_detection import COVERED
 
 functional = torch.nn.functional
 

@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cases import assert_same, draw
 from torch import nn
 
 from autodiff_core import blocks
 from autodiff_core._tensors.contiguous import empty_side_by_side, joined
+from tests.core.support.cases import assert_same, draw
 
 SHAPES = ((2, 3), (), (4,), (0,), (1, 2))
 WIDTH = 13

@@ -1,11 +1,11 @@
 """Random functions: one draw for a whole derivative, seeded, and no trace left."""
 
-import cases
 import pytest
 import torch
-from cases import STRATEGIES, call, draw
 
 from autodiff_core import blocks
+from tests.core.support import cases
+from tests.core.support.cases import STRATEGIES, call, draw
 
 SIZE = 24
 

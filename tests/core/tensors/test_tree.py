@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-import cases
 import pytest
 import torch
-from cases import STRATEGIES, assert_same, call, draw
 from torch import Tensor
 from torch.utils import _pytree
 
 import autodiff_core
+from tests.core.support import cases
+from tests.core.support.cases import STRATEGIES, assert_same, call, draw
 
 
 @dataclass

@@ -5,12 +5,11 @@ import math
 import pytest
 import torch
 
-from autodiff_core import Block
-from autodiff_core._block import Axis
+from autodiff_core import Axis, Block
 from jobs.streams.nonfinite import Entries, entries_not_finite
 
 
-def block(values: torch.Tensor, axis: Axis = "rows") -> Block:
+def block(values: torch.Tensor, axis: Axis = Axis.ROWS) -> Block:
     lines = values if axis == "rows" else values.T
     return Block(axis, 10, 10 + len(lines), (lines,), values.dtype)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autodiff_core import Block
+from autodiff_core import Axis, Block
 from jobs.verification.numerics import Probe
 from jobs.verification.probe_check import ProbeCheck
 
@@ -71,8 +71,7 @@ def test_a_planted_error_is_found_wherever_it_is(
     )
 
     def block(values: Tensor) -> Block:
-        assert axis in ("rows", "columns")
-        return Block(axis, 0, LINES, (values,), torch.float64)
+        return Block(Axis(axis), 0, LINES, (values,), torch.float64)
 
     assert check.error(block(lines)) <= check.tolerance
     for _ in range(TRIALS):
