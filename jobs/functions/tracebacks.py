@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 import autodiff_core
+import jobs
 import outputs
 
 _OURS = tuple(
     str(Path(file).parent) + os.sep
-    for file in (__file__, torch.__file__, autodiff_core.__file__, outputs.__file__)
+    for file in (jobs.__file__, torch.__file__, autodiff_core.__file__, outputs.__file__)
     if file
 )
 _INSTALLED = tuple(

@@ -164,7 +164,7 @@ def test_the_last_line_is_the_absolute_path_of_the_result(
 def test_progress_without_a_terminal_is_lines_with_the_time_left(
     command_line: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.reporting.progress.SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr("jobs.reporting.terminal.SECONDS_BETWEEN_LINES", 0)
     out = command_line(*MLP, "strategy=forward-mode", "chunk_size=1").out
     lines = [line.strip() for line in out.splitlines() if line.endswith(" left")]
     assert [line.partition(" (")[0] for line in lines] == [f"{n} of 4 columns" for n in range(1, 5)]
@@ -184,7 +184,7 @@ def test_a_quiet_job_prints_the_path_alone(command_line: Run) -> None:
 def test_a_job_tells_a_program_in_lines_of_json(
     command_line: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.reporting.progress.SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr("jobs.reporting.json_lines.SECONDS_BETWEEN_LINES", 0)
     job = (*MLP, "strategy=forward-mode", "progress=json")
     told = command_line(*job, "chunk_size=1").out.splitlines()
     events = [json.loads(line) for line in told]

@@ -157,9 +157,9 @@ def test_a_loop_has_the_passes_of_its_batched_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Loops are compared where batches are small, here always, and there is time enough.
-    monkeypatch.setattr("jobs.planning.thresholds.SMALL_BATCH", 10**6)
-    monkeypatch.setattr("jobs.planning.thresholds.SECONDS_ANYWAY", 10.0)
-    monkeypatch.setattr("jobs.planning.thresholds.SECONDS_AT_MOST", 20.0)
+    monkeypatch.setattr("jobs.planning.search.SMALL_BATCH", 10**6)
+    monkeypatch.setattr("jobs.planning.search.SECONDS_ANYWAY", 10.0)
+    monkeypatch.setattr("jobs.planning.search.SECONDS_AT_MOST", 20.0)
     plan = planned(function, point).plan
     assert f"{loop} not tried" not in plan.strategy_reason
     assert plan.strategy == loop or f"; {loop} " in plan.strategy_reason

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autodiff_core import Block, BlockStream
 from jobs.errors import JobError
-from jobs.execution import execute, preparation
+from jobs.execution import dense, preparation
 from jobs.execution.preparation import Prepared
 from jobs.job import Job
 from outputs import Result, part_path, verify_result
@@ -100,7 +100,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
                 return dataclasses.replace(made, pieces=tuple(pieces.split(sizes, dim=1)))
             return made
 
-        monkeypatch.setattr(execute, "prepare", prepare)
+        monkeypatch.setattr(dense, "prepare", prepare)
         monkeypatch.setattr(BlockStream, "block", block)
         return computed
 
