@@ -159,7 +159,9 @@ def test_a_first_block_that_fails_leaves_nothing(
     (directory / "slow.py").write_text(SLOW.replace('"FAILS"', '"FAILS_LATER"'))
     target = ("function=python", "function.target=slow:f", "function.point=slow:point")
     job = resolved("op=jacobian", "strategy=forward-loop", "verify='off'", *target)
-    monkeypatch.setattr("jobs.execution.preparation.prepare_check", _failing_from_now_on(monkeypatch))
+    monkeypatch.setattr(
+        "jobs.execution.preparation.prepare_check", _failing_from_now_on(monkeypatch)
+    )
     with pytest.raises(JobError, match=r"(?s)ValueError: .*as it was asked to.*slow.py"):
         execute(job, quiet)
     assert list(directory.glob("runs/**/*.h5*")) == []
