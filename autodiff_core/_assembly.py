@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from autodiff_core._block import Axis
 from autodiff_core._stream import BlockStream
 
 
@@ -23,12 +24,12 @@ def assemble(stream: BlockStream) -> list[list[Tensor]]:
         [_Entry(stream, row, column) for column in range(len(stream.columns.shapes))]
         for row in range(len(stream.rows.shapes))
     ]
-    along = stream.rows if stream.axis == "rows" else stream.columns
+    along = stream.rows if stream.axis is Axis.ROWS else stream.columns
     for block in stream:
         for index, first, last in along.overlaps(block.start, block.stop):
             offset = along.offsets[index] - block.start
             for number, piece in enumerate(block.pieces):
-                row, column = (index, number) if stream.axis == "rows" else (number, index)
+                row, column = (index, number) if stream.axis is Axis.ROWS else (number, index)
                 entries[row][column].add(first, piece[offset + first : offset + last])
     return [[entry.natural() for entry in line] for line in entries]
 
@@ -45,7 +46,7 @@ class _Entry:
             torch.Size(stream.columns.shapes[column]).numel(),
         )
         self._leading = () if stream.points is None else (stream.points,)
-        self._is_by_rows = stream.axis == "rows"
+        self._is_by_rows = stream.axis is Axis.ROWS
         self._keep_graph = linearized.keep_graph
         # The dtype and the device follow the tensor that a derivative is pulled or pushed to.
         self._like = inputs[column] if self._is_by_rows else outputs[row]

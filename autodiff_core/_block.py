@@ -110,4 +110,4 @@ class Block:
         lines = joined(pieces)
         if lines.dim() == 3:
             lines = lines.transpose(0, 1)
-        return lines if self.axis == "rows" else lines.transpose(-1, -2)
+        return lines if self.axis is Axis.ROWS else lines.transpose(-1, -2)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from autodiff_core._assembly import assemble
 from autodiff_core._errors import Fallback, FallbackWarning
-from autodiff_core._linearization.arguments import Tensors
 from autodiff_core._linearization.linearize import Choices, Linearized, linearize
 from autodiff_core._linearization.strict import require_graph
 from autodiff_core._stream import BlockStream, stacked_vectors
@@ -351,17 +350,17 @@ def _product(
         require_graph(operation, products, "the product for tensor")
     outputs = linearized.outputs
     value = outputs.nest(outputs.leaves) if choices.create_graph else stream.value
-    target: Tensors = outputs if operation == "jvp" else linearized.inputs
+    target = outputs if linearized.operation.yields_outputs else linearized.inputs
     result = (value, target.nest(products))
     return (*result, linearized.auxiliary) if choices.has_aux else result
 
 
 def _one(linearized: Linearized, operation: str) -> tuple[Tensor, ...]:
     """The vector that may be left out: a one, where there is just one element."""
-    is_pullback = operation == "vjp"
-    tensors = linearized.linearization.outputs if is_pullback else linearized.primals
+    is_over_outputs = linearized.operation.multiplies_outputs
+    tensors = linearized.linearization.outputs if is_over_outputs else linearized.primals
     if len(tensors) != 1 or tensors[0].numel() != 1:
-        what = "output" if is_pullback else "input"
+        what = "output" if is_over_outputs else "input"
         raise RuntimeError(
             f"{operation}: v is missing; it may be left out only for a single {what} with one "
             f"element, and here the {what}s hold {sum(tensor.numel() for tensor in tensors)}"

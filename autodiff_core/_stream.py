@@ -14,8 +14,7 @@ from autodiff_core._block import Axis, AxisLayout, Block
 from autodiff_core._errors import Fallback
 from autodiff_core._linearization.arguments import Tensors, check_vectors, prepare_vectors
 from autodiff_core._linearization.complex import complex_columns, complex_rows
-from autodiff_core._linearization.forward import ForwardLoop
-from autodiff_core._linearization.linearize import OPERATIONS, Choices, Linearized, linearize
+from autodiff_core._linearization.linearize import Choices, Linearized, linearize
 from autodiff_core._tensors.vectors import StackedVectors, StandardBasis
 
 BYTES_OF_A_DEFAULT_CHUNK = 64 * 2**20
@@ -141,7 +140,7 @@ class BlockStream:
         self._pending = pending
         outputs, inputs = linearized.linearization.outputs, linearized.primals
         if vectors is None:
-            self.axis = Axis(linearized.linearization.axis)
+            self.axis = linearized.linearization.axis
             self.rows = AxisLayout.of(outputs, points=self.points)
             self._lines = _matrix_lines(linearized)
             self.columns = AxisLayout.of(inputs, points=self.points)
@@ -154,13 +153,13 @@ class BlockStream:
             self.columns = AxisLayout.of(inputs if is_pullback else outputs)
             dtypes = self.columns.dtypes
         self.dtype = reduce(torch.promote_types, dtypes)
-        wanted = {
-            "rows": _selection(rows, self.rows.size, "rows"),
-            "columns": _selection(columns, self.columns.size, "columns"),
-        }
-        self._wanted = wanted[self.axis]
-        self._other = wanted["columns" if self.axis == "rows" else "rows"]
-        self.shape = (len(wanted["rows"]), len(wanted["columns"]))
+        wanted_rows = _selection(rows, self.rows.size, "rows")
+        wanted_columns = _selection(columns, self.columns.size, "columns")
+        is_by_rows = self.axis is Axis.ROWS
+        self._wanted, self._other = (
+            (wanted_rows, wanted_columns) if is_by_rows else (wanted_columns, wanted_rows)
+        )
+        self.shape = (len(wanted_rows), len(wanted_columns))
         self.chunk_size = _chunk_size(chunk_size, self)
 
     def rows_by_symmetry(self) -> BlockStream:
@@ -173,9 +172,9 @@ class BlockStream:
         Raises:
             ValueError: The stream is not of a whole Hessian by columns.
         """
-        is_hessian = self.linearized.operation == OPERATIONS["hessian"]
+        is_hessian = self.linearized.operation.name == "hessian"
         is_whole = self.shape == (self.rows.size, self.columns.size)
-        if not (is_hessian and is_whole and self.axis == "columns"):
+        if not (is_hessian and is_whole and self.axis is Axis.COLUMNS):
             raise ValueError("rows_by_symmetry: valid for whole Hessians by forward-mode")
         by_rows = copy.copy(self)
         by_rows.axis = Axis.ROWS
@@ -221,7 +220,7 @@ class BlockStream:
         Raises:
             ValueError: The range is empty or outside the matrix.
         """
-        length = (self.rows if self.axis == "rows" else self.columns).size
+        length = self.axis.lines((self.rows.size, self.columns.size))
         if not 0 <= start < stop <= length:
             raise ValueError(f"block: {self.axis} {start} to {stop} are not within 0 to {length}")
         pieces = self._select(self._lines(start, stop), stop - start)
@@ -242,15 +241,12 @@ class BlockStream:
         matrix = torch.empty((*leading, *self.shape), dtype=self.dtype, device=device)
         for block in self:
             start, stop = block.start - self._wanted.start, block.stop - self._wanted.start
-            if self.axis == "rows":
-                matrix[..., start:stop, :] = block.values
-            else:
-                matrix[..., start:stop] = block.values
+            matrix[(..., *self.axis.region(start, stop))] = block.values
         return matrix
 
     def _select(self, lines: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
         leading = (count,) if self.points is None else (count, self.points)
-        across = self.columns if self.axis == "rows" else self.rows
+        across = self.columns if self.axis is Axis.ROWS else self.rows
         flat = [
             line.reshape(*leading, torch.Size(shape).numel())
             for line, shape in zip(lines, across.shapes, strict=True)
@@ -263,24 +259,22 @@ class BlockStream:
 
 
 def _matrix_lines(linearized: Linearized) -> Callable[[int, int], tuple[Tensor, ...]]:
-    way, points = linearized.linearization, linearized.points
-    outputs, inputs = way.outputs, linearized.primals
-    has_complex = any(tensor.is_complex() for tensor in (*outputs, *inputs))
-    if isinstance(way, ForwardLoop):
-        if has_complex:
-            return complex_columns(way.pushforward, outputs, inputs, points)
-        tangents = StandardBasis(inputs, points=points)
-        return lambda start, stop: way.pushforward(tangents, start, stop)
-    if has_complex:
-        return complex_rows(way.pullback, outputs, inputs, points)
-    cotangents = StandardBasis(outputs, points=points)
-    return lambda start, stop: way.pullback(cotangents, start, stop)
+    linearization, points = linearized.linearization, linearized.points
+    outputs, inputs = linearization.outputs, linearized.primals
+    is_by_rows = linearization.axis is Axis.ROWS
+    if any(tensor.is_complex() for tensor in (*outputs, *inputs)):
+        complex_lines = complex_rows if is_by_rows else complex_columns
+        return complex_lines(linearization.lines, outputs, inputs, points)
+    basis = StandardBasis(outputs if is_by_rows else inputs, points=points)
+    return lambda start, stop: linearization.lines(basis, start, stop)
 
 
 def _product_lines(
     linearized: Linearized, vectors: StackedVectors
 ) -> Callable[[int, int], tuple[Tensor, ...]]:
-    apply = getattr(linearized.linearization, str(linearized.operation.product))
+    linearization = linearized.linearization
+    is_pullback = linearized.operation.product == "pullback"
+    apply = linearization.pullback if is_pullback else linearization.pushforward
     return lambda start, stop: apply(vectors, start, stop)
 
 

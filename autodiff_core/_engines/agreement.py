@@ -13,9 +13,8 @@ from autodiff_core._tensors.vectors import Vector, combination
 LinearMap = Callable[[Vector], tuple[Tensor, ...]]
 """Takes one vector, gives the tensors of its image."""
 
-
-Report = Callable[[Fallback], None]
-"""Is told every slower way that is taken."""
+ReportFallback = Callable[[Fallback], None]
+"""Called with each fallback when it is taken."""
 
 
 def verify(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.agreement import LinearMap, Report, verify
+from autodiff_core._engines.agreement import LinearMap, ReportFallback, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._tensors.vectors import PROBES, Vector, Vectors
 
@@ -57,7 +57,7 @@ class Batched:
         *,
         strategy: str,
         keep_graph: bool,
-        report: Report,
+        report: ReportFallback,
     ) -> None:
         """Prepare; nothing is computed yet.
 

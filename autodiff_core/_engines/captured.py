@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.agreement import LinearMap, Report, require_agreement, verify
+from autodiff_core._engines.agreement import LinearMap, ReportFallback, require_agreement, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs import stacks as stacks_
 from autodiff_core._programs.lowering import lower
@@ -53,7 +53,7 @@ class Captured:
         plain: Apply,
         *,
         strategy: str,
-        report: Report | None,
+        report: ReportFallback | None,
     ) -> None:
         """Prepare; nothing is computed yet.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from autodiff_core._engines.agreement import LinearMap, Report
+from autodiff_core._engines.agreement import LinearMap, ReportFallback
 from autodiff_core._engines.captured import Apply, Captured
 from autodiff_core._engines.compiled import Compiled
 
@@ -28,7 +28,7 @@ class EngineChoice:
 
     name: str
     strategy: str
-    report: Report
+    report: ReportFallback
     _captured: list[Captured] = field(default_factory=list)
 
     def engine(self, linear_map: LinearMap, space: Sequence[Tensor], plain: Apply) -> Apply:

@@ -8,66 +8,30 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from autodiff_core._engines.agreement import Report
-from autodiff_core._engines.batched import Batched, one_by_one
-from autodiff_core._engines.choice import ALL, PLAIN, EngineChoice
+from autodiff_core._block import Axis
+from autodiff_core._engines.batched import one_by_one
+from autodiff_core._engines.choice import ALL
 from autodiff_core._errors import explained
-from autodiff_core._linearization.functions import Function
+from autodiff_core._linearization.linearization import Linearization, Request
 from autodiff_core._tensors.randomness import ReplayedRandomness
 from autodiff_core._tensors.vectors import Vector, Vectors
 
 
-class ForwardLoop:
-    """The function is evaluated on dual numbers once for each tangent.
+class ForwardLoop(Linearization):
+    """The function is evaluated on dual numbers once for each tangent."""
 
-    Attributes:
-        axis: What a basis chunk gives: columns.
-        outputs: The outputs at the point.
-        engines: The engines that there are for the strategy.
-        engine: The one that is used.
-    """
-
-    axis = "columns"
+    axis = Axis.COLUMNS
     name = "forward-loop"
-    engines = PLAIN
 
-    def __init__(
-        self,
-        function: Function,
-        primals: tuple[Tensor, ...],
-        *,
-        create_graph: bool,
-        report: Report,
-        engine: str = "plain",
-    ) -> None:
-        """Evaluate the function at the primals once, for the shapes of its outputs.
-
-        Args:
-            function: The function to linearise.
-            primals: The point.
-            create_graph: Whether derivatives must themselves be differentiable in reverse.
-            report: Is told every slower way that is taken.
-            engine: One of `engines`, or ``auto``.
-        """
-        self._function = function
-        self._primals = primals
-        self._create_graph = create_graph
-        self._report = report
-        self.engine = EngineChoice(engine, self.name, report)
-        self._randomness = ReplayedRandomness(primals)
-        self._is_grad_enabled = create_graph
+    def __init__(self, request: Request) -> None:
+        """Evaluate the function at the point once, for the shapes of its outputs."""
+        super().__init__(request)
+        self._randomness = ReplayedRandomness(request.primals)
+        self._is_grad_enabled = request.create_graph
         self.outputs = self._first_outputs()
 
     def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
-        """Jacobian-vector products.
-
-        Args:
-            tangents: Vectors over the inputs.
-            start: The first vector.
-            stop: One past the last.
-
-        Returns:
-            For each output a tensor of shape (stop - start, *output.shape).
+        """Return Jacobian-vector products by dual numbers; see `Linearization.pushforward`.
 
         Raises:
             MissingForwardDerivativeError: An operator in the function has no forward derivative.
@@ -82,7 +46,7 @@ class ForwardLoop:
             if "does not require grad" not in str(error):
                 raise
         # A function that calls autograd itself (forces as the gradient of an energy, say) needs
-        # arguments with a graph; all others are spared the memory of one.
+        # arguments with a graph; without such a call the memory of a graph is saved.
         self._is_grad_enabled = True
         return self._evaluate()
 
@@ -95,7 +59,7 @@ class ForwardLoop:
         return one_by_one(self._push, tangents, start, stop, keep_graph=self._create_graph)
 
     def _push(self, tangent: Vector) -> tuple[Tensor, ...]:
-        """One product with dual numbers of torch's ordinary forward mode."""
+        """Return one product, by the dual numbers of torch's ordinary forward mode."""
         with (
             self._randomness.replayed(),
             torch.set_grad_enabled(self._is_grad_enabled),
@@ -123,36 +87,23 @@ class ForwardLoop:
 
 
 class ForwardMode(ForwardLoop):
-    """The tangents of a whole basis chunk are pushed through at once under vmap."""
+    """The tangents of a whole chunk of vectors are pushed through at once under vmap."""
 
     name = "forward-mode"
     engines = ALL
 
-    def __init__(
-        self,
-        function: Function,
-        primals: tuple[Tensor, ...],
-        *,
-        create_graph: bool,
-        report: Report,
-        engine: str = "plain",
-    ) -> None:
-        """Evaluate the function at the primals once, as `ForwardLoop` does."""
-        super().__init__(function, primals, create_graph=create_graph, report=report, engine=engine)
-        batched = Batched(
-            self._push_under_transform,
-            self._push,
-            strategy=self.name,
-            keep_graph=create_graph,
-            report=report,
+    def __init__(self, request: Request) -> None:
+        """Evaluate the function at the point once, as `ForwardLoop` does."""
+        super().__init__(request)
+        self._batched = self._batched_by_engine(
+            self._push_under_transform, self._push, request.primals
         )
-        self._batched = self.engine.engine(self._push, primals, batched)
 
     def _apply(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         return self._batched(tangents, start, stop)
 
     def _push_under_transform(self, tangent: Vector) -> tuple[Tensor, ...]:
-        """One product by `torch.func.jvp`, which vmap can batch."""
+        """Return one product by `torch.func.jvp`, which vmap can batch."""
         touched = [index for index, part in enumerate(tangent) if part is not None]
         if not touched:
             return tuple(torch.zeros_like(output) for output in self.outputs)

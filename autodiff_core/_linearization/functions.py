@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.agreement import Report
+from autodiff_core._engines.agreement import ReportFallback
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._linearization.second_order import has_custom_backward
 
@@ -62,7 +62,7 @@ class Pointwise:
     """
 
     def __init__(
-        self, flat: Callable[..., tuple[Tensor, ...]], *, strategy: str, report: Report
+        self, flat: Callable[..., tuple[Tensor, ...]], *, strategy: str, report: ReportFallback
     ) -> None:
         """Take the function of one point."""
         self._flat = flat

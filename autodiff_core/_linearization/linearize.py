@@ -4,46 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.agreement import Report
+from autodiff_core._block import Axis
+from autodiff_core._engines.agreement import ReportFallback
 from autodiff_core._linearization.arguments import Arguments, FlatFunction, Tensors, prepare_primals
 from autodiff_core._linearization.forward import ForwardLoop, ForwardMode
 from autodiff_core._linearization.functions import Direct, Function, Gradient, Pointwise
+from autodiff_core._linearization.linearization import Linearization, Request
 from autodiff_core._linearization.reverse import ReverseLoop, Vectorize
 from autodiff_core._linearization.second_order import check_second_order
 from autodiff_core._linearization.strict import require_dependence, require_graph
+from autodiff_core._operations import Operation, operation_named
 from autodiff_core._tensors.randomness import ReplayedRandomness
 from autodiff_core._tensors.tree import TreeStructure, is_leaf
 from autodiff_core._tensors.vectors import StackedVectors
 
-
-class Operation(NamedTuple):
-    """What an operation computes.
-
-    Attributes:
-        is_second_order: Whether it differentiates the gradient of a scalar function.
-        product: ``"pullback"`` or ``"pushforward"`` for a product with vectors; None for the
-            whole matrix.
-    """
-
-    is_second_order: bool
-    product: str | None
-
-
-OPERATIONS = {
-    "jacobian": Operation(False, None),
-    "hessian": Operation(True, None),
-    "vjp": Operation(False, "pullback"),
-    "jvp": Operation(False, "pushforward"),
-    "vhp": Operation(True, "pullback"),
-    "hvp": Operation(True, "pushforward"),
-}
-
-STRATEGIES: dict[str, type[ReverseLoop] | type[ForwardLoop]] = {
+STRATEGIES: dict[str, type[Linearization]] = {
     strategy.name: strategy for strategy in (ReverseLoop, Vectorize, ForwardMode, ForwardLoop)
 }
 
@@ -71,7 +51,7 @@ class Linearized:
     primals: tuple[Tensor, ...]
     outputs: Tensors
     auxiliary: Any
-    linearization: ReverseLoop | ForwardLoop
+    linearization: Linearization
     points: int | None
     keep_graph: bool
 
@@ -112,12 +92,11 @@ def engines(operation: str, strategy: str) -> tuple[str, ...]:
     Raises:
         ValueError: There is no such operation or strategy, or they do not go together.
     """
-    _operation(operation)
-    return _strategy(strategy, operation).engines
+    return _strategy(strategy, operation_named(operation)).engines
 
 
 def linearize(
-    name: str, func: Callable[..., Any], inputs: Any, choices: Choices, report: Report
+    name: str, func: Callable[..., Any], inputs: Any, choices: Choices, report: ReportFallback
 ) -> Linearized:
     """Linearise a function for an operation.
 
@@ -134,8 +113,8 @@ def linearize(
         RuntimeError: A function that is not scalar for a second-order operation, or what
             `strict` forbids.
     """
-    operation = _operation(name)
-    strategy = _strategy(choices.strategy, name)
+    operation = operation_named(name)
+    strategy = _strategy(choices.strategy, operation)
     if choices.engine not in (*strategy.engines, "auto"):
         valid = ", ".join(("auto", *strategy.engines))
         raise ValueError(
@@ -147,19 +126,16 @@ def linearize(
     points = _points(given, name) if choices.points else None
     flat = FlatFunction(func, arguments, name, has_aux=choices.has_aux)
 
-    def linearized_by(strategy: type[ReverseLoop] | type[ForwardLoop]) -> Linearized:
+    def linearized_by(strategy: type[Linearization]) -> Linearized:
         primals = prepare_primals(given, create_graph=choices.create_graph)
         direct: Function = Direct(flat)
         if points is not None:
             direct = Pointwise(direct, strategy=strategy.name, report=report)
         randomness = ReplayedRandomness(primals)
         gradient = Gradient(direct, name, points=points)
+        function = gradient if operation.is_second_order else direct
         linearization = strategy(
-            gradient if operation.is_second_order else direct,
-            primals,
-            create_graph=choices.create_graph,
-            report=report,
-            engine=choices.engine,
+            Request(function, primals, choices.create_graph, report, choices.engine)
         )
         assert flat.structure is not None
         if operation.is_second_order:
@@ -181,7 +157,7 @@ def linearize(
 
     if not choices.strict:
         return linearized_by(strategy)
-    if strategy.axis == "rows":
+    if strategy.axis is Axis.ROWS:
         linearized = linearized_by(strategy)
         _check_strict(linearized, name)
         return linearized
@@ -204,19 +180,13 @@ def _check_single_output(structure: TreeStructure, name: str) -> None:
 
 def _check_second_order(
     gradient: Gradient,
-    linearization: ReverseLoop | ForwardLoop,
+    linearization: Linearization,
     primals: tuple[Tensor, ...],
     randomness: ReplayedRandomness,
 ) -> None:
     # A Hessian is symmetric: both products give the same.
-    multiply = (
-        linearization.pushforward
-        if isinstance(linearization, ForwardLoop)
-        else linearization.pullback
-    )
-
     def product(vector: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return multiply(StackedVectors([part.unsqueeze(0) for part in vector]), 0, 1)
+        return linearization.lines(StackedVectors([part.unsqueeze(0) for part in vector]), 0, 1)
 
     check_second_order(gradient, product, primals, randomness.replayed)
 
@@ -240,7 +210,6 @@ def _check_strict_derivative(reference: Linearized, name: str) -> None:
     derivative that reverse mode gives is asked.
     """
     way = reference.linearization
-    assert isinstance(way, ReverseLoop)
     is_pushforward = reference.operation.product == "pushforward"
     space = reference.primals if is_pushforward else way.outputs
     ones = StackedVectors([torch.ones_like(tensor).detach()[None] for tensor in space])
@@ -248,20 +217,14 @@ def _check_strict_derivative(reference: Linearized, name: str) -> None:
     require_graph(name, derivatives, "the derivative for tensor")
 
 
-def _operation(name: str) -> Operation:
-    if name not in OPERATIONS:
-        raise ValueError(f"operation={name!r}: valid are {', '.join(OPERATIONS)}")
-    return OPERATIONS[name]
-
-
-def _strategy(name: str, operation: str) -> type[ReverseLoop] | type[ForwardLoop]:
+def _strategy(name: str, operation: Operation) -> type[Linearization]:
     if name not in STRATEGIES:
-        raise ValueError(f"{operation}: strategy={name!r}: valid are {', '.join(STRATEGIES)}")
+        raise ValueError(f"{operation.name}: strategy={name!r}: valid are {', '.join(STRATEGIES)}")
     strategy = STRATEGIES[name]
-    if OPERATIONS[operation].product == "pullback" and strategy.axis == "columns":
-        other = "hvp" if operation == "vhp" else "jvp"
+    if operation.product == "pullback" and strategy.axis is Axis.COLUMNS:
+        other = operation.product_with("pushforward").name
         raise ValueError(
-            f"{operation}: strategy={name!r} has no pullback; valid are 'reverse-loop' and "
+            f"{operation.name}: strategy={name!r} has no pullback; valid are 'reverse-loop' and "
             f"'vectorize', or the operation {other!r}, whose product is from the other side"
         )
     return strategy

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from autodiff_core._errors import MissingForwardDerivativeError
+from autodiff_core._operations import OPERATIONS, Operation
 from autodiff_core._stream import BlockStream, blocks
 from autodiff_core.sparse._colouring.colouring import Colouring, colour
 from autodiff_core.sparse._detection.detect import detect_sparsity
@@ -27,13 +28,11 @@ from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._pattern import SparsityPattern
 
 Side = Literal["right", "left"]
-PRODUCTS: dict[tuple[str, Side], str] = {
-    ("jacobian", "right"): "jvp",
-    ("jacobian", "left"): "vjp",
-    ("hessian", "right"): "hvp",
-    ("hessian", "left"): "vhp",
-}
-"""Which product compresses a matrix from a side."""
+
+
+def product_from(side: Side, operation: str) -> Operation:
+    """Return the product operation that compresses a matrix from a side."""
+    return OPERATIONS[operation].product_with("pushforward" if side == "right" else "pullback")
 
 
 def sparse_jacobian(
@@ -143,8 +142,8 @@ def compressed_streams(
     """
     found = []
     for side, count in sides(colouring):
-        product = PRODUCTS[operation, side]
-        like = inputs if product != "vjp" else _outputs(func, inputs)
+        product = product_from(side, operation)
+        like = _outputs(func, inputs) if product.multiplies_outputs else inputs
         colours = colouring.column_colours if side == "right" else colouring.row_colours
         assert colours is not None
         leaves, structure = tree_flatten(like)
@@ -154,7 +153,7 @@ def compressed_streams(
         if stream.shape[1] != across:
             raise PatternError(
                 f"the pattern has {colouring.pattern.shape[0]} rows and "
-                f"{colouring.pattern.shape[1]} columns, and a {product} has {stream.shape[1]} "
+                f"{colouring.pattern.shape[1]} columns, and a {product.name} has {stream.shape[1]} "
                 "elements"
             )
         found.append(stream)
@@ -224,24 +223,31 @@ def decompressed(
 def _stream(
     func: Callable[..., Any],
     inputs: Any,
-    product: str,
+    product: Operation,
     strategy: str,
     vectors: Any,
     chunk_size: int | None,
 ) -> BlockStream:
-    # A few products do not pay for a captured program.
-    options: dict[str, Any] = {"vectors": vectors, "chunk_size": chunk_size}
+    def stream(strategy: str) -> BlockStream:
+        # Capturing a program costs more than a few products do.
+        return blocks(
+            func,
+            inputs,
+            operation=product.name,
+            strategy=strategy,
+            vectors=vectors,
+            chunk_size=chunk_size,
+            engine="plain",
+        )
+
     if strategy != "auto":
-        if strategy in ("reverse-loop", "forward-loop"):
-            return blocks(func, inputs, operation=product, strategy=strategy, **options)
-        return blocks(func, inputs, operation=product, strategy=strategy, engine="plain", **options)
-    options["engine"] = "plain"
-    if product in ("jvp", "hvp"):
+        return stream(strategy)
+    if product.product == "pushforward":
         try:
-            return blocks(func, inputs, operation=product, strategy="forward-mode", **options)
+            return stream("forward-mode")
         except MissingForwardDerivativeError:
             pass
-    return blocks(func, inputs, operation=product, strategy="vectorize", **options)
+    return stream("vectorize")
 
 
 def _outputs(func: Callable[..., Any], inputs: Any) -> Any:

@@ -17,9 +17,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from autodiff_core._engines.agreement import agreement_tolerance, relative_difference
 from autodiff_core._engines.torch_compiler import EXPANDED, compiled
 from autodiff_core._errors import first_line
+from autodiff_core._operations import OPERATIONS
 from autodiff_core._stream import blocks
 from autodiff_core.sparse._colouring.colouring import Colouring
-from autodiff_core.sparse._compressed import PRODUCTS, Side, seeds, sides
+from autodiff_core.sparse._compressed import Side, product_from, seeds, sides
 from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._seed_graph import divided
 
@@ -77,7 +78,7 @@ class SparseEvaluator:
         outputs, self._returned = tree_flatten(value)
         self._seeds: list[list[Tensor]] = []
         for side, count in self._sides:
-            like = outputs if PRODUCTS[operation, side] == "vjp" else leaves
+            like = outputs if product_from(side, operation).multiplies_outputs else leaves
             colours = colouring.column_colours if side == "right" else colouring.row_colours
             assert colours is not None
             self._seeds.append(seeds(colours, count, like))
@@ -113,7 +114,11 @@ class SparseEvaluator:
 
     def _shape(self, leaves: list[Tensor], outputs: list[Tensor]) -> tuple[int, int]:
         columns = sum(leaf.numel() for leaf in leaves)
-        rows = columns if self._operation == "hessian" else sum(o.numel() for o in outputs)
+        rows = (
+            columns
+            if OPERATIONS[self._operation].is_second_order
+            else sum(o.numel() for o in outputs)
+        )
         return rows, columns
 
     def _prepared(self, leaves: list[Tensor], compile: bool) -> tuple[str, _Products]:
@@ -179,7 +184,7 @@ class SparseEvaluator:
             places = tuple(range(len(point)))
             return torch.func.grad(_summed(function), argnums=places)(*point)
 
-        subject = gradient if self._operation == "hessian" else function
+        subject = gradient if OPERATIONS[self._operation].is_second_order else function
         found = []
         for (side, count), stack in zip(self._sides, stacks, strict=True):
             if side == "right":
@@ -197,12 +202,12 @@ class SparseEvaluator:
         inputs = tree_unflatten(leaves, self._structure)
         found = []
         for (side, _), stack in zip(self._sides, stacks, strict=True):
-            operation = PRODUCTS[self._operation, side]
-            structure = self._returned if operation == "vjp" else self._structure
+            operation = product_from(side, self._operation)
+            structure = self._returned if operation.multiplies_outputs else self._structure
             stream = blocks(
                 self._func,
                 inputs,
-                operation=operation,
+                operation=operation.name,
                 strategy="reverse-loop",
                 vectors=tree_unflatten(stack, structure),
             )

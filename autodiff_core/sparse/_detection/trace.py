@@ -19,9 +19,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from autodiff_core._errors import first_line
 from autodiff_core._linearization.arguments import Arguments, FlatFunction
 from autodiff_core._linearization.second_order import has_custom_backward
+from autodiff_core._operations import MATRICES, OPERATIONS
 from autodiff_core.sparse._errors import DetectionError
-
-SECOND_ORDER = {"jacobian": False, "hessian": True}
 
 
 class Subject:
@@ -46,9 +45,10 @@ class Subject:
             ValueError: Another operation.
             RuntimeError: Complex inputs, or tensors on another device than the CPU.
         """
-        if operation not in SECOND_ORDER:
-            raise ValueError(f"operation={operation!r}: valid are {', '.join(SECOND_ORDER)}")
+        if operation not in MATRICES:
+            raise ValueError(f"operation={operation!r}: valid are {', '.join(MATRICES)}")
         self.operation = operation
+        self._is_second_order = OPERATIONS[operation].is_second_order
         self._arguments = Arguments(inputs, argnums, operation)
         self._func = func
         leaves = self._arguments.differentiated.leaves
@@ -62,7 +62,7 @@ class Subject:
 
     def differentiated(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         """What the matrix is the Jacobian of: the function, or its gradient."""
-        if not SECOND_ORDER[self.operation]:
+        if not self._is_second_order:
             return self.function(*leaves)
         return torch.func.grad(self._scalar, argnums=tuple(range(len(leaves))))(*leaves)
 
@@ -74,7 +74,7 @@ class Subject:
 
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes of the tensors along the rows."""
-        along = self.primals if SECOND_ORDER[self.operation] else self.function(*self.primals)
+        along = self.primals if self._is_second_order else self.function(*self.primals)
         return [tuple(tensor.shape) for tensor in along]
 
     def graph(self) -> fx.GraphModule:
