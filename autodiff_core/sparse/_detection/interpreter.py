@@ -22,7 +22,7 @@ def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context)
         inputs: The tensors whose elements are counted, in the order of the placeholders.
         context: Shared by the rules.
     """
-    from autodiff_core.sparse._detection.rules import apply
+    from autodiff_core.sparse._detection.operators import apply
 
     values: dict[fx.Node, Any] = {}
     same: dict[Any, Any] = {}

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from autodiff_core.sparse._detection.contractions import CONTRACTIONS
+from autodiff_core.sparse._detection.matrix_products import CONTRACTIONS
 from autodiff_core.sparse._detection.dependence import SHAPE_ONLY, Context, Traced, holds_traced
 from autodiff_core.sparse._detection.elementwise import _product, elementwise
 from autodiff_core.sparse._detection.movement import is_movement, move
