@@ -17,8 +17,8 @@ from autodiff_core._linearization.complex import complex_columns, complex_rows
 from autodiff_core._linearization.linearize import Choices, Linearized, linearize
 from autodiff_core._tensors.vectors import StackedVectors, StandardBasis
 
-BYTES_OF_A_DEFAULT_CHUNK = 64 * 2**20
-LINES_OF_A_DEFAULT_CHUNK = 64
+_BYTES_OF_A_DEFAULT_CHUNK = 64 * 2**20
+_LINES_OF_A_DEFAULT_CHUNK = 64
 
 
 def blocks(
@@ -293,4 +293,4 @@ def _chunk_size(given: int | None, stream: BlockStream) -> int:
         return given
     elements = (stream.rows.size + stream.columns.size) * (stream.points or 1)
     line = max(1, elements * stream.dtype.itemsize)
-    return max(1, min(LINES_OF_A_DEFAULT_CHUNK, BYTES_OF_A_DEFAULT_CHUNK // line))
+    return max(1, min(_LINES_OF_A_DEFAULT_CHUNK, _BYTES_OF_A_DEFAULT_CHUNK // line))

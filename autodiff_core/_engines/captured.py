@@ -10,11 +10,10 @@ from torch import Tensor
 
 from autodiff_core._engines.agreement import LinearMap, ReportFallback, require_agreement, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._programs import stacks as stacks_
-from autodiff_core._programs.lowering import lower
 from autodiff_core._programs.program import Memory, Program
 from autodiff_core._programs.recording import Recording, record
-from autodiff_core._programs.stacks import Stack
+from autodiff_core._programs.rules.lowering import lower
+from autodiff_core._programs.stacks import dense_stack, one_hot
 from autodiff_core._tensors.contiguous import empty_side_by_side
 from autodiff_core._tensors.reused_memory import ReusedMemory
 from autodiff_core._tensors.vectors import PROBES, StandardBasis, Vector, Vectors
@@ -22,7 +21,7 @@ from autodiff_core._tensors.vectors import PROBES, StandardBasis, Vector, Vector
 Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
 """Multiplies a range of vectors."""
 
-MOST_TENSORS = 4
+_MOST_TENSORS = 4
 """Among how many tensors a chunk of one-hot vectors is divided at most.
 
 Beyond, the tensors are so small that a program for each does not pay.
@@ -106,7 +105,7 @@ class Captured:
     def _captured(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         if isinstance(vectors, StandardBasis):
             parts = vectors.parts(start, stop)
-            if parts is not None and len(parts) <= MOST_TENSORS:
+            if parts is not None and len(parts) <= _MOST_TENSORS:
                 images = [
                     self._one_by_one(*part) if self._has_few(part[0]) else self._of_basis(*part)
                     for part in parts
@@ -130,7 +129,7 @@ class Captured:
     def _of_basis(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
         """The images of a range of one-hot vectors over one of the tensors."""
         program = self._program(index)
-        basis = stacks_.one_hot(start, stop, self._space[index])
+        basis = one_hot(start, stop, self._space[index])
         images = program.apply([basis], stop - start, self._memory(program, stop - start))
         if index not in self._verified_bases:
             self._verify(self._only(index, basis.dense()), images, stop - start)
@@ -147,7 +146,7 @@ class Captured:
 
     def _one_by_one(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
         """The images of a range of one-hot vectors over one of the tensors, by the plain map."""
-        basis = stacks_.one_hot(start, stop, self._space[index]).dense()
+        basis = one_hot(start, stop, self._space[index]).dense()
         with torch.no_grad():
             images = [self._linear_map(self._only(index, vector)) for vector in basis]
             return tuple(torch.stack(parts) for parts in zip(*images, strict=True))
@@ -196,11 +195,6 @@ class Captured:
 def _require_dtypes(images: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     if any(i.dtype != plain.dtype for i, plain in zip(images, expected, strict=True)):
         raise RuntimeError("the captured result is of another dtype")
-
-
-def dense_stack(data: Tensor) -> Stack:
-    """Vectors of which nothing is known."""
-    return Stack(data, tuple(data.shape[1:]))
 
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:

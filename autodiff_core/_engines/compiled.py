@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from autodiff_core._engines.captured import Captured, dense_stack
+from autodiff_core._engines.captured import Captured
 from autodiff_core._engines.torch_compiler import EXPANDED, compiled
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._programs import stacks as stacks_
+from autodiff_core._programs.stacks import dense_stack, one_hot
 from autodiff_core._tensors.matrix_product import decompositions
 from autodiff_core._tensors.vectors import Vector, Vectors
 
 # The compiler would make kernels of a larger program for minutes.
 MOST_STEPS = 100
 
-Images = tuple[Tensor, ...]
+_Images = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Kernel:
+class _Kernel:
     """A compiled linear map of chunks of one size.
 
     Attributes:
@@ -33,7 +33,7 @@ class Kernel:
     """
 
     count: int
-    run: Callable[..., Images]
+    run: Callable[..., _Images]
 
 
 class Compiled(Captured):
@@ -51,7 +51,7 @@ class Compiled(Captured):
     def __init__(self, *given: Any, **options: Any) -> None:
         """Prepare as `Captured` does."""
         super().__init__(*given, **options)
-        self._kernels: dict[int | None, Kernel] = {}
+        self._kernels: dict[int | None, _Kernel] = {}
         self._largest = 1
         self.compiler_refusal: str | None = None
 
@@ -67,12 +67,12 @@ class Compiled(Captured):
         """Why faster engines are not used; None for those that are."""
         return self.refusal, self.compiler_refusal
 
-    def _captured(self, vectors: Vectors, start: int, stop: int) -> Images:
+    def _captured(self, vectors: Vectors, start: int, stop: int) -> _Images:
         self._largest = max(self._largest, stop - start)
         return super()._captured(vectors, start, stop)
 
-    def _of_stacks(self, stacks: Sequence[Tensor], count: int) -> Images:
-        def run(kernel: Kernel) -> Images:
+    def _of_stacks(self, stacks: Sequence[Tensor], count: int) -> _Images:
+        def run(kernel: _Kernel) -> _Images:
             missing = kernel.count - count
             full = [torch.cat((s, s.new_zeros((missing, *s.shape[1:])))) for s in stacks]
             return tuple(image[:count] for image in kernel.run(*full))
@@ -80,16 +80,16 @@ class Compiled(Captured):
         images = self._by_kernel(None, count, run, lambda: tuple(stacks))
         return super()._of_stacks(stacks, count) if images is None else images
 
-    def _of_basis(self, index: int, start: int, stop: int) -> Images:
+    def _of_basis(self, index: int, start: int, stop: int) -> _Images:
         space = self._space[index]
 
-        def run(kernel: Kernel) -> Images:
+        def run(kernel: _Kernel) -> _Images:
             first = min(start, space.numel() - kernel.count)
             images = kernel.run(torch.tensor(first, device=space.device))
             return tuple(image[start - first : stop - first] for image in images)
 
         def vectors() -> Vector:
-            return self._only(index, stacks_.one_hot(start, stop, space).dense())
+            return self._only(index, one_hot(start, stop, space).dense())
 
         images = self._by_kernel(index, stop - start, run, vectors)
         return super()._of_basis(index, start, stop) if images is None else images
@@ -98,9 +98,9 @@ class Compiled(Captured):
         self,
         index: int | None,
         count: int,
-        run: Callable[[Kernel], Images],
+        run: Callable[[_Kernel], _Images],
         vectors: Callable[[], Vector],
-    ) -> Images | None:
+    ) -> _Images | None:
         """The images of a chunk; None where the compiler is no help."""
         if self.compiler_refusal is not None:
             return None
@@ -130,15 +130,15 @@ class Compiled(Captured):
             self._report(Fallback(self._strategy, "the captured engine", reason))
         return None
 
-    def _kernel(self, index: int | None, count: int) -> Kernel:
+    def _kernel(self, index: int | None, count: int) -> _Kernel:
         program = self._program(index)
 
-        def of_vectors(*stacks: Tensor) -> Images:
+        def of_vectors(*stacks: Tensor) -> _Images:
             # The compiler plans memory by itself.
             given = [dense_stack(stack) for stack in stacks]
             return program.apply(given, count, reuses_memory=False)
 
-        def of_basis(start: Tensor) -> Images:
+        def of_basis(start: Tensor) -> _Images:
             assert index is not None
             space = self._space[index]
             ones = start + torch.arange(count, device=space.device)
@@ -158,11 +158,11 @@ class Compiled(Captured):
         as_graph = self._space[index or 0].is_cuda
         run = compiled(traced, as_graph=as_graph)
 
-        def without_grad(*tensors: Tensor) -> Images:
+        def without_grad(*tensors: Tensor) -> _Images:
             with torch.no_grad():
                 if not as_graph:
                     return tuple(run(*tensors))
                 torch.compiler.cudagraph_mark_step_begin()
                 return tuple(image.clone() for image in run(*tensors))
 
-        return Kernel(count, without_grad)
+        return _Kernel(count, without_grad)

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 # A term for each weight that meets an output channel: with more of them, a matrix product over
 # gathered patches, which is what torch's own kernels do, is ahead.
-TERMS = 64
+_TERMS = 64
 
 
 def compiled(traced: GraphModule, *, as_graph: bool = False) -> Callable[..., Any]:
@@ -58,7 +58,7 @@ def _convolution(
 ) -> Any:
     """A small convolution as a sum of shifted images, which fuses with what is around it."""
     terms = weight[0].numel()
-    if transposed or groups != 1 or terms > TERMS or images.device.type != "cpu":
+    if transposed or groups != 1 or terms > _TERMS or images.device.type != "cpu":
         return NotImplemented
     kernel = weight.shape[2:]
     padded = pad(images, [side for width in reversed(padding) for side in (width, width)])

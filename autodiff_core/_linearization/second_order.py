@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autodiff_core._errors import DoubleBackwardError
 
-VISIBLE_SHARE = 1e-2
+_VISIBLE_SHARE = 1e-2
 """The smallest missing share of a product that central differences show beyond doubt."""
 
 
@@ -81,7 +81,7 @@ def check_second_order(
     doubt = torch.stack(
         [
             10 * (coarse - fine).norm(),
-            VISIBLE_SHARE * torch.maximum(fine.norm(), given.norm()),
+            _VISIBLE_SHARE * torch.maximum(fine.norm(), given.norm()),
             noise,
         ]
     ).max()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._programs.simplification import _simplified, _uses
+from autodiff_core._programs.simplification import simplified, uses_of
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step
 
@@ -99,7 +99,7 @@ class Program:
 
     def finish(self) -> None:
         """Simplify, and find out when each result is used last and which can be put in place."""
-        self.steps, self.outputs = _simplified(self.steps, self.outputs)
+        self.steps, self.outputs = simplified(self.steps, self.outputs)
         for place, output in enumerate(self.outputs):
             number = output
             while number in self.steps and self.steps[number].kind == "reshape":
@@ -116,7 +116,7 @@ class Program:
         self._finished = {number: [] for number in self.steps}
         for index, number in last.items():
             self._finished[number].append(index)
-        uses = _uses(self.steps, self.outputs)
+        uses = uses_of(self.steps, self.outputs)
         # The memory of a result is free for the only step that takes it.
         for number, step in self.steps.items():
             spare = tuple(uses[index] == 1 and self._makes_new(index) for index in step.inputs)

@@ -14,11 +14,11 @@ from autodiff_core._programs.steps import Step, combination, permutation
 from autodiff_core._tensors.linear_combination import Coefficient
 
 
-def _simplified(
+def simplified(
     steps: dict[int, Step], outputs: Sequence[int | None]
 ) -> tuple[dict[int, Step], tuple[int | None, ...]]:
     steps = _needed(steps, outputs)
-    uses = _uses(steps, outputs)
+    uses = uses_of(steps, outputs)
     merged: dict[int, Step] = {}
     same: dict[int, int] = {}
     for number, step in steps.items():
@@ -37,7 +37,7 @@ def _simplified(
     return _needed(merged, outputs), outputs
 
 
-def _uses(steps: dict[int, Step], outputs: Sequence[int | None]) -> Counter[int]:
+def uses_of(steps: dict[int, Step], outputs: Sequence[int | None]) -> Counter[int]:
     """How often each result is taken, as an output as well."""
     taken = chain(*(step.inputs for step in steps.values()), outputs)
     return Counter(number for number in taken if number is not None)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from autodiff_core._programs.stacks import Index, Stack, _same, aligned, as_tensor, take
+from autodiff_core._programs.stacks import Index, Stack, aligned, as_tensor, same_index, take
 
 
 def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
@@ -28,7 +28,7 @@ def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
             moved = replace(stack, shape=shape, dim=dim)
             if stack.one_hot:
                 return moved
-            return replace(moved, data=stack.data.reshape(stack.count, *moved._compact_shape()))
+            return replace(moved, data=stack.data.reshape(stack.count, *moved.compact_shape()))
     return Stack(stack.dense().reshape(stack.count, *shape), shape)
 
 
@@ -169,7 +169,7 @@ def join(stacks: Sequence[Stack], dim: int) -> Stack:
     length = sum(stack.shape[dim] for stack in stacks)
     shape = (*first.shape[:dim], length, *first.shape[dim + 1 :])
     is_shared = first.dim != dim and all(
-        s.dim == first.dim and _same(s.support, first.support) for s in stacks
+        s.dim == first.dim and same_index(s.support, first.support) for s in stacks
     )
     if is_shared:
         data = torch.cat([stack.spread().data for stack in stacks], dim + 1)

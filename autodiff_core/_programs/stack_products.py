@@ -14,15 +14,15 @@ from autodiff_core._tensors.matrix_product import matrix_product
 
 # Such a product takes about as long as writing its result: it is better put in place, each vector's
 # by itself, than made together with others and copied.
-FEW_TERMS = 32
+_FEW_TERMS = 32
 
 
-MANY_RESULTS = 2**15
+_MANY_RESULTS = 2**15
 
 
 # Products in batches, of as few terms and with a vector, take half of the time when they are summed
 # term by term, without a copy for a batched product (measured).
-FEW_COMPONENTS = 4
+_FEW_COMPONENTS = 4
 
 
 def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...], out: Tensor | None = None) -> Stack:
@@ -74,7 +74,7 @@ def _product_from_left(matrix: Tensor, data: Tensor) -> Tensor:
 
 
 def _is_bound_by_writing(terms: int, results: int) -> bool:
-    return terms <= FEW_TERMS and results >= MANY_RESULTS
+    return terms <= _FEW_TERMS and results >= _MANY_RESULTS
 
 
 def _product(data: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
@@ -88,7 +88,7 @@ def _product(data: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
         return matrix_product(data, matrix)
     batch = matrix.shape[:-2]
     *_, r, c = data.shape
-    if 0 < c <= FEW_COMPONENTS and 1 in (r, matrix.shape[-1]):
+    if 0 < c <= _FEW_COMPONENTS and 1 in (r, matrix.shape[-1]):
         return _sum_of_multiples(data, matrix)
     moved = data.movedim(0, -3).reshape(-1, data.shape[0] * r, c)
     product = torch.bmm(moved, matrix.reshape(-1, *matrix.shape[-2:]))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from autodiff_core._programs.stacks import Index, Stack, _same, aligned, as_tensor, take
+from autodiff_core._programs.stacks import Index, Stack, aligned, as_tensor, same_index, take
 from autodiff_core._tensors.linear_combination import (
     Coefficient,
     is_without_overlap,
@@ -117,7 +117,7 @@ def _on_one_support(stacks: Sequence[Stack], shape: tuple[int, ...]) -> list[Sta
     first = stacks[0]
     dim = first.dim
     if dim is not None and all(s.dim == dim and s.shape[dim] == shape[dim] for s in stacks):
-        if all(_same(s.support, first.support) for s in stacks[1:]):
+        if all(same_index(s.support, first.support) for s in stacks[1:]):
             return list(stacks)
         device = first.data.device
         parts = [as_tensor(s.support, device) for s in stacks if s.support is not None]

@@ -40,7 +40,7 @@ class Stack:
         """The same with the data of a one-hot stack written out."""
         if not self.one_hot:
             return self
-        data = torch.diag(self.data).reshape(self.count, *self._compact_shape())
+        data = torch.diag(self.data).reshape(self.count, *self.compact_shape())
         return replace(self, data=data, one_hot=False)
 
     def dense(self) -> Tensor:
@@ -65,7 +65,7 @@ class Stack:
         else:
             out.index_copy_(stack.dim + 1, stack.support, stack.data)
 
-    def _compact_shape(self) -> tuple[int, ...]:
+    def compact_shape(self) -> tuple[int, ...]:
         assert self.dim is not None
         assert self.support is not None
         shape = list(self.shape)
@@ -115,6 +115,15 @@ def _simplest(stack: Stack) -> Stack:
     return stack
 
 
+def dense_stack(data: Tensor) -> Stack:
+    """Return stacked vectors as a stack of which no zeros are known.
+
+    Args:
+        data: Shape (vectors, *shape).
+    """
+    return Stack(data, tuple(data.shape[1:]))
+
+
 def take(constant: Tensor, dim: int, index: Index) -> Tensor:
     """The given positions of a constant along a dimension; a view where they follow in a row."""
     if isinstance(index, range):
@@ -128,7 +137,7 @@ def as_tensor(index: Index, device: torch.device) -> Tensor:
     return index
 
 
-def _same(first: Index | None, second: Index | None) -> bool:
+def same_index(first: Index | None, second: Index | None) -> bool:
     if first is second:
         return True
     if isinstance(first, Tensor) and isinstance(second, Tensor):

@@ -9,8 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from autodiff_core._programs import stack_operators as _support
-from autodiff_core._programs import stack_sums
+from autodiff_core._programs import stack_operators, stack_sums
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._tensors.linear_combination import Coefficient
 
@@ -61,5 +60,5 @@ def permutation(
     source: int, dims: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype
 ) -> Step:
     """A result with its dimensions in another order."""
-    apply = partial(_support.permute, dims=dims)
+    apply = partial(stack_operators.permute, dims=dims)
     return Step("permute", (source,), tuple(shape), dtype, apply, dims=dims)

@@ -13,7 +13,7 @@ from torch import Tensor
 SMALLEST = 2**21
 """Smaller results are left to torch: its allocator keeps what is freed of them."""
 
-MOST_TIMES_LARGER = 2
+_MOST_TIMES_LARGER = 2
 """A piece that is larger by more than this is given back: smaller chunks are to take less."""
 
 MOST_KEPT = 8
@@ -54,7 +54,7 @@ class ReusedMemory:
     def _free(self, size: int) -> mmap.mmap | None:
         """A piece that is large enough, but not much too large, and that no tensor holds."""
         for place in range(len(self._kept)):
-            fits = size <= len(self._kept[place]) <= MOST_TIMES_LARGER * size
+            fits = size <= len(self._kept[place]) <= _MOST_TIMES_LARGER * size
             # One reference is the list's, one that of the question.
             if fits and sys.getrefcount(self._kept[place]) == 2:
                 return self._kept[place]

@@ -16,7 +16,7 @@ LARGEST_INVERTED = 128
 SMALLEST = 64
 """Of so many unknowns and right-hand sides on products are faster than substitution."""
 
-LARGEST_CONDITION = 30.0
+_LARGEST_CONDITION = 30.0
 """Up to this condition of a diagonal block, in the 1-norm, its inverse serves as well.
 
 Multiplying by an inverse can lose as many digits more than substitution as the block's condition
@@ -127,7 +127,7 @@ class TriangularSystem:
         if self._has_unit_diagonal:
             half.fill_diagonal_(1)
         norms = [torch.linalg.matrix_norm(each, 1) for each in (half, inverse)]
-        return bool(norms[0] * norms[1] <= LARGEST_CONDITION)
+        return bool(norms[0] * norms[1] <= _LARGEST_CONDITION)
 
     def _by_substitution(self, matrix: Tensor, columns: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(

@@ -25,9 +25,9 @@ from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._seed_graph import divided
 
 # Operators of a fused kernel that take as long as reading what they yield.
-FUSED_OPERATORS = 8
+_FUSED_OPERATORS = 8
 # Below, one measurement tells nothing.
-NOISE_SECONDS = 0.02
+_NOISE_SECONDS = 0.02
 _Products = Callable[[list[Tensor]], list[Tensor]]
 
 
@@ -151,7 +151,7 @@ class SparseEvaluator:
             if difference > agreement_tolerance(leaves[0].dtype):
                 refusal = f"its products differ from the plain ones by {difference:.1e}"
                 self.refusal = self.refusal or refusal
-            elif seconds > plain_seconds + NOISE_SECONDS:
+            elif seconds > plain_seconds + _NOISE_SECONDS:
                 self.refusal = self.refusal or "its products are slower than the plain ones"
             else:
                 return name, partial(_products, run, known)
@@ -168,7 +168,7 @@ class SparseEvaluator:
         given = tree_flatten((points, self._seeds))[0]
         expanded = EXPANDED if with_compiler else {}
         traced = make_fx(of_tensors, decomposition_table=expanded)(*given)
-        least = FUSED_OPERATORS if with_compiler else 1
+        least = _FUSED_OPERATORS if with_compiler else 1
         of_seeds, of_points = divided(traced, len(points), least_saved=least)
         return of_seeds, compiled(of_points) if with_compiler else of_points
 

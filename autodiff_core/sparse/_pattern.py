@@ -83,7 +83,7 @@ class SparsityPattern:
     def save(self, path: str | Path) -> None:
         """Write the pattern to an .npz archive, under exactly this path."""
         with Path(path).open("wb") as file:
-            np.savez(file, **self._arrays())
+            np.savez(file, **arrays_of(self))
 
     @classmethod
     def load(cls, path: str | Path) -> SparsityPattern:
@@ -93,29 +93,7 @@ class SparsityPattern:
             PatternError: The file holds no pattern, or a damaged one.
         """
         with np.load(path, allow_pickle=False) as archive:
-            return cls._from_arrays(archive, str(path))
-
-    def _arrays(self) -> dict[str, Any]:
-        return {
-            "shape": np.array(self.shape),
-            "indptr": self.indptr,
-            "indices": self.indices,
-            "conservative": np.array(self.conservative, dtype=str),
-        }
-
-    @classmethod
-    def _from_arrays(cls, archive: Any, path: str) -> SparsityPattern:
-        if not {"shape", "indptr", "indices", "conservative"} <= set(archive):
-            raise PatternError(f"{path} holds no sparsity pattern")
-        rows, columns = map(int, archive["shape"])
-        pattern = cls(
-            (rows, columns),
-            archive["indptr"],
-            archive["indices"],
-            tuple(map(str, archive["conservative"])),
-        )
-        pattern.check(path)
-        return pattern
+            return pattern_from(archive, str(path))
 
     def check(self, name: str = "the pattern") -> None:
         """Check that the arrays describe a matrix.
@@ -138,3 +116,36 @@ class SparsityPattern:
                 f"{name}: indptr and indices are not those of compressed rows of a matrix of "
                 f"shape {self.shape} with ascending columns"
             )
+
+
+def arrays_of(pattern: SparsityPattern) -> dict[str, Any]:
+    """Return the arrays that an archive stores for a pattern, by name."""
+    return {
+        "shape": np.array(pattern.shape),
+        "indptr": pattern.indptr,
+        "indices": pattern.indices,
+        "conservative": np.array(pattern.conservative, dtype=str),
+    }
+
+
+def pattern_from(archive: Any, path: str) -> SparsityPattern:
+    """Return the pattern stored in the arrays of an open archive.
+
+    Args:
+        archive: The arrays by name.
+        path: The archive's path, for the message.
+
+    Raises:
+        PatternError: There is no pattern, or a damaged one.
+    """
+    if not {"shape", "indptr", "indices", "conservative"} <= set(archive):
+        raise PatternError(f"{path} holds no sparsity pattern")
+    rows, columns = map(int, archive["shape"])
+    pattern = SparsityPattern(
+        (rows, columns),
+        archive["indptr"],
+        archive["indices"],
+        tuple(map(str, archive["conservative"])),
+    )
+    pattern.check(path)
+    return pattern

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
 from autodiff_core._programs.rules.registry import (
@@ -84,8 +84,8 @@ def _gathered(
     index = Gather(positions.reshape(-1))
 
     def apply(stack: Stack) -> Stack:
-        taken = _support.gather(_support.reshape(stack, merged), dim, index)
-        return _support.reshape(taken, out.shape)
+        taken = stack_operators.gather(stack_operators.reshape(stack, merged), dim, index)
+        return stack_operators.reshape(taken, out.shape)
 
     return builder.step("gather", step_of(builder, source), out.shape, out.dtype, apply)
 
@@ -168,8 +168,10 @@ def _scattered(
     flat = (*merged[:dim], len(index), *merged[dim + 1 :])
 
     def apply(stack: Stack) -> Stack:
-        added = _support.scatter(_support.reshape(stack, flat), dim, index, merged[dim])
-        return _support.reshape(added, out.shape)
+        added = stack_operators.scatter(
+            stack_operators.reshape(stack, flat), dim, index, merged[dim]
+        )
+        return stack_operators.reshape(added, out.shape)
 
     return builder.step("scatter", step_of(builder, values), out.shape, out.dtype, apply)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
 from autodiff_core._programs.rules.registry import (
-    PARTITIONS,
     check_zero,
     is_live,
     output_of,
+    partition,
     rule,
     step_of,
 )
@@ -40,7 +40,7 @@ def _view(builder: Builder, call: Call) -> Any:
     out = output_of(call)
     source = step_of(builder, call.args[0])
     return builder.step(
-        "reshape", source, out.shape, out.dtype, partial(_support.reshape, shape=out.shape)
+        "reshape", source, out.shape, out.dtype, partial(stack_operators.reshape, shape=out.shape)
     )
 
 
@@ -67,7 +67,7 @@ def _expand(builder: Builder, call: Call) -> Any:
         step_of(builder, source),
         out.shape,
         out.dtype,
-        partial(_support.expand, shape=out.shape),
+        partial(stack_operators.expand, shape=out.shape),
     )
 
 
@@ -92,7 +92,7 @@ def _total(builder: Builder, call: Call) -> Any:
         number,
         out.shape,
         out.dtype,
-        partial(_support.total, dims=dims, keepdim=keepdim),
+        partial(stack_operators.total, dims=dims, keepdim=keepdim),
     )
 
 
@@ -118,12 +118,15 @@ def _part(builder: Builder, source: Reference, dim: int, taken: range, out: Refe
     assert torch.Size(shape).numel() == torch.Size(out.shape).numel()
 
     def apply(stack: Stack) -> Stack:
-        return _support.reshape(_support.cut(stack, dim, taken.start, taken.stop), out.shape)
+        return stack_operators.reshape(
+            stack_operators.cut(stack, dim, taken.start, taken.stop), out.shape
+        )
 
     return builder.step("cut", step_of(builder, source), out.shape, out.dtype, apply)
 
 
-def _partition(builder: Builder, call: Call) -> None:
+@partition(_aten.unbind, _aten.split, _aten.split_with_sizes, _aten.unsafe_split)
+def _divide(builder: Builder, call: Call) -> None:
     source, *given = call.args
     is_unbind = call.operator.overloadpacket is _aten.unbind
     place = 0 if is_unbind else 1
@@ -134,13 +137,6 @@ def _partition(builder: Builder, call: Call) -> None:
         stop = start + (1 if is_unbind else output.shape[dim])
         builder.numbers[output.value] = _part(builder, source, dim, range(start, stop), output)
         start = stop
-
-
-PARTITIONS.update(
-    dict.fromkeys(
-        (_aten.unbind, _aten.split, _aten.split_with_sizes, _aten.unsafe_split), _partition
-    )
-)
 
 
 def _slice(given: Sequence[Any], size: int) -> tuple[int, int, int]:
@@ -163,7 +159,7 @@ def _pad(builder: Builder, call: Call) -> Any:
     part = (*sizes[:dim], length, *sizes[dim + 1 :])
 
     def apply(stack: Stack) -> Stack:
-        return _support.pad(_support.reshape(stack, part), dim, start, sizes[dim])
+        return stack_operators.pad(stack_operators.reshape(stack, part), dim, start, sizes[dim])
 
     return builder.step("pad", step_of(builder, source), out.shape, out.dtype, apply)
 
@@ -192,12 +188,14 @@ def _join(builder: Builder, call: Call) -> Any:
     def apply(*stacks: Stack, dims: tuple[int, ...] = ()) -> Stack:
         first = stacks[0]
         joined = [
-            _zeros(first, shape) if place is None else _support.reshape(stacks[place], shape)
+            _zeros(first, shape) if place is None else stack_operators.reshape(stacks[place], shape)
             for shape, place in layout
         ]
         if not dims:
-            return _support.join(joined, dim)
-        return _support.join([_support.permute(part, dims) for part in joined], dims.index(dim))
+            return stack_operators.join(joined, dim)
+        return stack_operators.join(
+            [stack_operators.permute(part, dims) for part in joined], dims.index(dim)
+        )
 
     return builder.add(Step("join", tuple(sources), out.shape, out.dtype, apply))
 

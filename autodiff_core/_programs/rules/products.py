@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._programs import stack_operators as _support
-from autodiff_core._programs import stack_products
+from autodiff_core._programs import stack_operators, stack_products
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference, UncapturableError
 from autodiff_core._programs.rules.registry import (
@@ -84,8 +83,10 @@ def _times(
         if stack.dim is None and columns.dim() == 2:
             return stack_products.times(stack, columns, result, out)
         out = None if out is None else out.view(stack.count, *product)
-        lines = stack_products.times(_support.reshape(stack, as_matrix), columns, product, out)
-        return _support.reshape(lines, result)
+        lines = stack_products.times(
+            stack_operators.reshape(stack, as_matrix), columns, product, out
+        )
+        return stack_operators.reshape(lines, result)
 
     return _matmul_step(builder, source, result, out.dtype, apply)
 
@@ -163,7 +164,7 @@ def _sum_keeping(
     builder: Builder, number: int, shape: tuple[int, ...], dim: int, dtype: torch.dtype
 ) -> int:
     kept = (*shape[:dim], 1, *shape[dim + 1 :])
-    apply = partial(_support.total, dims=(dim,), keepdim=True)
+    apply = partial(stack_operators.total, dims=(dim,), keepdim=True)
     return builder.step("sum", number, kept, dtype, apply)
 
 
@@ -186,7 +187,7 @@ def _layer_norm_backward(builder: Builder, call: Call) -> Any:
     for factor in (weight, weight * unit):
         scaled = builder.add(combination((number,), (factor / count,), shape, out.dtype))
         kept = tuple(1 if dim in dims else size for dim, size in enumerate(shape))
-        apply = partial(_support.total, dims=dims, keepdim=True)
+        apply = partial(stack_operators.total, dims=dims, keepdim=True)
         means.append(builder.step("sum", scaled, kept, out.dtype, apply))
     factors = (weight * rstd, -rstd, -unit * rstd)
     return builder.add(combination((number, *means), factors, shape, out.dtype))

@@ -18,7 +18,9 @@ Lowering = Callable[[Builder, Call], Any]
 RULES: dict[Any, Lowering] = {}
 """What to do for an operator, by its overload packet."""
 
-PARTITIONS: dict[Any, Callable[[Builder, Call], None]] = {}
+_Partition = Callable[[Builder, Call], None]
+
+PARTITIONS: dict[Any, _Partition] = {}
 """The same for operators that divide a tensor; they number all of their outputs themselves."""
 
 
@@ -32,11 +34,11 @@ def references(call: Call) -> list[Reference]:
 
 def check_zero(constant: Any) -> None:
     """Check that a constant that is added to something linear is zero."""
-    if not (is_zero(constant) if isinstance(constant, Tensor) else constant == 0):
+    if not (_is_zero(constant) if isinstance(constant, Tensor) else constant == 0):
         raise UncapturableError("the map is not linear: a constant is added")
 
 
-def is_zero(constant: Tensor) -> bool:
+def _is_zero(constant: Tensor) -> bool:
     return constant._is_zerotensor() or not bool((constant != 0).any())
 
 
@@ -54,6 +56,16 @@ def rule(*packets: Any) -> Callable[[Lowering], Lowering]:
     def register(lowering: Lowering) -> Lowering:
         for packet in packets:
             RULES[packet] = lowering
+        return lowering
+
+    return register
+
+
+def partition(*packets: Any) -> Callable[[_Partition], _Partition]:
+    """Register the decorated function as the rule of operators that divide a tensor."""
+
+    def register(lowering: _Partition) -> _Partition:
+        PARTITIONS.update(dict.fromkeys(packets, lowering))
         return lowering
 
     return register

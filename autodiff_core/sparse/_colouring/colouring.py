@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from autodiff_core.sparse._colouring import kernels
 from autodiff_core.sparse._errors import PatternError
-from autodiff_core.sparse._pattern import SparsityPattern
+from autodiff_core.sparse._pattern import SparsityPattern, arrays_of, pattern_from
 
 Kind = Literal["column", "row", "bidirectional", "star"]
 Order = Literal["auto", "natural", "largest-first", "smallest-last", "incidence-degree"]
@@ -66,7 +66,7 @@ class Colouring:
 
     def save(self, path: str | Path) -> None:
         """Write the colouring and its pattern to an .npz archive, under exactly this path."""
-        arrays: dict[str, Any] = self.pattern._arrays() | {"kind": np.array(self.kind)}
+        arrays: dict[str, Any] = arrays_of(self.pattern) | {"kind": np.array(self.kind)}
         if self.column_colours is not None:
             arrays["column_colours"] = self.column_colours
         if self.row_colours is not None:
@@ -82,7 +82,7 @@ class Colouring:
             PatternError: The file holds no colouring, or one that does not fit its pattern.
         """
         with np.load(path, allow_pickle=False) as archive:
-            pattern = SparsityPattern._from_arrays(archive, str(path))
+            pattern = pattern_from(archive, str(path))
             if "kind" not in archive or str(archive["kind"]) not in KINDS:
                 raise PatternError(f"{path} holds no colouring")
             kind: Any = str(archive["kind"])

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as functional
-from torch import Tensor, fx
+from torch import Tensor
 
 from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import MOST_LAYERS, Layer, Layers
 from autodiff_core.sparse._detection.reductions import reduce_dims
+from autodiff_core.sparse._detection.registry import Call, rule
 
 
 def windows(
@@ -47,11 +48,10 @@ def _per_dim(value: Any, dims: int) -> list[int]:
     return given * dims if len(given) == 1 else given
 
 
-def _convolution(
-    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
-) -> Traced:
-    operand, weight, bias, stride, padding, dilation, is_transposed, _, groups = arguments
-    shape = tuple(node.meta["tensor_meta"].shape)
+@rule("convolution")
+def _convolution(call: Call) -> Traced:
+    operand, weight, bias, stride, padding, dilation, is_transposed, _, groups = call.arguments
+    shape, context = call.shape, call.context
     parts: list[Layers] = []
     if isinstance(operand, Traced):
         reach = (stride, padding, dilation, bool(is_transposed), groups)
@@ -142,13 +142,12 @@ def _with_gaps(maps: Tensor, stride: Sequence[int], dims: int) -> Tensor:
     return spread
 
 
-def _convolution_backward(
-    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
-) -> list[Traced]:
+@rule("convolution_backward")
+def _convolution_backward(call: Call) -> list[Traced]:
     cotangent, operand, weight, _, stride, padding, dilation, is_transposed, _, groups, _ = (
-        arguments
+        call.arguments
     )
-    metas = node.meta["tensor_meta"]
+    metas, context = call.metas, call.context
     shapes = [() if meta is None else tuple(meta.shape) for meta in metas]
     results = [Traced(shape) for shape in shapes]
     if metas[0] is not None:
@@ -170,9 +169,11 @@ def _convolution_backward(
     return results
 
 
-def _pooling(
-    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
-) -> Any:
+@rule(
+    "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"
+)
+def _pooling(call: Call) -> Any:
+    name, arguments, context = call.name, call.arguments, call.context
     operand = arguments[0]
     dims = int(name[name.index("pool") + 4])
     kernel = _per_dim(arguments[1], dims)
@@ -180,8 +181,7 @@ def _pooling(
     padding = _per_dim(arguments[3], dims) if len(arguments) > 3 else [0] * dims
     has_dilation = name.startswith("max") and len(arguments) > 4
     dilation = _per_dim(arguments[4], dims) if has_dilation else [1] * dims
-    metas = node.meta["tensor_meta"]
-    shape = tuple((metas if hasattr(metas, "dtype") else metas[0]).shape)
+    shape = tuple(call.metas[0].shape)
     layers = tuple(
         Layer(under, layer.table)
         for layer in operand.layers
@@ -190,4 +190,4 @@ def _pooling(
         )
     )
     result = Traced(shape, context.sets.union([layers], shape))
-    return result if hasattr(metas, "dtype") else [result, Traced(shape)]
+    return result if call.has_one_result else [result, Traced(shape)]

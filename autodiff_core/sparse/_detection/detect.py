@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from autodiff_core.sparse._detection.dependence import Context, Traced
-from autodiff_core.sparse._detection.index_sets import Layers, Sets, Table
+from autodiff_core.sparse._detection.index_sets import Layer, Layers, Sets, Table
 from autodiff_core.sparse._detection.interpreter import interpret
 from autodiff_core.sparse._detection.trace import Subject
 from autodiff_core.sparse._pattern import SparsityPattern
 
-MOST_ENTRIES = 2**31 - 1
+_MOST_ENTRIES = 2**31 - 1
 
 
 def detect_sparsity(
@@ -59,7 +59,7 @@ def detect_sparsity(
     """
     subject = Subject(func, inputs, operation, argnums)
     columns = sum(primal.numel() for primal in subject.primals)
-    sets = Sets(columns, MOST_ENTRIES if most_entries is None else most_entries, most_seconds)
+    sets = Sets(columns, _MOST_ENTRIES if most_entries is None else most_entries, most_seconds)
     context = Context(sets)
     with torch.no_grad():
         if subject.has_custom_function():
@@ -78,8 +78,6 @@ def _full(shape: tuple[int, ...], columns: int, context: Context) -> Traced:
 
 
 def _all_inputs(columns: int, context: Context) -> Any:
-    from autodiff_core.sparse._detection.index_sets import Layer
-
     return Layer(torch.arange(columns, dtype=context.sets.dtype))
 
 

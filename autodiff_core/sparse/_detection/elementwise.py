@@ -1,4 +1,4 @@
-"""Detection rules for elementwise operators and broadcasting."""
+"""Detection rules for elementwise operators, and broadcasting."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ from torch import Tensor
 
 from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import Layer, Layers
+from autodiff_core.sparse._detection.registry import Call, independent, rule
+
+_WITHOUT_TAG = {
+    "_prelu_kernel", "frexp", "gelu_backward", "hardswish_backward", "hardsigmoid_backward",
+    "log_sigmoid_forward", "nan_to_num", "native_dropout_backward", "softplus_backward",
+    "special_xlog1py", "xlogy",
+}  # fmt: skip
+"""Elementwise operators that torch does not tag as pointwise."""
+
+
+def is_elementwise(call: Call) -> bool:
+    """Return whether each element of the results reads the operands at its own place alone."""
+    return torch.Tag.pointwise in call.target.tags or call.name in _WITHOUT_TAG
 
 
 def elementwise(operands: Sequence[Any], shape: tuple[int, ...], context: Context) -> Traced:
-    """Each element depends on what the operands' elements at its place depend on."""
+    """Return a result whose elements depend on what the operands' elements there depend on."""
     parts = [
         broadcast(operand, shape, context) for operand in operands if isinstance(operand, Traced)
     ]
@@ -21,7 +34,7 @@ def elementwise(operands: Sequence[Any], shape: tuple[int, ...], context: Contex
 
 
 def broadcast(operand: Traced, shape: tuple[int, ...], context: Context) -> Layers:
-    """The layers of an operand in a larger shape."""
+    """Return the layers of an operand, broadcast to a larger shape."""
     if operand.shape == shape:
         return operand.layers
     expanded = []
@@ -33,18 +46,60 @@ def broadcast(operand: Traced, shape: tuple[int, ...], context: Context) -> Laye
     return tuple(expanded)
 
 
-def _product(
-    name: str, arguments: Sequence[Any], shape: tuple[int, ...], context: Context
-) -> Traced:
-    """A product, quotient or power: what a constant zero switches off carries nothing."""
-    first, second = arguments[:2]
+@rule(
+    "argmax", "argmin", "argsort", "ceil", "floor", "floor_divide", "heaviside", "nextafter",
+    "round", "sgn", "sign", "signbit", "trunc",
+)  # fmt: skip
+def _zero_derivative(call: Call) -> Any:
+    """The derivative is zero wherever it exists."""
+    return independent(call.node)
+
+
+@rule(
+    "alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy", "positive",
+    "_to_copy",
+)  # fmt: skip
+def _unchanged(call: Call) -> Any:
+    return call.arguments[0]
+
+
+@rule("copy")
+def _copy(call: Call) -> Traced:
+    """The second argument replaces the first."""
+    return elementwise([call.arguments[1]], call.shape, call.context)
+
+
+@rule("threshold_backward", "hardtanh_backward", "relu_backward")
+def _linear_in_first(call: Call) -> Traced:
+    """Only the first argument has a derivative; the others choose the branch."""
+    return elementwise(call.arguments[:1], call.shape, call.context)
+
+
+@rule("where")
+def _where(call: Call) -> Traced:
+    """The condition has no derivative."""
+    return elementwise(call.arguments[1:], call.shape, call.context)
+
+
+@rule("masked_fill")
+def _masked_fill(call: Call) -> Traced:
+    """The mask has no derivative."""
+    return elementwise([call.arguments[0], call.arguments[2]], call.shape, call.context)
+
+
+@rule("mul", "div", "pow")
+def _product(call: Call) -> Any:
+    """A constant zero in a product, quotient or power passes no dependence."""
+    if call.keywords.get("rounding_mode"):
+        return independent(call.node)
+    first, second = call.arguments[:2]
     if isinstance(first, Traced) and not isinstance(second, Traced):
-        if name == "div":
-            return elementwise([first], shape, context)
-        return _masked(first, second, shape, context)
+        if call.name == "div":
+            return elementwise([first], call.shape, call.context)
+        return _masked(first, second, call.shape, call.context)
     if isinstance(second, Traced) and not isinstance(first, Traced):
-        return _masked(second, first, shape, context)
-    return elementwise([first, second], shape, context)
+        return _masked(second, first, call.shape, call.context)
+    return elementwise([first, second], call.shape, call.context)
 
 
 def _masked(operand: Traced, constant: Any, shape: tuple[int, ...], context: Context) -> Traced:

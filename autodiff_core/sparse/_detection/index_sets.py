@@ -32,7 +32,7 @@ from autodiff_core.sparse._errors import DetectionError
 MOST_LAYERS = 40
 """How many layers a tensor may carry before they are written into a table."""
 
-ELEMENTS_OF_A_PASS = 2**22
+_ELEMENTS_OF_A_PASS = 2**22
 """How many elements of layers are gathered at once when sets are united."""
 
 
@@ -170,7 +170,7 @@ class Sets:
         """Ranges of rows whose visits are few enough to be gathered at once."""
         if not layers or not rows:
             return []
-        most = max(1, ELEMENTS_OF_A_PASS // layers)
+        most = max(1, _ELEMENTS_OF_A_PASS // layers)
         if starts is None:
             return [(first, min(first + most, rows)) for first in range(0, rows, most)]
         passes, first = [], 0

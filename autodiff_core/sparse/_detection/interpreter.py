@@ -12,6 +12,7 @@ from torch.fx.node import map_arg
 
 from autodiff_core.sparse._detection.dependence import SHAPE_ONLY, Context, Traced, identity
 from autodiff_core.sparse._detection.index_sets import Layer
+from autodiff_core.sparse._detection.operators import apply
 
 
 def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context) -> list[Any]:
@@ -22,8 +23,6 @@ def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context)
         inputs: The tensors whose elements are counted, in the order of the placeholders.
         context: Shared by the rules.
     """
-    from autodiff_core.sparse._detection.operators import apply
-
     values: dict[fx.Node, Any] = {}
     same: dict[Any, Any] = {}
     _describe_several_results(graph)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-SHORT = 32
+_SHORT = 32
 """Up to this length, insertion sorts a row faster than the general method."""
 
 
 @njit(cache=True)
-def sort_row(indices, start, stop):
+def _sort_row(indices, start, stop):
     """Sort a part of an array in place."""
-    if stop - start > SHORT:
+    if stop - start > _SHORT:
         indices[start:stop] = np.sort(indices[start:stop])
         return
     for i in range(start + 1, stop):
@@ -115,6 +115,6 @@ def union_of_visits(visits, starts, offsets, table_starts, table, stamps, first,
                         stamps[member] = stamp
                         indices[position] = member
                         position += 1
-        sort_row(indices, begin, position)
+        _sort_row(indices, begin, position)
         ends[row] = position
     return position

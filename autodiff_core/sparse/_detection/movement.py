@@ -10,8 +10,9 @@ from torch import Tensor
 
 from autodiff_core.sparse._detection.dependence import Context, Traced, holds_traced, identity
 from autodiff_core.sparse._detection.index_sets import Layer, Layers, Table
+from autodiff_core.sparse._detection.registry import Call
 
-MOVEMENTS: dict[str, tuple[int, ...]] = {
+_MOVEMENTS: dict[str, tuple[int, ...]] = {
     "as_strided": (0,),
     "as_strided_scatter": (0, 1),
     "cat": (0,),
@@ -52,26 +53,32 @@ MOVEMENTS: dict[str, tuple[int, ...]] = {
 }
 """The positions of the arguments whose data an operator moves; all others say where."""
 
-ADDITIONS = {"index_put": 3, "_unsafe_index_put": 3}
+_ADDITIONS = {"index_put": 3, "_unsafe_index_put": 3}
 """The position of the argument that says whether an operator adds to what is there."""
 
 
-def is_movement(name: str, arguments: Sequence[Any]) -> bool:
-    """Whether an operator, called with these arguments, moves data by a rule known beforehand."""
-    if name not in MOVEMENTS:
+def is_movement(call: Call) -> bool:
+    """Return whether a call only moves data, to places that no traced argument decides."""
+    name, arguments = _name(call), call.arguments
+    if name not in _MOVEMENTS or call.keywords:
         return False
-    if name in ADDITIONS and len(arguments) > ADDITIONS[name] and arguments[ADDITIONS[name]]:
+    if name in _ADDITIONS and len(arguments) > _ADDITIONS[name] and arguments[_ADDITIONS[name]]:
         return False
     return not any(
         holds_traced(argument)
         for position, argument in enumerate(arguments)
-        if position not in MOVEMENTS[name]
+        if position not in _MOVEMENTS[name]
     )
 
 
-def move(target: Any, name: str, arguments: Sequence[Any], context: Context) -> Any:
-    """Run an operator on the layers of its operands."""
-    positions = MOVEMENTS[name]
+def move(call: Call) -> Any:
+    """Run an operator on the layers of its operands.
+
+    Returns:
+        A `Traced` result, or a list of them.
+    """
+    arguments, context = call.arguments, call.context
+    positions = _MOVEMENTS[_name(call)]
     groups: dict[int, list[list[Layer]]] = {}
     tables: dict[int, Table | None] = {}
     operands = [part for p in positions if p < len(arguments) for part in _flat(arguments[p])]
@@ -84,12 +91,10 @@ def move(target: Any, name: str, arguments: Sequence[Any], context: Context) -> 
     for key, slots in groups.items():
         for turn in range(max(map(len, slots))):
             chosen = [slot[turn] if turn < len(slot) else None for slot in slots]
-            results.append(
-                (tables[key], _moved(target, name, arguments, positions, chosen, context))
-            )
+            results.append((tables[key], _moved(call, positions, chosen)))
     if not results:
         none = [None] * len(operands)
-        return _without_layers(_moved(target, name, arguments, positions, none, context))
+        return _without_layers(_moved(call, positions, none))
     if isinstance(results[0][1], Tensor):
         return _traced(results, context)
     return [
@@ -114,15 +119,14 @@ def _flat(argument: Any) -> list[Any]:
     return list(argument) if isinstance(argument, (list, tuple)) else [argument]
 
 
-def _moved(
-    target: Any,
-    name: str,
-    arguments: Sequence[Any],
-    positions: Sequence[int],
-    chosen: Sequence[Layer | None],
-    context: Context,
-) -> Any:
-    """One run: each operand replaced by a layer of it, or by no dependence at all."""
+def _name(call: Call) -> str:
+    # A copying variant of a view moves data as the view does.
+    return call.name.removesuffix("_copy")
+
+
+def _moved(call: Call, positions: Sequence[int], chosen: Sequence[Layer | None]) -> Any:
+    """Run the operator once, each operand replaced by one of its layers or by no dependence."""
+    target, context = call.target, call.context
     remaining = iter(chosen)
 
     def replaced(operand: Any) -> Any:
@@ -133,13 +137,13 @@ def _moved(
             return torch.full((), -1, dtype=context.sets.dtype).expand(operand.shape)
         return -1
 
-    run = list(arguments)
+    run = list(call.arguments)
     for position in positions:
         if position < len(run):
             given = run[position]
             many = isinstance(given, (list, tuple))
             run[position] = [replaced(part) for part in given] if many else replaced(given)
-    if name in ("view", "_unsafe_view"):  # a layer's strides are not those of the tensor
+    if _name(call) in ("view", "_unsafe_view"):  # a layer's strides are not those of the tensor
         target = torch.ops.aten.reshape.default
     if target is torch.ops.aten.constant_pad_nd.default:
         run = [*run[:2], -1]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import fx
 
 from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import MOST_LAYERS, Layer, Layers
+from autodiff_core.sparse._detection.registry import Call, rule
 
 
 def reduce_dims(operand: Traced, dims: Sequence[int], context: Context) -> Layers:
@@ -45,26 +45,26 @@ def reduce_dims(operand: Traced, dims: Sequence[int], context: Context) -> Layer
     return tuple(Layer(layer.map.view(kept), layer.table) for layer in united)
 
 
-def _reduction(
-    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
-) -> Any:
-    operand = arguments[0]
-    dims = _dims(name, arguments, keywords, operand)
-    layers = reduce_dims(operand, dims, context)
-    meta = node.meta["tensor_meta"]
-    if hasattr(meta, "dtype"):
-        return _shaped(layers, tuple(meta.shape))
-    results = [_shaped(layers, tuple(part.shape)) for part in meta]
+@rule(
+    "amax", "amin", "kthvalue", "linalg_vector_norm", "logsumexp", "max", "mean", "median", "min",
+    "nanmean", "nansum", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
+)  # fmt: skip
+def _reduction(call: Call) -> Any:
+    layers = reduce_dims(call.arguments[0], _dims(call), call.context)
+    results = [_shaped(layers, tuple(meta.shape)) for meta in call.metas]
+    if call.has_one_result:
+        return results[0]
     # Where the extreme stands has no derivative.
-    is_extreme = name in ("kthvalue", "max", "median", "min")
+    is_extreme = call.name in ("kthvalue", "max", "median", "min")
     return [results[0], Traced(results[1].shape)] if is_extreme else results
 
 
-def _dims(name: str, arguments: Sequence[Any], keywords: Any, operand: Traced) -> list[int]:
-    position = 2 if name in ("norm", "linalg_vector_norm", "kthvalue") else 1
-    given = arguments[position] if len(arguments) > position else keywords.get("dim")
+def _dims(call: Call) -> list[int]:
+    arguments = call.arguments
+    position = 2 if call.name in ("norm", "linalg_vector_norm", "kthvalue") else 1
+    given = arguments[position] if len(arguments) > position else call.keywords.get("dim")
     if isinstance(given, bool) or given is None or given == []:
-        return list(range(len(operand.shape)))
+        return list(range(len(arguments[0].shape)))
     if isinstance(given, int):
         return [given]
     return list(given)
@@ -74,22 +74,19 @@ def _shaped(layers: Layers, shape: tuple[int, ...]) -> Traced:
     return Traced(shape, tuple(Layer(layer.map.reshape(shape), layer.table) for layer in layers))
 
 
-def _along(
-    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
-) -> Any:
-    """Operators each of whose results may read a whole line."""
-    operand = arguments[0]
+@rule("_log_softmax", "_softmax", "cummax", "cummin", "sort", "topk")
+def _along(call: Call) -> Any:
+    """Each element of a result may read a whole line."""
+    name, arguments = call.name, call.arguments
     dim = -1
     if name == "topk" and len(arguments) > 2:
         dim = arguments[2]
     elif name != "topk" and len(arguments) > 1:
         dim = arguments[1]
-    dim = keywords.get("dim", dim)
+    dim = call.keywords.get("dim", dim)
     if not isinstance(dim, int) or isinstance(dim, bool):
-        raise NotImplementedError
-    layers = reduce_dims(operand, [dim], context)
-    meta = node.meta["tensor_meta"]
-    metas = [meta] if hasattr(meta, "dtype") else list(meta)
+        return NotImplemented
+    layers = reduce_dims(arguments[0], [dim], call.context)
     results = [
         Traced(
             tuple(part.shape),
@@ -97,16 +94,15 @@ def _along(
             if part.dtype.is_floating_point
             else (),
         )
-        for part in metas
+        for part in call.metas
     ]
-    return results[0] if hasattr(meta, "dtype") else results
+    return results[0] if call.has_one_result else results
 
 
-def _running(
-    name: str, arguments: Sequence[Any], keywords: Any, node: fx.Node, context: Context
-) -> Traced:
-    """Running sums and products: an element reads the line up to itself."""
-    operand, dim = arguments[0], arguments[1]
+@rule("cumprod", "cumsum", "logcumsumexp")
+def _running(call: Call) -> Traced:
+    """An element of a running sum or product reads the line up to itself."""
+    operand, dim = call.arguments[:2]
     if not operand.shape:
         return operand
     dim %= len(operand.shape)
@@ -123,20 +119,5 @@ def _running(
     members = (torch.arange(before)[:, None] * (size * after) + one).reshape(-1)
     counts = (place + 1).repeat_interleave(after).repeat(before)
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(counts, 0)])
-    united = context.sets.grouped(operand.layers, starts, members)
+    united = call.context.sets.grouped(operand.layers, starts, members)
     return _shaped(united, operand.shape)
-
-
-REDUCTIONS = {
-    **dict.fromkeys(
-        (
-            "amax", "amin", "kthvalue", "linalg_vector_norm", "logsumexp", "max", "mean", "median",
-            "min", "nanmean", "nansum", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
-        ),
-        _reduction,
-    ),
-    **dict.fromkeys(
-        ("_log_softmax", "_softmax", "cummax", "cummin", "sort", "topk"), _along
-    ),
-    **dict.fromkeys(("cumprod", "cumsum", "logcumsumexp"), _running),
-}  # fmt: skip

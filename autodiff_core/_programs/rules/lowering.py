@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from autodiff_core._programs import stack_operators as _support
+from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder, Program
 from autodiff_core._programs.recording import Call, Recording, Reference
 
@@ -122,7 +122,7 @@ def _general(builder: Builder, call: Call) -> None:
             sources,
             first.shape,
             first.dtype,
-            lambda *stacks: _support.general(operator, stacks),
+            lambda *stacks: stack_operators.general(operator, stacks),
         )
     )
     for place, index in enumerate(live_outputs):
