@@ -12,16 +12,14 @@ import autodiff_core
 from autodiff_core import DoubleBackwardError, FallbackWarning, blocks
 from tests.core.support import cases
 from tests.core.support.cases import STRATEGIES, call, draw
-from tests.core.support.resisting import (
-    DTYPE,
-    FUNCTIONS,
+from tests.core.support.custom_functions import (
     NumpyBackwardCube,
     OldStyleCube,
     PartlyNumpyBackwardCube,
-    Refused,
     SetupContextCube,
-    sum_of_squares,
 )
+from tests.core.support.outcomes import Refused
+from tests.core.support.resisting import DTYPE, FUNCTIONS, sum_of_squares
 
 # torch warns about the layout itself.
 pytestmark = [

@@ -10,99 +10,27 @@ import torch.nn.attention
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from autodiff_core import (
-    DoubleBackwardError,
-    MissingForwardDerivativeError,
-    MissingReverseDerivativeError,
+from tests.core.support.custom_functions import (
+    LinearFunction,
+    NumpyBackwardCube,
+    OldStyleCube,
+    OnceDifferentiableCube,
+    PartlyNumpyBackwardCube,
+    SetupContextCube,
+)
+from tests.core.support.outcomes import (
+    FLASH,
+    LOOPED,
+    LOOPED_FORWARD,
+    LOOPED_INSIDE,
+    NO_DOUBLE_BACKWARD,
+    NO_REENTRANT,
+    Outcomes,
+    no_forward,
+    no_second,
 )
 
 DTYPE = torch.float64
-
-
-class OldStyleCube(torch.autograd.Function):
-    """Without setup_context: torch.func refuses it, and it has no jvp."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * grad
-
-
-class SetupContextCube(torch.autograd.Function):
-    """With setup_context, but neither a vmap rule nor a jvp."""
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return x**3
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * grad
-
-
-class NumpyBackwardCube(torch.autograd.Function):
-    """The backward leaves torch: right once, but not differentiable itself."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
-        return torch.from_numpy(3 * x.detach().numpy() ** 2 * grad.detach().numpy())
-
-
-class PartlyNumpyBackwardCube(torch.autograd.Function):
-    """The backward is differentiable in its cotangent alone: a term of the Hessian is lost."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
-        return grad * torch.from_numpy(3 * x.detach().numpy() ** 2)
-
-
-class LinearFunction(torch.autograd.Function):
-    """A custom backward that is right to be constant."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return 3 * x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return 3 * grad
-
-
-class OnceDifferentiableCube(torch.autograd.Function):
-    """The backward is declared to have no derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * grad
 
 
 def _in_place(x: Tensor) -> Tensor:
@@ -237,52 +165,6 @@ def _expanded() -> Tensor:
 
 
 @dataclass(frozen=True)
-class Slower:
-    """The numbers are right, and a fallback is reported."""
-
-    instead: str
-
-
-@dataclass(frozen=True)
-class Refused:
-    """One clear error."""
-
-    kind: type[Exception]
-    words: tuple[str, ...]
-
-
-Outcome = Slower | Refused | None
-"""What happens under a strategy; None: it works without further ado."""
-
-Outcomes = dict[str, Outcome]
-
-FORWARD = ("forward-loop", "forward-mode")
-REVERSE = ("reverse-loop", "vectorize")
-
-
-def _refuses(kind: type[Exception], *words: str, strategies: tuple[str, ...] = FORWARD) -> Outcomes:
-    return dict.fromkeys(strategies, Refused(kind, words))
-
-
-def _no_forward(culprit: str) -> Outcomes:
-    return _refuses(MissingForwardDerivativeError, culprit, "'reverse-loop' and 'vectorize'")
-
-
-def _no_second(culprit: str, *words: str) -> Outcomes:
-    return _refuses(MissingReverseDerivativeError, culprit, *words, strategies=REVERSE)
-
-
-LOOPED: Outcomes = {"vectorize": Slower("one vector at a time")}
-LOOPED_FORWARD: Outcomes = {"forward-mode": Slower("one vector at a time")}
-LOOPED_INSIDE: Outcomes = {"vectorize": Slower("a loop inside one operator")}
-NO_REENTRANT = _refuses(RuntimeError, "use_reentrant=False", strategies=REVERSE + FORWARD)
-NO_DOUBLE_BACKWARD = _refuses(
-    DoubleBackwardError, "custom autograd.Function", "differentiable", strategies=REVERSE
-)
-FLASH = "_scaled_dot_product_flash_attention_for_cpu"
-
-
-@dataclass(frozen=True)
 class Resisting:
     """One kind of difficult function.
 
@@ -307,33 +189,33 @@ FUNCTIONS: dict[str, Resisting] = {
     "branch": Resisting(lambda: _branch),
     "old-style Function": Resisting(
         lambda: OldStyleCube.apply,
-        jacobian=_no_forward("OldStyleCube"),
-        hessian=_no_forward("OldStyleCube"),
+        jacobian=no_forward("OldStyleCube"),
+        hessian=no_forward("OldStyleCube"),
     ),
     "setup_context Function": Resisting(
         lambda: SetupContextCube.apply,
-        jacobian=_no_forward("SetupContextCube"),
-        hessian=_no_forward("SetupContextCube"),
+        jacobian=no_forward("SetupContextCube"),
+        hessian=no_forward("SetupContextCube"),
     ),
     "numpy backward": Resisting(
         lambda: NumpyBackwardCube.apply,
-        jacobian=_no_forward("NumpyBackwardCube") | LOOPED,
-        hessian=_no_forward("NumpyBackwardCube") | NO_DOUBLE_BACKWARD,
+        jacobian=no_forward("NumpyBackwardCube") | LOOPED,
+        hessian=no_forward("NumpyBackwardCube") | NO_DOUBLE_BACKWARD,
     ),
     "partly numpy backward": Resisting(
         lambda: PartlyNumpyBackwardCube.apply,
-        jacobian=_no_forward("PartlyNumpyBackwardCube"),
-        hessian=_no_forward("PartlyNumpyBackwardCube") | NO_DOUBLE_BACKWARD,
+        jacobian=no_forward("PartlyNumpyBackwardCube"),
+        hessian=no_forward("PartlyNumpyBackwardCube") | NO_DOUBLE_BACKWARD,
     ),
     "once differentiable": Resisting(
         lambda: OnceDifferentiableCube.apply,
-        jacobian=_no_forward("OnceDifferentiableCube"),
-        hessian=_no_forward("OnceDifferentiableCube") | NO_DOUBLE_BACKWARD,
+        jacobian=no_forward("OnceDifferentiableCube"),
+        hessian=no_forward("OnceDifferentiableCube") | NO_DOUBLE_BACKWARD,
     ),
     "linear Function": Resisting(
         lambda: LinearFunction.apply,
-        jacobian=_no_forward("LinearFunction"),
-        hessian=_no_forward("LinearFunction"),
+        jacobian=no_forward("LinearFunction"),
+        hessian=no_forward("LinearFunction"),
     ),
     "numpy round trip": Resisting(
         lambda: _numpy_round_trip, jacobian=LOOPED_FORWARD, hessian=LOOPED_FORWARD
@@ -347,41 +229,41 @@ FUNCTIONS: dict[str, Resisting] = {
     "batch norm": Resisting(_batch_norm, jacobian=LOOPED_FORWARD, hessian=LOOPED_FORWARD),
     "attention": Resisting(
         lambda: _attention,
-        jacobian=_no_forward(FLASH) | LOOPED_INSIDE,
-        hessian=_no_forward(FLASH) | _no_second(FLASH, "SDPBackend.MATH"),
+        jacobian=no_forward(FLASH) | LOOPED_INSIDE,
+        hessian=no_forward(FLASH) | no_second(FLASH, "SDPBackend.MATH"),
     ),
     "attention in plain mathematics": Resisting(lambda: _mathematical_attention),
     "multihead attention": Resisting(
         _multihead,
-        jacobian=_no_forward(FLASH) | LOOPED_INSIDE,
-        hessian=_no_forward(FLASH) | _no_second(FLASH, "SDPBackend.MATH"),
+        jacobian=no_forward(FLASH) | LOOPED_INSIDE,
+        hessian=no_forward(FLASH) | no_second(FLASH, "SDPBackend.MATH"),
     ),
     "lstm": Resisting(_lstm),
     "max_pool2d": Resisting(lambda: _max_pool),
     "grid_sample": Resisting(
         lambda: _grid_sample,
-        jacobian=_no_forward("grid_sampler_2d"),
-        hessian=_no_forward("grid_sampler_2d") | LOOPED_INSIDE,
+        jacobian=no_forward("grid_sampler_2d"),
+        hessian=no_forward("grid_sampler_2d") | LOOPED_INSIDE,
     ),
     "ctc_loss": Resisting(
         lambda: _ctc,
-        jacobian=_no_forward("_ctc_loss") | LOOPED_INSIDE,
-        hessian=_no_forward("_ctc_loss") | _no_second("_ctc_loss_backward"),
+        jacobian=no_forward("_ctc_loss") | LOOPED_INSIDE,
+        hessian=no_forward("_ctc_loss") | no_second("_ctc_loss_backward"),
     ),
     "embedding_bag": Resisting(
         lambda: _embedding_bag,
-        jacobian=_no_forward("_embedding_bag") | LOOPED_INSIDE,
-        hessian=_no_forward("_embedding_bag") | _no_second("_embedding_bag_backward"),
+        jacobian=no_forward("_embedding_bag") | LOOPED_INSIDE,
+        hessian=no_forward("_embedding_bag") | no_second("_embedding_bag_backward"),
     ),
     "sparse COO": Resisting(
         lambda: _sparse("coo"),
-        jacobian=_no_forward("_sparse_addmm") | LOOPED,
-        hessian=_no_forward("_sparse_addmm") | LOOPED,
+        jacobian=no_forward("_sparse_addmm") | LOOPED,
+        hessian=no_forward("_sparse_addmm") | LOOPED,
     ),
     "sparse CSR": Resisting(
         lambda: _sparse("csr"),
-        jacobian=_no_forward("_sparse_addmm") | LOOPED,
-        hessian=_no_forward("_sparse_addmm") | LOOPED,
+        jacobian=no_forward("_sparse_addmm") | LOOPED,
+        hessian=no_forward("_sparse_addmm") | LOOPED,
     ),
     "expanded input": Resisting(lambda: torch.sin, _expanded),
     "constant output": Resisting(lambda: _constant_beside_live),
@@ -389,8 +271,8 @@ FUNCTIONS: dict[str, Resisting] = {
     # The batched derivative of cdist is wrong in torch 2.13, without an error.
     "cdist": Resisting(
         lambda: _cdist,
-        jacobian=_no_forward("_cdist_forward") | LOOPED,
-        hessian=_no_forward("_cdist_forward") | _no_second("_cdist_backward"),
+        jacobian=no_forward("_cdist_forward") | LOOPED,
+        hessian=no_forward("_cdist_forward") | no_second("_cdist_backward"),
     ),
 }
 

@@ -1,0 +1,220 @@
+"""The captured engine gives the numbers of the plain one."""
+
+import warnings
+
+import pytest
+import torch
+
+from autodiff_core import blocks
+from autodiff_core._engines import captured as _captured
+from tests.core.support import cases
+from tests.core.support.cases import MATRICES, PRODUCTS, assert_same, draw
+from tests.core.support.operators import BATCHED, REFUSED
+from tests.core.support.outcomes import Refused
+from tests.core.support.resisting import FUNCTIONS, sum_of_squares
+
+MATRIX_CASES = [(op, name) for op in MATRICES for name in cases.table(op) if name != "not a number"]
+
+PRODUCT_CASES = [
+    (op, name) for op in PRODUCTS for name in cases.table(op) if name != "not a number"
+]
+
+
+def _leaves(point):
+    return point if isinstance(point, tuple) else (point,)
+
+
+def _sizes(tensors):
+    return [tensor.numel() for tensor in tensors]
+
+
+def _truth(operation, func, point):
+    expected = cases.torch_call(operation, func, point)
+    columns = _sizes(_leaves(point))
+    if operation == "hessian":
+        return cases.matrix_of(expected, columns, columns)
+    return cases.matrix_of(expected, _sizes(cases.leaves(func(*_leaves(point)))), columns)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3])
+@pytest.mark.parametrize("strategy", BATCHED)
+@pytest.mark.parametrize(("operation", "name"), MATRIX_CASES)
+def test_a_captured_matrix_equals_that_of_torch(operation, name, strategy, chunk_size):
+    case = cases.table(operation)[name]
+    point = case.point()
+    stream = blocks(
+        case.func,
+        point,
+        operation=operation,
+        strategy=strategy,
+        chunk_size=chunk_size,
+        engine="captured",
+    )
+    given = list(stream)
+    truth = _truth(operation, case.func, point)
+    assert_same(stream.matrix(), truth.to(stream.dtype), 1e-5 if name == "float32" else 1e-10)
+    is_captured = (operation, name, strategy) not in REFUSED
+    assert stream.engine == ("captured" if is_captured else "plain")
+    assert (stream.engine_refusal is None) == is_captured
+    assert sum(len(block.fallbacks) for block in given) == (0 if is_captured else 1)
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+@pytest.mark.parametrize(("operation", "name"), PRODUCT_CASES)
+def test_a_captured_product_equals_the_plain_one(operation, name, strategy):
+    if strategy not in cases.STRATEGIES_OF[operation]:
+        pytest.skip("the operation has no such strategy")
+    case = cases.table(operation)[name]
+    point = case.point()
+    space = case.func(*_leaves(point)) if operation == "vjp" else point
+    drawn = tuple(
+        draw(5, *part.shape, dtype=part.dtype, seed=index)
+        for index, part in enumerate(cases.leaves(space))
+    )
+    vectors = drawn if isinstance(space, tuple) else drawn[0]
+
+    def stream(engine):
+        return blocks(
+            case.func,
+            point,
+            operation=operation,
+            strategy=strategy,
+            vectors=vectors,
+            chunk_size=2,
+            engine=engine,
+        )
+
+    captured = stream("captured")
+    given = captured.matrix()
+    assert_same(given, stream("plain").matrix(), 1e-5 if name == "float32" else 1e-10)
+    assert (captured.engine_refusal is None) == ((operation, name, strategy) not in REFUSED)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("strategy", BATCHED)
+@pytest.mark.parametrize("operation", MATRICES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_that_resists_gives_what_the_plain_engine_gives(name, operation, strategy):
+    row = FUNCTIONS[name]
+    if isinstance(getattr(row, operation).get(strategy), Refused):
+        pytest.skip("no engine can")
+    func = row.make() if operation == "jacobian" else sum_of_squares(row.make())
+    matrices = []
+    for choice in ("auto", "plain"):
+        torch.manual_seed(3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stream = blocks(
+                func, row.point(), operation=operation, strategy=strategy, engine=choice
+            )
+            matrices.append(stream.matrix())
+    given, expected = matrices
+    assert_same(given, expected, 1e-8)
+
+
+class WrongBatch(torch.autograd.Function):
+    """A backward that reads its argument's numbers where no operator shows it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        return torch.from_numpy(gradients[0].numpy() * 2.0)
+
+
+def test_a_capture_that_disagrees_is_not_used_and_told():
+    stream = blocks(
+        WrongBatch.apply, draw(4), operation="jacobian", strategy="vectorize", engine="captured"
+    )
+    (block,) = list(stream)
+    assert_same(block.values, 2 * torch.eye(4, dtype=torch.float64))
+    assert stream.engine == "plain"
+    assert [record.instead for record in block.fallbacks] == [
+        "the plain engine",
+        "one vector at a time",
+    ] or [record.instead for record in block.fallbacks][-1:] == ["the plain engine"]
+    assert stream.engine_refusal is not None
+
+
+def test_auto_falls_back_without_a_record_of_a_slower_way():
+    stream = blocks(WrongBatch.apply, draw(4), operation="jacobian", strategy="vectorize")
+    (block,) = list(stream)
+    assert_same(block.values, 2 * torch.eye(4, dtype=torch.float64))
+    assert all(record.instead != "the plain engine" for record in block.fallbacks)
+    assert stream.engine == "plain"
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+def test_the_function_is_not_evaluated_again_for_each_chunk(strategy):
+    calls = []
+
+    def func(x):
+        calls.append(1)
+        return x.sin() * x.roll(1)
+
+    stream = blocks(func, draw(40), operation="jacobian", strategy=strategy, chunk_size=2)
+    stream.block(0, 2)
+    before = len(calls)
+    assert len(list(stream)) == 20
+    assert len(calls) == before
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+def test_outputs_of_other_inputs_are_zero_and_blocks_are_their_own(strategy):
+    def func(x, y):
+        return x.sin(), y.cos()
+
+    point = draw(30), draw(30, seed=1)
+    stream = blocks(func, point, operation="jacobian", strategy=strategy, chunk_size=30)
+    first, second = (block.values.clone() for block in stream)
+    again = [block.values for block in stream]
+    assert_same(again[0], first)
+    assert_same(again[1], second)
+    assert not first[..., 30:].any() if strategy == "vectorize" else not first[30:].any()
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+@pytest.mark.parametrize(
+    "scale", [torch.tensor(0.7), torch.linspace(0.5, 1, 4), torch.linspace(0.5, 1, 5)]
+)
+def test_a_few_parameters_beside_many_have_no_program_of_their_own(scale, strategy, monkeypatch):
+    recorded = []
+    record = _captured.record
+
+    def watched(linear_map, vector):
+        recorded.append(vector[0].shape)
+        return record(linear_map, vector)
+
+    monkeypatch.setattr(_captured, "record", watched)
+    inputs = (draw(6, 4), scale.double())
+
+    def func(x, scale):
+        return (x.sin() * scale.sum().exp()).square().sum() + scale.prod() * x.sum()
+
+    def matrix(engine):
+        return blocks(
+            func, inputs, operation="hessian", strategy=strategy, chunk_size=5, engine=engine
+        ).matrix()
+
+    assert_same(matrix("captured"), matrix("plain"), 1e-10)
+    expected = [(6, 4)] if scale.numel() <= 4 else [(6, 4), scale.shape]
+    assert recorded == expected
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+def test_who_begins_with_few_parameters_gets_the_same_numbers(strategy):
+    inputs = (draw(6, 4), torch.tensor([0.7, 1.1], dtype=torch.float64))
+
+    def func(x, scale):
+        return (x.sin() * scale.sum().exp()).square().sum() + scale.prod() * x.sum()
+
+    def stream():
+        return blocks(
+            func, inputs, operation="hessian", strategy=strategy, chunk_size=8, engine="captured"
+        )
+
+    in_order, last = stream(), stream()
+    given = [block.values for block in in_order][-1]
+    assert torch.equal(given, last.block(24, 26).values)

@@ -1,0 +1,116 @@
+"""The compiled engine gives the numbers of the plain one, or hands over to the captured one."""
+
+import pytest
+import torch
+
+from autodiff_core import blocks
+from autodiff_core._engines import compiled as _compiled
+from tests.core.support.cases import assert_same, draw
+from tests.core.support.operators import BATCHED, OPERATORS
+
+COMPILED = {
+    "shifts": OPERATORS["shifts"],
+    "gather": OPERATORS["gather"],
+    "linear": OPERATORS["linear"],
+    "convolution": OPERATORS["convolution"],
+}
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_chunks_equal_plain_ones(name, strategy):
+    given, expected = (
+        blocks(
+            lambda x, y: COMPILED[name](x) * y.sum(),
+            (draw(6, 4), draw(3)),
+            operation="jacobian",
+            strategy=strategy,
+            chunk_size=7,
+            engine=engine,
+        )
+        for engine in ("compiled", "plain")
+    )
+    assert_same(given.matrix(), expected.matrix(), 1e-10)
+    assert (given.engine, given.engine_refusal) == ("compiled", None)
+    # A larger chunk than that for which was compiled, across two tensors or not.
+    stop = min(15, given.shape[given.axis == "columns"])
+    assert_same(given.block(2, stop).values, expected.block(2, stop).values, 1e-10)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("strategy", BATCHED)
+def test_chunks_of_a_cuda_graph_do_not_overwrite_one_another(strategy):
+    func, point = OPERATORS["shifts"], draw(6, 4)
+    stream = blocks(
+        func,
+        point.cuda(),
+        operation="jacobian",
+        strategy=strategy,
+        chunk_size=5,
+        engine="compiled",
+    )
+    kept = list(stream)
+    assert (stream.engine, stream.engine_refusal) == ("compiled", None)
+    given = torch.cat([block.values for block in kept], 0 if strategy == "vectorize" else 1)
+    expected = torch.autograd.functional.jacobian(func, point).reshape(24, 24)
+    assert_same(given.cpu(), expected, 1e-10)
+
+
+def test_compiled_products_equal_plain_ones():
+    given, expected = (
+        blocks(
+            lambda x: (OPERATORS["shifts"](x) ** 3).sum(),
+            draw(6, 4),
+            operation="hvp",
+            strategy="forward-mode",
+            vectors=draw(5, 6, 4),
+            chunk_size=2,
+            engine=engine,
+        )
+        for engine in ("compiled", "plain")
+    )
+    assert_same(given.matrix(), expected.matrix(), 1e-10)
+    assert given.engine == "compiled"
+
+
+def _wrong_by_an_entry(traced, **options):
+    def run(*tensors):
+        images = [image.clone() for image in traced(*tensors)]
+        images[0].view(-1)[0] += 0.01
+        return images
+
+    return run
+
+
+def _broken(traced, **options):
+    raise AssertionError("no kernel for this")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "steps", "reason"),
+    [
+        (_wrong_by_an_entry, 100, "disagreed with the plain one"),
+        (_broken, 100, "no kernel for this"),
+        (_wrong_by_an_entry, 0, "takes too long"),
+    ],
+)
+def test_a_compiler_that_fails_leaves_the_captured_program(compiler, steps, reason, monkeypatch):
+    monkeypatch.setattr(_compiled, "compiled", compiler)
+    monkeypatch.setattr(_compiled, "MOST_STEPS", steps)
+    stream = blocks(
+        lambda x: x.sin() * x.flip(0),
+        draw(9),
+        operation="jacobian",
+        strategy="forward-mode",
+        chunk_size=4,
+        engine="compiled",
+    )
+    given = list(stream)
+    expected = torch.autograd.functional.jacobian(lambda x: x.sin() * x.flip(0), draw(9))
+    assert_same(torch.cat([block.values for block in given], 1), expected, 1e-12)
+    assert stream.engine == "captured"
+    assert reason in str(stream.engine_refusal)
+    ((fallback,), *others) = [block.fallbacks for block in given]
+    assert fallback.instead == "the captured engine"
+    assert not any(others)

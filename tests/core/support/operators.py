@@ -1,0 +1,102 @@
+"""Functions that pass through operators with rules, and what cannot be captured."""
+
+import torch
+from torch.nn import functional
+
+from tests.core.support.cases import draw
+
+BATCHED = ("vectorize", "forward-mode")
+
+
+# What cannot be recorded: tangents of work in place, of a product's branches, of a scan, and a
+# backward that writes into a view.
+REFUSED = {
+    ("jacobian", "in place inside", "forward-mode"),
+    ("jvp", "in place inside", "forward-mode"),
+    ("hessian", "one-element tuple in", "forward-mode"),
+    ("hvp", "one-element tuple in", "forward-mode"),
+    ("jacobian", "cumulative", "forward-mode"),
+    ("jacobian", "fourier", "vectorize"),
+    ("jacobian", "into a buffer", "vectorize"),
+    ("jacobian", "into a buffer", "forward-mode"),
+}
+
+WEIGHT = draw(5, 4, seed=1) - 0.7
+
+OTHER = draw(4, 4, seed=2) + 2 * torch.eye(4, dtype=torch.float64)
+
+INDEX = torch.tensor([3, 0, 0, 2, 5])
+
+
+# Each passes through operators with a rule of their own; x has shape (6, 4).
+OPERATORS = {
+    "linear": lambda x: functional.linear(x, WEIGHT, WEIGHT[:, 0]).tanh(),
+    "linear of a vector": lambda x: functional.linear(x[1], WEIGHT).sigmoid(),
+    "matrix times": lambda x: draw(3, 6) @ x.sin(),
+    "matrix vector": lambda x: x.exp() @ WEIGHT[0],
+    "batched matrices": lambda x: x.reshape(2, 3, 4).sin() @ draw(2, 4, 3),
+    "matrices of it": lambda x: (x.T @ x.cos()) @ x.T,
+    "softmax": lambda x: x.softmax(0) * x.log_softmax(1),
+    "layer norm": lambda x: functional.layer_norm(x, (4,), WEIGHT[0], WEIGHT[1]),
+    "layer norm, plain": lambda x: functional.layer_norm(x * x, (6, 4)),
+    "activations": lambda x: (
+        functional.gelu(x) + functional.silu(x) * functional.relu(x - 0.6) + functional.elu(x)
+    ),
+    "more activations": lambda x: functional.softplus(x) * functional.leaky_relu(x - 0.7),
+    "gather": lambda x: (x[INDEX] * x[INDEX.flip(0)]).sum(1),
+    "gather of elements": lambda x: x[INDEX, INDEX % 4] ** 2,
+    "negative indices": lambda x: x[:, torch.tensor([-1, 1])] ** 2,
+    "index_select": lambda x: x.sin().index_select(1, INDEX % 4),
+    "index_add": lambda x: torch.zeros_like(x[:3]).index_add(0, INDEX[:4] % 3, x[:4] ** 2),
+    "gather and scatter": lambda x: x.cos().gather(0, INDEX[:, None]).repeat(1, 2),
+    "mask": lambda x: torch.where(x > 0.6, x**2, x.sin()).masked_fill(x > 1, 0.5),
+    "boolean mask": lambda x: x[x > 0.5].sin(),
+    "shifts": lambda x: x.roll(2, 0) * x.roll(-1, 1) + x.flip(0) * x.roll((1, 1), (0, 1)),
+    "slices": lambda x: x[1:5] * x[:4, :] + x[2:, 1:2] ** 2,
+    "strided slices": lambda x: x[::2] * x[1::2].exp(),
+    "selects": lambda x: torch.stack([x[0] * x[5], x[2].sin()], 1),
+    "concatenation": lambda x: torch.cat([x[:2] ** 2, torch.ones(1, 4), x.sin()]) * 2,
+    "heads": lambda x: (
+        torch.stack([x.sin(), x**2, torch.ones_like(x)]).permute(1, 2, 0).reshape(6, 12)
+        @ draw(12, 3)
+    ),
+    "heads, taken twice": lambda x: _taken_twice(torch.cat([x.sin()[:, None], x[:, None]], 1)),
+    "unbind": lambda x: sum(part * (i + 1) for i, part in enumerate(x.sin().unbind(1))),
+    "split": lambda x: torch.cat([part.sin() * 2 for part in x.split(4)]),
+    "reductions": lambda x: x.sin().mean(0) * x.prod(1).sum() + x.cos().sum(),
+    "views": lambda x: (x.reshape(4, 6).T ** 2).reshape(2, 3, 4).permute(2, 0, 1).flatten(1),
+    "broadcasting": lambda x: x[:, :1].sin() * x[:1] + x.sum(1, keepdim=True),
+    "outer": lambda x: torch.outer(x[:, 0].sin(), x[0]),
+    "subtraction": lambda x: 3 - x.sin() - torch.rsub(x, x.exp()) / x,
+    "division": lambda x: x.sin() / (1 + x[:, :1] ** 2),
+    "triangles": lambda x: (x[:4].tril() @ x[:4].triu(1)).sin(),
+    "triangular solve": lambda x: torch.linalg.solve_triangular(OTHER.triu(), x.T, upper=True),
+    "cholesky": lambda x: torch.linalg.cholesky(x.T @ x + OTHER @ OTHER.T),
+    "cholesky solve": lambda x: torch.cholesky_solve(
+        x.T, torch.linalg.cholesky(OTHER @ OTHER.T + x[:4].diag().diag())
+    ),
+    "solve": lambda x: torch.linalg.solve(OTHER + x[:4], x.T),
+    "determinant": lambda x: torch.logdet(x.T @ x + OTHER @ OTHER.T),
+    "convolution": lambda x: functional.conv1d(x[None], draw(3, 6, 2) - 0.5).sin(),
+    "pooling": lambda x: functional.max_pool2d(x[None], 2),
+    "norms": lambda x: x.norm(dim=1) * x.norm(),
+    "cumulative": lambda x: x.cumsum(0) * x.cumprod(1),
+    "sorting": lambda x: x.sort(0).values ** 2,
+    "in place": lambda x: x.sin().mul_(x).add_(x.exp()),
+    "into a buffer": lambda x: _into_a_buffer(x),
+    "two dtypes": lambda x: (x.float() ** 2).double() + x,
+    "fourier": lambda x: torch.fft.rfft(x, dim=0).abs(),
+    "einsum": lambda x: torch.einsum("ij,kj,kl->il", x, WEIGHT, draw(5, 3)) ** 2,
+}
+
+
+def _taken_twice(joined):
+    turned = joined.permute(2, 0, 1)
+    return turned.reshape(4, 12).exp() @ joined.permute(0, 2, 1).reshape(12, 4)
+
+
+def _into_a_buffer(x):
+    buffer = torch.zeros(6, 4, dtype=x.dtype)
+    for row in range(6):
+        buffer[row] = x[row] ** (row + 1)
+    return buffer.sin()

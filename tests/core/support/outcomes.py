@@ -1,0 +1,62 @@
+"""What happens to a function that resists differentiation, under each strategy."""
+
+from dataclasses import dataclass
+
+from autodiff_core import (
+    DoubleBackwardError,
+    MissingForwardDerivativeError,
+    MissingReverseDerivativeError,
+)
+
+
+@dataclass(frozen=True)
+class Slower:
+    """The numbers are right, and a fallback is reported."""
+
+    instead: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One clear error."""
+
+    kind: type[Exception]
+    words: tuple[str, ...]
+
+
+Outcome = Slower | Refused | None
+"""What happens under a strategy; None: it works without further ado."""
+
+
+Outcomes = dict[str, Outcome]
+
+FORWARD = ("forward-loop", "forward-mode")
+
+REVERSE = ("reverse-loop", "vectorize")
+
+
+def refuses(kind: type[Exception], *words: str, strategies: tuple[str, ...] = FORWARD) -> Outcomes:
+    return dict.fromkeys(strategies, Refused(kind, words))
+
+
+def no_forward(culprit: str) -> Outcomes:
+    return refuses(MissingForwardDerivativeError, culprit, "'reverse-loop' and 'vectorize'")
+
+
+def no_second(culprit: str, *words: str) -> Outcomes:
+    return refuses(MissingReverseDerivativeError, culprit, *words, strategies=REVERSE)
+
+
+LOOPED: Outcomes = {"vectorize": Slower("one vector at a time")}
+
+LOOPED_FORWARD: Outcomes = {"forward-mode": Slower("one vector at a time")}
+
+LOOPED_INSIDE: Outcomes = {"vectorize": Slower("a loop inside one operator")}
+
+NO_REENTRANT = refuses(RuntimeError, "use_reentrant=False", strategies=REVERSE + FORWARD)
+
+NO_DOUBLE_BACKWARD = refuses(
+    DoubleBackwardError, "custom autograd.Function", "differentiable", strategies=REVERSE
+)
+
+FLASH = "_scaled_dot_product_flash_attention_for_cpu"
