@@ -1,7 +1,8 @@
 """Whole derivatives of PyTorch functions, block by block.
 
-The six operations of `torch.autograd.functional` with three strategies and without its limits,
-and `blocks`, the stream that they are assembled from. Pure torch.
+The package offers the six operations of `torch.autograd.functional` with four strategies and
+without that module's limits, and `blocks`, the stream of blocks from which they are assembled. It
+depends on torch alone.
 """
 
 from autodiff_core._block import Axis, AxisLayout, Block

@@ -1,4 +1,4 @@
-"""Blocks put together in memory, in the natural shapes of `torch.autograd.functional`."""
+"""Assemble blocks in memory, in the shapes that `torch.autograd.functional` returns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from autodiff_core._stream import BlockStream
 
 
 def assemble(stream: BlockStream) -> list[list[Tensor]]:
-    """The whole derivative, tensor by tensor.
+    """Return the whole derivative, tensor by tensor.
 
     Args:
-        stream: The stream of a matrix with all its rows and columns.
+        stream: A stream of all rows and columns of a matrix.
 
     Returns:
         For each tensor along the rows a list with, for each tensor along the columns, a tensor
@@ -35,7 +35,7 @@ def assemble(stream: BlockStream) -> list[list[Tensor]]:
 
 
 class _Entry:
-    """The derivative of one output tensor with respect to one input tensor, as it fills."""
+    """The derivative of one output tensor in one input tensor, filled block by block."""
 
     def __init__(self, stream: BlockStream, row: int, column: int) -> None:
         linearized = stream.linearized
@@ -48,16 +48,16 @@ class _Entry:
         self._leading = () if stream.points is None else (stream.points,)
         self._is_by_rows = stream.axis is Axis.ROWS
         self._keep_graph = linearized.keep_graph
-        # The dtype and the device follow the tensor that a derivative is pulled or pushed to.
+        # The dtype and device are those of the tensor at which a pullback or pushforward arrives.
         self._like = inputs[column] if self._is_by_rows else outputs[row]
         self._is_real = not (outputs[row].is_complex() or inputs[column].is_complex())
         self._parts: list[Tensor] = []
         self._buffer: Tensor | None = None
 
     def add(self, first: int, lines: Tensor) -> None:
-        """Take lines of shape (count, elements) or (count, points, elements)."""
+        """Add lines of shape (count, elements) or (count, points, elements)."""
         if self._is_real and lines.is_complex():
-            # A block that also touches a complex tensor is complex as a whole.
+            # A block that covers complex tensors as well is complex in all its pieces.
             lines = lines.real
         count = len(lines)
         if self._leading:
@@ -74,7 +74,7 @@ class _Entry:
         self._buffer.narrow(dimension, first, count).copy_(lines)
 
     def natural(self) -> Tensor:
-        """The entry in its natural shape."""
+        """Return the derivative in the shape output.shape + input.shape."""
         if self._buffer is not None:
             whole = self._buffer
         elif self._parts:

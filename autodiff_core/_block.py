@@ -1,4 +1,4 @@
-"""What a stream of derivatives is made of."""
+"""The values that a stream of derivatives consists of: axes, layouts and blocks."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Axis(StrEnum):
 
 @dataclass(frozen=True)
 class AxisLayout:
-    """The tensors whose elements, one after the other, make one axis of a matrix.
+    """The tensors whose elements, concatenated, form one axis of a matrix.
 
     Attributes:
-        shapes: The shape of each tensor (of one point, where there are many).
+        shapes: The shape of each tensor; with many points, its shape at one point.
         dtypes: The dtype of each tensor.
     """
 
@@ -49,7 +49,7 @@ class AxisLayout:
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], *, points: int | None = None) -> AxisLayout:
-        """The layout of given tensors; with `points` a leading dimension is left out."""
+        """Return the layout of tensors; with `points`, without their leading dimension."""
         skipped = 0 if points is None else 1
         return cls(
             tuple(tuple(tensor.shape[skipped:]) for tensor in tensors),
@@ -58,7 +58,7 @@ class AxisLayout:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Where each tensor begins, and at the end the length of the axis."""
+        """The position at which each tensor begins, followed by the length of the axis."""
         return (0, *accumulate(torch.Size(shape).numel() for shape in self.shapes))
 
     @property
@@ -67,7 +67,7 @@ class AxisLayout:
         return self.offsets[-1]
 
     def overlaps(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """Which tensors a range touches: (index, first, last + 1) in elements of the tensor."""
+        """Return the tensors that a range covers, as (index, first, last + 1) in their elements."""
         return [
             (index, max(start, first) - first, min(stop, last) - first)
             for index, (first, last) in enumerate(zip(self.offsets, self.offsets[1:], strict=False))
@@ -77,17 +77,17 @@ class AxisLayout:
 
 @dataclass(frozen=True)
 class Block:
-    """The derivative entries of one basis chunk.
+    """The entries of the derivative in one range of rows or columns.
 
     Attributes:
         axis: Whether the range counts rows or columns of the matrix.
         start: The first row or column.
-        stop: One past the last.
-        pieces: The entries tensor by tensor along the other axis, each of shape
+        stop: One past the last row or column.
+        pieces: The entries, one tensor for each tensor along the other axis, of shape
             (stop - start, elements), or (stop - start, points, elements) with many points. They
-            are kept apart because tensors may differ in dtype and device.
+            are separate because the tensors may differ in dtype and device.
         dtype: The dtype of the matrix.
-        fallbacks: Slower ways that were first taken for this block.
+        fallbacks: The fallbacks that were taken for the first time in this block.
     """
 
     axis: Axis
@@ -102,8 +102,8 @@ class Block:
         """The block as one tensor in the orientation of the matrix.
 
         Shape (stop - start, columns) for rows, (rows, stop - start) for columns, with a leading
-        dimension over points where there are many. A single piece is not copied,
-        nor are pieces that lie side by side.
+        dimension over points where there are many. A single piece, and pieces that are adjacent
+        in memory, are not copied.
         """
         device = self.pieces[0].device
         pieces = [piece.to(device, self.dtype) for piece in self.pieces]

@@ -1,4 +1,4 @@
-"""What can go wrong in the functional core, and how a slower way is told."""
+"""Errors of the functional core, and the record of a fallback to a slower method."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 
 class FallbackWarning(UserWarning):
-    """A derivative was computed by a slower way than the one that was asked for."""
+    """A derivative was computed by a slower method than the requested one."""
 
 
 class MissingForwardDerivativeError(NotImplementedError):
-    """The function contains an operator that has no forward derivative."""
+    """The function contains an operator without a forward derivative."""
 
 
 class MissingReverseDerivativeError(NotImplementedError):
-    """The function, or its gradient, contains an operator that has no reverse derivative."""
+    """The function, or its gradient, contains an operator without a reverse derivative."""
 
 
 class DoubleBackwardError(RuntimeError):
-    """A backward in this function is not differentiable, so derivatives of it are wrong."""
+    """A backward pass in the function is not differentiable, so its derivatives would be wrong."""
 
 
 class NotHolomorphicError(RuntimeError):
@@ -31,12 +31,12 @@ class NotHolomorphicError(RuntimeError):
 
 @dataclass(frozen=True)
 class Fallback:
-    """The record of a slower way that was taken.
+    """The record of a slower method that replaced the requested one.
 
     Attributes:
-        strategy: The strategy that was asked for.
+        strategy: The name of the requested strategy.
         instead: What was done in its place.
-        reason: Why, in one line.
+        reason: The reason, in one line.
     """
 
     strategy: str
@@ -44,28 +44,28 @@ class Fallback:
     reason: str
 
     def __str__(self) -> str:
-        """One sentence for people."""
+        """Return the record as one sentence."""
         return f"{self.strategy}: {self.instead}, because {self.reason}"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's text with its type, for one-line messages."""
+    """Return an exception's type and the first line of its text, for one-line messages."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-# The allocator's own text, and that of libraries under torch whose allocations fail.
+# Messages of torch's allocator, and of libraries below torch whose allocations fail.
 _OUT_OF_HOST_MEMORY = ("can't allocate memory", "std::bad_alloc", "Cannot allocate memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch means that an allocation failed.
+    """Return whether an exception means that a memory allocation failed.
 
-    CUDA has an exception type of its own; for host memory it is a bare RuntimeError that only its
-    text tells apart.
+    torch has an exception type for CUDA; for host memory it raises a RuntimeError that only its
+    text distinguishes from others.
 
     Args:
-        error: What was raised.
+        error: The exception.
     """
     import torch
 
@@ -77,17 +77,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explained(strategy: str) -> Iterator[None]:
-    """Turn torch's many texts for a function that resists into one clear error.
+    """Replace torch's messages about what cannot be differentiated by one clear error.
 
     Args:
-        strategy: The strategy that is running.
+        strategy: The name of the running strategy.
 
     Raises:
-        MissingForwardDerivativeError: A tangent met an operator or custom Function without a
+        MissingForwardDerivativeError: A tangent reached an operator or custom Function without a
             forward derivative.
-        MissingReverseDerivativeError: A cotangent met an operator without a reverse derivative.
-        RuntimeError: Anything else that was raised inside, as it is, and what no strategy can
-            differentiate.
+        MissingReverseDerivativeError: A cotangent reached an operator without a reverse
+            derivative.
+        RuntimeError: A function that no strategy can differentiate; and, unchanged, any other
+            RuntimeError raised inside.
     """
     try:
         yield
@@ -143,7 +144,7 @@ def _hint(operator: str) -> str:
 
 
 def _custom_function(error: BaseException) -> str | None:
-    """The name of the custom autograd.Function whose `apply` an exception passed through."""
+    """Return the name of the custom Function whose `apply` an exception passed through."""
     name = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("cls")

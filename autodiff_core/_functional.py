@@ -29,7 +29,7 @@ def jacobian(
     has_aux: bool = False,
     points: bool = False,
 ) -> Any:
-    """The Jacobian of a function.
+    """Return the Jacobian of a function.
 
     Args:
         func: Called with the tensors of a tuple of inputs as its arguments; returns a tensor, a
@@ -38,26 +38,27 @@ def jacobian(
         create_graph: Whether the result must be differentiable.
         strict: Whether an output that is independent of an input is an error; else the
             derivative is zero.
-        vectorize: Whether a chunk of rows or columns is computed at once; for the strategies of
-            `torch.autograd.functional` alone.
-        strategy: ``reverse-mode`` or ``forward-mode`` (with or without `vectorize`), or by the
-            names of this package ``reverse-loop``, ``vectorize``, ``forward-loop``.
-        chunk_size: How many rows or columns are computed at once; None takes at most 64 of them
-            and 64 MiB.
+        vectorize: Whether a chunk of rows or columns is computed at once; valid only with the
+            strategies of `torch.autograd.functional`.
+        strategy: ``reverse-mode`` or ``forward-mode`` (with or without `vectorize`), or one of
+            this package's own names ``reverse-loop``, ``vectorize``, ``forward-loop``.
+        chunk_size: How many rows or columns are computed at once; None chooses at most 64 of
+            them and 64 MiB.
         argnums: Which arguments to differentiate; None stands for all.
         has_aux: Whether `func` returns a pair (output, auxiliary).
-        points: Whether all inputs have a leading dimension over points, at each of which the
-            Jacobian is taken.
+        points: Whether all inputs have a leading dimension over points; the Jacobian is computed
+            at each of them.
 
     Returns:
-        The nesting of the outputs with, in the place of each, the nesting of the inputs with, in
-        the place of each, a tensor of shape output.shape + input.shape (with a leading
-        dimension over points). With `has_aux` a pair of that and the auxiliary value.
+        A structure nested like the outputs, in which each output is replaced by a structure
+        nested like the inputs, in which each input is replaced by a tensor of shape
+        output.shape + input.shape (with a leading dimension over points). With `has_aux` a pair
+        of that and the auxiliary value.
 
     Raises:
         TypeError: Inputs or outputs that are not tensors.
         AssertionError: An unknown strategy.
-        RuntimeError: What `strict` forbids.
+        RuntimeError: A dependence that `strict` requires is missing.
     """
     choices = Choices(
         _strategy("jacobian", "strategy", strategy, vectorize),
@@ -83,7 +84,7 @@ def hessian(
     has_aux: bool = False,
     points: bool = False,
 ) -> Any:
-    """The Hessian of a scalar function: the Jacobian of its gradient by reverse mode.
+    """Return the Hessian of a scalar function: the Jacobian of its gradient by reverse mode.
 
     Args:
         func: Returns one tensor with one element.
@@ -91,20 +92,21 @@ def hessian(
         create_graph: Whether the result must be differentiable.
         strict: Whether an output or a gradient that is independent of an input is an error.
         vectorize: As for `jacobian`.
-        outer_jacobian_strategy: How the gradient is differentiated; the names are those of the
-            `strategy` of `jacobian`.
+        outer_jacobian_strategy: The strategy that differentiates the gradient, with the values
+            of `strategy` of `jacobian`.
         chunk_size: As for `jacobian`.
         argnums: As for `jacobian`.
         has_aux: As for `jacobian`.
         points: As for `jacobian`.
 
     Returns:
-        The nesting of the inputs twice over, with tensors of shape input.shape + input.shape.
+        The nesting of the inputs, twice, with tensors of shape input.shape + input.shape.
 
     Raises:
         TypeError: Inputs or outputs that are not tensors.
         AssertionError: An unknown strategy.
-        RuntimeError: A function that is not scalar, or what `strict` forbids.
+        RuntimeError: A function that is not scalar, or a missing dependence that `strict`
+            requires.
     """
     choices = Choices(
         _strategy("hessian", "outer_jacobian_strategy", outer_jacobian_strategy, vectorize),
@@ -130,18 +132,18 @@ def vjp(
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
 ) -> Any:
-    """The product of a vector with the Jacobian.
+    """Return the product of a vector with the Jacobian.
 
     Args:
         func: As for `jacobian`.
         inputs: As for `jacobian`.
-        v: The vector, nested like the outputs; may be left out for a single output with one
+        v: The vector, nested like the outputs; optional for a single output with one
             element.
         create_graph: Whether value and product must be differentiable.
         strict: Whether an input on which no output depends is an error.
         strategy: ``reverse-loop`` or ``vectorize``.
         stacked: Whether the tensors of `v` have a leading dimension over many vectors.
-        chunk_size: How many of the vectors are multiplied at once; None takes at most 64 of
+        chunk_size: How many of the vectors are multiplied at once; None chooses at most 64 of
             them and 64 MiB.
         argnums: As for `jacobian`.
         has_aux: As for `jacobian`.
@@ -152,8 +154,9 @@ def vjp(
 
     Raises:
         TypeError: Inputs, outputs or vectors that are not tensors.
-        ValueError: A strategy that has no such product.
-        RuntimeError: Vectors of the wrong number or size, or what `strict` forbids.
+        ValueError: A strategy without this product.
+        RuntimeError: Vectors of the wrong number or size, or a missing dependence that `strict`
+            requires.
     """
     choices = Choices(
         strategy, create_graph=create_graph, strict=strict, argnums=argnums, has_aux=has_aux
@@ -174,12 +177,12 @@ def jvp(
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
 ) -> Any:
-    """The product of the Jacobian with a vector.
+    """Return the product of the Jacobian with a vector.
 
     Args:
         func: As for `jacobian`.
         inputs: As for `jacobian`.
-        v: The vector, nested like the inputs; may be left out for a single input with one
+        v: The vector, nested like the inputs; optional for a single input with one
             element.
         create_graph: Whether value and product must be differentiable.
         strict: Whether an input on which no output depends is an error.
@@ -197,7 +200,8 @@ def jvp(
     Raises:
         TypeError: Inputs, outputs or vectors that are not tensors.
         ValueError: An unknown strategy.
-        RuntimeError: Vectors of the wrong number or size, or what `strict` forbids.
+        RuntimeError: Vectors of the wrong number or size, or a missing dependence that `strict`
+            requires.
         DoubleBackwardError: The double-backward trick gives wrong numbers for this function.
         MissingForwardDerivativeError: An operator has no forward derivative.
     """
@@ -220,15 +224,15 @@ def vhp(
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
 ) -> Any:
-    """The product of a vector with the Hessian of a scalar function.
+    """Return the product of a vector with the Hessian of a scalar function.
 
     Args:
         func: Returns one tensor with one element.
         inputs: As for `jacobian`.
-        v: The vector, nested like the inputs; may be left out for a single input with one
+        v: The vector, nested like the inputs; optional for a single input with one
             element.
         create_graph: Whether value and product must be differentiable.
-        strict: Whether a zero Hessian by structure is an error.
+        strict: Whether a Hessian that is structurally zero is an error.
         strategy: ``reverse-loop`` or ``vectorize``.
         stacked: As for `vjp`.
         chunk_size: As for `vjp`.
@@ -241,9 +245,9 @@ def vhp(
 
     Raises:
         TypeError: Inputs, outputs or vectors that are not tensors.
-        ValueError: A strategy that has no such product.
-        RuntimeError: A function that is not scalar, vectors of the wrong number or size, or
-            what `strict` forbids.
+        ValueError: A strategy without this product.
+        RuntimeError: A function that is not scalar, vectors of the wrong number or size, or a
+            missing dependence that `strict` requires.
     """
     choices = Choices(
         strategy, create_graph=create_graph, strict=strict, argnums=argnums, has_aux=has_aux
@@ -264,15 +268,15 @@ def hvp(
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
 ) -> Any:
-    """The product of the Hessian of a scalar function with a vector.
+    """Return the product of the Hessian of a scalar function with a vector.
 
     Args:
         func: Returns one tensor with one element.
         inputs: As for `jacobian`.
-        v: The vector, nested like the inputs; may be left out for a single input with one
+        v: The vector, nested like the inputs; optional for a single input with one
             element.
         create_graph: Whether value and product must be differentiable.
-        strict: Whether a zero Hessian by structure is an error.
+        strict: Whether a Hessian that is structurally zero is an error.
         strategy: ``forward-mode`` or ``forward-loop`` (forward over reverse), ``reverse-loop``
             or ``vectorize`` (the double-backward trick over reverse).
         stacked: As for `vjp`.
@@ -287,8 +291,8 @@ def hvp(
     Raises:
         TypeError: Inputs, outputs or vectors that are not tensors.
         ValueError: An unknown strategy.
-        RuntimeError: A function that is not scalar, vectors of the wrong number or size, or
-            what `strict` forbids.
+        RuntimeError: A function that is not scalar, vectors of the wrong number or size, or a
+            missing dependence that `strict` requires.
         DoubleBackwardError: The double-backward trick gives wrong numbers for this function.
         MissingForwardDerivativeError: An operator has no forward derivative.
     """
@@ -356,7 +360,7 @@ def _product(
 
 
 def _one(linearized: Linearized, operation: str) -> tuple[Tensor, ...]:
-    """The vector that may be left out: a one, where there is just one element."""
+    """Return the default vector: a one, valid if there is a single element."""
     is_over_outputs = linearized.operation.multiplies_outputs
     tensors = linearized.linearization.outputs if is_over_outputs else linearized.primals
     if len(tensors) != 1 or tensors[0].numel() != 1:
@@ -369,18 +373,18 @@ def _one(linearized: Linearized, operation: str) -> tuple[Tensor, ...]:
 
 
 def _strategy(operation: str, argument: str, strategy: str, vectorize: bool) -> str:
-    """The strategy of ours for the pair of arguments that torch has."""
-    ours = {
+    """Return this package's strategy for the two arguments that torch has."""
+    names = {
         ("reverse-mode", False): "reverse-loop",
         ("reverse-mode", True): "vectorize",
         ("forward-mode", False): "forward-loop",
         ("forward-mode", True): "forward-mode",
     }
-    if (strategy, vectorize) in ours:
-        return ours[strategy, vectorize]
+    if (strategy, vectorize) in names:
+        return names[strategy, vectorize]
     if strategy in ("reverse-loop", "vectorize", "forward-loop"):
         return strategy
-    # The type is that of torch.autograd.functional.
+    # torch.autograd.functional raises this type.
     raise AssertionError(
         f"{operation}: {argument}={strategy!r}: valid are reverse-mode, forward-mode, "
         "reverse-loop, vectorize and forward-loop"
@@ -389,5 +393,5 @@ def _strategy(operation: str, argument: str, strategy: str, vectorize: bool) -> 
 
 def _warn(fallbacks: Sequence[Fallback]) -> None:
     for fallback in fallbacks:
-        # The line to point at is the user's: three frames up, through _matrix or _product.
+        # Point at the user's line, three frames up through _matrix or _product.
         warnings.warn(FallbackWarning(str(fallback)), stacklevel=4)

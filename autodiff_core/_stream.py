@@ -1,4 +1,4 @@
-"""The stream of derivative blocks of a function linearised at a point."""
+"""The stream of derivative blocks of a function linearized at a point."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def blocks(
     points: bool = False,
     engine: str = "auto",
 ) -> BlockStream:
-    """Linearise a function at a point and stream its derivative block by block.
+    """Linearize a function at a point and stream its derivative block by block.
 
     Args:
         func: The function, called with the tuple of inputs as its arguments. For ``hessian``,
@@ -43,24 +43,24 @@ def blocks(
         inputs: A tensor, a tuple of arguments, or another nested structure of tensors.
         operation: ``jacobian``, ``hessian``, ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
         strategy: ``reverse-loop``, ``vectorize``, ``forward-mode`` or ``forward-loop``.
-        vectors: For the products: the vectors, nested like the outputs for ``vjp`` and like the
+        vectors: The vectors of a product, nested like the outputs for ``vjp`` and like the
             inputs for the others, each tensor with a leading dimension over vectors.
-        chunk_size: How many rows, columns or vectors make a block; None takes at most 64 of them
-            and 64 MiB.
-        rows: The rows of the matrix that are wanted, with step 1; None stands for all.
-        columns: The columns that are wanted, likewise.
+        chunk_size: How many rows, columns or vectors make a block; None chooses at most 64 of
+            them and 64 MiB.
+        rows: The rows of the matrix to compute, with step 1; None stands for all.
+        columns: The columns to compute, with step 1; None stands for all.
         argnums: Which arguments to differentiate; None stands for all.
-        points: Whether all inputs have a leading dimension over points at each of which the
-            whole derivative is taken.
-        engine: How chunks are computed: one of those that `engines` names, or ``auto``, which
-            takes the captured one where it works and agrees with the plain one.
+        points: Whether all inputs have a leading dimension over points; the whole derivative is
+            computed at each of them.
+        engine: The engine that computes chunks: one that `engines` returns, or ``auto`` for the
+            captured engine where it works and agrees with the plain one.
 
     Returns:
-        A stream that evaluates nothing more until it is iterated over.
+        A stream; no derivative is computed before it is iterated over.
 
     Raises:
         TypeError: Inputs or outputs that are not tensors.
-        ValueError: A name, range or combination that does not exist.
+        ValueError: An invalid name, range or combination of arguments.
         RuntimeError: Vectors of the wrong size, or a function that is not scalar.
     """
     pending: list[Fallback] = []
@@ -82,12 +82,12 @@ def blocks(
 def stacked_vectors(
     vectors: Any, linearized: Linearized, operation: str, *, stacked: bool = True
 ) -> StackedVectors:
-    """Check a user's vectors against what they multiply.
+    """Return a user's vectors, checked against the tensors that they multiply.
 
     Args:
         vectors: Nested tensors.
-        linearized: The linearised function.
-        operation: The function that the user called, for messages.
+        linearized: The linearized function.
+        operation: The function that the user called, for error messages.
         stacked: Whether the tensors have a leading dimension over vectors; else one is added.
 
     Raises:
@@ -103,16 +103,18 @@ def stacked_vectors(
 
 
 class BlockStream:
-    """The derivative of a linearised function as blocks, computed when asked for.
+    """The derivative of a linearized function as blocks, computed on demand.
 
     Attributes:
-        axis: Along which axis of the matrix the blocks follow one another.
-        rows: The tensors along the rows: the outputs, for a Hessian the inputs. For a product a
+        linearized: The linearized function.
+        axis: The axis of the matrix along which the blocks follow one another.
+        rows: The layout of the rows: the outputs, or for a Hessian the inputs. For a product a
             single axis over the vectors.
-        columns: The tensors along the columns: the inputs; for a product the image's tensors.
-        dtype: The dtype of the matrix, the promotion of those of all tensors along its axes.
-        points: The number of points, or None.
-        chunk_size: How many rows or columns a block has.
+        columns: The layout of the columns: the inputs; for a product the tensors of the image.
+        shape: The number of requested rows and columns.
+        dtype: The dtype of the matrix: the dtypes of all tensors along its axes, promoted.
+        points: The number of points; None for a single point without a leading dimension.
+        chunk_size: The number of rows or columns in a block.
     """
 
     def __init__(
@@ -125,15 +127,16 @@ class BlockStream:
         rows: range | None = None,
         columns: range | None = None,
     ) -> None:
-        """Describe the stream; nothing is computed yet.
+        """Describe the stream without computing anything.
 
         Args:
-            linearized: The linearised function.
-            pending: Where the linearised function reports fallbacks; emptied into the blocks.
+            linearized: The linearized function.
+            pending: The list to which the linearized function appends fallbacks; each block takes
+                those that are in it.
             vectors: The vectors of a product.
             chunk_size: How many rows, columns or vectors make a block.
-            rows: The wanted rows.
-            columns: The wanted columns.
+            rows: The requested rows.
+            columns: The requested columns.
         """
         self.linearized = linearized
         self.points = linearized.points
@@ -153,21 +156,23 @@ class BlockStream:
             self.columns = AxisLayout.of(inputs if is_pullback else outputs)
             dtypes = self.columns.dtypes
         self.dtype = reduce(torch.promote_types, dtypes)
-        wanted_rows = _selection(rows, self.rows.size, "rows")
-        wanted_columns = _selection(columns, self.columns.size, "columns")
+        requested_rows = _selection(rows, self.rows.size, "rows")
+        requested_columns = _selection(columns, self.columns.size, "columns")
         is_by_rows = self.axis is Axis.ROWS
-        self._wanted, self._other = (
-            (wanted_rows, wanted_columns) if is_by_rows else (wanted_columns, wanted_rows)
+        self._requested, self._other = (
+            (requested_rows, requested_columns)
+            if is_by_rows
+            else (requested_columns, requested_rows)
         )
-        self.shape = (len(wanted_rows), len(wanted_columns))
+        self.shape = (len(requested_rows), len(requested_columns))
         self.chunk_size = _chunk_size(chunk_size, self)
 
     def rows_by_symmetry(self) -> BlockStream:
-        """The same stream with the columns that it computes given as rows.
+        """Return a stream of the same Hessian that presents its columns as rows.
 
-        Only for those who know that the Hessian is symmetric, which is theirs to find out: the
-        second derivatives of a function that is not twice continuously differentiable need not
-        be. Rows are lines in memory as they are computed, columns have to be turned.
+        The caller must know that the Hessian is symmetric: that of a function that is not twice
+        continuously differentiable need not be. Lines are computed contiguously, which suits rows;
+        columns have to be transposed.
 
         Raises:
             ValueError: The stream is not of a whole Hessian by columns.
@@ -182,40 +187,40 @@ class BlockStream:
 
     @property
     def value(self) -> Any:
-        """What the function returned at the point, nested as there, without history."""
+        """The function's value at the point, nested as returned, without autograd history."""
         outputs = self.linearized.outputs
         return outputs.nest([tensor.detach() for tensor in outputs.leaves])
 
     @property
     def engine(self) -> str:
-        """The name of the engine that computes; final after the first block."""
+        """The name of the engine in use; final after the first block."""
         return self.linearized.linearization.engine.used
 
     @property
     def engine_refusal(self) -> str | None:
-        """Why the plain engine computes though another was tried, in one line; else None."""
+        """The reason, in one line, why a faster engine was tried but is not used; else None."""
         return self.linearized.linearization.engine.refusal
 
     def __iter__(self) -> Iterator[Block]:
-        """All blocks in order."""
-        return self.blocks([self._wanted])
+        """Return an iterator over all blocks in order."""
+        return self.blocks([self._requested])
 
     def blocks(self, within: Iterable[range]) -> Iterator[Block]:
-        """The blocks of given ranges of rows or columns, such as those still missing.
+        """Yield the blocks of given ranges of rows or columns, such as those still missing.
 
         Args:
             within: Ranges along `axis`, each cut into chunks of `chunk_size`.
         """
-        for wanted in within:
-            for start in range(wanted.start, wanted.stop, self.chunk_size):
-                yield self.block(start, min(start + self.chunk_size, wanted.stop))
+        for requested in within:
+            for start in range(requested.start, requested.stop, self.chunk_size):
+                yield self.block(start, min(start + self.chunk_size, requested.stop))
 
     def block(self, start: int, stop: int) -> Block:
         """Compute one block.
 
         Args:
-            start: The first row or column, in those of the whole matrix.
-            stop: One past the last.
+            start: The first row or column, counted in the whole matrix.
+            stop: One past the last row or column.
 
         Raises:
             ValueError: The range is empty or outside the matrix.
@@ -231,16 +236,16 @@ class BlockStream:
         return Block(self.axis, start, stop, pieces, self.dtype, fallbacks)
 
     def matrix(self) -> Tensor:
-        """The whole of what is wanted as one tensor in memory.
+        """Return the requested rows and columns as one tensor in memory.
 
         Returns:
-            Shape `shape`, with a leading dimension over points where there are many.
+            A tensor of shape `shape`, with a leading dimension over points where there are many.
         """
         leading = () if self.points is None else (self.points,)
         device = self.linearized.primals[0].device
         matrix = torch.empty((*leading, *self.shape), dtype=self.dtype, device=device)
         for block in self:
-            start, stop = block.start - self._wanted.start, block.stop - self._wanted.start
+            start, stop = block.start - self._requested.start, block.stop - self._requested.start
             matrix[(..., *self.axis.region(start, stop))] = block.values
         return matrix
 
@@ -278,12 +283,14 @@ def _product_lines(
     return lambda start, stop: apply(vectors, start, stop)
 
 
-def _selection(wanted: range | None, size: int, name: str) -> range:
-    if wanted is None:
+def _selection(requested: range | None, size: int, name: str) -> range:
+    if requested is None:
         return range(size)
-    if wanted.step != 1 or not 0 <= wanted.start <= wanted.stop <= size:
-        raise ValueError(f"{name}={wanted}: valid is a range with step 1 within range(0, {size})")
-    return wanted
+    if requested.step != 1 or not 0 <= requested.start <= requested.stop <= size:
+        raise ValueError(
+            f"{name}={requested}: valid is a range with step 1 within range(0, {size})"
+        )
+    return requested
 
 
 def _chunk_size(given: int | None, stream: BlockStream) -> int:

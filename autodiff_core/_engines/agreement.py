@@ -1,4 +1,4 @@
-"""Check that an engine agrees with plain products before it is used."""
+"""Check that an engine agrees with plain products before its results are used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autodiff_core._errors import Fallback
 from autodiff_core._tensors.vectors import Vector, combination
 
 LinearMap = Callable[[Vector], tuple[Tensor, ...]]
-"""Takes one vector, gives the tensors of its image."""
+"""Maps one vector to the tensors of its image."""
 
 ReportFallback = Callable[[Fallback], None]
 """Called with each fallback when it is taken."""
@@ -20,10 +20,10 @@ ReportFallback = Callable[[Fallback], None]
 def verify(
     linear_map: LinearMap, stacks: Vector, images: Sequence[Tensor], count: int, kind: str
 ) -> tuple[Tensor, ...]:
-    """Hold images against one plain application to a random combination of the vectors.
+    """Compare images with one plain application to a random combination of the vectors.
 
     Args:
-        linear_map: The plain map.
+        linear_map: The map in its plain form.
         stacks: The vectors, stacked.
         images: Their images, stacked.
         count: How many vectors there are.
@@ -46,13 +46,14 @@ def verify(
 def require_agreement(
     expected: Sequence[Tensor], given: Vector, parts: Sequence[Tensor], kind: str
 ) -> None:
-    """Hold the image of a vector against that by the plain map.
+    """Compare the image of a vector with the one that the plain map gives.
 
     Args:
         expected: The plain image.
-        given: The other one.
-        parts: What it was put together from, of shape (vectors, *shape) each: that gives the scale.
-        kind: How it was computed, for the message.
+        given: The image to check.
+        parts: The images that were combined into it, of shape (vectors, *shape) each; they give
+            the scale of the comparison.
+        kind: How the image was computed, for the message.
 
     Raises:
         RuntimeError: They disagree.
@@ -68,19 +69,24 @@ def require_agreement(
 
 
 def agreement_tolerance(dtype: torch.dtype) -> float:
-    """The largest relative difference between two honest ways to the same numbers.
+    """Return the largest relative difference between two correct computations of one number.
 
-    Half of the dtype's digits: rounding amplified by the conditioning of the function stays
-    below, a wrong batching rule or a lost dependence is off in the leading digits.
+    It is half of the dtype's digits: rounding errors amplified by the function's condition stay
+    below it, while a wrong batching rule or a lost dependence changes the leading digits.
     """
     return torch.finfo(dtype).eps ** 0.5 if dtype.is_floating_point or dtype.is_complex else 0.0
 
 
 def relative_difference(plain: Tensor, combined: Tensor, parts: Tensor) -> float:
-    """How far two results differ, against the size of what was combined.
+    """Return the largest difference of two results, relative to the size of what was combined.
 
-    Entries that are not finite on both sides are left out: a combination spreads them
-    differently. `parts` has shape (vectors, *plain.shape) and gives the scale.
+    Entries that are not finite on both sides are left out, because a combination spreads them
+    differently.
+
+    Args:
+        plain: The expected result.
+        combined: The result to compare with it.
+        parts: The results that were combined, shape (vectors, *plain.shape); they give the scale.
     """
     finite = torch.isfinite(plain) & torch.isfinite(combined)
     if not finite.any():

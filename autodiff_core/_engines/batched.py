@@ -16,15 +16,15 @@ from autodiff_core._engines.agreement import LinearMap, ReportFallback, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._tensors.vectors import PROBES, Vector, Vectors
 
-# `warnings.catch_warnings` swaps the state of the process, and two threads that leave it in the
-# wrong order leave it swapped for good.
+# `warnings.catch_warnings` replaces state of the process; two threads that leave the context in the
+# wrong order would leave it replaced for good.
 _WARNINGS_LOCK = threading.RLock()
 
 
 def one_by_one(
     linear_map: LinearMap, vectors: Vectors, start: int, stop: int, *, keep_graph: bool
 ) -> tuple[Tensor, ...]:
-    """The images of the vectors start, ..., stop - 1, stacked, with one application each."""
+    """Return the images of the vectors start, ..., stop - 1, stacked, by one application each."""
     images = (
         linear_map(tuple(None if part is None else part[0] for part in vectors.stack(i, i + 1)))
         for i in range(start, stop)
@@ -40,14 +40,14 @@ def one_by_one(
 
 
 class Batched:
-    """A linear map under vmap, checked against its plain self, with a loop to fall back to.
+    """A linear map under vmap, checked against the plain map, with a loop as its fallback.
 
-    Batching rules are many and some are wrong without an error (that of the derivative of
-    `torch.cdist` in torch 2.13 is one). So the first batch is held against one plain
+    Some of torch's many batching rules are wrong without raising an error (that of the derivative
+    of `torch.cdist` in torch 2.13, for example). So the first batch is compared with one plain
     application of the map to a random combination of its vectors, which by linearity verifies
-    every row of it: the random-projection check of Freivalds, "Probabilistic machines can use
-    less running time" (IFIP 1977). One-hot vectors reach only a part of the function, so a
-    batch of dense random vectors is held against the plain map before.
+    every row of the batch: the random-projection check of Freivalds, "Probabilistic machines can
+    use less running time" (IFIP 1977). One-hot vectors reach only a part of the function, so a
+    batch of dense random vectors is compared with the plain map first.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class Batched:
         keep_graph: bool,
         report: ReportFallback,
     ) -> None:
-        """Prepare; nothing is computed yet.
+        """Store the map without computing anything.
 
         Args:
             linear_map: The map to batch.
             loop_map: The map that is applied one by one where batching fails.
             strategy: The name of the strategy, for the record of a fallback.
             keep_graph: Whether images must stay differentiable.
-            report: Is told when the loop takes over.
+            report: Called when the loop takes over.
         """
         self._linear_map = linear_map
         self._loop_map = loop_map
@@ -78,14 +78,14 @@ class Batched:
         self._slow_operators: set[str] = set()
 
     def __call__(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
-        """The images of the vectors start, ..., stop - 1, stacked."""
+        """Return the images of the vectors start, ..., stop - 1, stacked."""
         if not self._has_failed:
             try:
                 return self._batch(vectors, start, stop)
-            # A function can resist a transformation with an exception of any type: the loop
-            # decides whether the function itself is at fault.
+            # A transformation can fail with an exception of any type; if the function itself is at
+            # fault, the loop raises its error.
             except Exception as error:
-                # A warning is raised as an error where the user asks for that.
+                # Users can configure warnings to be raised as errors.
                 if is_out_of_memory(error) or isinstance(error, Warning):
                     raise
                 reason = first_line(error)
@@ -127,7 +127,7 @@ class Batched:
 
     @contextmanager
     def _watching_for_slow_operators(self) -> Iterator[None]:
-        """Report operators that vmap runs in a loop, which torch tells by a warning alone."""
+        """Report operators that vmap runs in a loop, which torch signals only by a warning."""
         reasons: set[str] = set()
         with _WARNINGS_LOCK, warnings.catch_warnings():
             warnings.filterwarnings("always", message=".*batching rule")

@@ -1,4 +1,4 @@
-"""The captured engine: a linear map recorded once and applied to chunks as a linear program."""
+"""The captured engine: record a linear map once, apply it to chunks as a linear program."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from autodiff_core._tensors.reused_memory import ReusedMemory
 from autodiff_core._tensors.vectors import PROBES, StandardBasis, Vector, Vectors
 
 Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
-"""Multiplies a range of vectors."""
+"""Returns the images of a range of vectors."""
 
 _MOST_TENSORS = 4
-"""Among how many tensors a chunk of one-hot vectors is divided at most.
+"""The largest number of tensors for which a chunk of one-hot vectors is divided by tensor.
 
-Beyond, the tensors are so small that a program for each does not pay.
+With more, the tensors are so small that recording a program for each costs more than it saves.
 """
 
 FEW_ELEMENTS = 4
-"""A program for so few vectors takes longer to record and to verify than it saves."""
+"""A program for this many vectors or fewer takes longer to record and verify than it saves."""
 
 
 class Captured:
     """A linear map recorded once and applied to chunks as a linear program.
 
-    What does not depend on the vectors is never computed again, scalings that follow one another
-    are one, the first product with one-hot vectors is a selection of rows, and what is zero
-    because one-hot vectors do not reach it is not computed.
+    What does not depend on the vectors is computed only once, successive scalings are merged, the
+    first product with one-hot vectors becomes a selection of rows, and entries that one-hot
+    vectors cannot reach, which are zero, are not computed.
 
     A program is used only after it has agreed with the plain map: on random vectors, and on the
     first chunk of one-hot vectors over each tensor.
 
     Attributes:
-        refusal: Why the plain engine has taken over; None while it has not.
+        refusal: The reason why the plain engine has taken over; None while it has not.
     """
 
     def __init__(
@@ -54,14 +54,15 @@ class Captured:
         strategy: str,
         report: ReportFallback | None,
     ) -> None:
-        """Prepare; nothing is computed yet.
+        """Store the map without computing anything.
 
         Args:
-            linear_map: The map; takes a vector over `space`, with None for zeros.
-            space: The tensors that a vector consists of.
-            plain: The plain engine, which takes over where the map cannot be captured.
+            linear_map: The map of a vector over `space`, in which None stands for zeros.
+            space: Tensors of the shapes, dtypes and devices that a vector has.
+            plain: The plain engine, used where the map cannot be captured.
             strategy: The name of the strategy, for the record of a fallback.
-            report: Is told when the plain engine takes over; None where the choice was free.
+            report: Called when the plain engine takes over; None if the user did not name an
+                engine.
         """
         self._linear_map = linear_map
         self._space = space
@@ -75,25 +76,25 @@ class Captured:
 
     @property
     def used(self) -> str:
-        """The name of the engine that computes."""
+        """The name of the engine in use."""
         return "captured" if self.refusal is None else "plain"
 
     @property
     def refusals(self) -> tuple[str | None, ...]:
-        """Why faster engines are not used; None for those that are."""
+        """The reason why each faster engine is not used; None for an engine that is."""
         return (self.refusal,)
 
     def __call__(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
-        """The images of the vectors start, ..., stop - 1, stacked."""
+        """Return the images of the vectors start, ..., stop - 1, stacked."""
         if self.refusal is None:
             try:
                 return self._captured(vectors, start, stop)
-            # As in Batched: a function can resist with an exception of any type.
+            # As in Batched: capturing can fail with an exception of any type.
             except Exception as error:
                 if is_out_of_memory(error) or isinstance(error, Warning):
                     raise
                 refusal = first_line(error)
-            # The plain engine decides whether the function itself is at fault.
+            # If the function itself is at fault, the plain engine raises its error.
             images = self._plain(vectors, start, stop)
             self.refusal = refusal
             self._programs.clear()
@@ -120,14 +121,14 @@ class Captured:
         return self._of_stacks(stacks, stop - start)
 
     def _of_stacks(self, stacks: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
-        """The images of stacked vectors over all tensors."""
+        """Return the images of stacked vectors over all tensors."""
         program = self._program(None)
         return program.apply(
             [dense_stack(stack) for stack in stacks], count, self._memory(program, count)
         )
 
     def _of_basis(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
-        """The images of a range of one-hot vectors over one of the tensors."""
+        """Return the images of a range of one-hot vectors over one tensor."""
         program = self._program(index)
         basis = one_hot(start, stop, self._space[index])
         images = program.apply([basis], stop - start, self._memory(program, stop - start))
@@ -137,22 +138,22 @@ class Captured:
         return images
 
     def _has_few(self, index: int) -> bool:
-        """Whether a tensor beside larger ones is not worth a program of its own.
+        """Return whether a tensor beside larger ones is too small for a program of its own.
 
-        That depends on sizes alone, so that each process gets the same numbers.
+        The answer depends on sizes alone, so that every process computes the same numbers.
         """
         sizes = [part.numel() for part in self._space]
         return sizes[index] <= FEW_ELEMENTS < max(sizes)
 
     def _one_by_one(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
-        """The images of a range of one-hot vectors over one of the tensors, by the plain map."""
+        """Return the images of a range of one-hot vectors over one tensor, by the plain map."""
         basis = one_hot(start, stop, self._space[index]).dense()
         with torch.no_grad():
             images = [self._linear_map(self._only(index, vector)) for vector in basis]
             return tuple(torch.stack(parts) for parts in zip(*images, strict=True))
 
     def _memory(self, program: Program, count: int) -> Memory | None:
-        """Memory for images over several tensors, from which a block is made without a copy."""
+        """Return memory for images over several tensors that form a block without a copy."""
         dtypes, devices = set(program.dtypes), set(program.devices)
         if len(program.shapes) == 1 or len(dtypes) > 1 or len(devices) > 1:
             return None
@@ -160,7 +161,7 @@ class Captured:
         return partial(empty_side_by_side, count, program.shapes, empty)
 
     def _program(self, index: int | None) -> Program:
-        """The program for vectors over one tensor, or over all, verified on a random vector."""
+        """Return the program for vectors over one tensor, or over all, verified on random ones."""
         if index not in self._programs:
             places = range(len(self._space)) if index is None else (index,)
             generator = torch.Generator().manual_seed(5)
@@ -169,7 +170,7 @@ class Captured:
                 recording = self._recorded(places, [part[-1].clone() for part in probe])
                 program = lower(recording)
                 images = program.apply([dense_stack(part) for part in probe], PROBES)
-                # The last of several, which are not to get mixed up.
+                # The last of several vectors, to detect vectors that are mixed up.
                 last = tuple(image[-1] for image in images)
                 require_agreement(recording.images, last, images, "captured")
                 _require_dtypes(images, recording.images)
@@ -194,7 +195,7 @@ class Captured:
 
 def _require_dtypes(images: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     if any(i.dtype != plain.dtype for i, plain in zip(images, expected, strict=True)):
-        raise RuntimeError("the captured result is of another dtype")
+        raise RuntimeError("the captured result has another dtype")
 
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:

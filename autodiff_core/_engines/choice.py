@@ -1,4 +1,4 @@
-"""The engines behind the batched strategies: how a chunk of vectors is multiplied."""
+"""Choose the engine with which a batched strategy multiplies chunks of vectors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ALL = ("plain", "captured", "compiled")
 
 @dataclass
 class EngineChoice:
-    """Which engine a batched strategy is to use.
+    """The engine that a batched strategy is to use.
 
     Attributes:
-        name: ``plain``, ``captured``, ``compiled``, or ``auto`` for the captured one where it
-            works.
+        name: The requested engine: ``plain``, ``captured``, ``compiled``, or ``auto`` for the
+            captured one where it works.
         strategy: The name of the strategy, for the record of a fallback.
-        report: Is told when a named engine cannot be used.
+        report: Called when an engine that was requested by name cannot be used.
     """
 
     name: str
@@ -32,14 +32,14 @@ class EngineChoice:
     _captured: list[Captured] = field(default_factory=list)
 
     def engine(self, linear_map: LinearMap, space: Sequence[Tensor], plain: Apply) -> Apply:
-        """The engine for a linear map.
+        """Return the engine for a linear map.
 
         Args:
             linear_map: The map.
-            space: The tensors that a vector consists of.
-            plain: The plain engine for it.
+            space: Tensors of the shapes, dtypes and devices that a vector has.
+            plain: The plain engine for the map.
         """
-        # Complex maps are linear in the real numbers alone, conjugation included.
+        # Complex maps are only real-linear: they may conjugate.
         if self.name == "plain" or any(not part.is_floating_point() for part in space):
             return plain
         kind = Compiled if self.name == "compiled" else Captured
@@ -55,11 +55,11 @@ class EngineChoice:
 
     @property
     def used(self) -> str:
-        """The name of the engine that computes."""
+        """The name of the engine in use; of several, the slowest."""
         return min((captured.used for captured in self._captured), key=ALL.index, default="plain")
 
     @property
     def refusal(self) -> str | None:
-        """Why a faster engine is not used though it was tried; else None."""
+        """The reason why a faster engine was tried but is not used; else None."""
         refusals = (each for captured in self._captured for each in captured.refusals)
         return next((refusal for refusal in refusals if refusal is not None), None)

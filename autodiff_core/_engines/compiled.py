@@ -1,4 +1,4 @@
-"""The compiled engine: the program of the captured one as a kernel for chunks of one size."""
+"""The compiled engine: compile the captured program for chunks of one size."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from autodiff_core._engines.captured import Captured
@@ -17,7 +18,7 @@ from autodiff_core._programs.stacks import dense_stack, one_hot
 from autodiff_core._tensors.matrix_product import decompositions
 from autodiff_core._tensors.vectors import Vector, Vectors
 
-# The compiler would make kernels of a larger program for minutes.
+# Compiling a larger program would take minutes.
 MOST_STEPS = 100
 
 _Images = tuple[Tensor, ...]
@@ -28,8 +29,8 @@ class _Kernel:
     """A compiled linear map of chunks of one size.
 
     Attributes:
-        count: How many vectors are a chunk.
-        run: Takes the number of the first one-hot vector, or the vectors.
+        count: The number of vectors in a chunk.
+        run: The kernel, called with the number of the first one-hot vector or with the vectors.
     """
 
     count: int
@@ -37,19 +38,20 @@ class _Kernel:
 
 
 class Compiled(Captured):
-    """A linear program compiled for chunks of one size, their one-hot vectors included.
+    """A linear program compiled for chunks of one size, including the making of one-hot vectors.
 
     Compiling takes seconds. A smaller chunk is computed as a part of a full one. A kernel is used
-    only if its images of its first chunk agree with the plain map; otherwise the program is run
-    as it was captured.
+    only if its images of its first chunk agree with the plain map; otherwise the program runs as
+    it was captured.
 
     Attributes:
-        refusal: Why the plain engine has taken over; None while it has not.
-        compiler_refusal: Why the captured engine has taken over; None while it has not.
+        refusal: The reason why the plain engine has taken over; None while it has not.
+        compiler_refusal: The reason why the captured engine has taken over; None while it has
+            not.
     """
 
     def __init__(self, *given: Any, **options: Any) -> None:
-        """Prepare as `Captured` does."""
+        """Store the map as `Captured` does."""
         super().__init__(*given, **options)
         self._kernels: dict[int | None, _Kernel] = {}
         self._largest = 1
@@ -57,14 +59,14 @@ class Compiled(Captured):
 
     @property
     def used(self) -> str:
-        """The name of the engine that computes."""
+        """The name of the engine in use."""
         captured = super().used
         is_compiled = captured == "captured" and self.compiler_refusal is None
         return "compiled" if is_compiled else captured
 
     @property
     def refusals(self) -> tuple[str | None, ...]:
-        """Why faster engines are not used; None for those that are."""
+        """The reason why each faster engine is not used; None for an engine that is."""
         return self.refusal, self.compiler_refusal
 
     def _captured(self, vectors: Vectors, start: int, stop: int) -> _Images:
@@ -101,7 +103,7 @@ class Compiled(Captured):
         run: Callable[[_Kernel], _Images],
         vectors: Callable[[], Vector],
     ) -> _Images | None:
-        """The images of a chunk; None where the compiler is no help."""
+        """Return the images of a chunk; None if no kernel can be used."""
         if self.compiler_refusal is not None:
             return None
         program = self._program(index)
@@ -111,7 +113,7 @@ class Compiled(Captured):
                 return run(kernel)
             if len(program.steps) > MOST_STEPS:
                 raise RuntimeError(f"a program of {len(program.steps)} steps takes too long")
-            # A chunk can begin with the last elements of a tensor; whole ones will follow.
+            # This chunk may hold only the last elements of a tensor; full ones follow.
             size = self._largest if index is None else self._space[index].numel()
             kernel = self._kernel(index, min(size, self._largest))
             images = run(kernel)
@@ -134,7 +136,7 @@ class Compiled(Captured):
         program = self._program(index)
 
         def of_vectors(*stacks: Tensor) -> _Images:
-            # The compiler plans memory by itself.
+            # The compiler plans memory itself.
             given = [dense_stack(stack) for stack in stacks]
             return program.apply(given, count, reuses_memory=False)
 
@@ -154,15 +156,21 @@ class Compiled(Captured):
             else:
                 first = torch.tensor(0, device=self._space[index].device)
                 traced = make_fx(of_basis, decomposition_table=table)(first)
-        # Small chunks take less time than launching their kernels one by one.
-        as_graph = self._space[index or 0].is_cuda
-        run = compiled(traced, as_graph=as_graph)
+        return _Kernel(count, _runnable(traced, as_graph=self._space[index or 0].is_cuda))
 
-        def without_grad(*tensors: Tensor) -> _Images:
-            with torch.no_grad():
-                if not as_graph:
-                    return tuple(run(*tensors))
-                torch.compiler.cudagraph_mark_step_begin()
-                return tuple(image.clone() for image in run(*tensors))
 
-        return _Kernel(count, without_grad)
+def _runnable(traced: GraphModule, *, as_graph: bool) -> Callable[..., _Images]:
+    """Return a compiled trace, run without history.
+
+    As a CUDA graph, small chunks take less time than launching their kernels one by one.
+    """
+    run = compiled(traced, as_graph=as_graph)
+
+    def without_grad(*tensors: Tensor) -> _Images:
+        with torch.no_grad():
+            if not as_graph:
+                return tuple(run(*tensors))
+            torch.compiler.cudagraph_mark_step_begin()
+            return tuple(image.clone() for image in run(*tensors))
+
+    return without_grad

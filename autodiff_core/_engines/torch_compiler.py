@@ -1,6 +1,6 @@
-"""torch's compiler, for traces of tensor operators that are run again and again.
+"""torch's compiler, for traces of tensor operators that run many times.
 
-A compiler is not trusted: whoever uses it holds its numbers against those of plain torch.
+A compiled trace can be wrong: callers compare its numbers with those of plain torch.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn.functional import pad
 
-# A term for each weight that meets an output channel: with more of them, a matrix product over
-# gathered patches, which is what torch's own kernels do, is ahead.
+# The largest number of terms (weights for one output channel) of a convolution that is expanded.
+# With more, a matrix product over gathered patches, as in torch's own kernels, is faster.
 _TERMS = 64
 
 
 def compiled(traced: GraphModule, *, as_graph: bool = False) -> Callable[..., Any]:
-    """A trace as compiled by inductor at its first call; of fixed shapes.
+    """Return a trace that inductor compiles at its first call, for fixed shapes.
 
-    Small convolutions are to be traced with `EXPANDED`.
+    Trace with the decompositions `EXPANDED` to fuse small convolutions.
 
     Args:
         traced: The trace.
-        as_graph: Whether its kernels are launched together, as one CUDA graph. What it gives is
-            then overwritten by the next call.
+        as_graph: Whether its kernels are launched together, as one CUDA graph. The next call then
+            overwrites the results.
     """
-    # The compiler looks at the gradients of constants that have a history.
+    # The compiler would differentiate constants that have an autograd history.
     for node in traced.graph.find_nodes(op="get_attr"):
         constant = getattr(traced, str(node.target))
         if isinstance(constant, Tensor) and constant.requires_grad:
             setattr(traced, str(node.target), constant.detach())
-    # What is padded is read at many places: its own copy needs no question at each of them.
+    # A padded tensor is read many times: a copy avoids a bounds check at each read.
     options: dict[str, Any] = {"realize_reads_threshold": 0} if _pads(traced) else {}
     if as_graph:
         options["triton.cudagraphs"] = True
@@ -56,7 +56,7 @@ def _convolution(
     output_padding: list[int],
     groups: int,
 ) -> Any:
-    """A small convolution as a sum of shifted images, which fuses with what is around it."""
+    """Return a small convolution as a sum of shifted images, which fuses with its neighbours."""
     terms = weight[0].numel()
     if transposed or groups != 1 or terms > _TERMS or images.device.type != "cpu":
         return NotImplemented

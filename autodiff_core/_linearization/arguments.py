@@ -1,4 +1,4 @@
-"""The boundary of the core: what users pass in, checked once and flattened to tensors."""
+"""Check the user's arguments once and flatten them to tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Tensors:
 
     Attributes:
         leaves: The tensors in order.
-        structure: How they nest.
+        structure: Their nesting.
     """
 
     leaves: tuple[Tensor, ...]
@@ -27,12 +27,12 @@ class Tensors:
 
     @classmethod
     def of(cls, tree: Any, operation: str, what: str) -> Tensors:
-        """Flatten a structure all of whose leaves must be tensors.
+        """Return a structure, all of whose leaves must be tensors, flattened.
 
         Args:
             tree: A tensor, or tensors nested in tuples, lists, dictionaries or other pytrees.
             operation: The function that the user called, for the message.
-            what: The argument that the user gave, for the message.
+            what: The name of the argument, for the message.
 
         Raises:
             TypeError: A leaf is not a tensor.
@@ -48,7 +48,7 @@ class Tensors:
         return cls(tuple(leaves), structure)
 
     def nest(self, leaves: Sequence[Any]) -> Any:
-        """The same nesting around other leaves."""
+        """Return other leaves in the same nesting."""
         return rebuild(leaves, self.structure)
 
 
@@ -71,8 +71,8 @@ class Arguments:
             operation: The function that the user called, for messages.
 
         Raises:
-            TypeError: A differentiated leaf is not a tensor, or `argnums` is no integer.
-            ValueError: `argnums` names no argument, or one twice.
+            TypeError: A differentiated leaf is not a tensor, or `argnums` not an integer.
+            ValueError: `argnums` names a missing argument, or one twice.
             RuntimeError: A differentiated tensor is neither floating point nor complex.
         """
         self._positional = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -94,7 +94,7 @@ class Arguments:
         self._is_single = self._is_single or isinstance(argnums, int)
 
     def call(self, func: Callable[..., Any], leaves: Sequence[Tensor]) -> Any:
-        """Call the function with other tensors in the place of the differentiated ones."""
+        """Call the function with other tensors in place of the differentiated ones."""
         selected = self.differentiated.nest(leaves)
         replaced = list(self._positional)
         for position, value in zip(
@@ -122,17 +122,17 @@ def _positions(argnums: int | Sequence[int] | None, count: int, operation: str) 
 
 
 class FlatFunction:
-    """A user's function as one from tensors to a tuple of tensors.
+    """A user's function, wrapped as a function from tensors to a tuple of tensors.
 
     Attributes:
         structure: The nesting of the outputs; None before the first call.
-        auxiliary: What the first call returned beside the outputs (with `has_aux`).
+        auxiliary: The auxiliary value that the first call returned (with `has_aux`).
     """
 
     def __init__(
         self, func: Callable[..., Any], arguments: Arguments, operation: str, *, has_aux: bool
     ) -> None:
-        """Wrap `func`; nothing is called yet."""
+        """Wrap `func` without calling it."""
         self._func = func
         self._arguments = arguments
         self._operation = operation
@@ -141,7 +141,7 @@ class FlatFunction:
         self.auxiliary: Any = None
 
     def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
-        """Evaluate at other tensors.
+        """Evaluate the function at other tensors.
 
         Raises:
             TypeError: The function returned something that is not a tensor.
@@ -164,23 +164,23 @@ class FlatFunction:
 
 
 def _as_written() -> contextlib.AbstractContextManager[None]:
-    """While the body runs, what `torch.compile` compiled runs as it was written.
+    """Return a context in which functions compiled by `torch.compile` run uncompiled.
 
-    Its inductor loses tangents without an error, and what it made of a function has neither a
-    second derivative nor a rule for vmap.
+    Code compiled by inductor loses tangents without an error, and has neither a second derivative
+    nor a rule for vmap.
     """
     if "_dynamo" not in vars(torch):
-        # Nothing has been compiled, and asking for a stance would load the compiler.
+        # Nothing has been compiled, and setting a stance would load the compiler.
         return contextlib.nullcontext()
     return torch.compiler.set_stance("force_eager")
 
 
 def prepare_primals(leaves: Sequence[Tensor], *, create_graph: bool) -> tuple[Tensor, ...]:
-    """Copies that require a gradient.
+    """Return copies that require a gradient.
 
-    Copies, because the users' tensors must never be modified, even by a function that works in
-    place, and because a tensor that the function also captures must count as a constant there.
-    With `create_graph` the copies stay connected to the users' tensors.
+    They are copies because the user's tensors must never be modified, even by a function that
+    works in place, and because a tensor that the function also captures must count as a constant
+    there. With `create_graph` the copies stay connected to the user's tensors.
     """
     return tuple(
         leaf.clone()
@@ -191,7 +191,7 @@ def prepare_primals(leaves: Sequence[Tensor], *, create_graph: bool) -> tuple[Te
 
 
 def prepare_vectors(leaves: Sequence[Tensor], *, create_graph: bool) -> tuple[Tensor, ...]:
-    """The users' vectors, cut off from their history unless `create_graph` wants it."""
+    """Return the user's vectors, detached unless `create_graph` needs their history."""
     return tuple(
         _connected(leaf) if create_graph and leaf.requires_grad else leaf.detach()
         for leaf in leaves
@@ -215,7 +215,7 @@ def check_vectors(
         stacked: Whether several vectors are given at once.
 
     Raises:
-        RuntimeError: There are too few or too many tensors, or one has another size.
+        RuntimeError: The number of tensors, or the size of one, is wrong.
     """
     if len(vectors) != len(references):
         raise RuntimeError(

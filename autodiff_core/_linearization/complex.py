@@ -1,17 +1,17 @@
-"""Derivatives of complex functions as one matrix: the convention, for both modes alike.
+"""Derivatives of complex functions as one matrix, by one convention for both modes.
 
 For an output y and an input x the entry of the matrix is
 
 * x real: dy/dx, complex where y is;
 * x complex, y real: dy/d(Re x) + i dy/d(Im x), the gradient as torch defines it;
 * x and y complex: the complex derivative dy/dx, which exists only for holomorphic functions
-  (those with y(x + it) - y(x) = i (y(x + t) - y(x)) to first order); others are refused.
+  (those with y(x + it) - y(x) = i (y(x + t) - y(x)) to first order); others raise an error.
 
 torch's reverse mode gives conj(dy/dx) u for a holomorphic function and keeps only the real part
 for a real input; its forward mode gives (dy/dx) t. Reference: K. Kreutz-Delgado, "The Complex
 Gradient Operator and the CR-Calculus" (2009).
 
-The products (vjp, jvp, vhp, hvp) are not touched by this: they are torch's own.
+The convention does not apply to the products (vjp, jvp, vhp, hvp), which are those of torch.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from autodiff_core._errors import NotHolomorphicError
 from autodiff_core._tensors.vectors import StackedVectors, StandardBasis, Vector, Vectors
 
 Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
-"""Pulls back or pushes forward a range of vectors."""
+"""Pulls back or pushes forward a range of vectors and returns the stacked images."""
 
 
 def complex_rows(
     pullback: Apply, outputs: Sequence[Tensor], inputs: Sequence[Tensor], points: int | None
 ) -> Callable[[int, int], tuple[Tensor, ...]]:
-    """Rows of the matrix by the convention above, from pullbacks.
+    """Return a function that computes rows of the matrix from pullbacks.
 
     Args:
         pullback: The vector-Jacobian product.
@@ -42,7 +42,7 @@ def complex_rows(
         points: The number of points, where there are many.
 
     Returns:
-        A function that gives, for a range of rows, a tensor (rows, *input.shape) for each input.
+        A function of a range of rows that returns a tensor (rows, *input.shape) for each input.
 
     Raises:
         NotHolomorphicError: The function has complex inputs and outputs and is not holomorphic.
@@ -73,10 +73,10 @@ def complex_rows(
 def complex_columns(
     pushforward: Apply, outputs: Sequence[Tensor], inputs: Sequence[Tensor], points: int | None
 ) -> Callable[[int, int], tuple[Tensor, ...]]:
-    """Columns of the matrix by the convention above, from pushforwards.
+    """Return a function that computes columns of the matrix from pushforwards.
 
-    The arguments and errors are those of `complex_rows`; the result gives, for a range of
-    columns, a tensor (columns, *output.shape) for each output.
+    The arguments and errors are those of `complex_rows`; the result is a function of a range of
+    columns that returns a tensor (columns, *output.shape) for each output.
     """
     _require_holomorphic(pushforward, inputs, outputs)
     basis = StandardBasis(inputs, points=points)
@@ -99,7 +99,7 @@ def complex_columns(
 
 
 def _lines_of_complex(layout: AxisLayout, start: int, stop: int) -> Tensor:
-    """Which rows or columns of a range belong to complex tensors, shape (stop - start,)."""
+    """Return which lines of a range belong to complex tensors, bool (stop - start,)."""
     flags = torch.zeros(stop - start, dtype=torch.bool)
     for index, first, last in layout.overlaps(start, stop):
         offset = layout.offsets[index] - start

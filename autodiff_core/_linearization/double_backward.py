@@ -19,11 +19,11 @@ def pull(
     *,
     create_graph: bool,
 ) -> tuple[Tensor, ...]:
-    """One backward pass over a graph that is kept.
+    """Run one backward pass over a graph and keep the graph.
 
     Args:
-        outputs: The outputs; those that require no gradient contribute nothing.
-        inputs: What to differentiate with respect to.
+        outputs: The outputs; those that require no gradient contribute zero.
+        inputs: The tensors with respect to which to differentiate.
         cotangent: A tensor for each output, or None for zeros.
         create_graph: Whether the result must be differentiable.
 
@@ -51,15 +51,16 @@ class TransposedPullback:
     """The pushforward as the derivative of the pullback, which is linear in its cotangent.
 
     J v is the gradient of <Jᵀ u, v> with respect to u: J. Townsend, "A new trick for calculating
-    Jacobian vector products" (2017). The trick needs a backward that is itself differentiable;
-    where one is not (it leaves torch for numpy, say) the numbers come out wrong without an error.
-    Here u is random, so that <J v, u> = <v, Jᵀ u> can be checked with two scalar products.
+    Jacobian vector products" (2017). The trick needs a backward pass that is itself
+    differentiable; where it is not (because it leaves torch for numpy, for example) the numbers
+    are wrong without an error. The cotangent u is random, so that two scalar products check
+    <J v, u> = <v, Jᵀ u>.
     """
 
     def __init__(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], *, create_graph: bool
     ) -> None:
-        """Pull a random cotangent back, keeping the graph of that."""
+        """Pull a random cotangent back and keep the graph of the pullback."""
         self._outputs = outputs
         self._inputs = inputs
         self._create_graph = create_graph
@@ -72,7 +73,7 @@ class TransposedPullback:
             self._pulled = pull(outputs, inputs, self._cotangent, create_graph=True)
 
     def push(self, tangent: Vector) -> tuple[Tensor, ...]:
-        """One Jacobian-vector product; a tensor for each output."""
+        """Return one Jacobian-vector product: a tensor for each output."""
         inexact = [u for u in self._cotangent if u.requires_grad]
         pushed = iter(pull(self._pulled, inexact, tangent, create_graph=self._create_graph))
         return tuple(
@@ -83,12 +84,12 @@ class TransposedPullback:
     def check(self, tangents: Vector, images: Sequence[Tensor]) -> None:
         """Check the adjoint identity for stacked tangents and their images.
 
-        The error is allowed half of the digits of the terms. Where they cancel to rounding (a
-        derivative that is zero, but for that) it is allowed what the rounding of the outputs
-        makes of a derivative, ε |y| / |x|.
+        The tolerance is half of the digits of the terms. Where the terms cancel down to rounding
+        (the derivative is zero up to rounding), the tolerance is the error that rounding of the
+        outputs causes in a derivative, ε |y| / |x|.
 
         Raises:
-            DoubleBackwardError: It does not hold.
+            DoubleBackwardError: The identity does not hold.
         """
         with torch.no_grad():
             left, left_size = _scalar_products(images, self._cotangent)
@@ -125,7 +126,7 @@ def _standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
 def _scalar_products(
     stacks: Sequence[Tensor | None], vector: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Real scalar products of stacked vectors with one vector, and the sizes of the terms."""
+    """Return real scalar products of stacked vectors with one vector, and of absolute terms."""
     products = torch.zeros(())
     sizes = torch.zeros(())
     for stack, part in zip(stacks, vector, strict=True):
@@ -139,7 +140,7 @@ def _scalar_products(
 
 
 def _lengths(stacks: Sequence[Tensor | None]) -> Tensor:
-    """The Euclidean lengths of stacked vectors, shape (vectors,)."""
+    """Return the Euclidean lengths of stacked vectors, shape (vectors,)."""
     squares = torch.zeros(())
     for stack in stacks:
         if stack is not None and _is_inexact(stack):
@@ -154,7 +155,7 @@ def _lengths(stacks: Sequence[Tensor | None]) -> Tensor:
 
 
 def _root_mean_square(tensors: Sequence[Tensor]) -> float:
-    """Of all finite entries; 0 where there are none."""
+    """Return the root mean square of all finite entries, or 0 if there are none."""
     parts = [t.detach().abs().to("cpu", torch.float64).reshape(-1) for t in tensors]
     entries = torch.cat([part[torch.isfinite(part)] for part in parts])
     return float(entries.square().mean().sqrt()) if entries.numel() else 0.0

@@ -1,4 +1,4 @@
-"""Functions from tensors to tensors that strategies linearise: the user's, and its gradient."""
+"""The functions that strategies linearize: the user's function, and its gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Function(Protocol):
     """A function from tensors to a tuple of tensors."""
 
     def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        """Evaluate, with torch's ordinary autograd where a derivative is needed inside."""
+        """Evaluate with torch's ordinary autograd for derivatives inside the function."""
         ...
 
     def under_transform(self, *primals: Tensor) -> tuple[Tensor, ...]:
@@ -26,20 +26,20 @@ class Function(Protocol):
 
 
 class Direct:
-    """The user's function as it stands.
+    """The user's function, evaluated as it is.
 
-    A function that works in place on its arguments is refused by autograd where these are
-    leaves, before anything has changed; it is then given copies, from that evaluation on. The
-    arguments are not copies from the start, because a function may look at the `grad` of a leaf.
+    Autograd raises an error when a function works in place on an argument that is a leaf, before
+    anything has changed; from that evaluation on the function receives copies. The arguments are
+    not copies from the start, because a function may read the `grad` of a leaf.
     """
 
     def __init__(self, flat: Callable[..., tuple[Tensor, ...]]) -> None:
-        """Take a function from tensors to a tuple of tensors."""
+        """Store a function from tensors to a tuple of tensors."""
         self._flat = flat
         self._works_in_place = False
 
     def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        """Evaluate."""
+        """Evaluate the function."""
         if not self._works_in_place:
             try:
                 return self._flat(*primals)
@@ -57,14 +57,14 @@ class Direct:
 class Pointwise:
     """A function applied to each of many points along the leading dimension of its inputs.
 
-    Batched with `torch.func.vmap` where the function allows it and the batched values agree
-    with plain ones, else in a loop over the points.
+    The points are batched with `torch.func.vmap` if the function allows it and the batched values
+    agree with plain ones; otherwise they are evaluated in a loop.
     """
 
     def __init__(
         self, flat: Callable[..., tuple[Tensor, ...]], *, strategy: str, report: ReportFallback
     ) -> None:
-        """Take the function of one point."""
+        """Store the function of one point."""
         self._flat = flat
         self._strategy = strategy
         self._report = report
@@ -82,11 +82,11 @@ class Pointwise:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             plain = self._flat(*(primal[0].clone() for primal in primals))
         try:
-            # Copies, as above: a function that works in place must not spoil what comes after.
+            # Copies: a function that works in place must not modify the arguments of the loop.
             values = self._batched(*(primal.clone() for primal in primals))
             for value, expected in zip(values, plain, strict=True):
                 torch.testing.assert_close(value[0], expected, equal_nan=True)
-        # As in Batched: a function resists vmap with an exception of any type.
+        # As in Batched: vmap can fail with an exception of any type.
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -109,17 +109,18 @@ class Gradient:
     """The gradient of a scalar function, itself a function of the same inputs.
 
     Attributes:
-        value: What the scalar function returned at the first evaluation; None before it.
-        has_custom_backward: Whether a custom `torch.autograd.Function` took part in that.
+        value: The scalar function's value at the first evaluation; None before it.
+        has_custom_backward: Whether that evaluation used a custom `torch.autograd.Function`.
     """
 
     def __init__(self, function: Function, operation: str, *, points: int | None) -> None:
-        """Prepare; nothing is evaluated yet.
+        """Store the function without evaluating it.
 
         Args:
             function: The scalar function.
-            operation: The function that the user called, for messages.
-            points: With a number, the function gives one scalar for each of so many points.
+            operation: The function that the user called, for error messages.
+            points: The number of points, for each of which the function returns one scalar; None
+                for a function that returns a single scalar.
         """
         self._function = function
         self._operation = operation
@@ -128,12 +129,12 @@ class Gradient:
         self.has_custom_backward = False
 
     def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        """The gradient by reverse mode on the ordinary autograd graph.
+        """Return the gradient by reverse mode on the ordinary autograd graph.
 
-        Always with a graph, also where only tangents are wanted: without one the backward of
-        some operators (the determinant is one) takes a short cut on which tangents get lost,
-        without an error. Primals that do not require a gradient yet are made to: strategies pass
-        tensors of their own.
+        A graph of the gradient is always made, even if only tangents are needed: without it the
+        backward of some operators (that of the determinant, for example) takes a shortcut that
+        loses tangents without an error. Primals that do not require a gradient yet are changed to
+        do so, which is safe because strategies pass their own copies.
 
         Raises:
             RuntimeError: The function does not return one tensor with one element.
@@ -155,9 +156,9 @@ class Gradient:
             )
 
     def under_transform(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        """The gradient by `torch.func.vjp`, the only way inside other transformations.
+        """Return the gradient by `torch.func.vjp`, the only method inside other transformations.
 
-        With a graph, as above.
+        A graph of it is made, as in `__call__`.
         """
 
         def scalar(*inputs: Tensor) -> Tensor:

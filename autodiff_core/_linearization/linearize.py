@@ -1,4 +1,4 @@
-"""From an operation, a function and a point to a linearised function."""
+"""Linearize a function at a point for an operation, by a strategy."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ STRATEGIES: dict[str, type[Linearization]] = {
 
 @dataclass(frozen=True)
 class Linearized:
-    """A function linearised at a point.
+    """A function linearized at a point, for one operation.
 
     Attributes:
-        operation: What is to be computed.
-        strategy: The name of the strategy.
-        inputs: The differentiated tensors as the user gave them, with their nesting.
-        primals: The same as tensors of our own.
-        outputs: The function's outputs with their nesting, differentiable where asked for.
-        auxiliary: What the function returned beside its outputs.
+        operation: The operation.
+        strategy: The strategy's name.
+        inputs: The differentiated tensors as the user passed them, with their nesting.
+        primals: Copies of the differentiated tensors, which require a gradient.
+        outputs: The function's outputs with their nesting; differentiable with `create_graph`.
+        auxiliary: The auxiliary value that the function returned; None without `has_aux`.
         linearization: The pullback and pushforward. Its outputs are the function's, or the
             gradient for the second-order operations.
-        points: The number of points where there are many.
+        points: The number of points; None without a leading dimension over points.
         keep_graph: Whether derivatives must be differentiable.
     """
 
@@ -58,16 +58,16 @@ class Linearized:
 
 @dataclass(frozen=True)
 class Choices:
-    """How a function is to be linearised, the part that all operations share.
+    """The options of a linearization that all operations share.
 
     Attributes:
-        strategy: One of `STRATEGIES`.
+        strategy: The strategy's name, a key of `STRATEGIES`.
         create_graph: Whether derivatives must be differentiable.
-        strict: Whether a derivative that is zero by structure is an error.
+        strict: Whether a structurally zero derivative is an error.
         argnums: The arguments to differentiate; None stands for all.
         has_aux: Whether the function returns a pair (output, auxiliary).
         points: Whether the inputs have a leading dimension over points.
-        engine: One of those that `engines` names, or ``auto``.
+        engine: The engine's name, one of `engines`, or ``auto``.
     """
 
     strategy: str
@@ -80,17 +80,17 @@ class Choices:
 
 
 def engines(operation: str, strategy: str) -> tuple[str, ...]:
-    """The engines that there are for an operation by a strategy.
+    """Return the engines that are available for an operation by a strategy.
 
     Args:
         operation: ``jacobian``, ``hessian``, ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
         strategy: ``reverse-loop``, ``vectorize``, ``forward-mode`` or ``forward-loop``.
 
     Returns:
-        Values of the argument `engine` of `blocks`, the one that works for most functions first.
+        Values of the argument `engine` of `blocks`, the most widely applicable one first.
 
     Raises:
-        ValueError: There is no such operation or strategy, or they do not go together.
+        ValueError: The operation or strategy does not exist, or they cannot be combined.
     """
     return _strategy(strategy, operation_named(operation)).engines
 
@@ -98,20 +98,20 @@ def engines(operation: str, strategy: str) -> tuple[str, ...]:
 def linearize(
     name: str, func: Callable[..., Any], inputs: Any, choices: Choices, report: ReportFallback
 ) -> Linearized:
-    """Linearise a function for an operation.
+    """Linearize a function for an operation.
 
     Args:
         name: One of `OPERATIONS`.
         func: The function.
         inputs: Its argument, or the tuple of its arguments.
-        choices: How.
-        report: Is told every slower way that is taken.
+        choices: The strategy and the options.
+        report: Called with each fallback that is taken.
 
     Raises:
         TypeError: Inputs or outputs that are not tensors.
-        ValueError: A strategy or combination that does not exist.
-        RuntimeError: A function that is not scalar for a second-order operation, or what
-            `strict` forbids.
+        ValueError: An invalid strategy, or an invalid combination of options.
+        RuntimeError: A function that is not scalar for a second-order operation, or a missing
+            dependence that `strict` requires.
     """
     operation = operation_named(name)
     strategy = _strategy(choices.strategy, operation)
@@ -122,52 +122,66 @@ def linearize(
             f"{valid}"
         )
     arguments = Arguments(inputs, choices.argnums, name)
-    given = arguments.differentiated.leaves
-    points = _points(given, name) if choices.points else None
     flat = FlatFunction(func, arguments, name, has_aux=choices.has_aux)
+    subject = _Subject(operation, arguments, flat, choices, report)
+    if not choices.strict:
+        return subject.linearized_by(strategy)
+    if strategy.axis is Axis.ROWS:
+        linearized = subject.linearized_by(strategy)
+        _check_strict(linearized, name)
+        return linearized
+    # Only the graph of reverse mode shows which output depends on which input.
+    with ReplayedRandomness(arguments.differentiated.leaves).replayed():
+        reference = subject.linearized_by(ReverseLoop)
+    _check_strict(reference, name)
+    if choices.create_graph:
+        _check_strict_derivative(reference, name)
+    return subject.linearized_by(strategy)
 
-    def linearized_by(strategy: type[Linearization]) -> Linearized:
-        primals = prepare_primals(given, create_graph=choices.create_graph)
-        direct: Function = Direct(flat)
+
+@dataclass(frozen=True)
+class _Subject:
+    """A function at a point, to be linearized by one strategy or by several."""
+
+    operation: Operation
+    arguments: Arguments
+    flat: FlatFunction
+    choices: Choices
+    report: ReportFallback
+
+    def linearized_by(self, strategy: type[Linearization]) -> Linearized:
+        """Return the function linearized by a strategy."""
+        name, choices = self.operation.name, self.choices
+        given = self.arguments.differentiated
+        points = _points(given.leaves, name) if choices.points else None
+        primals = prepare_primals(given.leaves, create_graph=choices.create_graph)
+        direct: Function = Direct(self.flat)
         if points is not None:
-            direct = Pointwise(direct, strategy=strategy.name, report=report)
+            direct = Pointwise(direct, strategy=strategy.name, report=self.report)
         randomness = ReplayedRandomness(primals)
         gradient = Gradient(direct, name, points=points)
-        function = gradient if operation.is_second_order else direct
+        function = gradient if self.operation.is_second_order else direct
         linearization = strategy(
-            Request(function, primals, choices.create_graph, report, choices.engine)
+            Request(function, primals, choices.create_graph, self.report, choices.engine)
         )
-        assert flat.structure is not None
-        if operation.is_second_order:
-            _check_single_output(flat.structure, name)
+        structure = self.flat.structure
+        assert structure is not None
+        if self.operation.is_second_order:
+            _check_single_output(structure, name)
         if gradient.has_custom_backward:
             _check_second_order(gradient, linearization, primals, randomness)
         value = linearization.outputs if gradient.value is None else (gradient.value,)
         return Linearized(
-            operation,
+            self.operation,
             strategy.name,
-            arguments.differentiated,
+            given,
             primals,
-            Tensors(value, flat.structure),
-            flat.auxiliary,
+            Tensors(value, structure),
+            self.flat.auxiliary,
             linearization,
             points,
             choices.create_graph,
         )
-
-    if not choices.strict:
-        return linearized_by(strategy)
-    if strategy.axis is Axis.ROWS:
-        linearized = linearized_by(strategy)
-        _check_strict(linearized, name)
-        return linearized
-    # Which output depends on which input stands in the graph of reverse mode alone.
-    with ReplayedRandomness(given).replayed():
-        reference = linearized_by(ReverseLoop)
-    _check_strict(reference, name)
-    if choices.create_graph:
-        _check_strict_derivative(reference, name)
-    return linearized_by(strategy)
 
 
 def _check_single_output(structure: TreeStructure, name: str) -> None:
@@ -206,14 +220,16 @@ def _check_strict(linearized: Linearized, name: str) -> None:
 def _check_strict_derivative(reference: Linearized, name: str) -> None:
     """Check that the derivative depends on the inputs.
 
-    Tangents of forward mode are connected to all they are multiplied by, zeros included, so the
-    derivative that reverse mode gives is asked.
+    In forward mode tangents are connected to every factor, zeros included, so the check uses the
+    derivative by reverse mode.
     """
-    way = reference.linearization
+    linearization = reference.linearization
     is_pushforward = reference.operation.product == "pushforward"
-    space = reference.primals if is_pushforward else way.outputs
+    space = reference.primals if is_pushforward else linearization.outputs
     ones = StackedVectors([torch.ones_like(tensor).detach()[None] for tensor in space])
-    derivatives = (way.pushforward if is_pushforward else way.pullback)(ones, 0, 1)
+    derivatives = (linearization.pushforward if is_pushforward else linearization.pullback)(
+        ones, 0, 1
+    )
     require_graph(name, derivatives, "the derivative for tensor")
 
 

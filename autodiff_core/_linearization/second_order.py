@@ -1,10 +1,10 @@
-"""A check of second derivatives, where a custom backward could falsify them.
+"""Check second derivatives that a custom backward could falsify.
 
 The second derivative of a custom `torch.autograd.Function` is the derivative of its backward. A
 backward that leaves torch for numpy, or that is declared once-differentiable, has none, and
-autograd then takes what it cannot see for constant: the Hessian lacks a term, without an error.
-So where a graph holds a custom backward, one product with the Hessian is held against central
-differences of the gradient.
+autograd treats what it cannot see as constant: the Hessian lacks a term, without an error. So if
+a graph holds a custom backward, one product with the Hessian is compared with central differences
+of the gradient.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from autodiff_core._errors import DoubleBackwardError
 
 _VISIBLE_SHARE = 1e-2
-"""The smallest missing share of a product that central differences show beyond doubt."""
+"""The smallest relative error of a product that central differences detect reliably."""
 
 
 def has_custom_backward(tensor: Tensor) -> bool:
-    """Whether the graph of a tensor holds the backward of a custom `torch.autograd.Function`."""
+    """Return whether a tensor's graph holds the backward of a custom `torch.autograd.Function`."""
     pending = [tensor.grad_fn]
     seen = set()
     while pending:
@@ -44,25 +44,19 @@ def check_second_order(
 ) -> None:
     """Compare a product with the Hessian with central differences of the gradient.
 
-    Differences with two steps tell whether the function is smooth enough at the point for the
-    comparison; where they disagree with one another nothing is said.
+    Differences with two step sizes show whether the function is smooth enough at the point for
+    the comparison; if they disagree with each other, no error is raised.
 
     Args:
         gradient: The gradient as a function of the primals.
-        product: Multiplies the Hessian by one vector.
+        product: The product of the Hessian with one vector, as a function of the vector.
         primals: The point.
-        replayed: Makes a context in which random numbers are those of the first evaluation.
+        replayed: Returns a context in which random numbers are those of the first evaluation.
 
     Raises:
-        DoubleBackwardError: The product lacks something that the differences show.
+        DoubleBackwardError: The product lacks a term that the differences show.
     """
-    generator = torch.Generator().manual_seed(2)
-    direction = tuple(
-        torch.randn(primal.shape, generator=generator, dtype=torch.float64).to(
-            primal.device, primal.dtype
-        )
-        for primal in primals
-    )
+    direction = _random_direction(primals)
     epsilon = max(torch.finfo(primal.dtype).eps for primal in primals)
     step = epsilon ** (1 / 3)
 
@@ -92,6 +86,16 @@ def check_second_order(
             "derivative by any strategy would be wrong; write the backward with differentiable "
             "operations of torch"
         )
+
+
+def _random_direction(primals: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(2)
+    return tuple(
+        torch.randn(primal.shape, generator=generator, dtype=torch.float64).to(
+            primal.device, primal.dtype
+        )
+        for primal in primals
+    )
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The checks of ``strict=True``: a derivative that is zero by structure is an error."""
+"""The checks of ``strict=True``: a structurally zero derivative is an error."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def require_graph(operation: str, tensors: Sequence[Tensor], what: str) -> None:
     Args:
         operation: The function that the user called, for the message.
         tensors: Outputs, gradients or derivatives.
-        what: What they are, for the message.
+        what: What the tensors are, for the message.
 
     Raises:
-        RuntimeError: One does not.
+        RuntimeError: A tensor does not depend on the inputs.
     """
     for index, tensor in enumerate(tensors):
         if not tensor.requires_grad:
@@ -30,17 +30,17 @@ def require_graph(operation: str, tensors: Sequence[Tensor], what: str) -> None:
 def require_dependence(
     operation: str, outputs: Sequence[Tensor], inputs: Sequence[Tensor], *, jointly: bool
 ) -> None:
-    """Check on the graph that outputs depend on inputs.
+    """Check, on the graph, that outputs depend on inputs.
 
     Args:
         operation: The function that the user called, for the message.
         outputs: Tensors that require a gradient.
-        inputs: What they must depend on.
-        jointly: Whether it suffices that any of the outputs depends on an input, as for a
-            product with a vector; else every output must depend on every input.
+        inputs: The tensors that the outputs must depend on.
+        jointly: Whether it is enough that any output depends on each input, as for a product
+            with a vector; otherwise every output must depend on every input.
 
     Raises:
-        RuntimeError: An input has no influence.
+        RuntimeError: An input has no influence on the outputs.
     """
     groups = [list(outputs)] if jointly else [[output] for output in outputs]
     for index, group in enumerate(groups):

@@ -14,9 +14,9 @@ from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step
 
 Memory = Callable[[], Sequence[Tensor]]
-"""Gives what the images of a program are put into; asked when the first of them is computed."""
+"""Returns memory for the images of a program; called when the first image is computed."""
 
-# Their results stand in memory of their own.
+# The kinds of steps whose results have memory of their own.
 _MAKES_NEW = ("matmul", "solve", "combine")
 
 
@@ -25,13 +25,12 @@ class Program:
     """A linear map from tensors to tensors, to be applied to stacks of vectors.
 
     Attributes:
-        sources: How many tensors the argument has; they are the first steps' inputs, numbered
-            -1, -2, ...
+        sources: The number of tensors in the argument; steps refer to them as -1, -2, ...
         steps: The steps, by number.
-        outputs: For each tensor of the image the number of its step, or None where it is zero.
+        outputs: For each tensor of the image the number of its step, or None if it is zero.
         shapes: The shape of each tensor of the image.
-        dtypes: Its dtype.
-        devices: Its device.
+        dtypes: The dtype of each tensor of the image.
+        devices: The device of each tensor of the image.
     """
 
     sources: int
@@ -53,15 +52,15 @@ class Program:
         *,
         reuses_memory: bool = True,
     ) -> tuple[Tensor, ...]:
-        """The images of stacked vectors, without history.
+        """Return the images of stacked vectors, without autograd history.
 
-        A result is dropped after its last use.
+        A result is freed after its last use.
 
         Args:
             stacks: The vectors, a stack for each source.
-            count: How many there are.
-            memory: Gives what the images are put into, of their shapes; None takes new memory.
-            reuses_memory: Whether a sum may take the memory of terms that nobody else uses.
+            count: How many vectors there are.
+            memory: Returns tensors of the images' shapes to write them to; None allocates new ones.
+            reuses_memory: Whether a sum may overwrite terms that no other step uses.
 
         Returns:
             For each tensor of the image one of shape (count, *shape).
@@ -80,14 +79,18 @@ class Program:
                 results[number] = step.apply(*given)
             for index in self._finished[number]:
                 del results[index]
-        if memory is not None:
-            images = memory() if images is None else images
-            for output, out in zip(self.outputs, images, strict=True):
-                if output is None:
-                    out.zero_()
-                else:
-                    results[output].put(out)
-            return tuple(images)
+        if memory is None:
+            return self._images(results, count)
+        images = memory() if images is None else images
+        for output, out in zip(self.outputs, images, strict=True):
+            if output is None:
+                out.zero_()
+            else:
+                results[output].put(out)
+        return tuple(images)
+
+    def _images(self, results: dict[int, Any], count: int) -> tuple[Tensor, ...]:
+        """Return the images in the memory of the results."""
         return tuple(
             torch.zeros(1, dtype=dtype, device=device).expand(count, *shape)
             if output is None
@@ -98,7 +101,7 @@ class Program:
         )
 
     def finish(self) -> None:
-        """Simplify, and find out when each result is used last and which can be put in place."""
+        """Simplify the program and find last uses and results that can be written in place."""
         self.steps, self.outputs = simplified(self.steps, self.outputs)
         for place, output in enumerate(self.outputs):
             number = output
@@ -117,14 +120,14 @@ class Program:
         for index, number in last.items():
             self._finished[number].append(index)
         uses = uses_of(self.steps, self.outputs)
-        # The memory of a result is free for the only step that takes it.
+        # A step may overwrite a result that no other step uses.
         for number, step in self.steps.items():
             spare = tuple(uses[index] == 1 and self._makes_new(index) for index in step.inputs)
             if step.kind == "combine" and any(spare):
                 self._spare[number] = spare
 
     def _makes_new(self, number: int) -> bool:
-        """Whether a result stands in memory of its own, and is no view of another one."""
+        """Return whether a result has memory of its own and is not a view of another one."""
         step = self.steps.get(number)
         is_the_same = step is not None and step.coefficients == (None,)
         return step is not None and step.kind in _MAKES_NEW and not is_the_same
@@ -135,8 +138,8 @@ class Builder:
     """Makes a program step by step.
 
     Attributes:
-        program: The program so far.
-        numbers: For each recorded value the number of its step; None for zeros.
+        program: The program built so far.
+        numbers: For each recorded value the number of its step, or None if it is zero.
     """
 
     program: Program
@@ -144,7 +147,7 @@ class Builder:
     _next: int = 0
 
     def add(self, step: Step) -> int:
-        """Append a step and give its number."""
+        """Append a step and return its number."""
         self.program.steps[self._next] = step
         self._next += 1
         return self._next - 1
@@ -157,5 +160,5 @@ class Builder:
         dtype: torch.dtype,
         apply: Callable[[Stack], Stack],
     ) -> int:
-        """Append a step with one input."""
+        """Append a step with one input and return its number."""
         return self.add(Step(kind, (source,), tuple(shape), dtype, apply))

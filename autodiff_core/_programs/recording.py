@@ -19,13 +19,13 @@ class UncapturableError(RuntimeError):
 
 @dataclass(frozen=True)
 class Reference:
-    """Stands in the arguments of an operator for a value that depends on the map's argument.
+    """A placeholder in an operator's arguments for a value that depends on the map's argument.
 
     Attributes:
-        value: Its number.
-        shape: Its shape, for one vector.
-        dtype: Its dtype.
-        device: Its device.
+        value: The value's number.
+        shape: The value's shape, for one vector.
+        dtype: The value's dtype.
+        device: The value's device.
     """
 
     value: int
@@ -39,10 +39,10 @@ class Call:
     """One operator applied to values and constants.
 
     Attributes:
-        operator: The operator of torch, without side effects.
-        args: Its positional arguments, values replaced by references.
-        kwargs: Its keyword arguments, likewise.
-        outputs: What it returns; None for outputs that are no tensors.
+        operator: The torch operator, without side effects.
+        args: The positional arguments, with values replaced by references.
+        kwargs: The keyword arguments, with values replaced by references.
+        outputs: The results; None for a result that is not a tensor.
     """
 
     operator: Any
@@ -58,8 +58,9 @@ class Recording:
     Attributes:
         inputs: The argument's tensors.
         calls: The operators in order.
-        outputs: The image's tensors; a tensor where one does not depend on the argument.
-        images: What the map gave for the argument that it was recorded with.
+        outputs: The image's tensors: a reference, or a constant tensor for one that does not depend
+            on the argument.
+        images: The image of the vector that the map was recorded with.
     """
 
     inputs: tuple[Reference, ...]
@@ -73,16 +74,16 @@ def record(
 ) -> Recording:
     """Apply a linear map once and record the operators that its argument passes through.
 
-    Everything that does not depend on the argument is computed here, once, and stands as a
-    constant tensor in the recording: that is all of the function's own evaluation.
+    Everything that does not depend on the argument, including the whole evaluation of the function
+    itself, is computed once, here, and is a constant tensor in the recording.
 
     Args:
-        linear_map: Takes tensors, gives tensors.
-        vector: Tensors of ours that no one else holds; the map may modify them.
+        linear_map: The map from tensors to tensors.
+        vector: The argument; the map may modify these tensors.
 
     Raises:
-        UncapturableError: The map looks at its argument's numbers, or modifies tensors of which
-            there are views.
+        UncapturableError: The map reads its argument's numbers, or modifies tensors that have
+            views.
     """
     recorder = _Recorder(vector)
     with recorder:
@@ -96,23 +97,23 @@ def record(
 
 @dataclass(frozen=True)
 class _Constant:
-    """Stands for a constant while the recording goes on, which may still modify it."""
+    """A placeholder for a constant, which the map may still modify while it is recorded."""
 
     number: int
 
 
 class _Recorder(TorchDispatchMode):
-    """Sees every operator below autograd and keeps those that a tracked tensor enters."""
+    """Intercepts every operator below autograd and keeps those that receive a tracked tensor."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Skipping loads torch's compiler, a second or two, also where nothing is compiled.
+        # Skipping would load torch's compiler, which takes a second or two even if unused.
         return False
 
     def __init__(self, vector: Sequence[Tensor]) -> None:
         super().__init__()
         self._references: dict[int, Reference] = {}
-        # An identity is good for as long as its tensor lives.
+        # The identity of a tensor is unique only while the tensor is alive.
         self._alive: list[Tensor] = []
         self._storages: dict[int, set[int]] = {}
         self._count = 0
@@ -125,7 +126,7 @@ class _Recorder(TorchDispatchMode):
         return self._references.get(id(tensor)) if isinstance(tensor, Tensor) else None
 
     def finished(self) -> tuple[Call, ...]:
-        """The calls with their constants, which nothing modifies any more."""
+        """Return the calls with their constants, which can no longer be modified."""
 
         def filled(leaf: Any) -> Any:
             return self._constants[leaf.number] if isinstance(leaf, _Constant) else leaf
@@ -141,8 +142,8 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        # Most operators are the function's own and see nothing that is tracked. An identity among
-        # these is that of a tensor, which is kept alive.
+        # Most operators belong to the function's own evaluation and receive no tracked tensor. All
+        # tracked tensors are kept alive, so a known identity is that of a tracked tensor.
         is_tracked = any(
             id(leaf) in self._references for leaf in leaves_of_arguments((args, kwargs))
         )
@@ -161,7 +162,7 @@ class _Recorder(TorchDispatchMode):
         if is_in_place and name == "zero_":
             self._references.pop(id(args[0]), None)
             return result
-        # Before the results are tracked: an operator in place gives its argument a new number.
+        # Replace arguments before tracking results: an in-place operator renumbers its argument.
         found_args = with_leaves(self._argument, args)
         found_kwargs = with_leaves(self._argument, kwargs)
         results = result if isinstance(result, tuple | list) else (result,)
@@ -194,7 +195,7 @@ class _Recorder(TorchDispatchMode):
         return _Constant(number)
 
     def _keep_constants_of(self, modified: Tensor) -> None:
-        """Copy the constants that an operator in place is about to modify."""
+        """Copy the constants that an in-place operator is about to modify."""
         if modified.layout != torch.strided:
             return
         storage = _storage(modified)
@@ -206,7 +207,7 @@ class _Recorder(TorchDispatchMode):
                 }
 
     def _functional(self, func: Any, target: Tensor) -> Any:
-        """The operator without side effects that an in-place operator stands for."""
+        """Return the operator without side effects that corresponds to an in-place operator."""
         others = self._storages.get(_storage(target), set()) - {id(target)}
         is_part = target.untyped_storage().nbytes() != target.numel() * target.itemsize
         if is_part or others:

@@ -17,6 +17,7 @@ from autodiff_core._tensors.linear_combination import Coefficient
 def simplified(
     steps: dict[int, Step], outputs: Sequence[int | None]
 ) -> tuple[dict[int, Step], tuple[int | None, ...]]:
+    """Return equivalent steps and outputs, without those that can be merged or dropped."""
     steps = _needed(steps, outputs)
     uses = uses_of(steps, outputs)
     merged: dict[int, Step] = {}
@@ -26,7 +27,7 @@ def simplified(
         if step.kind == "combine":
             step = _merged(step, merged, uses)
         elif step.kind in ("reshape", "permute"):
-            step = _past_the_same(step, merged, uses)
+            step = _merged_with_same_kind(step, merged, uses)
             step = _joined_in_order(step, merged, uses)
         merged[number] = step
         if _is_identity(step, merged):
@@ -38,13 +39,13 @@ def simplified(
 
 
 def uses_of(steps: dict[int, Step], outputs: Sequence[int | None]) -> Counter[int]:
-    """How often each result is taken, as an output as well."""
+    """Return how often each result is used, including as an output."""
     taken = chain(*(step.inputs for step in steps.values()), outputs)
     return Counter(number for number in taken if number is not None)
 
 
-def _past_the_same(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
-    """One change of shape, or of the order of dimensions, instead of two that follow each other."""
+def _merged_with_same_kind(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
+    """Merge a change of shape, or of the order of dimensions, with one of its kind before it."""
     before = step.inputs[0]
     inner = steps.get(before)
     if inner is None or inner.kind != step.kind:
@@ -59,9 +60,9 @@ def _past_the_same(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> 
 
 
 def _joined_in_order(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
-    """A result that is joined in the order of dimensions in which it is wanted.
+    """Join tensors in the order of dimensions that a following permutation produces.
 
-    What follows, often a change of shape, then needs no copy.
+    The next step, often a change of shape, then needs no copy.
     """
     inner = steps.get(step.inputs[0])
     is_for_this = inner is not None and inner.kind == "join" and uses[step.inputs[0]] == 1
@@ -73,7 +74,7 @@ def _joined_in_order(step: Step, steps: dict[int, Step], uses: dict[int, int]) -
 
 
 def _is_identity(step: Step, steps: dict[int, Step]) -> bool:
-    """Whether a step gives what it takes."""
+    """Return whether a step returns its input unchanged."""
     if step.kind == "permute":
         return step.dims == tuple(range(len(step.dims)))
     is_plain = step.kind == "reshape" or (step.kind == "combine" and step.coefficients == (None,))
@@ -82,7 +83,7 @@ def _is_identity(step: Step, steps: dict[int, Step]) -> bool:
 
 
 def _needed(steps: dict[int, Step], outputs: Sequence[int | None]) -> dict[int, Step]:
-    """The steps on which the outputs depend."""
+    """Return the steps on which the outputs depend."""
     needed = {output for output in outputs if output is not None}
     for number in reversed(steps):
         if number in needed:
@@ -91,7 +92,7 @@ def _needed(steps: dict[int, Step], outputs: Sequence[int | None]) -> dict[int, 
 
 
 def _merged(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
-    """A combination with combinations among its inputs taken in, and like terms collected."""
+    """Merge a combination with combinations among its inputs, and collect like terms."""
     terms: dict[int, Coefficient] = {}
     for index, coefficient in zip(step.inputs, step.coefficients, strict=True):
         inner = steps.get(index)
@@ -99,11 +100,11 @@ def _merged(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
             for source, own in zip(inner.inputs, inner.coefficients, strict=True):
                 _collect(terms, source, _times(own, coefficient))
         elif inner is not None and inner.kind == "expand" and isinstance(coefficient, Tensor):
-            # What is only repeated need not be written out before it is multiplied.
+            # A product broadcasts by itself: the expanded tensor need not be written.
             _collect(terms, inner.inputs[0], coefficient.expand(step.shape))
         else:
             _collect(terms, index, coefficient)
-    # A sum that begins with a term as it is has nothing to multiply first.
+    # A sum that begins with a term without a coefficient saves one multiplication.
     order = sorted(terms, key=lambda index: terms[index] is not None)
     return combination(order, [terms[index] for index in order], step.shape, step.dtype)
 
@@ -115,7 +116,7 @@ def _can_take_in(
         return False
     if len(inner.inputs) == 1:
         return True
-    # A sum that is used once and whose terms are multiplied anyway.
+    # A sum that is used once, if merging it adds no multiplication.
     return uses.get(index, 0) == 1 and (coefficient is None or None not in inner.coefficients)
 
 

@@ -1,9 +1,9 @@
 """Stacks of tensors that are zero outside a known range along one dimension.
 
-A stack of one-hot vectors is almost wholly zero, and stays so through many operators: a scaling
-keeps the support, a gather or a shift moves it, a product along another dimension leaves it. The
-operators here compute on the support alone. All are linear in the stack; the constants that they
-take have the shapes of one vector.
+A stack of one-hot vectors is almost entirely zero, and stays so through many operators: a scaling
+keeps the support, a gather or a shift moves it, a product along another dimension leaves it
+unchanged. The operators in this module compute on the support only. All are linear in the stack;
+their constant arguments have the shapes of one vector.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from autodiff_core._programs.stacks import Index, Stack, aligned, as_tensor, sam
 
 
 def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
-    """Of another shape with as many elements."""
+    """Return a stack in another shape with as many elements."""
     if stack.dim is None:
         return Stack(stack.data.reshape(stack.count, *shape), shape)
     before = torch.Size(stack.shape[: stack.dim]).numel()
@@ -33,7 +33,7 @@ def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
 
 
 def permute(stack: Stack, dims: tuple[int, ...]) -> Stack:
-    """With its dimensions in another order."""
+    """Return a stack with the dimensions in another order."""
     shape = tuple(stack.shape[dim] for dim in dims)
     dim = None if stack.dim is None else dims.index(stack.dim)
     if stack.one_hot:
@@ -43,7 +43,7 @@ def permute(stack: Stack, dims: tuple[int, ...]) -> Stack:
 
 
 def expand(stack: Stack, shape: tuple[int, ...]) -> Stack:
-    """Repeated along dimensions of length 1 and new leading ones."""
+    """Return a stack repeated along dimensions of length 1 and new leading dimensions."""
     stack = aligned(stack, shape)
     compact = list(shape)
     if stack.dim is not None and stack.support is not None:
@@ -52,7 +52,7 @@ def expand(stack: Stack, shape: tuple[int, ...]) -> Stack:
 
 
 def total(stack: Stack, dims: tuple[int, ...], keepdim: bool) -> Stack:
-    """Summed over dimensions."""
+    """Return a stack summed over dimensions."""
     stack = stack.spread()
     data = stack.data.sum([dim + 1 for dim in dims], keepdim=keepdim) if dims else stack.data
     shape = tuple(
@@ -68,10 +68,10 @@ def total(stack: Stack, dims: tuple[int, ...], keepdim: bool) -> Stack:
 
 @dataclass
 class Gather:
-    """Positions along a dimension that are taken, with the way back.
+    """Positions to gather along a dimension, with their inverse.
 
     Attributes:
-        index: The positions, shape (taken,).
+        index: The positions, int64 (taken,).
     """
 
     index: Tensor
@@ -79,7 +79,7 @@ class Gather:
     _sorted: Tensor | None = None
 
     def taken_from(self, support: Index) -> tuple[Tensor, Tensor]:
-        """Which of the taken lie in a support, ascending, and where in the support they lie."""
+        """Return which gathered positions lie in a support, ascending, and where in it they lie."""
         if self._order is None or self._sorted is None:
             self._sorted, self._order = torch.sort(self.index)
         positions = as_tensor(support, self.index.device)
@@ -94,7 +94,7 @@ class Gather:
 
 
 def gather(stack: Stack, dim: int, index: Gather) -> Stack:
-    """The given positions along a dimension, in any order and number."""
+    """Return the given positions along a dimension, in any order, with or without repetition."""
     stack = stack.spread()
     shape = (*stack.shape[:dim], len(index.index), *stack.shape[dim + 1 :])
     if stack.dim == dim and stack.support is not None:
@@ -105,7 +105,7 @@ def gather(stack: Stack, dim: int, index: Gather) -> Stack:
 
 
 def scatter(stack: Stack, dim: int, index: Tensor, size: int) -> Stack:
-    """Added up at the given positions along a dimension of a new length: the transposed gather."""
+    """Return the sums at given positions along a dimension of a new length: a transposed gather."""
     stack = stack.spread()
     shape = (*stack.shape[:dim], size, *stack.shape[dim + 1 :])
     compact = list(stack.data.shape)
@@ -119,7 +119,7 @@ def scatter(stack: Stack, dim: int, index: Tensor, size: int) -> Stack:
 
 
 def cut(stack: Stack, dim: int, start: int, stop: int) -> Stack:
-    """A range of positions along a dimension."""
+    """Return a range of positions along a dimension."""
     shape = (*stack.shape[:dim], stop - start, *stack.shape[dim + 1 :])
     if stack.dim != dim or stack.support is None:
         data = stack.spread().data.narrow(dim + 1, start, stop - start)
@@ -143,7 +143,7 @@ def cut(stack: Stack, dim: int, start: int, stop: int) -> Stack:
 
 
 def pad(stack: Stack, dim: int, start: int, size: int) -> Stack:
-    """Placed within zeros along a dimension: the transposed cut."""
+    """Return a stack padded with zeros along a dimension: the transposed cut."""
     shape = (*stack.shape[:dim], size, *stack.shape[dim + 1 :])
     if stack.dim == dim and stack.support is not None:
         support = stack.support
@@ -164,7 +164,7 @@ def pad(stack: Stack, dim: int, start: int, size: int) -> Stack:
 
 
 def join(stacks: Sequence[Stack], dim: int) -> Stack:
-    """Concatenated along a dimension."""
+    """Return stacks concatenated along a dimension."""
     first = stacks[0]
     length = sum(stack.shape[dim] for stack in stacks)
     shape = (*first.shape[:dim], length, *first.shape[dim + 1 :])
@@ -178,7 +178,7 @@ def join(stacks: Sequence[Stack], dim: int) -> Stack:
 
 
 def transposed(stack: Stack) -> Stack:
-    """With its last two dimensions exchanged."""
+    """Return a stack with its last two dimensions exchanged."""
     last = len(stack.shape) - 1
     return permute(stack, (*range(last - 1), last, last - 1))
 
@@ -186,5 +186,5 @@ def transposed(stack: Stack) -> Stack:
 def general(
     operator: Callable[..., tuple[Tensor, ...]], stacks: Sequence[Stack]
 ) -> tuple[Tensor, ...]:
-    """Any other operator, on the vectors in full under vmap."""
+    """Apply any other operator to dense vectors under vmap."""
     return torch.func.vmap(operator)(*(stack.dense() for stack in stacks))

@@ -12,27 +12,25 @@ from autodiff_core._programs.stack_operators import transposed
 from autodiff_core._programs.stacks import Stack, take
 from autodiff_core._tensors.matrix_product import matrix_product
 
-# Such a product takes about as long as writing its result: it is better put in place, each vector's
-# by itself, than made together with others and copied.
+# A product with at most _FEW_TERMS terms and at least _MANY_RESULTS results takes about as long as
+# writing its result, so each vector's product is written in place instead of computed together with
+# the others and copied.
 _FEW_TERMS = 32
-
-
 _MANY_RESULTS = 2**15
 
-
-# Products in batches, of as few terms and with a vector, take half of the time when they are summed
-# term by term, without a copy for a batched product (measured).
+# Batched products with a vector and at most this many terms take half the time when they are summed
+# term by term, without the copy that a batched product needs (measured).
 _FEW_COMPONENTS = 4
 
 
 def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...], out: Tensor | None = None) -> Stack:
-    """The matrix products stack @ matrix.
+    """Return the matrix products stack @ matrix.
 
     Args:
         stack: Each vector of shape (*batch, r, c).
         matrix: Shape (*batch, c, m) or (c, m).
         shape: The shape of one product, (*batch, r, m).
-        out: Memory of shape (vectors, *shape) that the products may be put into.
+        out: Memory of shape (vectors, *shape) that may receive the products.
     """
     if stack.dim is None and matrix.dim() == 2:
         return Stack(_product(stack.data, matrix, out).reshape(stack.count, *shape), shape)
@@ -54,7 +52,7 @@ def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...], out: Tensor | No
 def times_from_left(
     matrix: Tensor, stack: Stack, shape: tuple[int, ...], out: Tensor | None
 ) -> Stack:
-    """The matrix products matrix @ stack; the arguments are those of `times`."""
+    """Return the matrix products matrix @ stack; the arguments are those of `times`."""
     if stack.dim is None and matrix.dim() == 2:
         if out is None or not _is_bound_by_writing(matrix.shape[-1], math.prod(shape)):
             return Stack(_product_from_left(matrix, stack.data), shape)
@@ -68,7 +66,7 @@ def _product_from_left(matrix: Tensor, data: Tensor) -> Tensor:
     columns = data.transpose(0, 1)
     if data.dim() != 3 or not columns.is_contiguous():
         return torch.matmul(matrix, data)
-    # The vectors' columns stand side by side: it is one product.
+    # The vectors' columns are adjacent in memory: compute one product for all.
     product = matrix_product(matrix, columns.flatten(1))
     return product.view(-1, *columns.shape[1:]).transpose(0, 1)
 
@@ -96,7 +94,7 @@ def _product(data: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def _sum_of_multiples(data: Tensor, matrix: Tensor) -> Tensor:
-    """Many products of a few components each, summed component by component."""
+    """Return many products of a few components each, summed component by component."""
     total = data[..., :1] * matrix[..., :1, :]
     for component in range(1, data.shape[-1]):
         part = slice(component, component + 1)
@@ -105,13 +103,13 @@ def _sum_of_multiples(data: Tensor, matrix: Tensor) -> Tensor:
 
 
 def solved(stack: Stack, solve: Callable[[Tensor], Tensor], left: bool) -> Stack:
-    """The solutions of linear systems with one matrix, all by a single call.
+    """Return the solutions of linear systems with one matrix, by a single call.
 
     Args:
         stack: The right-hand sides, each of shape (n, m).
-        solve: Solves for a matrix of right-hand sides.
-        left: Whether the matrix of the system stands on the left, so that the systems' columns
-            are independent; else their rows.
+        solve: Returns the solution for a matrix of right-hand sides.
+        left: Whether the matrix of the system is the left factor, so that the columns of the
+            right-hand sides are independent; otherwise their rows are.
     """
     kept = 1 if left else 0
     if stack.dim != kept:

@@ -23,14 +23,14 @@ def combine(
     dtype: torch.dtype,
     spare: Sequence[bool] = (),
 ) -> Stack:
-    """The sum of stacks, each multiplied elementwise by a constant, with broadcasting.
+    """Return the sum of stacks, each multiplied elementwise by a constant, with broadcasting.
 
     Args:
         stacks: The stacks.
-        coefficients: A tensor that broadcasts to `shape`, a number, or None for one.
+        coefficients: A tensor that broadcasts to `shape`, a number, or None for the factor one.
         shape: The shape of one vector of the sum.
         dtype: The dtype of the sum.
-        spare: Whose data nobody needs any more, so that the sum may take their memory.
+        spare: Which stacks are not used again, so that the sum may overwrite their data.
     """
     only = stacks[0]
     if len(stacks) == 1 and only.one_hot and only.shape == shape:
@@ -59,7 +59,7 @@ def _combined_in_full(
     dtype: torch.dtype,
     spare: Sequence[bool],
 ) -> Stack:
-    """A sum of stacks that share no support: those that have one are added where they have it."""
+    """Return the sum of stacks with different supports, each added on its own support."""
     in_full = [
         place
         for place, stack in enumerate(stacks)
@@ -113,7 +113,7 @@ def _scaled_one_hot(stack: Stack, coefficient: Coefficient, dtype: torch.dtype) 
 
 
 def _on_one_support(stacks: Sequence[Stack], shape: tuple[int, ...]) -> list[Stack] | None:
-    """The same stacks on a support that they share, or in full; None where they share none."""
+    """Return the stacks on a common support, or dense if all are; None if there is none."""
     first = stacks[0]
     dim = first.dim
     if dim is not None and all(s.dim == dim and s.shape[dim] == shape[dim] for s in stacks):

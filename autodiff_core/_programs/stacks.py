@@ -1,4 +1,4 @@
-"""Stacks of vectors, dense or one-hot, and how to take parts of them."""
+"""Stacks of vectors: dense, with a known support, or one-hot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Index = range | Tensor
-"""Positions along a dimension, ascending and each once."""
+"""Positions along a dimension, ascending and without repetition."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Stack:
             that is `one_hot` shape (vectors,): the entry of vector i at position i of the support.
         shape: The shape of one vector.
         dim: The dimension of one vector along which it is known to be zero outside the support;
-            None where nothing is known.
-        support: The positions that may differ from zero.
+            None if no zeros are known.
+        support: The positions along `dim` that may differ from zero.
         one_hot: Whether vector i has its only entry at position i of the support.
     """
 
@@ -37,14 +37,14 @@ class Stack:
         return self.data.shape[0]
 
     def spread(self) -> Stack:
-        """The same with the data of a one-hot stack written out."""
+        """Return the same vectors, with the data of a one-hot stack written out."""
         if not self.one_hot:
             return self
         data = torch.diag(self.data).reshape(self.count, *self.compact_shape())
         return replace(self, data=data, one_hot=False)
 
     def dense(self) -> Tensor:
-        """The vectors in full, shape (vectors, *shape)."""
+        """Return the dense vectors, shape (vectors, *shape)."""
         stack = self.spread()
         if stack.dim is None or stack.support is None:
             return stack.data
@@ -53,7 +53,7 @@ class Stack:
         return whole
 
     def put(self, out: Tensor) -> None:
-        """Write the vectors in full into memory of shape (vectors, *shape)."""
+        """Write the dense vectors to memory of shape (vectors, *shape)."""
         stack = self.spread()
         if stack.dim is None or stack.support is None:
             if stack.data.data_ptr() != out.data_ptr():
@@ -66,6 +66,7 @@ class Stack:
             out.index_copy_(stack.dim + 1, stack.support, stack.data)
 
     def compact_shape(self) -> tuple[int, ...]:
+        """Return the shape of one vector, with the length of the support along `dim`."""
         assert self.dim is not None
         assert self.support is not None
         shape = list(self.shape)
@@ -74,9 +75,9 @@ class Stack:
 
 
 def one_hot(start: int, stop: int, like: Tensor) -> Stack:
-    """The one-hot vectors start, ..., stop - 1 of the space of a tensor.
+    """Return the one-hot vectors start, ..., stop - 1 of the space of a tensor.
 
-    Of the dimensions of the tensor the one is chosen of which the range touches the smallest part.
+    The support is along the dimension of which the range covers the smallest part.
     """
     shape = tuple(like.shape)
     count = stop - start
@@ -125,19 +126,21 @@ def dense_stack(data: Tensor) -> Stack:
 
 
 def take(constant: Tensor, dim: int, index: Index) -> Tensor:
-    """The given positions of a constant along a dimension; a view where they follow in a row."""
+    """Return given positions of a constant along a dimension; a view if they are consecutive."""
     if isinstance(index, range):
         return constant.narrow(dim, index.start, len(index))
     return constant.index_select(dim, index)
 
 
 def as_tensor(index: Index, device: torch.device) -> Tensor:
+    """Return positions as an int64 tensor."""
     if isinstance(index, range):
         return torch.arange(index.start, index.stop, device=device)
     return index
 
 
 def same_index(first: Index | None, second: Index | None) -> bool:
+    """Return whether two supports are equal; a range never equals a tensor."""
     if first is second:
         return True
     if isinstance(first, Tensor) and isinstance(second, Tensor):
@@ -146,7 +149,7 @@ def same_index(first: Index | None, second: Index | None) -> bool:
 
 
 def aligned(stack: Stack, shape: tuple[int, ...]) -> Stack:
-    """With as many dimensions as `shape`, ready to broadcast."""
+    """Return a stack with as many dimensions as `shape`, ready to broadcast."""
     stack = stack.spread()
     missing = len(shape) - len(stack.shape)
     data = stack.data

@@ -19,16 +19,16 @@ class Step:
     """One step of a linear program.
 
     Attributes:
-        kind: What is done, for reading and rewriting.
-        inputs: The numbers of the steps whose results are taken.
+        kind: The name of the kind of operation, by which steps are simplified.
+        inputs: The numbers of the steps whose results are the inputs.
         shape: The shape of one vector of the result.
         dtype: The dtype of the result.
-        apply: Makes the result from those of `inputs`.
-        coefficients: For a ``combine``: what each input is multiplied by.
-        dims: For a ``permute``: which dimension of its input each dimension is; for a ``join`` the
-            same, of what is joined.
+        apply: Computes the result from the results of `inputs`.
+        coefficients: For a ``combine``: the factor of each input.
+        dims: For a ``permute``: which dimension of its input each dimension is; for a ``join``: the
+            permutation that is applied to each joined part.
         takes_memory: Whether `apply` has an argument ``out``: memory of shape (count, *shape) that
-            the result may be put into.
+            may receive the result.
     """
 
     kind: str
@@ -47,7 +47,7 @@ def combination(
     shape: tuple[int, ...],
     dtype: torch.dtype,
 ) -> Step:
-    """The sum of results, each multiplied by a constant."""
+    """Return a step that sums results, each multiplied by a constant."""
     fixed = tuple(coefficients)
 
     def apply(*stacks: Stack, spare: Sequence[bool] = ()) -> Stack:
@@ -59,6 +59,6 @@ def combination(
 def permutation(
     source: int, dims: tuple[int, ...], shape: Sequence[int], dtype: torch.dtype
 ) -> Step:
-    """A result with its dimensions in another order."""
+    """Return a step that reorders the dimensions of a result."""
     apply = partial(stack_operators.permute, dims=dims)
     return Step("permute", (source,), tuple(shape), dtype, apply, dims=dims)

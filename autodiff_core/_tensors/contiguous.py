@@ -1,4 +1,4 @@
-"""Tensors side by side in memory, which together are one matrix without a copy."""
+"""Tensors that are adjacent in memory and form one matrix without a copy."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def empty_side_by_side(
     shapes: Sequence[Sequence[int]],
     empty: Callable[[tuple[int, int]], Tensor],
 ) -> tuple[Tensor, ...]:
-    """Memory for stacks of tensors, in which the first tensors of all stacks follow one another.
+    """Return memory for stacks of tensors, interleaved as the lines of one matrix.
 
     Args:
-        count: How many tensors each stack has.
+        count: The number of tensors in each stack.
         shapes: The shape of the tensors of each stack.
-        empty: Makes the matrix that they are parts of.
+        empty: Returns an uninitialized matrix of a given shape.
 
     Returns:
-        For each stack a tensor of shape (count, *shape), of which a line is contiguous.
+        For each stack a tensor of shape (count, *shape), of which each line is contiguous.
     """
     ends = [0, *accumulate(torch.Size(shape).numel() for shape in shapes)]
     whole = empty((count, ends[-1]))
@@ -33,9 +33,9 @@ def empty_side_by_side(
 
 
 def joined(pieces: Sequence[Tensor]) -> Tensor:
-    """Pieces of shape (..., elements), joined along their last dimension.
+    """Return pieces of shape (..., elements) joined along their last dimension.
 
-    Nothing is copied where there is only one, or where they lie side by side.
+    A single piece, and pieces that are adjacent in memory, are not copied.
     """
     if len(pieces) == 1:
         return pieces[0]
@@ -70,5 +70,5 @@ def _are_side_by_side(pieces: Sequence[Tensor]) -> bool:
 
 
 def _step(piece: Tensor) -> int:
-    """How far apart the lines are; of a single line the stride says nothing."""
+    """Return the distance of the lines in elements; 0 for one line, whose stride is arbitrary."""
     return piece.stride(0) if len(piece) > 1 else 0

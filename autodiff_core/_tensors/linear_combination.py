@@ -1,4 +1,4 @@
-"""Sums of tensors times constants, in memory of their own or of terms that nobody else uses."""
+"""Sums of tensors times constants, in new memory or in that of terms no longer used."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 FEW_ELEMENTS = 2**12
-"""To find out whether so few may take the memory of others takes longer than to take new memory."""
+"""For fewer elements, allocating takes less time than finding memory that can be overwritten."""
 
 Coefficient = Tensor | float | None
-"""What a tensor is multiplied by, element by element; None stands for one."""
+"""The factor of a tensor, element by element; None stands for one."""
 
 
 def linear_combination(
     tensors: Sequence[Tensor], coefficients: Sequence[Coefficient], spare: Sequence[bool] = ()
 ) -> Tensor:
-    """The sum of tensors, each multiplied elementwise by a constant, with broadcasting.
+    """Return the sum of tensors, each multiplied elementwise by a constant, with broadcasting.
 
     Args:
-        tensors: The tensors; a single one without a coefficient is given back as it is.
-        coefficients: What each is multiplied by.
-        spare: Which of them nobody needs any more, so that the sum may take their memory.
+        tensors: The tensors; a single one without a coefficient is returned unchanged.
+        coefficients: The factor of each tensor.
+        spare: Which tensors are not used again, so that the sum may overwrite them.
     """
     if not spare:
         total = _multiple(tensors[0], coefficients[0], may_overwrite=False)
@@ -44,7 +44,7 @@ def linear_combination(
 
 
 def is_without_overlap(tensor: Tensor) -> bool:
-    """Whether each element has a place of its own in memory."""
+    """Return whether each element has its own place in memory."""
     return tensor.is_contiguous() or all(
         stride or size <= 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
     )
@@ -70,13 +70,13 @@ def _multiple(tensor: Tensor, coefficient: Coefficient, *, may_overwrite: bool) 
 def _added(
     total: Tensor, tensor: Tensor, coefficient: Coefficient, memory: Tensor | None
 ) -> Tensor:
-    """The total and the multiple of more, in one pass over them where there is an operator.
+    """Return the total plus a multiple of a tensor, in one pass if torch has an operator for it.
 
     Args:
         total: The total.
-        tensor: What is added to it.
-        coefficient: What that is multiplied by.
-        memory: One of the two, if the sum may take its memory and the other broadcasts to it.
+        tensor: The tensor to add.
+        coefficient: The factor of `tensor`.
+        memory: One of the two, if the sum may overwrite it and the other broadcasts to it.
     """
     is_alike = tensor.dtype == total.dtype
     out = memory if is_alike else None
@@ -90,7 +90,7 @@ def _added(
 
 
 def _fits_within(part: Sequence[int], whole: Sequence[int]) -> bool:
-    """Whether a shape broadcasts to another one."""
+    """Return whether a shape broadcasts to another one."""
     missing = len(whole) - len(part)
     return part == whole or (
         missing >= 0

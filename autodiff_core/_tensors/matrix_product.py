@@ -1,4 +1,4 @@
-"""Matrix products by the fastest library that torch comes with."""
+"""Matrix products by the fastest library that torch includes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 MANY_TERMS = 2**21
-"""From so many scalar products' terms on a call of oneDNN, some 10 µs, is little."""
+"""From this many multiplications on, the overhead of a call of oneDNN, some 10 µs, is small."""
 
 
 def matrix_product(rows: Tensor, matrix: Tensor) -> Tensor:
-    """The product of all rows of a tensor with a matrix, without history.
+    """Return the product of all rows of a tensor with a matrix, without autograd history.
 
-    MKL, which `torch.mm` calls, makes 209 GFLOP/s on two cores of an AMD EPYC, and oneDNN, which
-    torch calls for layers in inference, 419 to 487 (measured). Which of them is taken depends on
-    dtype, device and shapes alone, so that each process gets the same numbers.
+    MKL, which `torch.mm` calls, reaches 209 GFLOP/s on two cores of an AMD EPYC, and oneDNN, which
+    torch calls for layers in inference, 419 to 487 (measured). The choice depends on dtype, device
+    and shapes alone, so that every process computes the same numbers.
 
     Args:
         rows: Shape (..., k).
@@ -27,11 +27,11 @@ def matrix_product(rows: Tensor, matrix: Tensor) -> Tensor:
         Shape (..., m).
     """
     if _is_for_onednn(rows, matrix):
-        # Of a matrix with gaps between its lines oneDNN makes a product a thousand times slower.
+        # oneDNN is a thousand times slower for a matrix with gaps between its lines.
         if not (matrix.is_contiguous() or matrix.mT.is_contiguous()):
             matrix = matrix.contiguous()
-        # One product for all, instead of one for each of the leading dimensions, whose order
-        # matters to none: that of the memory, which takes no copy.
+        # Compute one product for all leading dimensions instead of many. Their order does not
+        # matter; in the order of memory no copy is needed.
         order = sorted(range(rows.dim() - 1), key=rows.stride, reverse=True)
         ordered = rows.permute(*order, -1)
         flat = ordered.reshape(-1, rows.shape[-1])
@@ -42,7 +42,7 @@ def matrix_product(rows: Tensor, matrix: Tensor) -> Tensor:
 
 
 def has_fast_product(tensor: Tensor) -> bool:
-    """Whether large products of matrices of this kind are oneDNN's."""
+    """Return whether oneDNN computes large products of matrices like this one."""
     return (
         tensor.dtype == torch.float32
         and tensor.device.type == "cpu"
@@ -61,7 +61,7 @@ def _linear() -> Any:
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """What compilers are to see instead of oneDNN: the product itself, to fuse as they like."""
+    """Return the plain product in place of the oneDNN operator, which compilers can fuse."""
     if not torch.backends.mkldnn.is_available():
         return {}
     return {_linear(): lambda rows, weight, *_: rows @ weight.mT}

@@ -12,15 +12,15 @@ from torch import Tensor
 class ReplayedRandomness:
     """The state of torch's default generators at one moment, to be replayed.
 
-    A strategy that evaluates the function again for each basis chunk would draw a new dropout
+    A strategy that evaluates the function again for each chunk of vectors would draw a new dropout
     mask each time, and the columns of the matrix would belong to different functions. Under
-    `replayed()` every evaluation sees the random numbers of the first one, and the caller's
-    generators stand afterwards where they stood before. Generators that the function made
-    itself are out of reach.
+    `replayed()` every evaluation draws the random numbers of the first one, and the caller's
+    generators are restored afterwards. Generators that the function itself creates are not
+    replayed.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        """Remember the state of the generators of the CPU and of the tensors' CUDA devices."""
+        """Store the state of the generators of the CPU and of the tensors' CUDA devices."""
         self._host = torch.get_rng_state()
         self._cuda = {
             index: torch.cuda.get_rng_state(index)
@@ -29,7 +29,7 @@ class ReplayedRandomness:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
-        """Run with the remembered state; restore the present one at the end."""
+        """Run the body with the stored state; restore the current state at the end."""
         with torch.random.fork_rng(devices=list(self._cuda)):
             torch.set_rng_state(self._host)
             for index, state in self._cuda.items():

@@ -1,4 +1,4 @@
-"""Memory for results that is taken from the system once and used again."""
+"""Memory for results that is allocated once and reused."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ import torch
 from torch import Tensor
 
 SMALLEST = 2**21
-"""Smaller results are left to torch: its allocator keeps what is freed of them."""
+"""The smallest size in bytes that is reused: torch's allocator itself keeps smaller memory."""
 
 _MOST_TIMES_LARGER = 2
-"""A piece that is larger by more than this is given back: smaller chunks are to take less."""
+"""A piece that is larger than needed by more than this factor is not reused."""
 
 MOST_KEPT = 8
-"""So many pieces of memory are looked after; a job has a few blocks under way."""
+"""The largest number of pieces of memory that are kept; a job has a few blocks in flight."""
 
 
 class ReusedMemory:
-    """Memory for tensors on the CPU that nobody uses any more, given out again.
+    """A pool that reuses the memory of large CPU tensors once they are no longer referenced.
 
-    Large results are given back to the system when they are freed, and it fills their pages with
-    zeros when they are taken anew, which can take longer than to compute them. Here a piece of
-    memory is given out again once the tensors and arrays that shared it are gone.
+    The allocator returns large blocks to the operating system when they are freed, and the system
+    fills the pages with zeros when they are allocated again, which can take longer than computing
+    the result. The pool hands out a piece of memory again once the tensors and arrays that share
+    it are gone.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Create an empty pool."""
         self._kept: list[mmap.mmap] = []
         self._lock = threading.Lock()
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A tensor of any contents, as `torch.empty` gives it.
+        """Return an uninitialized tensor, like `torch.empty`.
 
         Args:
-            shape: Its shape.
-            dtype: Its dtype.
-            device: Its device; on others than the CPU torch's own allocator is asked.
+            shape: The tensor's shape.
+            dtype: The tensor's dtype.
+            device: The tensor's device; the pool serves the CPU only, torch's allocator the others.
         """
         elements = math.prod(shape)
         size = elements * dtype.itemsize
         if device.type == "cpu" and size >= SMALLEST:
-            # Nobody else may find the same piece free before a tensor holds it.
+            # Another thread must not find the same piece free before a tensor references it.
             with self._lock:
                 memory = self._free(size) or self._taken(size)
                 if memory is not None:
@@ -52,21 +53,21 @@ class ReusedMemory:
         return torch.empty(shape, dtype=dtype, device=device)
 
     def _free(self, size: int) -> mmap.mmap | None:
-        """A piece that is large enough, but not much too large, and that no tensor holds."""
+        """Return a piece of a suitable size that no tensor references, or None."""
         for place in range(len(self._kept)):
             fits = size <= len(self._kept[place]) <= _MOST_TIMES_LARGER * size
-            # One reference is the list's, one that of the question.
+            # Two references: the list's, and the argument of getrefcount.
             if fits and sys.getrefcount(self._kept[place]) == 2:
                 return self._kept[place]
         return None
 
     def _taken(self, size: int) -> mmap.mmap | None:
-        """A new piece, after free ones, which did not fit, have been given back."""
-        # And here one is that of the loop.
+        """Free the unused pieces, none of which fits, and return a new one; None without memory."""
+        # Three references: the two above, and that of the loop variable.
         self._kept = [memory for memory in self._kept if sys.getrefcount(memory) > 3]
         try:
             memory = _anonymous(size)
-        except OSError:  # torch tells best that there is no memory left
+        except OSError:  # torch then raises its own out-of-memory error
             return None
         if len(self._kept) < MOST_KEPT:
             self._kept.append(memory)

@@ -1,7 +1,7 @@
-"""Nested structures of tensors, flattened and rebuilt.
+"""Flatten and rebuild nested structures of tensors.
 
-torch has a public name for its pytree functions only in some of the versions that are
-supported, so the private module is imported here and nowhere else.
+Not all supported versions of torch export its pytree functions publicly, so this module, and no
+other, imports the private one.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ TreeStructure = _pytree.TreeSpec
 
 
 def flatten(tree: Any) -> tuple[list[Any], TreeStructure]:
-    """The leaves of a nested structure in order, and the structure."""
+    """Return the leaves of a nested structure in order, and the structure."""
     return _pytree.tree_flatten(tree)
 
 
 def rebuild(leaves: Sequence[Any], structure: TreeStructure) -> Any:
-    """The nested structure with the given leaves; the inverse of `flatten`."""
+    """Return a nested structure with the given leaves; the inverse of `flatten`."""
     return _pytree.tree_unflatten(list(leaves), structure)
 
 
 def leaves_of_arguments(arguments: Any) -> list[Any]:
-    """The leaves of an operator's arguments, which are tuples, lists and dictionaries alone.
+    """Return the leaves of an operator's arguments, which nest only tuples, lists and dictionaries.
 
-    Several times faster than `flatten`, which knows more kinds of nesting.
+    It is several times faster than `flatten`, which supports more kinds of nesting.
     """
     found: list[Any] = []
     _collect(arguments, found)
@@ -43,7 +43,7 @@ def _collect(tree: Any, found: list[Any]) -> None:
 
 
 def with_leaves(change: Callable[[Any], Any], arguments: Any) -> Any:
-    """An operator's arguments, nested as they are, with each leaf changed."""
+    """Return an operator's arguments in the same nesting, with `change` applied to each leaf."""
     if isinstance(arguments, dict):
         return {name: with_leaves(change, part) for name, part in arguments.items()}
     if isinstance(arguments, list):
@@ -54,10 +54,10 @@ def with_leaves(change: Callable[[Any], Any], arguments: Any) -> Any:
 
 
 def is_leaf(structure: TreeStructure) -> bool:
-    """Whether the structure is that of a single leaf, nested in nothing."""
+    """Return whether a structure is a single leaf without nesting."""
     return structure.is_leaf()
 
 
 def leaf_paths(tree: Any) -> list[str]:
-    """For every leaf how one reaches it, written as an index expression such as ``[1]['x']``."""
+    """Return the path of every leaf as an index expression such as ``[1]['x']``."""
     return [_pytree.keystr(path) for path, _ in _pytree.tree_flatten_with_path(tree)[0]]

@@ -1,4 +1,4 @@
-"""Triangular systems with one matrix and many right-hand sides, solved by matrix products."""
+"""Solve triangular systems with one matrix and many right-hand sides by matrix products."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 from autodiff_core._tensors.matrix_product import has_fast_product, matrix_product
 
 LARGEST_INVERTED = 128
-"""So large are the diagonal blocks of which the inverse is formed."""
+"""The largest size of a diagonal block whose inverse is formed."""
 
 SMALLEST = 64
-"""Of so many unknowns and right-hand sides on products are faster than substitution."""
+"""From this many unknowns and right-hand sides on, products are faster than substitution."""
 
 _LARGEST_CONDITION = 30.0
-"""Up to this condition of a diagonal block, in the 1-norm, its inverse serves as well.
+"""The largest 1-norm condition number of a diagonal block whose inverse is used.
 
-Multiplying by an inverse can lose as many digits more than substitution as the block's condition
-has (measured: with a condition of 4000, 200 times the error).
+Multiplying by an inverse can increase the error of substitution by up to the condition number
+(measured: with a condition number of 4000, 200 times the error).
 """
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A part of the unknowns is multiplied by a block, or less the multiple of another part."""
+    """Multiply a part of the unknowns by a block, or subtract a block times another part from it."""
 
     target: slice
     source: slice | None
@@ -36,26 +36,27 @@ class _Step:
 class TriangularSystem:
     """A triangular matrix M, prepared for solving M X = B for many columns.
 
-    Substitution by blocks: half of the unknowns, what they contribute to the other half by one
-    product, and then these, down to diagonal blocks, by whose inverses is multiplied. Where one of
-    these is not well conditioned, torch's own substitution stays: N. J. Higham, "Accuracy and
-    Stability of Numerical Algorithms", SIAM, 2nd edition (2002), sections 8.1 and 14.1.
+    The method is substitution by blocks: solve for half of the unknowns, subtract their
+    contribution to the other half by one product, solve for the other half, recursively down to
+    diagonal blocks, which are multiplied by their inverses. If one of these blocks is not well
+    conditioned, torch's substitution is used instead: N. J. Higham, "Accuracy and Stability of
+    Numerical Algorithms", SIAM, 2nd edition (2002), sections 8.1 and 14.1.
 
     Args:
         matrix: M, of shape (n, n).
-        is_lower: Whether it is lower triangular, else upper; the other half is not looked at.
-        has_unit_diagonal: Whether its diagonal is taken to be ones.
+        is_lower: Whether M is lower triangular, else upper; the other half is ignored.
+        has_unit_diagonal: Whether the diagonal of M is assumed to be ones.
     """
 
     def __init__(self, matrix: Tensor, *, is_lower: bool, has_unit_diagonal: bool) -> None:
         self._matrix = matrix
         self._is_lower = is_lower
         self._has_unit_diagonal = has_unit_diagonal
-        # Prepared when many columns come.
+        # Prepared at the first call with many columns.
         self._steps: list[_Step] | None = None
 
     def solve(self, columns: Tensor) -> Tensor:
-        """X with M X = B.
+        """Return X with M X = B.
 
         Args:
             columns: B, of shape (n, m).
@@ -73,7 +74,7 @@ class TriangularSystem:
         return unknowns
 
     def solve_rows(self, rows: Tensor) -> Tensor:
-        """X with X Mᵀ = B.
+        """Return X with X Mᵀ = B.
 
         Args:
             rows: B, of shape (m, n).
@@ -97,7 +98,7 @@ class TriangularSystem:
         return unknowns
 
     def _products(self, count: int) -> list[_Step]:
-        """The steps for so many right-hand sides; none where substitution is to be preferred."""
+        """Return the steps for a number of right-hand sides; none if substitution is preferable."""
         if min(self._matrix.shape[0], count) < SMALLEST or not has_fast_product(self._matrix):
             return []
         if self._steps is None:
@@ -106,7 +107,7 @@ class TriangularSystem:
         return self._steps
 
     def _substitution(self, start: int, stop: int) -> Iterator[_Step | None]:
-        """The steps for a range of unknowns, with None for what is badly conditioned."""
+        """Yield the steps for a range of unknowns; None for a badly conditioned block."""
         whole = slice(start, stop)
         if stop - start <= LARGEST_INVERTED:
             block = self._matrix[whole, whole]

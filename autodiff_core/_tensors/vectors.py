@@ -1,4 +1,4 @@
-"""Sets of vectors that a linearised function is applied to, made or sliced a range at a time."""
+"""Sets of vectors to which a linearized function is applied, made or sliced range by range."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ Vector = tuple[Tensor | None, ...]
 
 
 PROBES = 2
-"""How many vectors a probe stacks: the fewest that make a batch."""
+"""The number of vectors in a probe: the smallest batch."""
 
 
 class Vectors(Protocol):
     """An ordered set of vectors, each over the same tuple of tensors."""
 
     def __len__(self) -> int:
-        """How many vectors there are."""
+        """Return the number of vectors."""
         ...
 
     def stack(self, start: int, stop: int) -> Vector:
-        """The vectors start, ..., stop - 1, stacked along a new leading dimension."""
+        """Return the vectors start, ..., stop - 1, stacked along a new leading dimension."""
         ...
 
     def probe(self) -> Vector:
-        """A stack of `PROBES` random vectors of the same space, without zeros."""
+        """Return a stack of `PROBES` dense random vectors of the same space."""
         ...
 
 
 class StandardBasis:
-    """The standard basis of the space of a tuple of tensors, all elements one after the other.
+    """The standard basis of the space of a tuple of tensors, whose elements are concatenated.
 
-    The basis exists only in ranges: `stack(start, stop)` makes its one-hot vectors on the fly,
-    and a tensor that a range does not touch is None.
+    The basis is never stored: `stack(start, stop)` makes one-hot vectors on the fly, and a tensor
+    without an element in the range is None.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class StandardBasis:
         """Describe the basis.
 
         Args:
-            tensors: The tensors whose elements are counted; shapes, dtypes and devices matter.
-            points: With a number, every tensor has a leading dimension over points, and a basis
-                vector is one-hot at each point alike.
-            factor: What stands in the place of the one; an imaginary factor is given to complex
-                tensors alone, and real ones stay zero.
+            tensors: Tensors of the shapes, dtypes and devices of the space.
+            points: The number of points, if every tensor has a leading dimension over points; a
+                basis vector is then one-hot at the same element of each point.
+            factor: The value of the nonzero entry; with an imaginary factor only complex tensors
+                have basis vectors.
         """
         self._tensors = tuple(tensors)
         self._points = points
@@ -59,11 +59,11 @@ class StandardBasis:
         self._offsets = [0, *accumulate(sizes)]
 
     def __len__(self) -> int:
-        """The dimension of the space."""
+        """Return the dimension of the space."""
         return self._offsets[-1]
 
     def stack(self, start: int, stop: int) -> Vector:
-        """The one-hot vectors of a range, shape (stop - start, *tensor.shape) a tensor."""
+        """Return the one-hot vectors of a range, for each tensor (stop - start, *tensor.shape)."""
         return tuple(
             self._one_hot(tensor, first, last, start, stop)
             for tensor, first, last in zip(
@@ -72,9 +72,9 @@ class StandardBasis:
         )
 
     def parts(self, start: int, stop: int) -> list[tuple[int, int, int]] | None:
-        """A range, tensor by tensor: (index, first, last + 1) in elements of the tensor.
+        """Return a range, tensor by tensor, as (index, first, last + 1) in elements of the tensor.
 
-        None where the vectors are more than one-hot: at many points, or imaginary.
+        It is None if the vectors are not plain one-hot vectors: at many points, or imaginary.
         """
         if self._points is not None or self._factor != 1:
             return None
@@ -85,7 +85,7 @@ class StandardBasis:
         ]
 
     def probe(self) -> Vector:
-        """Random vectors over all tensors that the basis has vectors of."""
+        """Return random vectors over all tensors that have basis vectors."""
         return tuple(
             _random_stack(tensor.shape, tensor) if self._covers(tensor) else None
             for tensor in self._tensors
@@ -109,22 +109,22 @@ class StandardBasis:
 
 
 class StackedVectors:
-    """Vectors that the user gave, stacked along the leading dimension of each tensor."""
+    """The user's vectors, stacked along the leading dimension of each tensor."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        """Take the tensors, each of shape (vectors, *shape)."""
+        """Store the tensors, each of shape (vectors, *shape)."""
         self._tensors = tuple(tensors)
 
     def __len__(self) -> int:
-        """How many vectors there are."""
+        """Return the number of vectors."""
         return len(self._tensors[0]) if self._tensors else 0
 
     def stack(self, start: int, stop: int) -> Vector:
-        """The vectors of a range; views of what was given."""
+        """Return the vectors of a range, as views."""
         return tuple(tensor[start:stop] for tensor in self._tensors)
 
     def probe(self) -> Vector:
-        """Random vectors of the shapes of those that were given."""
+        """Return random vectors of the same shapes."""
         return tuple(_random_stack(tensor.shape[1:], tensor) for tensor in self._tensors)
 
 
@@ -136,11 +136,11 @@ def _random_stack(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def combination(weights: Tensor, stacks: Sequence[Tensor | None]) -> Vector:
-    """The linear combination of stacked vectors.
+    """Return the linear combination of stacked vectors.
 
     Args:
         weights: Real weights, shape (vectors,).
-        stacks: A tensor of shape (vectors, *shape) each, or None.
+        stacks: Tensors of shape (vectors, *shape); None stands for zeros.
     """
     return tuple(
         None

@@ -24,23 +24,8 @@ def divided(
     traced.graph.eliminate_dead_code()
     nodes = list(traced.graph.nodes)
     placeholders = [node for node in nodes if node.op == "placeholder"]
-    variable = set(placeholders[:points])
-    for node in nodes:
-        if node.op == "output" or variable.intersection(node.all_input_nodes):
-            variable.add(node)
-    # A constant of the function goes with whoever reads it; what is written to is made anew.
-    early = set(placeholders[points:])
-    if not any(_mutates(node) for node in nodes):
-        early |= {node for node in nodes if node.op == "call_function" and node not in variable}
-    spared = set(early)
-    frontier: list[Node] = []
-    for node in reversed(nodes):
-        if node not in spared or spared.issuperset(node.users):
-            continue
-        if node.op == "placeholder" or _operators_behind(node) >= least_saved:
-            frontier.append(node)
-        else:
-            spared.remove(node)
+    early = _independent_of(placeholders[:points], nodes) | set(placeholders[points:])
+    frontier, spared = _frontier(nodes, early, least_saved)
     first, rest = Graph(), Graph()
     copies: dict[Node, Node] = {}
     for node in nodes:
@@ -58,6 +43,41 @@ def divided(
         graph.eliminate_dead_code()
         made.append(GraphModule(traced, graph))
     return made[0], made[1]
+
+
+def _independent_of(arguments: list[Node], nodes: list[Node]) -> set[Node]:
+    """Return the calls on which none of the arguments has an influence.
+
+    There are none in a graph that writes to tensors, whose order of operators matters.
+    """
+    # A constant of the function is copied to each part that reads it.
+    if any(_mutates(node) for node in nodes):
+        return set()
+    variable = set(arguments)
+    for node in nodes:
+        if node.op == "output" or variable.intersection(node.all_input_nodes):
+            variable.add(node)
+    return {node for node in nodes if node.op == "call_function" and node not in variable}
+
+
+def _frontier(
+    nodes: list[Node], early: set[Node], least_saved: int
+) -> tuple[list[Node], set[Node]]:
+    """Choose which early tensors are kept.
+
+    Returns:
+        The kept tensors that later operators read, and all nodes that need not be run again.
+    """
+    spared = set(early)
+    frontier: list[Node] = []
+    for node in reversed(nodes):
+        if node not in spared or spared.issuperset(node.users):
+            continue
+        if node.op == "placeholder" or _operators_behind(node) >= least_saved:
+            frontier.append(node)
+        else:
+            spared.remove(node)
+    return frontier, spared
 
 
 def _mutates(node: Node) -> bool:

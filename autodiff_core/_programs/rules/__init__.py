@@ -1,1 +1,1 @@
-"""Rules that lower recorded operators to steps of a program, one file a family of operators."""
+"""Lower recorded operators to steps of a program, by rules: one file a family of operators."""

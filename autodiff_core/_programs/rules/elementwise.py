@@ -1,4 +1,4 @@
-"""Operators that act element by element, on stacks of vectors."""
+"""Rules for operators that act element by element."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from autodiff_core._programs.rules.registry import (
 
 _aten = torch.ops.aten
 
-# Linear in their first argument, element by element.
+# Operators that are linear in their first argument, element by element.
 _ELEMENTWISE = (
     _aten.tanh_backward,
     _aten.sigmoid_backward,

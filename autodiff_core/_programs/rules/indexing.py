@@ -1,4 +1,4 @@
-"""Gathers, shifts and their transposes, on stacks of vectors."""
+"""Rules for gathers, shifts and their transposes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _index(builder: Builder, call: Call) -> Any:
 
 
 def _numbers(shape: tuple[int, ...], like: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape with its -1 replaced."""
+    """Return a shape with its -1 replaced by the length that gives as many elements as `like`."""
     known = torch.Size([size for size in shape if size != -1]).numel()
     rest = torch.Size(like).numel() // max(known, 1)
     return tuple(rest if size == -1 else size for size in shape)
@@ -51,11 +51,11 @@ def _numbers(shape: tuple[int, ...], like: tuple[int, ...]) -> tuple[int, ...]:
 def _flat_index(
     shape: tuple[int, ...], indices: Sequence[Tensor | None]
 ) -> tuple[int, int, Tensor] | None:
-    """Index tensors that stand side by side as one index of the merged dimensions.
+    """Combine index tensors of adjacent dimensions into one index of the merged dimensions.
 
     Returns:
         The first of the dimensions, one past the last, and the index, of the shape that the
-        tensors broadcast to; None where it cannot be said so.
+        tensors broadcast to; None if there is no such index.
     """
     given = [dim for dim, index in enumerate(indices) if index is not None]
     if not given or given != list(range(given[0], given[-1] + 1)):
@@ -145,7 +145,7 @@ def _index_put(builder: Builder, call: Call) -> Any:
 
 
 def _with_target(builder: Builder, call: Call, target: Any, scattered: int) -> int:
-    """What is added to a target that is zero, or itself a value."""
+    """Append the sum with a target, which is zero or itself a value; return the step's number."""
     out = output_of(call)
     if is_live(builder, target):
         pair = step_of(builder, target), scattered

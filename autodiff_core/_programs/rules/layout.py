@@ -1,4 +1,4 @@
-"""Operators that rearrange, cut, join or sum, on stacks of vectors."""
+"""Rules for operators that rearrange, cut, join or sum."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _join(builder: Builder, call: Call) -> Any:
         if is_stack:
             shape = (*shape[:dim], 1, *shape[dim:])
         if len(shape) != len(out.shape):
-            # torch lets an empty tensor of one dimension join anything.
+            # torch allows an empty tensor of one dimension to be joined to any other.
             return NotImplemented
         if not isinstance(part, Reference):
             check_zero(part)

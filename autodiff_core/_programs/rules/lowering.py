@@ -1,4 +1,4 @@
-"""From recorded operators to linear programs.
+"""Lower recorded operators to linear programs.
 
 An operator that has no rule is applied under `torch.func.vmap`.
 """
@@ -14,7 +14,7 @@ from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder, Program
 from autodiff_core._programs.recording import Call, Recording, Reference
 
-# The rules enter the table when they are imported.
+# Each file registers its rules when it is imported.
 from autodiff_core._programs.rules import (
     elementwise,  # noqa: F401
     indexing,  # noqa: F401
@@ -25,6 +25,7 @@ from autodiff_core._programs.rules.registry import (
     PARTITIONS,
     RULES,
     check_zero,
+    is_live,
     references,
     step_of,
 )
@@ -34,10 +35,10 @@ from autodiff_core._tensors.tree import flatten, rebuild
 
 
 def lower(recording: Recording) -> Program:
-    """Rewrite a recorded linear map for stacks of vectors.
+    """Return the program that applies a recorded linear map to stacks of vectors.
 
     Args:
-        recording: The map.
+        recording: The recorded map.
 
     Raises:
         UncapturableError: The map is not linear in its argument.
@@ -60,7 +61,7 @@ def lower(recording: Recording) -> Program:
 
 
 def _used(recording: Recording) -> list[Call]:
-    """The calls on which the outputs depend."""
+    """Return the calls on which the outputs depend."""
     needed = {o.value for o in recording.outputs if isinstance(o, Reference)}
     kept = []
     for call in reversed(recording.calls):
@@ -93,16 +94,13 @@ def _lower_call(builder: Builder, call: Call) -> None:
 
 
 def _general(builder: Builder, call: Call) -> None:
-    """The operator under vmap, each of its outputs by a step of its own."""
+    """Append the operator under vmap, and a step for each of its outputs."""
     leaves, structure = flatten((call.args, call.kwargs))
-    places = [
-        index
-        for index, leaf in enumerate(leaves)
-        if isinstance(leaf, Reference) and builder.numbers[leaf.value] is not None
-    ]
+    places = [index for index, leaf in enumerate(leaves) if is_live(builder, leaf)]
     for index, leaf in enumerate(leaves):
         if isinstance(leaf, Reference) and index not in places:
             leaves[index] = torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device)
+    outputs = {index: output for index, output in enumerate(call.outputs) if output is not None}
 
     def operator(*parts: Tensor) -> tuple[Tensor, ...]:
         filled = list(leaves)
@@ -111,23 +109,15 @@ def _general(builder: Builder, call: Call) -> None:
         args, kwargs = rebuild(filled, structure)
         results = call.operator(*args, **kwargs)
         results = results if isinstance(results, tuple | list) else (results,)
-        return tuple(results[index] for index in live_outputs)
+        return tuple(results[index] for index in outputs)
 
-    live_outputs = [index for index, output in enumerate(call.outputs) if output is not None]
+    def apply(*stacks: Stack) -> tuple[Tensor, ...]:
+        return stack_operators.general(operator, stacks)
+
     sources = tuple(step_of(builder, leaves[place]) for place in places)
-    first = next(output for output in call.outputs if output is not None)
-    whole = builder.add(
-        Step(
-            "general",
-            sources,
-            first.shape,
-            first.dtype,
-            lambda *stacks: stack_operators.general(operator, stacks),
-        )
-    )
-    for place, index in enumerate(live_outputs):
-        output = call.outputs[index]
-        assert output is not None
+    first = next(iter(outputs.values()))
+    whole = builder.add(Step("general", sources, first.shape, first.dtype, apply))
+    for place, output in enumerate(outputs.values()):
         pick = partial(_picked, place, output.shape)
         builder.numbers[output.value] = builder.add(
             Step("pick", (whole,), output.shape, output.dtype, pick)

@@ -1,4 +1,4 @@
-"""Matrix products, solutions and normalisations, on stacks of vectors."""
+"""Rules for matrix products, linear solves and normalizations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _addmm(builder: Builder, call: Call) -> Any:
 
 
 def _product(builder: Builder, first: Any, second: Any, out: Reference) -> int:
-    """A matrix product one of whose factors is a constant."""
+    """Append a matrix product with one constant factor; return the step's number."""
     if isinstance(first, Reference) and isinstance(second, Reference):
         raise UncapturableError("the map is not linear: two values of it are multiplied")
     if isinstance(first, Reference):
@@ -135,7 +135,7 @@ def _cholesky_solve(builder: Builder, call: Call) -> Any:
 
 @rule(_aten._softmax_backward_data)
 def _softmax_backward(builder: Builder, call: Call) -> Any:
-    """With the softmax y: y * (g - sum(g * y))."""
+    """Compute y * (g - sum(g * y)) for the softmax y."""
     gradient, softmax, dim, dtype = call.args
     out = output_of(call)
     if not only_first(builder, call) or dtype != out.dtype or not out.shape:
@@ -149,7 +149,7 @@ def _softmax_backward(builder: Builder, call: Call) -> Any:
 
 @rule(_aten._log_softmax_backward_data)
 def _log_softmax_backward(builder: Builder, call: Call) -> Any:
-    """With the softmax y: g - y * sum(g)."""
+    """Compute g - y * sum(g) for the softmax y."""
     gradient, log_softmax, dim, dtype = call.args
     out = output_of(call)
     if not only_first(builder, call) or dtype != out.dtype or not out.shape:
@@ -170,7 +170,9 @@ def _sum_keeping(
 
 @rule(_aten.native_layer_norm_backward)
 def _layer_norm_backward(builder: Builder, call: Call) -> Any:
-    """(w g - mean(w g) - n mean(w g n)) / s with the normalised input n, of deviation s.
+    """Compute (w g - mean(w g) - n mean(w g n)) / s.
+
+    Here n is the normalized input and s the standard deviation.
 
     J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization" (2016).
     """

@@ -1,4 +1,4 @@
-"""What the rules that lower operators to linear programs share."""
+"""The registry of rules that lower operators to steps, and what the rules share."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from autodiff_core._programs.steps import combination
 from autodiff_core._tensors.tree import leaves_of_arguments
 
 Lowering = Callable[[Builder, Call], Any]
-"""Appends the steps of a call; gives the number of the last, None for zeros, or NotImplemented."""
+"""Appends a call's steps; returns the last one's number, None for zeros, or NotImplemented."""
 
 RULES: dict[Any, Lowering] = {}
-"""What to do for an operator, by its overload packet."""
+"""The rule of each operator, by its overload packet."""
 
 _Partition = Callable[[Builder, Call], None]
 
 PARTITIONS: dict[Any, _Partition] = {}
-"""The same for operators that divide a tensor; they number all of their outputs themselves."""
+"""The rules of operators that divide a tensor; these number all their outputs themselves."""
 
 
 def references(call: Call) -> list[Reference]:
+    """Return the values among the arguments of a call."""
     return [
         leaf
         for leaf in leaves_of_arguments((call.args, call.kwargs))
@@ -33,7 +34,11 @@ def references(call: Call) -> list[Reference]:
 
 
 def check_zero(constant: Any) -> None:
-    """Check that a constant that is added to something linear is zero."""
+    """Check that a constant that is added to a value is zero.
+
+    Raises:
+        UncapturableError: It is not, so the map is not linear.
+    """
     if not (_is_zero(constant) if isinstance(constant, Tensor) else constant == 0):
         raise UncapturableError("the map is not linear: a constant is added")
 
@@ -43,16 +48,20 @@ def _is_zero(constant: Tensor) -> bool:
 
 
 def step_of(builder: Builder, reference: Reference) -> int:
+    """Return the number of the step that computes a value, which must not be zero."""
     number = builder.numbers[reference.value]
     assert number is not None
     return number
 
 
 def is_live(builder: Builder, argument: Any) -> bool:
+    """Return whether an argument is a value that is not known to be zero."""
     return isinstance(argument, Reference) and builder.numbers[argument.value] is not None
 
 
 def rule(*packets: Any) -> Callable[[Lowering], Lowering]:
+    """Register the decorated function as the rule of operators."""
+
     def register(lowering: Lowering) -> Lowering:
         for packet in packets:
             RULES[packet] = lowering
@@ -72,22 +81,29 @@ def partition(*packets: Any) -> Callable[[_Partition], _Partition]:
 
 
 def output_of(call: Call) -> Reference:
+    """Return the first output of a call, which must be a tensor."""
     output = call.outputs[0]
     assert output is not None
     return output
 
 
 def scaled(builder: Builder, call: Call, source: Reference, factor: Any) -> int:
+    """Append the product of a value and a constant; return the step's number."""
     out = output_of(call)
     return builder.add(combination((step_of(builder, source),), (factor,), out.shape, out.dtype))
 
 
 def only_first(builder: Builder, call: Call) -> bool:
-    """Whether the first argument alone depends on the map's argument."""
+    """Return whether, of all arguments, only the first depends on the map's argument."""
     return is_live(builder, call.args[0]) and len(references(call)) == 1
 
 
 def weighted_sum(builder: Builder, call: Call, terms: Sequence[Any], factors: Sequence[Any]) -> int:
+    """Append the sum of terms times constants; return the step's number.
+
+    Raises:
+        UncapturableError: A constant term is not zero.
+    """
     sources, coefficients = [], []
     for term, factor in zip(terms, factors, strict=True):
         if not isinstance(term, Reference):

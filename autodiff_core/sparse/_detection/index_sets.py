@@ -148,7 +148,12 @@ class Sets:
         entries = 0
         for first, last in self._passes(len(layers), rows, starts):
             self.check_time()
-            piece = self._pass(layers, first, last, starts, members, offsets, table, indptr)
+            local, visits = _visits(layers, first, last, starts, members)
+            ends = indptr[first + 1 : last + 1]
+            if starts is None and (offsets < 0).all():
+                piece = self._united_layers(visits, ends)
+            else:
+                piece = self._united_visits(local, visits, offsets, table, ends)
             indptr[first + 1 : last + 1] += entries
             entries += len(piece)
             pieces.append(piece)
@@ -181,41 +186,31 @@ class Sets:
             first = last
         return passes
 
-    def _pass(
+    def _united_layers(self, visits: NDArray[Any], ends: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the members of rows whose layers name inputs; write where each row ends."""
+        indices = np.empty(visits.size, dtype=self._numpy_dtype)
+        return indices[: union_of_layers(visits, indices, ends)].copy()
+
+    def _united_visits(
         self,
-        layers: Sequence[Layer],
-        first: int,
-        last: int,
-        starts: NDArray[np.int64] | None,
-        members: Tensor | None,
+        starts: NDArray[np.int64],
+        visits: NDArray[Any],
         offsets: NDArray[np.int64],
         table: Table,
-        indptr: NDArray[np.int64],
+        ends: NDArray[np.int64],
     ) -> NDArray[Any]:
-        """Unite rows first to last; returns their members and writes their ends to indptr."""
-        if starts is None or members is None:
-            local = np.arange(last - first + 1, dtype=np.int64)
-            parts = [layer.map[first:last] for layer in layers]
-        else:
-            local = starts[first : last + 1] - starts[first]
-            chosen = members[int(starts[first]) : int(starts[last])].long()
-            parts = [layer.map[chosen] for layer in layers]
-        visits = torch.stack(parts).numpy()
-        ends = indptr[first + 1 : last + 1]
-        if starts is None and (offsets < 0).all():
-            indices = np.empty(visits.size, dtype=self._numpy_dtype)
-            return indices[: union_of_layers(visits, indices, ends)].copy()
-        bound = bound_of_unions(visits, offsets, table.indptr)
+        """Return the members of rows that visit tables; write where each row ends."""
+        rows = len(ends)
         # A row cannot have more members than there are inputs.
-        bound = min(bound, (last - first) * self.inputs)
+        bound = min(bound_of_unions(visits, offsets, table.indptr), rows * self.inputs)
         if bound > 4 * self._most_entries:
             raise DetectionError(f"the pattern has more than {self._most_entries:,} entries")
         indices = np.empty(bound, dtype=self._numpy_dtype)
         count = union_of_visits(
-            visits, local, offsets, table.indptr, table.indices,
+            visits, starts, offsets, table.indptr, table.indices,
             self._stamps, self._next_stamp, indices, ends,
         )  # fmt: skip
-        self._next_stamp += last - first
+        self._next_stamp += rows
         return indices[:count].copy()
 
     def _joined(self, layers: Sequence[Layer]) -> tuple[NDArray[np.int64], Table]:
@@ -238,3 +233,26 @@ class Sets:
             entries += len(table.indices)
         indices = np.concatenate([*(table.indices for table in tables), self._none])
         return offsets, Table(np.concatenate(indptr), indices)
+
+
+def _visits(
+    layers: Sequence[Layer],
+    first: int,
+    last: int,
+    starts: NDArray[np.int64] | None,
+    members: Tensor | None,
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return which elements of the layers rows first to last read.
+
+    Returns:
+        int64 (rows + 1,): where the visits of each row begin; and (layers, visits): what each
+        layer holds there.
+    """
+    if starts is None or members is None:
+        local = np.arange(last - first + 1, dtype=np.int64)
+        parts = [layer.map[first:last] for layer in layers]
+    else:
+        local = starts[first : last + 1] - starts[first]
+        chosen = members[int(starts[first]) : int(starts[last])].long()
+        parts = [layer.map[chosen] for layer in layers]
+    return local, torch.stack(parts).numpy()
