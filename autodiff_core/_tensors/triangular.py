@@ -26,7 +26,7 @@ Multiplying by an inverse can increase the error of substitution by up to the co
 
 @dataclass(frozen=True)
 class _Step:
-    """Multiply a part of the unknowns by a block, or subtract a block times another part from it."""
+    """Multiply some unknowns by a block, or subtract a block times other unknowns from them."""
 
     target: slice
     source: slice | None

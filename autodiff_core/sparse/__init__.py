@@ -1,6 +1,6 @@
 """Sparse Jacobians and Hessians: their patterns, colourings, and values by compressed products.
 
-Needs numba and scipy, the extra ``sparse``.
+The package needs numba and scipy, the extra ``sparse``.
 """
 
 from autodiff_core.sparse._extras import require_extras

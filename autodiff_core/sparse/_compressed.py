@@ -1,10 +1,10 @@
-"""Compressed derivatives: a product for each colour, and the entries read out of them.
+"""Compressed derivatives: one product for each colour, from which the entries are read.
 
-For a colouring of columns with the 0/1 matrix S of its classes the products J S hold every entry of
-J; for one of rows Sᵀ J does (A. R. Curtis, M. J. D. Powell, J. K. Reid, On the estimation of
-sparse Jacobian matrices, IMA Journal of Applied Mathematics 13, 1974; M. J. D. Powell,
-Ph. L. Toint, On the estimation of sparse Hessian matrices, SIAM Journal on Numerical Analysis 16,
-1979).
+For a colouring of columns with the 0/1 matrix S of its classes, the products J S contain every
+entry of J; for a colouring of rows, Sᵀ J does (A. R. Curtis, M. J. D. Powell, J. K. Reid, On the
+estimation of sparse Jacobian matrices, IMA Journal of Applied Mathematics 13, 1974; M. J. D.
+Powell, Ph. L. Toint, On the estimation of sparse Hessian matrices, SIAM Journal on Numerical
+Analysis 16, 1979).
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ def sparse_jacobian(
     strategy: str = "auto",
     chunk_size: int | None = None,
 ) -> Tensor:
-    """The Jacobian of a function as a sparse matrix, by as many products as it needs colours.
+    """Return the Jacobian of a function as a sparse matrix, by one product for each colour.
 
     Args:
         func: Called with the tensors of a tuple of inputs as its arguments.
         inputs: A tensor, a tuple of arguments, or another nested structure of tensors; real, of
             one dtype and on one device.
-        sparsity: The pattern or, better, the colouring of an earlier call; None detects it. It
-            holds wherever the function takes the same branches.
-        strategy: ``auto``, or how products are computed: ``reverse-loop``, ``vectorize``,
+        sparsity: The pattern or, better, the colouring of an earlier call; None detects it. It is
+            valid wherever the function takes the same branches.
+        strategy: The strategy of the products: ``auto``, ``reverse-loop``, ``vectorize``,
             ``forward-mode`` or ``forward-loop``.
-        chunk_size: How many products are computed at once; None takes at most 64 MiB.
+        chunk_size: How many products are computed at once; None chooses at most 64 and 64 MiB.
 
     Returns:
-        A sparse CSR tensor of shape (rows, columns), counted as by `detect_sparsity`, in the dtype
-        of the derivative.
+        A sparse CSR tensor of shape (rows, columns), numbered as by `detect_sparsity`, in the
+        dtype of the derivative.
 
     Raises:
         TypeError: Inputs or outputs that are not tensors.
-        PatternError: The sparsity is of another shape.
+        PatternError: The sparsity has another shape.
         DetectionError: The pattern cannot be detected.
     """
     return _sparse("jacobian", func, inputs, sparsity, strategy, chunk_size)
@@ -75,9 +75,10 @@ def sparse_hessian(
     strategy: str = "auto",
     chunk_size: int | None = None,
 ) -> Tensor:
-    """The Hessian of a function with one element as a sparse matrix; see `sparse_jacobian`.
+    """Return the Hessian of a scalar function as a sparse matrix; see `sparse_jacobian`.
 
-    Where the colouring is a star colouring, what it reads twice is symmetric by construction.
+    With a star colouring, the two entries (i, j) and (j, i) may be read from one number, and are
+    then symmetric by construction.
     """
     return _sparse("hessian", func, inputs, sparsity, strategy, chunk_size)
 
@@ -102,14 +103,14 @@ def _sparse(
     device = tree_flatten(inputs)[0][0].device
     dtype = products[0].dtype if products else tree_flatten(inputs)[0][0].dtype
     flat = torch.cat([product.reshape(-1) for product in products] or [torch.zeros(0, dtype=dtype)])
-    # torch tells once that sparse tensors are young.
+    # torch warns once that the support of sparse CSR tensors is in beta.
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         return torch.sparse_csr_tensor(
             torch.from_numpy(pattern.indptr).to(device),
             torch.from_numpy(pattern.indices.astype(np.int64)).to(device),
             flat[torch.from_numpy(sparsity.sources).to(flat.device)],
             size=pattern.shape,
-            check_invariants=False,  # those of a pattern hold
+            check_invariants=False,  # a pattern satisfies them
         )
 
 
@@ -122,23 +123,23 @@ def compressed_streams(
     strategy: str = "auto",
     chunk_size: int | None = None,
 ) -> tuple[BlockStream, ...]:
-    """The compressed products as streams of blocks, whose rows are the colours.
+    """Return the compressed products as streams of blocks, whose rows are the colours.
 
     Args:
         colouring: The colouring.
         func: The function.
-        inputs: As of `sparse_jacobian`.
+        inputs: As for `sparse_jacobian`.
         operation: ``jacobian`` or ``hessian``.
-        strategy: As of `sparse_jacobian`.
+        strategy: As for `sparse_jacobian`.
         chunk_size: How many products are computed at once.
 
     Returns:
-        The products from the right, of shape (colours, rows), where there are any, and then those
-        from the left, of shape (colours, columns). In this order `Colouring.sources` counts their
-        numbers.
+        The products from the right, of shape (colours, rows), if there are any, and then those
+        from the left, of shape (colours, columns). `Colouring.sources` numbers their entries in
+        this order.
 
     Raises:
-        PatternError: The colouring is of another shape.
+        PatternError: The colouring has another shape.
     """
     found = []
     for side, count in sides(colouring):
@@ -161,24 +162,24 @@ def compressed_streams(
 
 
 def sides(colouring: Colouring) -> list[tuple[Side, int]]:
-    """From which sides a colouring needs products, and how many."""
+    """Return the sides from which a colouring needs products, and how many."""
     counts: list[tuple[Side, int]] = [("right", colouring.columns), ("left", colouring.rows)]
     return [(side, count) for side, count in counts if count]
 
 
 def seeds(colours: NDArray[np.int32], count: int, like: Sequence[Tensor]) -> list[Tensor]:
-    """A vector for each colour: one where an element has it, else zero.
+    """Return a vector for each colour: one at the elements of that colour, else zero.
 
     Args:
-        colours: The colour of each element, all tensors one after the other; -1 for none.
-        count: How many colours there are.
+        colours: The colour of each element of the concatenated tensors; -1 for none.
+        count: The number of colours.
         like: The tensors.
 
     Returns:
         For each tensor one of shape (count, *shape).
 
     Raises:
-        PatternError: The tensors have another number of elements.
+        PatternError: The number of elements is not that of the colours.
     """
     total = sum(tensor.numel() for tensor in like)
     if total != len(colours):
@@ -197,13 +198,13 @@ def seeds(colours: NDArray[np.int32], count: int, like: Sequence[Tensor]) -> lis
 def decompressed(
     colouring: Colouring, compressed: Sequence[NDArray[Any]], entries: slice = slice(None)
 ) -> NDArray[Any]:
-    """The entries of the pattern, or some of them, read out of the compressed products.
+    """Return the entries of the pattern, or some of them, read from the compressed products.
 
     Args:
         colouring: The colouring.
-        compressed: The products from the right, of shape (colours, rows), where there are any, and
+        compressed: The products from the right, of shape (colours, rows), if there are any, and
             those from the left, of shape (colours, columns), in C order.
-        entries: Which entries of the pattern, in its order; those of a range of rows are
+        entries: The entries to read, in the order of the pattern; those of a range of rows are
             ``indptr[start]`` to ``indptr[stop]``.
     """
     sources = colouring.sources[entries]

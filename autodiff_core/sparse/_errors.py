@@ -1,10 +1,10 @@
-"""What can go wrong on the way to a sparse derivative."""
+"""Errors of sparse derivatives."""
 
 from __future__ import annotations
 
 
 class DetectionError(RuntimeError):
-    """The pattern cannot be detected: the function resists tracing, or has too many entries."""
+    """The pattern cannot be detected: the function cannot be traced, or has too many entries."""
 
 
 class PatternError(ValueError):

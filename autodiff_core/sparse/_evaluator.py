@@ -1,4 +1,4 @@
-"""Sparse derivatives at point after point: traced once, compiled where that is asked for."""
+"""Sparse derivatives at many points: traced once, and compiled if requested."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from autodiff_core.sparse._compressed import Side, product_from, seeds, sides
 from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._seed_graph import divided
 
-# Operators of a fused kernel that take as long as reading what they yield.
+# In a fused kernel this many operators take about as long as reading their result from memory.
 _FUSED_OPERATORS = 8
-# Below, one measurement tells nothing.
+# Differences below this are noise of a single measurement.
 _NOISE_SECONDS = 0.02
 _Products = Callable[[list[Tensor]], list[Tensor]]
 
 
 class SparseEvaluator:
-    """The sparse derivative of a function by a known colouring, at one point after the other.
+    """The sparse derivative of a function by a known colouring, for evaluation at many points.
 
-    The compressed products are traced once, at the first point, so that an evaluation runs their
-    operators alone; `compile` hands the trace to `torch.compile`. Like the pattern, the trace
+    The compressed products are traced once, at the first point, so that an evaluation runs only
+    their operators; `compile` passes the trace to `torch.compile`. Like the pattern, the trace
     freezes the branches that the function takes. It is used only if its products with random
-    vectors agree with those of `blocks` and take no longer; otherwise these are computed each time.
+    vectors agree with those of `blocks` and take no longer; otherwise each evaluation calls
+    `blocks`.
 
     Attributes:
         colouring: The colouring.
-        engine: ``compiled``, ``traced`` or ``plain``.
-        refusal: Why not the one that was asked for; None if it is.
+        engine: The engine in use: ``compiled``, ``traced`` or ``plain``.
+        refusal: The reason why the requested engine is not in use; None if it is.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class SparseEvaluator:
         operation: str = "jacobian",
         compile: bool = False,
     ) -> None:
-        """Trace, and compile, at a first point.
+        """Trace the products, and compile them if requested, at a first point.
 
         Args:
             func: Called with the tensors of a tuple of inputs as its arguments.
@@ -62,10 +63,10 @@ class SparseEvaluator:
                 one dtype and on one device. Later ones have the same shapes.
             colouring: The colouring.
             operation: ``jacobian`` or ``hessian``.
-            compile: Whether the products are compiled, for some seconds.
+            compile: Whether the products are compiled, which takes some seconds.
 
         Raises:
-            PatternError: The colouring is of another shape.
+            PatternError: The colouring has another shape.
         """
         self.colouring = colouring
         self.refusal: str | None = None
@@ -85,7 +86,7 @@ class SparseEvaluator:
         shape = self._shape(leaves, outputs)
         if shape != colouring.pattern.shape:
             raise PatternError(
-                f"the pattern is of {colouring.pattern.shape}, and the derivative of {shape}"
+                f"the pattern has the shape {colouring.pattern.shape}, and the derivative {shape}"
             )
         device = leaves[0].device
         pattern = colouring.pattern
@@ -95,21 +96,21 @@ class SparseEvaluator:
         self.engine, self._products = self._prepared(leaves, compile)
 
     def __call__(self, inputs: Any) -> Tensor:
-        """The derivative at a point, a sparse CSR tensor as of `sparse_jacobian`."""
+        """Return the derivative at a point as a sparse CSR tensor, as `sparse_jacobian` does."""
         leaves = [leaf.detach() for leaf in tree_flatten(inputs)[0]]
         with torch.no_grad():
             products = self._products(leaves)
             flat = [product.reshape(-1) for product in products]
             joined = flat[0] if len(flat) == 1 else torch.cat([*flat, leaves[0].new_zeros(0)])
             values = joined.index_select(0, self._sources)
-        # torch tells once that sparse tensors are young.
+        # torch warns once that the support of sparse CSR tensors is in beta.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             return torch.sparse_csr_tensor(
                 self._indptr,
                 self._indices,
                 values,
                 size=self.colouring.pattern.shape,
-                check_invariants=False,  # those of a pattern hold
+                check_invariants=False,  # a pattern satisfies them
             )
 
     def _shape(self, leaves: list[Tensor], outputs: list[Tensor]) -> tuple[int, int]:
@@ -122,7 +123,7 @@ class SparseEvaluator:
         return rows, columns
 
     def _prepared(self, leaves: list[Tensor], compile: bool) -> tuple[str, _Products]:
-        """The fastest products that agree with the plain ones, and their name."""
+        """Return the fastest engine that agrees with the plain one, by name and products."""
         generator = torch.Generator().manual_seed(7)
         random = [
             [torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s) for s in stack]
@@ -141,7 +142,7 @@ class SparseEvaluator:
                     started = time.perf_counter()
                     run(*points, *known)
                     seconds = time.perf_counter() - started
-            # A function, or a compiler, can resist with an exception of any type.
+            # Tracing and compiling can fail with an exception of any type.
             except Exception as error:
                 if isinstance(error, Warning):
                     raise
@@ -158,10 +159,10 @@ class SparseEvaluator:
         return "plain", partial(self._plain, stacks=self._seeds)
 
     def _traced(self, points: list[Tensor], *, with_compiler: bool) -> tuple[Any, Any]:
-        """What is known of seeds, and the products at a point from that."""
+        """Return what depends on seeds alone, and the products at a point as a function of it."""
         structure = tree_flatten((points, self._seeds))[1]
 
-        # The compiler takes traces of plain arguments alone.
+        # The compiler accepts only traces of functions of plain tensors.
         def of_tensors(*tensors: Tensor) -> list[Tensor]:
             return self._transformed(*tree_unflatten(list(tensors), structure))
 
@@ -173,7 +174,7 @@ class SparseEvaluator:
         return of_seeds, compiled(of_points) if with_compiler else of_points
 
     def _transformed(self, leaves: list[Tensor], stacks: list[list[Tensor]]) -> list[Tensor]:
-        """The products of each side, of shape (colours, elements), by torch's transforms."""
+        """Return the products of each side, shape (colours, elements), by torch's transforms."""
 
         def function(*point: Tensor) -> tuple[Tensor, ...]:
             inputs = tree_unflatten(list(point), self._structure)

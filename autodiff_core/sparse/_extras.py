@@ -1,4 +1,4 @@
-"""The libraries that sparse derivatives lean on, with a clear word where one is missing."""
+"""The optional libraries that sparse derivatives need, with a clear error if one is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def require_extras() -> None:
     """Check that numba and scipy can be imported.
 
     Raises:
-        ImportError: One is missing; the message names the extra that brings it.
+        ImportError: One is missing; the message names the extra that installs it.
     """
     for name in ("numba", "scipy.sparse"):
         try:

@@ -1,4 +1,4 @@
-"""Where a matrix may have entries that are not zero."""
+"""The structural sparsity pattern of a matrix."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from autodiff_core.sparse._errors import PatternError
 class SparsityPattern:
     """The structural pattern of a matrix in compressed rows.
 
-    A pattern may hold entries that happen to be zero, and misses none that can be something else,
-    for all points at which the function takes the same branches.
+    A pattern may contain entries that happen to be zero, but contains every entry that can be
+    nonzero at any point where the function takes the same branches.
 
     Attributes:
         shape: (rows, columns).
         indptr: int64 (rows + 1,): row i has the entries indptr[i] to indptr[i + 1].
         indices: int32 or int64 (entries,): the columns, ascending in each row.
-        conservative: The operations without a rule, each of whose results was taken to depend on
-            everything that it reads.
+        conservative: The operators without a rule, whose results were assumed to depend on
+            everything that they read.
     """
 
     shape: tuple[int, int]
@@ -35,24 +35,24 @@ class SparsityPattern:
 
     @property
     def entries(self) -> int:
-        """How many entries there are."""
+        """The number of entries."""
         return len(self.indices)
 
     @classmethod
     def from_scipy(cls, matrix: Any) -> SparsityPattern:
-        """The pattern of what a scipy sparse matrix stores, explicit zeros included."""
+        """Return the pattern of a scipy sparse matrix, including explicit zeros."""
         rows = scipy.sparse.csr_array(matrix, copy=True)
         rows.sum_duplicates()
         shape = rows.indptr.size - 1, int(matrix.shape[1])
         return cls(shape, rows.indptr.astype(np.int64), rows.indices)
 
     def to_scipy(self, data: NDArray[Any] | None = None) -> scipy.sparse.csr_array:
-        """A `csr_array` with the given entries, or with True for each of them.
+        """Return a `csr_array` with the given entries, or with True for each entry.
 
         The arrays are shared, not copied, as far as scipy allows.
         """
         values = np.ones(self.entries, dtype=bool) if data is None else data
-        # scipy wants both index arrays in one dtype, and int32 where it suffices.
+        # scipy requires one dtype for both index arrays, and int32 if it suffices.
         dtype = np.int32 if self.entries < 2**31 else np.int64
         indices = self.indices.astype(dtype, copy=False)
         indptr = self.indptr.astype(dtype, copy=False)
@@ -62,7 +62,7 @@ class SparsityPattern:
         return array
 
     def transposed(self) -> SparsityPattern:
-        """The pattern of the transposed matrix."""
+        """Return the pattern of the transposed matrix."""
         columns = self.to_scipy().tocsc()
         return SparsityPattern(
             (self.shape[1], self.shape[0]),
@@ -72,7 +72,7 @@ class SparsityPattern:
         )
 
     def is_symmetric(self) -> bool:
-        """Whether the entry (j, i) is there for each entry (i, j)."""
+        """Return whether the pattern contains (j, i) for each of its entries (i, j)."""
         if self.shape[0] != self.shape[1]:
             return False
         other = self.transposed()
@@ -90,7 +90,7 @@ class SparsityPattern:
         """Read what `save` wrote.
 
         Raises:
-            PatternError: The file holds no pattern, or a damaged one.
+            PatternError: The file contains no pattern, or a damaged one.
         """
         with np.load(path, allow_pickle=False) as archive:
             return pattern_from(archive, str(path))

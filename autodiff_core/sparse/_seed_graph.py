@@ -1,4 +1,4 @@
-"""Traces made ready for many evaluations: what depends on seeds alone is computed once."""
+"""Divide traces for repeated evaluation: what depends on seeds alone is computed once."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch.fx import Graph, GraphModule, Node
 def divided(
     traced: GraphModule, points: int, *, least_saved: int = 1
 ) -> tuple[GraphModule, GraphModule]:
-    """Divide a trace into what depends on its last arguments alone, and the rest.
+    """Divide a trace into what depends only on its last arguments, and the rest.
 
     Args:
-        traced: A trace, of plain tensors, that returns a list of them.
-        points: How many arguments come before the last ones.
-        least_saved: How many operators a tensor has to save for being kept. In a fused kernel,
-            reading an entry takes as long as computing a few.
+        traced: A trace of a function from plain tensors to a list of tensors.
+        points: The number of arguments before the last ones.
+        least_saved: How many operators keeping a tensor must save. In a fused kernel, reading an
+            entry takes as long as computing a few operators.
 
     Returns:
-        Of the last arguments, the tensors that the rest needs; and of the first arguments and
-        those tensors, what the trace returns.
+        A function from the last arguments to the tensors that the rest needs; and a function from
+        the first arguments and those tensors to what the trace returns.
     """
     traced.graph.eliminate_dead_code()
     nodes = list(traced.graph.nodes)
@@ -85,7 +85,7 @@ def _mutates(node: Node) -> bool:
 
 
 def _operators_behind(node: Node) -> int:
-    """How many operators that compute, rather than view, lead from the arguments to a node."""
+    """Return how many operators, other than views, lead from the arguments to a node."""
     behind, seen = [node], {node}
     while behind:
         for source in behind.pop().all_input_nodes:

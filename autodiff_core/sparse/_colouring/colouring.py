@@ -1,8 +1,8 @@
-"""Colourings: which rows or columns of a sparse matrix one product computes together.
+"""Colourings: which rows or columns of a sparse matrix are computed by one product.
 
-The sources are those of `_colour_kernels`; what a colouring determines directly is Gebremedhin,
-Manne and Pothen (2005), sections 3 (columns, rows), 4 (star colouring of symmetric matrices) and 5
-(rows and columns together).
+The sources are listed in `kernels`. Which entries a colouring determines directly is described by
+Gebremedhin, Manne and Pothen (2005), sections 3 (columns, rows), 4 (star colouring of symmetric
+matrices) and 5 (rows and columns together).
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ Order = Literal["auto", "natural", "largest-first", "smallest-last", "incidence-
 KINDS = ("column", "row", "bidirectional", "star")
 ORDERS = ("natural", "largest-first", "smallest-last", "incidence-degree")
 
-# How often a colouring is tried again in the order of its own classes, which never takes more
-# colours (J. Culberson, Iterated greedy graph coloring and the difficulty landscape, 1992).
+# How often a colouring is repeated in the order of its own classes, which never needs more colours
+# (J. Culberson, Iterated greedy graph coloring and the difficulty landscape, 1992).
 _ITERATIONS = 3
-# Rows or columns with so many times the entries of most others are computed by themselves.
+# Rows or columns with this many times the median number of entries are computed separately.
 _DENSE = (4.0, 16.0, 64.0)
 _MANY_NEIGHBOURS = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Colouring:
-    """A colour for each row, column or both, such that the compressed products hold each entry.
+    """A colour for each row, column or both, such that compressed products determine each entry.
 
     Attributes:
         pattern: The pattern.
         kind: ``column``, ``row``, ``bidirectional``, or ``star`` for a symmetric pattern.
-        column_colours: int32 (columns,), colours from 0, -1 for a column of which no product needs
-            to know; None by ``row``.
-        row_colours: int32 (rows,), likewise; None by ``column`` and ``star``.
+        column_colours: int32 (columns,), colours from 0, -1 for a column that belongs to no
+            product; None for the kind ``row``.
+        row_colours: int32 (rows,), colours from 0, -1 for a row that belongs to no product; None
+            for the kinds ``column`` and ``star``.
     """
 
     pattern: SparsityPattern
@@ -51,17 +52,17 @@ class Colouring:
 
     @cached_property
     def columns(self) -> int:
-        """How many products from the right (pushforwards) there are."""
+        """The number of products from the right (pushforwards)."""
         return _count(self.column_colours)
 
     @cached_property
     def rows(self) -> int:
-        """How many products from the left (pullbacks) there are."""
+        """The number of products from the left (pullbacks)."""
         return _count(self.row_colours)
 
     @property
     def colours(self) -> int:
-        """How many products there are in all."""
+        """The total number of products."""
         return self.columns + self.rows
 
     def save(self, path: str | Path) -> None:
@@ -79,7 +80,7 @@ class Colouring:
         """Read what `save` wrote.
 
         Raises:
-            PatternError: The file holds no colouring, or one that does not fit its pattern.
+            PatternError: The file contains no colouring, or one that does not fit its pattern.
         """
         with np.load(path, allow_pickle=False) as archive:
             pattern = pattern_from(archive, str(path))
@@ -121,11 +122,11 @@ class Colouring:
 
     @cached_property
     def sources(self) -> NDArray[np.int64]:
-        """Where each entry of the pattern stands in the compressed products.
+        """The position of each entry of the pattern in the compressed products, int64 (entries,).
 
-        Shape (entries,). The products from the right stand first, each as a line of `rows`
-        numbers, then those from the left, each of `columns`; -1 stands for an entry that none
-        determines.
+        The products from the right come first, each as a line of as many numbers as the matrix has
+        rows, then those from the left, each of as many numbers as it has columns; -1 stands for an
+        entry that no product determines.
         """
         pattern = self.pattern
         rows, columns = pattern.shape
@@ -152,21 +153,21 @@ def colour(
     symmetric: bool = False,
     order: Order = "auto",
 ) -> Colouring:
-    """Colour a pattern greedily.
+    """Return a greedy colouring of a pattern.
 
     Args:
         pattern: The pattern.
         kind: ``column`` for products from the right, ``row`` for products from the left,
             ``bidirectional`` for both, ``star`` for products with a symmetric matrix; ``auto``
-            takes the one with the fewest colours, ``star`` only for a `symmetric` one.
+            chooses the kind with the fewest colours, ``star`` only for a `symmetric` matrix.
         symmetric: Whether the matrix is symmetric, as a Hessian is.
-        order: In which order rows or columns choose their colours: ``natural``,
+        order: The order in which rows or columns receive colours: ``natural``,
             ``largest-first``, ``smallest-last``, ``incidence-degree``; ``auto`` tries several, and
-            the order of the classes found, and takes the best.
+            the order of the classes found, and keeps the best colouring.
 
     Raises:
         PatternError: ``star`` for a pattern that is not symmetric.
-        ValueError: Another kind or order.
+        ValueError: An invalid kind or order.
     """
     if kind not in ("auto", *KINDS):
         raise ValueError(f"kind={kind!r}: valid are auto, {', '.join(KINDS)}")
@@ -187,9 +188,9 @@ def colour(
 
 
 def _fewest(sides: _Sides, order: Order) -> Colouring:
-    """The better of columns and rows, and both together where that is better still."""
+    """Return the colouring with the fewest colours: of columns, of rows, or bidirectional."""
     pattern = sides.pattern
-    # A row with so many entries needs at least as many colours of columns, and vice versa.
+    # A row with n entries needs at least n colours of columns, and vice versa.
     least = {"column": sides.most_in_a_row, "row": sides.most_in_a_column}
     best: Colouring | None = None
     typical = max(1.0, pattern.entries / max(1, *pattern.shape))
@@ -210,7 +211,7 @@ def _fewest(sides: _Sides, order: Order) -> Colouring:
 
 
 def _bidirectional(sides: _Sides, order: Order) -> Colouring:
-    """Dense rows are computed from the left, all else from the right, or the other way round."""
+    """Colour dense rows for products from the left, the rest for the right, or vice versa."""
     pattern = sides.pattern
     candidates = []
     for factor in _DENSE:
@@ -232,7 +233,7 @@ def _bidirectional(sides: _Sides, order: Order) -> Colouring:
 
 
 class _Sides:
-    """A pattern by rows and by columns, and greedy colourings of both sides."""
+    """A pattern by rows and by columns, with greedy colourings of each."""
 
     def __init__(self, pattern: SparsityPattern) -> None:
         self.pattern = pattern
@@ -279,7 +280,7 @@ def _partial(
     chosen: NDArray[np.bool_] | None,
     among: NDArray[np.bool_] | None,
 ) -> NDArray[np.int32]:
-    """A partial distance-two colouring of what `across` has as lines."""
+    """Return a partial distance-two colouring of the lines of `across`."""
     if chosen is None:
         chosen = np.ones(len(along[0]) - 1, dtype=np.bool_)
 
@@ -288,16 +289,17 @@ def _partial(
             sequence = sequence[among[sequence]]
         return kernels.partial_distance_two(*along, *across, sequence, chosen)
 
-    # All columns with an entry in one row need colours of their own.
+    # All columns with an entry in one row need different colours.
     fewest = int(np.diff(along[0])[chosen].max(initial=0)) if among is None else 1
     return _best(coloured, order, lambda name: _sequence(name, along, across), fewest)
 
 
 def _star(pattern: SparsityPattern, order: Order) -> NDArray[np.int32]:
-    """Vertices with very many neighbours get colours of their own, which is always allowed.
+    """Return a star colouring in which each vertex with very many neighbours has its own colour.
 
-    A path of four vertices with one of them has no second vertex of its colour. The rest is
-    coloured without them, in a time that does not grow with the square of their neighbours.
+    That is always allowed: a path of four vertices with such a vertex has no second vertex of its
+    colour. The other vertices are coloured without them, in a time that does not grow with the
+    square of the number of their neighbours.
     """
     degrees = np.diff(pattern.indptr)
     dense = degrees > max(_DENSE[-1] * float(np.median(degrees)), _MANY_NEIGHBOURS)
@@ -319,12 +321,15 @@ def _star_of_all(pattern: SparsityPattern, order: Order) -> NDArray[np.int32]:
     def coloured(sequence: NDArray[np.int64]) -> NDArray[np.int32]:
         return kernels.star(*compressed, sequence)
 
-    # Two colours make a star, of which a pattern with entries off the diagonal has one.
+    # A pattern with entries off the diagonal has a star, which needs two colours.
     return _best(coloured, order, lambda name: _sequence(name, compressed, compressed), 2)
 
 
 def _best(coloured: Any, order: Order, sequence: Any, fewest: int) -> NDArray[np.int32]:
-    """The colouring of an order, or the best of several, until one has the fewest colours."""
+    """Return the colouring of an order, or the best of several orders.
+
+    Stop at a colouring with no more than `fewest` colours.
+    """
     if order != "auto":
         return coloured(sequence(order))
     best = coloured(sequence("natural"))
@@ -341,7 +346,7 @@ def _best(coloured: Any, order: Order, sequence: Any, fewest: int) -> NDArray[np
 
 
 def _by_classes(colours: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Class after class, the last first: classes stay together and can only merge."""
+    """Return the order class by class, the last first: classes stay together or merge."""
     return np.argsort(-colours.astype(np.int64), kind="stable")
 
 

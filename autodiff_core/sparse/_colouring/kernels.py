@@ -1,4 +1,4 @@
-"""Compiled colouring: greedy, in a given order, on compressed rows and columns.
+"""Compiled greedy colouring in a given order, on compressed rows and columns.
 
 Sources:
     A. H. Gebremedhin, F. Manne, A. Pothen, What color is your Jacobian? Graph coloring for
@@ -23,12 +23,12 @@ def partial_distance_two(row_starts, columns, column_starts, rows, order, chosen
         columns: The columns of the entries, row by row.
         column_starts: int64 (columns + 1,).
         rows: The rows of the entries, column by column.
-        order: The columns that are to be coloured, in the order in which they choose.
-        chosen: bool (rows,): the rows that count.
+        order: The columns to colour, in the order in which they receive colours.
+        chosen: bool (rows,): the rows that are taken into account.
 
     Returns:
-        int32 (columns,), colours from 0; -1 for a column that is not in the order, or without an
-        entry in a row that counts.
+        int32 (columns,), colours from 0; -1 for a column that is not in the order, or has no
+        entry in a chosen row.
     """
     size = len(column_starts) - 1
     colours = np.full(size, -1, dtype=np.int32)
@@ -55,15 +55,16 @@ def partial_distance_two(row_starts, columns, column_starts, rows, order, chosen
 
 @njit(cache=True)
 def star(starts, neighbours, order):
-    """Star colouring: neighbours differ, and a path of four vertices has at least three colours.
+    """Return a star colouring of a graph.
 
-    Every two colour classes then span a forest of stars. The algorithm keeps for each edge the
-    star of two colours that it lies in, and for each star its hub.
+    Neighbours differ, and a path of four vertices has at least three colours, so any two colour
+    classes span a forest of stars. The algorithm stores for each edge the two-coloured star that
+    contains it, and for each star its hub.
 
     Args:
         starts: int64 (vertices + 1,), symmetric pattern.
         neighbours: The neighbours of each vertex; a vertex may be its own.
-        order: The vertices in the order in which they choose.
+        order: The vertices in the order in which they receive colours.
 
     Returns:
         int32 (vertices,), colours from 0.
@@ -72,7 +73,7 @@ def star(starts, neighbours, order):
     colours = np.full(size, -1, dtype=np.int32)
     forbidden = np.full(size + 1, -1, dtype=np.int64)
     treated = np.full(size, -1, dtype=np.int64)
-    # Of each colour the first neighbour that has it, valid for the vertex that asked.
+    # For each colour the first neighbour with it; valid for the vertex in first_vertex.
     first_vertex = np.full(size + 1, -1, dtype=np.int64)
     first_neighbour = np.full(size + 1, -1, dtype=np.int64)
     first_edge = np.full(size + 1, -1, dtype=np.int64)
@@ -88,8 +89,8 @@ def star(starts, neighbours, order):
             colour = colours[near]
             forbidden[colour] = vertex
             if first_vertex[colour] == vertex:
-                # Two neighbours of one colour: vertex becomes their hub, so no neighbour of
-                # theirs may share its colour.
+                # Two neighbours of one colour: vertex becomes their hub, so none of their
+                # neighbours may share its colour.
                 other = first_neighbour[colour]
                 if treated[other] != vertex:
                     _forbid_around(other, vertex, starts, neighbours, colours, forbidden)
@@ -106,7 +107,7 @@ def star(starts, neighbours, order):
                         continue
                     if far == near:
                         continue
-                    # The far vertex is the hub of a star that near is a spoke of.
+                    # The far vertex is the hub of a star of which near is a spoke.
                     if hub[star_of[g]] == far:
                         forbidden[colours[far]] = vertex
         colour = 0
@@ -149,10 +150,10 @@ def _forbid_around(centre, vertex, starts, neighbours, colours, forbidden):
 
 @njit(cache=True)
 def _mirror(starts, neighbours):
-    """For each entry (i, j) of a symmetric pattern the position of (j, i)."""
+    """Return for each entry (i, j) of a symmetric pattern the position of (j, i)."""
     mirror = np.empty(len(neighbours), dtype=np.int64)
     filled = starts[:-1].copy()
-    # Rows in order meet the entries of each column in order.
+    # Going through the rows in order visits the entries of each column in order.
     for row in range(len(starts) - 1):
         for e in range(starts[row], starts[row + 1]):
             other = neighbours[e]
@@ -163,17 +164,17 @@ def _mirror(starts, neighbours):
 
 @njit(cache=True)
 def symmetric_sources(starts, neighbours, colours):
-    """From which compressed number each entry of a star-coloured matrix is read.
+    """Return the compressed number from which each entry of a star-coloured matrix is read.
 
-    Entry (i, j) stands alone in the compressed column of j's colour at row i where no other
-    neighbour of i has that colour; else, by symmetry, in that of i's colour at row j.
+    Entry (i, j) is isolated in the compressed column of j's colour at row i if no other neighbour
+    of i has that colour; otherwise, by symmetry, in that of i's colour at row j.
 
     Returns:
         int64 (entries,): colour * size + row, or -1 where the colouring determines no number.
     """
     size = len(starts) - 1
     sources = np.empty(len(neighbours), dtype=np.int64)
-    # How often a row sees each colour.
+    # How often each colour occurs in a row.
     seen = np.zeros(colours.max() + 1 if size else 1, dtype=np.int64)
     alone = np.zeros(len(neighbours), dtype=np.bool_)
     for row in range(size):
@@ -198,17 +199,17 @@ def symmetric_sources(starts, neighbours, colours):
 
 @njit(cache=True)
 def direct_sources(starts, columns, column_colours, row_colours, pushed, pulled, height, width):
-    """From which compressed number each entry is read, by columns, by rows or by both.
+    """Return the compressed number from which each entry is read, by columns, rows or both.
 
     Args:
         starts: int64 (rows + 1,).
         columns: The columns of the entries, row by row.
-        column_colours: int32 (columns,); a single -1 where there are none.
-        row_colours: int32 (rows,); likewise.
-        pushed: How many colours of columns there are.
-        pulled: How many colours of rows there are.
-        height: How many rows there are.
-        width: How many columns there are.
+        column_colours: int32 (columns,); a single -1 if columns have no colours.
+        row_colours: int32 (rows,); a single -1 if rows have no colours.
+        pushed: The number of colours of columns.
+        pulled: The number of colours of rows.
+        height: The number of rows.
+        width: The number of columns.
 
     Returns:
         int64 (entries,): colour * height + row for a colour of columns, pushed * height +
@@ -216,7 +217,7 @@ def direct_sources(starts, columns, column_colours, row_colours, pushed, pulled,
     """
     sources = np.full(len(columns), -1, dtype=np.int64)
     if pulled:
-        # The row of a colour that has an entry in a column, and whether another has one as well.
+        # The last row of a colour with an entry in a column, and whether another row has one too.
         owner = np.full(pulled * width, -1, dtype=np.int64)
         shared = np.zeros(pulled * width, dtype=np.bool_)
         for row in range(height):
@@ -256,7 +257,7 @@ def direct_sources(starts, columns, column_colours, row_colours, pushed, pulled,
 
 @njit(cache=True)
 def distance_two_degrees(row_starts, columns, column_starts, rows):
-    """How many columns each column shares a row with, repetition included."""
+    """Return how many columns each column shares a row with, counted with repetition."""
     size = len(column_starts) - 1
     degrees = np.zeros(size, dtype=np.int64)
     for column in range(size):
@@ -268,19 +269,19 @@ def distance_two_degrees(row_starts, columns, column_starts, rows):
 
 @njit(cache=True)
 def bucket_order(row_starts, columns, column_starts, rows, degrees, is_smallest_last):
-    """Order columns by a degree that changes as the order grows.
+    """Return an order of columns by a degree that changes as the order grows.
 
-    Smallest last takes again and again the column with the fewest neighbours among the rest, and
-    gives the last taken first; incidence degree takes the one with most neighbours among those
-    already taken.
+    Smallest-last repeatedly takes the column with the fewest neighbours among the remaining ones,
+    and returns the columns in reverse; incidence-degree repeatedly takes the column with the most
+    neighbours among those already taken.
 
     Args:
         row_starts: int64 (rows + 1,).
         columns: The columns of the entries, row by row.
         column_starts: int64 (columns + 1,).
         rows: The rows of the entries, column by column.
-        degrees: int64 (columns,): what each begins with; consumed.
-        is_smallest_last: Which of the two.
+        degrees: int64 (columns,): the initial degrees; overwritten.
+        is_smallest_last: Whether the order is smallest-last, else incidence-degree.
     """
     size = len(degrees)
     order = np.empty(size, dtype=np.int64)

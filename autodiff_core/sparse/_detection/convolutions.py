@@ -24,8 +24,8 @@ def windows(
     dilation: Sequence[int],
     sizes: Sequence[int],
 ) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """For each place of a kernel the elements under it, shape (*leading, *sizes)."""
-    # Wide enough at the end for every place; what is cut off lies in the padding.
+    """Yield each position of a kernel with the elements that it reads, shape (*leading, *sizes)."""
+    # Pad the end enough for every position of the kernel; what is cut off lies in the padding.
     pads: list[int] = []
     dims = len(kernel)
     for dim in reversed(range(dims)):
@@ -57,7 +57,7 @@ def _convolution(call: Call) -> Traced:
         reach = (stride, padding, dilation, bool(is_transposed), groups)
         parts.append(_convolved(operand, weight, reach, shape, context))
     if isinstance(weight, Traced):
-        # An element reads the whole kernel of its channel.
+        # Each element of the result reads the whole kernel of its channel.
         channel = Traced(weight.shape, weight.layers)
         if is_transposed:
             parts.append(context.everything([weight], shape))
@@ -74,21 +74,21 @@ def _convolution(call: Call) -> Traced:
 def _convolved(
     operand: Traced, weight: Any, reach: tuple[Any, ...], shape: tuple[int, ...], context: Context
 ) -> Layers:
-    """What a convolution owes to its input."""
+    """Return how a convolution depends on its input."""
     stride, padding, dilation, is_transposed, groups = reach
     dims = len(operand.shape) - 2
     kernel = weight.shape[2:]
     stride, padding, dilation = (_per_dim(each, dims) for each in (stride, padding, dilation))
     channels = operand.shape[1] // groups
     outs = shape[1] // groups
-    # (out channels of a group, in channels, kernel): whether the weight can be other than zero.
+    # (groups, out channels of a group, in channels, *kernel): whether the weight is nonzero.
     present = _present(weight, groups, is_transposed)
     grouped = (shape[0], groups, channels, *operand.shape[2:])
     collected: list[Layer] = []
     for layer in operand.layers:
         maps = layer.map.reshape(grouped)
         if is_transposed:
-            # The adjoint of a convolution is one over the input with gaps.
+            # A transposed convolution is a convolution over the input with gaps.
             maps = _with_gaps(maps, stride, dims)
             pads = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
             steps = [1] * dims
@@ -109,13 +109,13 @@ def _convolved(
 def _per_channel(
     layer: Layer, under: Tensor, present: Tensor | None, place: tuple[int, ...], outs: int
 ) -> list[Layer]:
-    """One layer for each input channel, over all output channels of its group."""
+    """Return a layer for each input channel, over all output channels of its group."""
     batch, groups, channels, *sizes = under.shape
     found = []
     for channel in range(channels):
         wide = under[:, :, channel : channel + 1].expand(batch, groups, outs, *sizes)
         if present is not None:
-            # (groups, outs) of this input channel and place.
+            # (groups, outs) for this input channel and position.
             mask = present[(slice(None), slice(None), channel, *place)]
             if not bool(mask.any()):
                 continue
@@ -127,7 +127,10 @@ def _per_channel(
 
 
 def _present(weight: Any, groups: int, is_transposed: bool) -> Tensor | None:
-    """(groups, out channels, in channels, *kernel): which weights are not zero; None for all."""
+    """Return which weights are nonzero; None if all are.
+
+    The shape is (groups, out channels of a group, in channels, *kernel).
+    """
     if not isinstance(weight, Tensor) or bool((weight != 0).all()):
         return None
     grouped = (weight != 0).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])

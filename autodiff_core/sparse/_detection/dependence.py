@@ -1,4 +1,4 @@
-"""Values whose dependence on the input is traced, and the context of a rule."""
+"""Values whose dependence on the inputs is traced, and the context of the rules."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from autodiff_core.sparse._detection.index_sets import Layer, Layers, Sets
 
 SHAPE_ONLY = ("empty_like", "full_like", "ones_like", "zeros_like")
-"""Operators that read nothing of their operand but its shape."""
+"""Operators that read only the shape of their operand."""
 
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A tensor whose numbers are not known, only what they depend on.
+    """A tensor of which only the dependence on the inputs is known, not the numbers.
 
     Attributes:
-        shape: Its shape.
-        layers: On which inputs its elements depend; empty where no derivative passes.
+        shape: The tensor's shape.
+        layers: The inputs on which its elements depend; empty if it has no derivative.
     """
 
     shape: tuple[int, ...]
@@ -30,13 +30,13 @@ class Traced:
 
 @dataclass
 class Context:
-    """What rules share while a graph is interpreted.
+    """The state that rules share while a graph is interpreted.
 
     Attributes:
-        sets: Unites sets of inputs.
-        conservative: The operators without a rule that were met.
-        moved: Results of moving layers, by what was done to which; so that tensors that move
-            alike go on sharing their layers.
+        sets: The sets of inputs.
+        conservative: The names of the operators without a rule that occurred.
+        moved: Results of moving layers, by operator and operands, so that tensors that are moved
+            in the same way continue to share their layers.
     """
 
     sets: Sets
@@ -44,7 +44,7 @@ class Context:
     moved: dict[Any, Any] = field(default_factory=dict)
 
     def everything(self, operands: Sequence[Any], shape: Sequence[int]) -> Layers:
-        """Every element depends on all that the operands depend on."""
+        """Return layers in which every element depends on everything the operands depend on."""
         rows: list[Layer] = []
         for operand in operands:
             for layer in operand.layers if isinstance(operand, Traced) else ():
@@ -59,26 +59,26 @@ class Context:
 
 
 def _distinct(layer: Tensor) -> Tensor:
-    """The elements of a layer without the repetition of what is expanded."""
+    """Return the elements of a layer without the repetition of expanded dimensions."""
     return layer[
         tuple(slice(0, 1) if step == 0 else slice(None) for step in layer.stride())
     ].reshape(-1)
 
 
 def identity(argument: Any) -> Any:
-    """A key that is equal for arguments that are the same object, or equal numbers."""
+    """Return a key that is equal for the same tensors and for equal numbers of one type."""
     if isinstance(argument, (Tensor, Traced)):
         return id(argument)
     if isinstance(argument, (list, tuple)):
         return tuple(identity(part) for part in argument)
     if isinstance(argument, dict):
         return tuple((name, identity(part)) for name, part in argument.items())
-    # 1, 1.0 and True are equal, and mean different things to an operator.
+    # 1, 1.0 and True compare equal but have different meanings for an operator.
     return (type(argument).__name__, str(argument))
 
 
 def holds_traced(argument: Any) -> bool:
-    """Whether an argument is, or holds, a tensor that depends on the inputs."""
+    """Return whether an argument is, or contains, a `Traced` tensor."""
     if isinstance(argument, (list, tuple)):
         return any(map(holds_traced, argument))
     return isinstance(argument, Traced)

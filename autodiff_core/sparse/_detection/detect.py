@@ -1,4 +1,4 @@
-"""From a function to the structural pattern of its derivative.
+"""Detect the structural pattern of the derivative of a function.
 
 The method is sparsity detection by interpretation of a traced graph: C. Bischof, P. Khademi,
 A. Bouaricha, A. Carle, Efficient computation of gradients and Jacobians by dynamic exploitation
@@ -31,12 +31,12 @@ def detect_sparsity(
     most_entries: int | None = None,
     most_seconds: float | None = None,
 ) -> SparsityPattern:
-    """The structural pattern of a Jacobian or Hessian.
+    """Return the structural pattern of a Jacobian or Hessian.
 
-    The function is traced once, at the given inputs, and the graph is run on index sets in the
-    place of numbers. The pattern holds wherever the function takes the same branches and captures
-    the same constants: those are frozen by the trace. It may hold entries that are zero (an
-    operator without a rule counts as reading all, and is named in the pattern), and misses none.
+    The function is traced once, at the given inputs, and the graph is run on index sets instead of
+    numbers. The pattern is valid wherever the function takes the same branches and captures the
+    same constants, which the trace freezes. It may contain entries that are zero (an operator
+    without a rule is assumed to read everything, and is named in the pattern), and misses none.
 
     Args:
         func: Called with the tensors of a tuple of inputs as its arguments; for a Hessian it
@@ -53,8 +53,8 @@ def detect_sparsity(
 
     Raises:
         TypeError: Inputs or outputs that are not tensors.
-        ValueError: Another operation.
-        DetectionError: The function resists tracing, or the pattern has too many entries or
+        ValueError: An operation without sparse derivatives.
+        DetectionError: The function cannot be traced, or the pattern has too many entries or
             takes too long.
     """
     subject = Subject(func, inputs, operation, argnums)
@@ -63,7 +63,7 @@ def detect_sparsity(
     context = Context(sets)
     with torch.no_grad():
         if subject.has_custom_function():
-            # What its derivative depends on is the user's to say: no trace tells.
+            # The trace does not show on what the derivative of a custom Function depends.
             context.conservative.add("custom autograd.Function")
             outputs = [_full(shape, columns, context) for shape in subject.shapes()]
         else:

@@ -51,7 +51,7 @@ def broadcast(operand: Traced, shape: tuple[int, ...], context: Context) -> Laye
     "round", "sgn", "sign", "signbit", "trunc",
 )  # fmt: skip
 def _zero_derivative(call: Call) -> Any:
-    """The derivative is zero wherever it exists."""
+    """Return no dependence: the derivative is zero wherever it exists."""
     return independent(call.node)
 
 
@@ -65,31 +65,31 @@ def _unchanged(call: Call) -> Any:
 
 @rule("copy")
 def _copy(call: Call) -> Traced:
-    """The second argument replaces the first."""
+    """Return the dependence on the second argument, which replaces the first."""
     return elementwise([call.arguments[1]], call.shape, call.context)
 
 
 @rule("threshold_backward", "hardtanh_backward", "relu_backward")
 def _linear_in_first(call: Call) -> Traced:
-    """Only the first argument has a derivative; the others choose the branch."""
+    """Return the dependence on the first argument; the others only choose the branch."""
     return elementwise(call.arguments[:1], call.shape, call.context)
 
 
 @rule("where")
 def _where(call: Call) -> Traced:
-    """The condition has no derivative."""
+    """Return the dependence on both branches; the condition has no derivative."""
     return elementwise(call.arguments[1:], call.shape, call.context)
 
 
 @rule("masked_fill")
 def _masked_fill(call: Call) -> Traced:
-    """The mask has no derivative."""
+    """Return the dependence on tensor and value; the mask has no derivative."""
     return elementwise([call.arguments[0], call.arguments[2]], call.shape, call.context)
 
 
 @rule("mul", "div", "pow")
 def _product(call: Call) -> Any:
-    """A constant zero in a product, quotient or power passes no dependence."""
+    """Return the dependence of a product, quotient or power; a constant zero removes it."""
     if call.keywords.get("rounding_mode"):
         return independent(call.node)
     first, second = call.arguments[:2]

@@ -1,13 +1,14 @@
-"""On which inputs each element of a tensor depends, held as few index maps.
+"""The sets of inputs on which the elements of a tensor depend, stored as a few index maps.
 
-Most tensors of a calculation depend, element by element, on a handful of inputs in a regular way.
-So the sets are not held one by one: a tensor carries *layers*, each an integer tensor of its own
-shape. An element of a layer is the flat index of an input, or -1 for none; the element's set is
-what its layers say together. Operations that only move data are run on the layers themselves,
-views included, and elementwise operations concatenate lists of layers, shared ones counted once.
+Most tensors in a computation depend, element by element, on a few inputs in a regular way.
+So the sets are not stored one by one: a tensor has *layers*, each an integer tensor of the same
+shape. An element of a layer is the flat index of an input, or -1 for none; the set of an element
+is the union over its layers. Operations that only move data, views included, are run on the layers
+themselves, and elementwise operations concatenate lists of layers, without duplicates.
 
-Where the layers get many, one pass over the elements writes their sets into a *table* (compressed
-rows), and a single layer of row numbers takes the place of them all: moving data moves row numbers.
+When the layers become too many, one pass over the elements writes their sets to a *table*
+(compressed rows), and a single layer of row numbers replaces them all: moving data then moves row
+numbers.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from autodiff_core.sparse._detection.kernels import (
 from autodiff_core.sparse._errors import DetectionError
 
 MOST_LAYERS = 40
-"""How many layers a tensor may carry before they are written into a table."""
+"""The largest number of layers of a tensor before they are written to a table."""
 
 _ELEMENTS_OF_A_PASS = 2**22
-"""How many elements of layers are gathered at once when sets are united."""
+"""The number of elements of layers that are gathered at once for a union of sets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Table:
 
     @property
     def rows(self) -> int:
-        """How many sets there are."""
+        """The number of sets."""
         return len(self.indptr) - 1
 
 
@@ -59,9 +60,9 @@ class Layer:
     """One index for each element of a tensor.
 
     Attributes:
-        map: Of the shape of the tensor: the flat index of an input, or the row of `table`; -1 for
+        map: A tensor of the same shape: the flat index of an input, or a row of `table`; -1 for
             none.
-        table: The sets that the map chooses from; None where it names inputs themselves.
+        table: The sets to which the map refers; None if it refers to inputs.
     """
 
     map: Tensor
@@ -72,15 +73,15 @@ Layers = tuple[Layer, ...]
 
 
 class Sets:
-    """How sets of inputs are united, within budgets of entries and of time."""
+    """Unions of sets of inputs, within limits on entries and time."""
 
     def __init__(self, inputs: int, most_entries: int, most_seconds: float | None = None) -> None:
         """Prepare for a number of inputs.
 
         Args:
-            inputs: How many inputs there are.
-            most_entries: How many entries all sets of a tensor may have.
-            most_seconds: How long it may take from now on.
+            inputs: The number of inputs.
+            most_entries: The largest total number of entries of the sets of a tensor.
+            most_seconds: The time limit, from now on; None for no limit.
         """
         self.inputs = inputs
         self.dtype = torch.int32 if inputs < 2**31 else torch.int64
@@ -92,20 +93,24 @@ class Sets:
         self._next_stamp = 0
 
     def check_time(self) -> None:
-        """Raise DetectionError where it has taken too long."""
+        """Check the time limit.
+
+        Raises:
+            DetectionError: It is exceeded.
+        """
         most = self._most_seconds
         if most is not None and time.perf_counter() - self._started > most:
             raise DetectionError(f"the pattern was not found within {most:g} seconds")
 
     def union(self, parts: Sequence[Layers], shape: Sequence[int]) -> Layers:
-        """The union of layers of one shape, element by element."""
+        """Return the union of layers of one shape, element by element."""
         found = {(id(layer.map), id(layer.table)): layer for part in parts for layer in part}
         layers = tuple(found.values())
         return self.compact(layers, shape) if len(layers) > MOST_LAYERS else layers
 
     def compact(self, layers: Layers, shape: Sequence[int]) -> Layers:
-        """The same sets as one layer with a table."""
-        # What is alike along a dimension is written once.
+        """Return the same sets as one layer with a table."""
+        # Dimensions along which all layers are expanded are written once.
         core = [
             1 if all(layer.map.stride(dim) == 0 for layer in layers) else size
             for dim, size in enumerate(shape)
@@ -116,11 +121,11 @@ class Sets:
         return (Layer(torch.arange(rows, dtype=self.dtype).view(core).expand(*shape), table),)
 
     def grouped(self, layers: Layers, starts: Tensor, members: Tensor) -> Layers:
-        """The union of groups of elements.
+        """Return the union of groups of elements.
 
         Args:
-            layers: Of any shape.
-            starts: int64 (groups + 1,): which of `members` belong to a group.
+            layers: Layers of any shape.
+            starts: int64 (groups + 1,): where the members of each group begin.
             members: Flat indices of elements.
 
         Returns:
@@ -131,7 +136,7 @@ class Sets:
         return (Layer(torch.arange(table.rows, dtype=self.dtype), table),)
 
     def table(self, layers: Layers, elements: int) -> Table:
-        """The sets of all elements in order."""
+        """Return the sets of all elements in order."""
         flat = [Layer(layer.map.reshape(-1), layer.table) for layer in layers]
         return self._table(flat, elements)
 
@@ -172,7 +177,7 @@ class Sets:
     def _passes(
         self, layers: int, rows: int, starts: NDArray[np.int64] | None
     ) -> list[tuple[int, int]]:
-        """Ranges of rows whose visits are few enough to be gathered at once."""
+        """Return ranges of rows whose visits are few enough to be gathered at once."""
         if not layers or not rows:
             return []
         most = max(1, _ELEMENTS_OF_A_PASS // layers)
@@ -214,7 +219,7 @@ class Sets:
         return indices[:count].copy()
 
     def _joined(self, layers: Sequence[Layer]) -> tuple[NDArray[np.int64], Table]:
-        """All tables of some layers as one, and where each layer's begins in it."""
+        """Return where each layer's table begins in a joint table (-1 for none), and that table."""
         tables = list({id(layer.table): layer.table for layer in layers if layer.table}.values())
         begins: dict[int, int] = {}
         rows = 0

@@ -16,12 +16,12 @@ from autodiff_core.sparse._detection.operators import apply
 
 
 def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context) -> list[Any]:
-    """The outputs of a graph as `Traced` tensors or, where they are constant, numbers.
+    """Return the outputs of a graph as `Traced` tensors or, if they are constant, as tensors.
 
     Args:
-        graph: Functional operators.
-        inputs: The tensors whose elements are counted, in the order of the placeholders.
-        context: Shared by the rules.
+        graph: A graph of functional operators.
+        inputs: The tensors whose elements are numbered, in the order of the placeholders.
+        context: The state that rules share.
     """
     values: dict[fx.Node, Any] = {}
     same: dict[Any, Any] = {}
@@ -42,7 +42,7 @@ def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context)
             values[node] = getattr(graph, str(node.target)).detach().cpu()
         elif node in needed:
             context.sets.check_time()
-            # What only lends its shape has no value.
+            # A node of which only the shape is used has no value.
             arguments = map_arg(node.args, values.get)
             keywords = map_arg(node.kwargs, values.get)
             key = (node.target, identity(arguments), identity(keywords))
@@ -53,7 +53,7 @@ def interpret(graph: fx.GraphModule, inputs: Sequence[Tensor], context: Context)
 
 
 def _needed(graph: fx.GraphModule) -> set[fx.Node]:
-    """The nodes from which something reaches the outputs other than a shape."""
+    """Return the nodes of which more than the shape has an influence on the outputs."""
     needed: set[fx.Node] = set()
     for node in reversed(graph.graph.nodes):
         if node.op == "output" or node in needed:
@@ -63,7 +63,7 @@ def _needed(graph: fx.GraphModule) -> set[fx.Node]:
 
 
 def _describe_several_results(graph: fx.GraphModule) -> None:
-    """Note what each result of a node with several is; None for one that nobody takes."""
+    """Set the metadata of each result of nodes with several results; None for unused ones."""
     for node in graph.graph.nodes:
         taken = {
             user.args[1]: user.meta.get("tensor_meta")

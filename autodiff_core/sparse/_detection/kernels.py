@@ -1,4 +1,4 @@
-"""Compiled loops over index arrays: unions of sets, and their order."""
+"""Compiled loops over index arrays: sorted unions of sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 _SHORT = 32
-"""Up to this length, insertion sorts a row faster than the general method."""
+"""The largest length of a row that insertion sort sorts faster than the general method."""
 
 
 @njit(cache=True)
@@ -26,7 +26,7 @@ def _sort_row(indices, start, stop):
 
 @njit(cache=True)
 def union_of_layers(maps, indices, ends):
-    """The sets of rows whose members stand in layers, sorted and without repetition.
+    """Write the sets of rows whose members are in layers, sorted and without repetition.
 
     Args:
         maps: int32 (layers, rows); negative for none.
@@ -34,7 +34,7 @@ def union_of_layers(maps, indices, ends):
         ends: int64 (rows,); receives where each row ends.
 
     Returns:
-        How many members there are.
+        The total number of members.
     """
     count, rows = maps.shape
     position = 0
@@ -59,7 +59,7 @@ def union_of_layers(maps, indices, ends):
 
 @njit(cache=True)
 def bound_of_unions(visits, offsets, table_starts):
-    """How many members the sets that are visited have together, repetition included."""
+    """Return the total number of members of all visited sets, counted with repetition."""
     total = 0
     for layer in range(visits.shape[0]):
         offset = offsets[layer]
@@ -76,22 +76,22 @@ def bound_of_unions(visits, offsets, table_starts):
 
 @njit(cache=True)
 def union_of_visits(visits, starts, offsets, table_starts, table, stamps, first, indices, ends):
-    """The sets of rows that visit members and rows of tables, sorted and without repetition.
+    """Write the sets of rows that visit members and rows of tables, sorted, without repetition.
 
     Args:
         visits: int32 (layers, visits); a member, or a row of the layer's table; negative for none.
-        starts: int64 (rows + 1,); which visits belong to a row.
+        starts: int64 (rows + 1,); where the visits of each row begin.
         offsets: int64 (layers,); where the layer's table begins among the joint rows, or -1 for
             a layer of members.
         table_starts: int64; the rows of all tables.
         table: int32; their members.
-        stamps: int64, one for each possible member; the row that saw it last.
-        first: The number of the first row; stamps below it are of earlier rows.
+        stamps: int64, one for each possible member; the last row that contains it.
+        first: The number of the first row; smaller stamps are those of earlier rows.
         indices: int32; receives the members.
         ends: int64 (rows,); receives where each row ends.
 
     Returns:
-        How many members there are.
+        The total number of members.
     """
     position = 0
     for row in range(len(starts) - 1):

@@ -14,7 +14,7 @@ from autodiff_core.sparse._detection.reductions import reduce_dims
 from autodiff_core.sparse._detection.registry import Call, rule
 
 _MOST_VISITS = 50_000_000
-"""How many products a structured matrix product may have before it is taken for a full one."""
+"""The largest number of multiplications for which zeros in a matrix product are exploited."""
 
 
 @rule("bmm", "mm")
@@ -34,7 +34,7 @@ def _matrix_product(call: Call) -> Traced:
 def _half_product(
     left: Tensor | Traced, right: Tensor | Traced, shape: tuple[int, ...], context: Context
 ) -> Layers:
-    """What a product owes to its left factor."""
+    """Return how a product depends on its left factor."""
     if not isinstance(left, Traced) or not left.layers:
         return ()
     if isinstance(right, Tensor):
@@ -49,7 +49,7 @@ def _half_product(
 def _structured_product(
     left: Traced, present: Tensor, shape: tuple[int, ...], context: Context
 ) -> Layers:
-    """The product with a constant matrix that has zeros: they carry nothing."""
+    """Return how a product with a constant matrix depends on the left factor, without its zeros."""
     rows, inner = left.shape[-2:]
     # In the order (batch, column, inner).
     found = present.transpose(-1, -2).reshape(-1, present.shape[-1], inner).nonzero()

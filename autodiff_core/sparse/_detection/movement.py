@@ -1,4 +1,4 @@
-"""Rules for operators that move data: the very operator is run on the layers."""
+"""The rule for operators that move data: run the operator itself on the layers."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ _MOVEMENTS: dict[str, tuple[int, ...]] = {
     "_unsafe_index": (0,),
     "where": (1, 2),
 }
-"""The positions of the arguments whose data an operator moves; all others say where."""
+"""The positions of the arguments whose data an operator moves; all others choose the places."""
 
 _ADDITIONS = {"index_put": 3, "_unsafe_index_put": 3}
-"""The position of the argument that says whether an operator adds to what is there."""
+"""The position of the argument that decides whether an operator adds to existing values."""
 
 
 def is_movement(call: Call) -> bool:
@@ -143,15 +143,18 @@ def _moved(call: Call, positions: Sequence[int], chosen: Sequence[Layer | None])
             given = run[position]
             many = isinstance(given, (list, tuple))
             run[position] = [replaced(part) for part in given] if many else replaced(given)
-    if _name(call) in ("view", "_unsafe_view"):  # a layer's strides are not those of the tensor
+    if _name(call) in (
+        "view",
+        "_unsafe_view",
+    ):  # the strides of a layer may differ from the tensor's
         target = torch.ops.aten.reshape.default
     if target is torch.ops.aten.constant_pad_nd.default:
         run = [*run[:2], -1]
     key = (target, identity(run))
-    # A filler is made anew each time, so only runs without one are found again.
+    # A filler is created each time, so only runs without one can be found again.
     if any(layer is None for layer in chosen):
         return target(*run)
     if key not in context.moved:
-        # The arguments are kept, so that no other object gets their identity.
+        # Keep the arguments alive, so that no other object gets their identity.
         context.moved[key] = (target(*run), run)
     return context.moved[key][0]

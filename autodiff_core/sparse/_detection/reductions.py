@@ -1,4 +1,4 @@
-"""Rules for operators that go along dimensions: sums, products, extremes, running sums."""
+"""Detection rules for operators along dimensions: sums, products, extrema, running sums."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from autodiff_core.sparse._detection.registry import Call, rule
 
 
 def reduce_dims(operand: Traced, dims: Sequence[int], context: Context) -> Layers:
-    """The union along dimensions, which stay with size 1."""
+    """Return the union along dimensions, which are kept with size 1."""
     shape = operand.shape
     dims = sorted({dim % len(shape) for dim in dims}) if shape else []
-    # Along what is alike, one element says all.
+    # Along expanded dimensions one element represents all.
     layers = operand.layers
     kept = tuple(1 if dim in dims else size for dim, size in enumerate(shape))
     sizes = [
@@ -54,9 +54,9 @@ def _reduction(call: Call) -> Any:
     results = [_shaped(layers, tuple(meta.shape)) for meta in call.metas]
     if call.has_one_result:
         return results[0]
-    # Where the extreme stands has no derivative.
-    is_extreme = call.name in ("kthvalue", "max", "median", "min")
-    return [results[0], Traced(results[1].shape)] if is_extreme else results
+    # The position of an extremum has no derivative.
+    is_extremum = call.name in ("kthvalue", "max", "median", "min")
+    return [results[0], Traced(results[1].shape)] if is_extremum else results
 
 
 def _dims(call: Call) -> list[int]:
@@ -76,7 +76,7 @@ def _shaped(layers: Layers, shape: tuple[int, ...]) -> Traced:
 
 @rule("_log_softmax", "_softmax", "cummax", "cummin", "sort", "topk")
 def _along(call: Call) -> Any:
-    """Each element of a result may read a whole line."""
+    """Return the dependence of results each element of which may read a whole line."""
     name, arguments = call.name, call.arguments
     dim = -1
     if name == "topk" and len(arguments) > 2:
@@ -101,7 +101,7 @@ def _along(call: Call) -> Any:
 
 @rule("cumprod", "cumsum", "logcumsumexp")
 def _running(call: Call) -> Traced:
-    """An element of a running sum or product reads the line up to itself."""
+    """Return the dependence of a running sum or product, which reads the line up to itself."""
     operand, dim = call.arguments[:2]
     if not operand.shape:
         return operand
@@ -110,7 +110,7 @@ def _running(call: Call) -> Traced:
     before = math.prod(operand.shape[:dim])
     after = math.prod(operand.shape[dim + 1 :])
     place, column = torch.arange(size), torch.arange(after)
-    # The reads of one line, then the lines beside one another in the order of the elements.
+    # The reads of one line, then all lines interleaved in the order of the elements.
     line = torch.repeat_interleave(place, place + 1)
     reads = torch.arange(len(line)) - torch.cumsum(place, 0)[line]
     key = line * after + column[:, None]

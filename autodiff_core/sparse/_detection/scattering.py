@@ -17,7 +17,7 @@ from autodiff_core.sparse._detection.registry import Call, rule
 
 @rule("index_put", "scatter_add", "_unsafe_index_put")
 def _scattered_sum(call: Call) -> Any:
-    """Each place depends on everything that is added to it."""
+    """Return the dependence of each place on everything that is added to it."""
     arguments, shape, context = call.arguments, call.shape, call.context
     base = arguments[0]
     places = torch.arange(math.prod(shape)).view(shape)
@@ -55,7 +55,7 @@ def _narrowed(source: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _gathered(layers: Layers, targets: Tensor, shape: tuple[int, ...], context: Context) -> Layers:
-    """From sources with targets to what each place of the result receives."""
+    """Return what each place of the result receives from sources with target places."""
     size = math.prod(shape)
     counts = torch.bincount(targets, minlength=size)
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -65,7 +65,7 @@ def _gathered(layers: Layers, targets: Tensor, shape: tuple[int, ...], context: 
         united = context.sets.grouped(layers, starts, order)
         return tuple(Layer(layer.map.view(shape), layer.table) for layer in united)
     flat = [Layer(layer.map.reshape(-1), layer.table) for layer in layers]
-    # The first source of each place makes one layer, the second another.
+    # The first sources of all places form one layer, the second sources another, and so on.
     ranked = []
     rank = torch.arange(len(targets)) - starts[targets[order]]
     for turn in range(most):

@@ -1,7 +1,7 @@
 """The graph of operators that a function, or its gradient, runs at a point.
 
-torch exports the table of decompositions publicly only together with much that is slow to load,
-so the private module is imported here and nowhere else.
+The public module that exports torch's table of decompositions is slow to load, so this module, and
+no other, imports the private one.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from autodiff_core.sparse._errors import DetectionError
 
 
 class Subject:
-    """A function at a point, as one from the differentiated tensors to a tuple of tensors.
+    """A function at a point, as a function of the differentiated tensors.
 
     Attributes:
-        operation: ``jacobian`` or ``hessian``.
+        operation: The operation, ``jacobian`` or ``hessian``.
         primals: Copies of the differentiated tensors.
     """
 
@@ -42,8 +42,8 @@ class Subject:
 
         Raises:
             TypeError: Inputs that are not tensors.
-            ValueError: Another operation.
-            RuntimeError: Complex inputs, or tensors on another device than the CPU.
+            ValueError: An operation without sparse derivatives.
+            RuntimeError: Complex inputs.
         """
         if operation not in MATRICES:
             raise ValueError(f"operation={operation!r}: valid are {', '.join(MATRICES)}")
@@ -53,35 +53,35 @@ class Subject:
         self._func = func
         leaves = self._arguments.differentiated.leaves
         if any(leaf.is_complex() for leaf in leaves):
-            raise RuntimeError(f"{operation}: sparse derivatives are for real inputs alone")
+            raise RuntimeError(f"{operation}: sparse derivatives support only real inputs")
         self.primals = tuple(leaf.detach().clone() for leaf in leaves)
 
     def function(self, *leaves: Tensor) -> tuple[Tensor, ...]:
-        """The function itself."""
+        """Evaluate the function itself."""
         return FlatFunction(self._func, self._arguments, self.operation, has_aux=False)(*leaves)
 
     def differentiated(self, *leaves: Tensor) -> tuple[Tensor, ...]:
-        """What the matrix is the Jacobian of: the function, or its gradient."""
+        """Evaluate the function of which the matrix is the Jacobian: itself, or its gradient."""
         if not self._is_second_order:
             return self.function(*leaves)
         return torch.func.grad(self._scalar, argnums=tuple(range(len(leaves))))(*leaves)
 
     def has_custom_function(self) -> bool:
-        """Whether a custom autograd.Function has a part in it."""
+        """Return whether the function uses a custom autograd.Function."""
         with torch.enable_grad():
             outputs = self.function(*(primal.clone().requires_grad_() for primal in self.primals))
             return any(has_custom_backward(output) for output in outputs)
 
     def shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of the tensors along the rows."""
+        """Return the shapes of the tensors along the rows."""
         along = self.primals if self._is_second_order else self.function(*self.primals)
         return [tuple(tensor.shape) for tensor in along]
 
     def graph(self) -> fx.GraphModule:
-        """The graph of what the matrix is the Jacobian of, in functional core operators.
+        """Return the graph of `differentiated`, in functional core operators.
 
         Raises:
-            DetectionError: The function resists tracing.
+            DetectionError: The function cannot be traced.
         """
         differentiated = torch.func.functionalize(self.differentiated, remove="mutations")
         try:
@@ -89,16 +89,16 @@ class Subject:
                 warnings.simplefilter("ignore")
                 points = [primal.clone() for primal in self.primals]
                 graph = make_fx(differentiated, decomposition_table=_decompositions())(*points)
-                if _changes_in_place(graph):  # decompositions do
+                if _changes_in_place(graph):  # some decompositions do
                     graph = make_fx(torch.func.functionalize(graph, remove="mutations"))(*points)
-        # Tracing can fail with an exception of any type, the function's own among them.
+        # Tracing can fail with an exception of any type, including the function's own.
         except Exception as error:
             raise DetectionError(
                 f"{self.operation}: the function cannot be traced: {first_line(error)}"
             ) from error
         if changing := _changes_in_place(graph):
             raise DetectionError(
-                f"{self.operation}: {changing} changes a tensor in place, which is not followed"
+                f"{self.operation}: {changing} changes a tensor in place, which is not supported"
             )
         return graph
 
@@ -114,7 +114,7 @@ class Subject:
 
 
 def _changes_in_place(graph: fx.GraphModule) -> str:
-    """The name of an operator in a graph that changes its operand; empty if there is none."""
+    """Return the name of an operator in a graph that changes its operand; empty if none does."""
     for node in graph.graph.nodes:
         schema = getattr(node.target, "_schema", None)
         if schema is not None and schema.is_mutable:
@@ -126,7 +126,7 @@ def _changes_in_place(graph: fx.GraphModule) -> str:
 def _decompositions() -> dict[Any, Any]:
     aten = torch.ops.aten
     table = dict(core_aten_decompositions())
-    # Core operators that are a composition of others with a sharper rule.
+    # Core operators whose decomposition gives a sharper result.
     table |= get_decompositions(
         [
             aten._softmax,
@@ -142,6 +142,6 @@ def _decompositions() -> dict[Any, Any]:
             aten.embedding,
         ]
     )
-    # It has a rule of its own, sharper than what becomes of its parts.
+    # Its own rule is sharper than its decomposition.
     table.pop(aten.roll.default)
     return table
