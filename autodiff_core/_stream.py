@@ -141,20 +141,15 @@ class BlockStream:
         self.linearized = linearized
         self.points = linearized.points
         self._pending = pending
-        outputs, inputs = linearized.linearization.outputs, linearized.primals
+        self.rows, self.columns = _layouts(linearized, vectors)
+        dtypes = self.columns.dtypes
         if vectors is None:
             self.axis = linearized.linearization.axis
-            self.rows = AxisLayout.of(outputs, points=self.points)
             self._lines = _matrix_lines(linearized)
-            self.columns = AxisLayout.of(inputs, points=self.points)
-            dtypes = (*self.rows.dtypes, *self.columns.dtypes)
+            dtypes = (*self.rows.dtypes, *dtypes)
         else:
-            is_pullback = linearized.operation.product == "pullback"
             self.axis = Axis.ROWS
-            self.rows = AxisLayout(((len(vectors),),), (torch.int64,))
             self._lines = _product_lines(linearized, vectors)
-            self.columns = AxisLayout.of(inputs if is_pullback else outputs)
-            dtypes = self.columns.dtypes
         self.dtype = reduce(torch.promote_types, dtypes)
         requested_rows = _selection(rows, self.rows.size, "rows")
         requested_columns = _selection(columns, self.columns.size, "columns")
@@ -261,6 +256,19 @@ class BlockStream:
         overlaps = across.overlaps(self._other.start, self._other.stop)
         selected = tuple(flat[index][..., first:last] for index, first, last in overlaps)
         return selected or tuple(line[..., :0] for line in flat)
+
+
+def _layouts(
+    linearized: Linearized, vectors: StackedVectors | None
+) -> tuple[AxisLayout, AxisLayout]:
+    """Return the layouts of the rows and columns of a matrix, or of a product with vectors."""
+    outputs, inputs = linearized.linearization.outputs, linearized.primals
+    if vectors is None:
+        points = linearized.points
+        return AxisLayout.of(outputs, points=points), AxisLayout.of(inputs, points=points)
+    is_pullback = linearized.operation.product == "pullback"
+    rows = AxisLayout(((len(vectors),),), (torch.int64,))
+    return rows, AxisLayout.of(inputs if is_pullback else outputs)
 
 
 def _matrix_lines(linearized: Linearized) -> Callable[[int, int], tuple[Tensor, ...]]:

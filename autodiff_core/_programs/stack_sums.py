@@ -70,26 +70,30 @@ def _combined_in_full(
         data = [stacks[place].dense() for place in in_full]
         may_overwrite = [bool(spare) and spare[place] for place in in_full]
         total = linear_combination(data, [coefficients[place] for place in in_full], may_overwrite)
-        is_ours = len(data) > 1 or coefficients[in_full[0]] is not None or may_overwrite[0]
+        is_own = len(data) > 1 or coefficients[in_full[0]] is not None or may_overwrite[0]
         is_whole = total.shape == (count, *shape) and total.dtype == dtype
-        if not (is_ours and is_whole and is_without_overlap(total)):
+        if not (is_own and is_whole and is_without_overlap(total)):
             total = total.expand(count, *shape).to(dtype, copy=True).contiguous()
     else:
         total = like.new_zeros((count, *shape), dtype=dtype)
     for place, (stack, coefficient) in enumerate(zip(stacks, coefficients, strict=True)):
-        if place in in_full:
-            continue
-        dim, support = stack.dim, stack.support
-        assert dim is not None
-        assert support is not None
-        coefficient = _on_the_support(coefficient, dim, support, shape)
-        part = stack.data if coefficient is None else stack.data * coefficient
-        if isinstance(support, range):
-            total.narrow(dim + 1, support.start, len(support)).add_(part)
-        else:
-            part = part.expand(*total.shape[: dim + 1], -1, *total.shape[dim + 2 :])
-            total.index_add_(dim + 1, support, part.to(dtype))
+        if place not in in_full:
+            _add_on_support(total, stack, coefficient)
     return Stack(total, shape)
+
+
+def _add_on_support(total: Tensor, stack: Stack, coefficient: Coefficient) -> None:
+    """Add a multiple of a stack to dense vectors of shape (vectors, *shape), in place."""
+    dim, support = stack.dim, stack.support
+    assert dim is not None
+    assert support is not None
+    coefficient = _on_the_support(coefficient, dim, support, tuple(total.shape[1:]))
+    part = stack.data if coefficient is None else stack.data * coefficient
+    if isinstance(support, range):
+        total.narrow(dim + 1, support.start, len(support)).add_(part)
+    else:
+        part = part.expand(*total.shape[: dim + 1], -1, *total.shape[dim + 2 :])
+        total.index_add_(dim + 1, support, part.to(total.dtype))
 
 
 def _on_the_support(

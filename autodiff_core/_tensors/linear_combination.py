@@ -31,15 +31,15 @@ def linear_combination(
         return total
     is_free = _is_free(tensors[0], spare[0])
     total = _multiple(tensors[0], coefficients[0], may_overwrite=is_free)
-    is_ours = is_free or coefficients[0] is not None
+    is_own = is_free or coefficients[0] is not None
     for place in range(1, len(tensors)):
         tensor, memory = tensors[place], None
-        if is_ours and _fits_within(tensor.shape, total.shape):
+        if is_own and _fits_within(tensor.shape, total.shape):
             memory = total
         elif _is_free(tensor, spare[place]) and _fits_within(total.shape, tensor.shape):
             memory = tensor
         total = _added(total, tensor, coefficients[place], memory)
-        is_ours = True
+        is_own = True
     return total
 
 

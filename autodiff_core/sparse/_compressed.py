@@ -103,15 +103,19 @@ def _sparse(
     device = tree_flatten(inputs)[0][0].device
     dtype = products[0].dtype if products else tree_flatten(inputs)[0][0].dtype
     flat = torch.cat([product.reshape(-1) for product in products] or [torch.zeros(0, dtype=dtype)])
+    return csr_tensor(
+        torch.from_numpy(pattern.indptr).to(device),
+        torch.from_numpy(pattern.indices.astype(np.int64)).to(device),
+        flat[torch.from_numpy(sparsity.sources).to(flat.device)],
+        pattern.shape,
+    )
+
+
+def csr_tensor(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return a sparse CSR tensor from the index arrays of a valid pattern, unchecked."""
     # torch warns once that the support of sparse CSR tensors is in beta.
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(pattern.indptr).to(device),
-            torch.from_numpy(pattern.indices.astype(np.int64)).to(device),
-            flat[torch.from_numpy(sparsity.sources).to(flat.device)],
-            size=pattern.shape,
-            check_invariants=False,  # a pattern satisfies them
-        )
+        return torch.sparse_csr_tensor(indptr, indices, values, size=shape, check_invariants=False)
 
 
 def compressed_streams(
@@ -142,13 +146,11 @@ def compressed_streams(
         PatternError: The colouring has another shape.
     """
     found = []
-    for side, count in sides(colouring):
+    for side, _ in sides(colouring):
         product = product_from(side, operation)
         like = _outputs(func, inputs) if product.multiplies_outputs else inputs
-        colours = colouring.column_colours if side == "right" else colouring.row_colours
-        assert colours is not None
         leaves, structure = tree_flatten(like)
-        vectors = tree_unflatten(seeds(colours, count, leaves), structure)
+        vectors = tree_unflatten(seeds_from(side, colouring, leaves), structure)
         stream = _stream(func, inputs, product, strategy, vectors, chunk_size)
         across = colouring.pattern.shape[0 if side == "right" else 1]
         if stream.shape[1] != across:
@@ -165,6 +167,13 @@ def sides(colouring: Colouring) -> list[tuple[Side, int]]:
     """Return the sides from which a colouring needs products, and how many."""
     counts: list[tuple[Side, int]] = [("right", colouring.columns), ("left", colouring.rows)]
     return [(side, count) for side, count in counts if count]
+
+
+def seeds_from(side: Side, colouring: Colouring, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return the seeds of the products from a side; see `seeds`."""
+    colours = colouring.column_colours if side == "right" else colouring.row_colours
+    assert colours is not None
+    return seeds(colours, colouring.columns if side == "right" else colouring.rows, like)
 
 
 def seeds(colours: NDArray[np.int32], count: int, like: Sequence[Tensor]) -> list[Tensor]:

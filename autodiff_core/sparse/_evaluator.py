@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from autodiff_core._errors import first_line
 from autodiff_core._operations import OPERATIONS
 from autodiff_core._stream import blocks
 from autodiff_core.sparse._colouring.colouring import Colouring
-from autodiff_core.sparse._compressed import Side, product_from, seeds, sides
+from autodiff_core.sparse._compressed import Side, csr_tensor, product_from, seeds_from, sides
 from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._seed_graph import divided
 
@@ -78,11 +77,9 @@ class SparseEvaluator:
             value = func(*inputs) if isinstance(inputs, tuple) else func(inputs)
         outputs, self._returned = tree_flatten(value)
         self._seeds: list[list[Tensor]] = []
-        for side, count in self._sides:
+        for side, _ in self._sides:
             like = outputs if product_from(side, operation).multiplies_outputs else leaves
-            colours = colouring.column_colours if side == "right" else colouring.row_colours
-            assert colours is not None
-            self._seeds.append(seeds(colours, count, like))
+            self._seeds.append(seeds_from(side, colouring, like))
         shape = self._shape(leaves, outputs)
         if shape != colouring.pattern.shape:
             raise PatternError(
@@ -103,15 +100,7 @@ class SparseEvaluator:
             flat = [product.reshape(-1) for product in products]
             joined = flat[0] if len(flat) == 1 else torch.cat([*flat, leaves[0].new_zeros(0)])
             values = joined.index_select(0, self._sources)
-        # torch warns once that the support of sparse CSR tensors is in beta.
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            return torch.sparse_csr_tensor(
-                self._indptr,
-                self._indices,
-                values,
-                size=self.colouring.pattern.shape,
-                check_invariants=False,  # a pattern satisfies them
-            )
+        return csr_tensor(self._indptr, self._indices, values, self.colouring.pattern.shape)
 
     def _shape(self, leaves: list[Tensor], outputs: list[Tensor]) -> tuple[int, int]:
         columns = sum(leaf.numel() for leaf in leaves)

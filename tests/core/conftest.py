@@ -4,8 +4,8 @@ import torch
 
 
 def pytest_configure() -> None:
-    # torch loads its decompositions for forward mode at the first use, and they warn about
-    # torch.jit.script; the suite makes errors of warnings.
+    # torch loads its decompositions for forward mode at the first use, which warns about
+    # torch.jit.script; the test-suite turns warnings into errors.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         point = torch.ones(2, 2)

@@ -84,7 +84,7 @@ def test_a_part_of_the_matrix(operation, strategy, rows, columns):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("operation", MATRICES)
-def test_missing_ranges_alone_are_computed(operation, strategy):
+def test_only_missing_ranges_are_computed(operation, strategy):
     stream = _stream(operation, strategy, chunk_size=2)
     missing = [range(1, 2), range(3, 6)]
     given = [(block.start, block.stop) for block in stream.blocks(missing)]
@@ -106,7 +106,7 @@ def test_blocks_in_any_order_and_twice(strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_dtype_of_the_matrix_holds_all(strategy):
+def test_the_dtype_of_the_matrix_can_represent_all_tensors(strategy):
     def func(x, y):
         return x.double() * y.double().sum(), y.sum().to(torch.bfloat16)
 
@@ -140,7 +140,7 @@ def test_reverse_evaluates_the_function_exactly_once(operation, strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_making_the_stream_evaluates_once_and_its_value_is_that(strategy):
+def test_creating_the_stream_evaluates_once_and_keeps_the_value(strategy):
     calls = []
 
     def func(x, y):
@@ -154,7 +154,7 @@ def test_making_the_stream_evaluates_once_and_its_value_is_that(strategy):
 
 
 class Largest(TorchDispatchMode):
-    """Watches the largest tensor that any operator makes."""
+    """Record the size of the largest tensor that any operator creates."""
 
     def __init__(self):
         super().__init__()
@@ -170,7 +170,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("chunk_size", [1, 4])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("operation", MATRICES)
-def test_neither_basis_nor_matrix_is_ever_whole(operation, strategy, chunk_size):
+def test_neither_basis_nor_matrix_is_ever_whole_in_memory(operation, strategy, chunk_size):
     size = 60
 
     def func(x):
@@ -183,19 +183,19 @@ def test_neither_basis_nor_matrix_is_ever_whole(operation, strategy, chunk_size)
         )
         for block in stream:
             _ = block.values
-    # A vmapped roll or stack may hold a chunk twice.
+    # A vmapped roll or stack may store a chunk twice.
     assert watched.elements <= 2 * (chunk_size + 1) * size
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_assembly_holds_the_matrix_once(strategy):
+def test_assembly_stores_the_matrix_once(strategy):
     size = 80
     with Largest() as watched:
         cases.call("jacobian", torch.sin, draw(size), strategy, chunk_size=4)
     assert watched.elements == size * size
 
 
-def test_threads_share_no_state_of_warnings():
+def test_threads_do_not_share_the_state_of_warnings():
     def func(x):
         return torch.cdist(x.reshape(3, 2), torch.ones(4, 2, dtype=x.dtype))
 
@@ -233,7 +233,7 @@ def test_a_fallback_can_be_made_an_error():
             cases.call("jacobian", func, draw(6), "vectorize")
 
 
-def test_warnings_of_the_function_come_through():
+def test_warnings_of_the_function_reach_the_user():
     def func(x):
         warnings.warn("of the user", UserWarning, stacklevel=1)
         return x.sin()

@@ -1,4 +1,4 @@
-"""The core stands alone: torch, and nothing of the other packages."""
+"""The core depends on torch and on none of the other packages."""
 
 import ast
 import subprocess
@@ -27,7 +27,7 @@ def _imported(module: Path) -> set[str]:
     return names
 
 
-def test_a_fresh_interpreter_loads_nothing_of_the_other_packages():
+def test_a_fresh_interpreter_loads_none_of_the_other_packages():
     script = (
         "import sys, torch; before = set(sys.modules); import autodiff_core; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
@@ -62,7 +62,7 @@ def test_sparse_modules_may_import_the_extra_as_well(module):
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
-def test_private_parts_of_torch_stand_in_two_modules(module):
+def test_two_modules_alone_import_private_parts_of_torch(module):
     text = module.read_text()
     private = [
         name

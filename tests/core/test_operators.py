@@ -1,4 +1,4 @@
-"""Operators that models are made of: all strategies agree, with one another and torch's own."""
+"""Operators of common models: all strategies agree with each other and with torch."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ INDEX = torch.tensor([0, 1, 1, 2, 2, 0])
 
 
 def square(x: Tensor) -> Tensor:
-    """A well-conditioned 2 x 2 matrix of the first entries."""
+    """Return a well-conditioned 2 x 2 matrix of the first entries."""
     return x[:4].reshape(2, 2) + 2 * torch.eye(2, dtype=x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The six operations against those of torch, and against analytic derivatives."""
+"""The six operations equal those of torch, and analytic derivatives."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ def test_a_product_equals_that_of_torch(operation, name):
 
 
 @pytest.mark.parametrize("operation", PRODUCTS)
-def test_a_vector_may_be_left_out_for_one_element(operation):
+def test_the_vector_is_optional_for_one_element(operation):
     for strategy in STRATEGIES_OF[operation]:
         given = call(operation, torch.exp, draw(1), strategy)
         assert_same(given, cases.torch_call(operation, torch.exp, draw(1)))
@@ -84,7 +84,7 @@ def test_a_vector_may_be_left_out_for_one_element(operation):
 @pytest.mark.parametrize("shape", [(0,), (2, 0)])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_empty_tensors_give_empty_derivatives(shape, strategy):
-    # torch raises for these.
+    # torch raises an error for these.
     x = draw(*shape)
     assert call("jacobian", torch.sin, x, strategy).shape == shape * 2
     assert call("hessian", lambda x: x.sin().sum(), x, strategy).shape == shape * 2
@@ -103,7 +103,7 @@ def test_the_dtype_follows_the_input_in_reverse_and_the_output_forward(strategy)
     given = call("jacobian", _mixed, point, strategy)
     options = cases.keywords("jacobian", strategy)
     if strategy == "forward-loop":
-        options["vectorize"] = True  # torch has no forward mode without
+        options["vectorize"] = True  # torch has forward mode only with vectorize
     expected = cases.torch_call("jacobian", _mixed, point, **options)
     assert_same(given, expected, 1e-5)
     types = [[part.dtype for part in line] for line in given]
@@ -205,7 +205,7 @@ def test_a_captured_tensor_counts_as_a_constant(strategy):
 
 
 class Labelled(torch.Tensor):
-    """A subclass that changes nothing."""
+    """A subclass without changes."""
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -221,7 +221,7 @@ def test_a_tensor_subclass(strategy):
     assert seen[0] is Labelled
 
 
-def test_the_default_ways_are_those_of_torch():
+def test_the_defaults_are_those_of_torch():
     evaluations = []
 
     def func(x):

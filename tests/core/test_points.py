@@ -47,7 +47,7 @@ def test_every_point_has_its_own_derivative(operation, strategy, chunk_size):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_function_that_cannot_be_batched_is_looped_and_that_is_told(strategy):
+def test_a_function_that_cannot_be_batched_is_looped_with_a_warning(strategy):
     def func(x):
         return x.sin() * x.detach().sum().item()
 

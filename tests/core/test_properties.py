@@ -1,4 +1,4 @@
-"""Drawn functions: compositions of differentiable operations, against torch and differences."""
+"""Randomly composed functions agree with torch and with central differences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,8 +59,8 @@ class Composition:
 
     Attributes:
         shapes: The shapes of the inputs.
-        steps: Which operation is applied to which tensors: (is binary, operation, first, second).
-        outputs: Which tensors are returned, counted from the end.
+        steps: The applied operations and their operands: (is binary, operation, first, second).
+        outputs: The returned tensors, counted from the end.
         is_tuple: Whether a single output is returned as a tuple.
     """
 
@@ -70,7 +70,7 @@ class Composition:
     is_tuple: bool
 
     def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Evaluate."""
+        """Evaluate the function."""
         tensors = list(inputs)
         for is_binary, operation, first, second in self.steps:
             x, y = tensors[first % len(tensors)], tensors[second % len(tensors)]
@@ -80,12 +80,12 @@ class Composition:
         return tuple(returned) if self.is_tuple or len(returned) > 1 else returned[0]
 
     def scalar(self, *inputs: Tensor) -> Tensor:
-        """A scalar of the outputs."""
+        """Return a scalar function of the outputs."""
         parts = [part.sin().sum() for part in cases.leaves(self(*inputs))]
         return torch.stack(parts).sum()
 
     def point(self, seed: int) -> tuple[Tensor, ...]:
-        """A point."""
+        """Return a point."""
         return tuple(draw(*shape, seed=seed + i) for i, shape in enumerate(self.shapes))
 
 
@@ -129,7 +129,7 @@ def test_drawn_functions_agree_with_torch(composition, seed, operation, strategy
 @settings(max_examples=60, derandomize=True, deadline=None, database=None)
 @given(composition=compositions, strategy=st.sampled_from(STRATEGIES))
 def test_drawn_functions_agree_with_central_differences(composition, strategy):
-    # A detached factor and the kinks of clamp have no derivative that differences could show.
+    # Differences cannot show the derivative of a detached factor or at the kinks of clamp.
     without = {UNARY.index(operation) for operation in (UNARY[-1], UNARY[-3])}
     steps = tuple(
         (is_binary, 0 if operation % len(UNARY) in without else operation, first, second)

@@ -44,8 +44,8 @@ def detect_sparsity(
         inputs: A tensor, a tuple of arguments, or another nested structure of tensors; real.
         operation: ``jacobian`` or ``hessian``.
         argnums: Which arguments to differentiate; None stands for all.
-        most_entries: How many entries the pattern may have; None stands for what 32 bits count.
-        most_seconds: How long the interpretation may take; None stands for as long as it takes.
+        most_entries: The largest number of entries of the pattern; None stands for 2^31 - 1.
+        most_seconds: The time limit of the interpretation; None for no limit.
 
     Returns:
         The pattern, rows and columns numbered by the flattened elements of all output and input

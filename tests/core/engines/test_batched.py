@@ -48,7 +48,7 @@ def test_each_vector_is_multiplied_as_if_alone(operation, strategy, chunk_size):
 
 
 @pytest.mark.parametrize(("operation", "strategy"), WAYS)
-def test_the_stream_gives_the_same(operation, strategy):
+def test_the_stream_gives_the_same_products(operation, strategy):
     func, point, vectors = _setting(operation)
     stream = blocks(
         func, point, operation=operation, strategy=strategy, vectors=vectors, chunk_size=2

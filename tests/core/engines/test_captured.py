@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autodiff_core import blocks
-from autodiff_core._engines import captured as _captured
+from autodiff_core._engines import captured
 from tests.core.support import cases
 from tests.core.support.cases import MATRICES, PRODUCTS, assert_same, draw
 from tests.core.support.operators import BATCHED, REFUSED
@@ -84,17 +84,17 @@ def test_a_captured_product_equals_the_plain_one(operation, name, strategy):
             engine=engine,
         )
 
-    captured = stream("captured")
-    given = captured.matrix()
+    by_program = stream("captured")
+    given = by_program.matrix()
     assert_same(given, stream("plain").matrix(), 1e-5 if name == "float32" else 1e-10)
-    assert (captured.engine_refusal is None) == ((operation, name, strategy) not in REFUSED)
+    assert (by_program.engine_refusal is None) == ((operation, name, strategy) not in REFUSED)
 
 
 @pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.parametrize("strategy", BATCHED)
 @pytest.mark.parametrize("operation", MATRICES)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_that_resists_gives_what_the_plain_engine_gives(name, operation, strategy):
+def test_a_resisting_function_gives_the_numbers_of_the_plain_engine(name, operation, strategy):
     row = FUNCTIONS[name]
     if isinstance(getattr(row, operation).get(strategy), Refused):
         pytest.skip("no engine can")
@@ -113,7 +113,7 @@ def test_a_function_that_resists_gives_what_the_plain_engine_gives(name, operati
 
 
 class WrongBatch(torch.autograd.Function):
-    """A backward that reads its argument's numbers where no operator shows it."""
+    """A backward that reads its argument's numbers without a torch operator."""
 
     @staticmethod
     def forward(ctx, x):
@@ -124,7 +124,7 @@ class WrongBatch(torch.autograd.Function):
         return torch.from_numpy(gradients[0].numpy() * 2.0)
 
 
-def test_a_capture_that_disagrees_is_not_used_and_told():
+def test_a_capture_that_disagrees_is_reported_and_not_used():
     stream = blocks(
         WrongBatch.apply, draw(4), operation="jacobian", strategy="vectorize", engine="captured"
     )
@@ -138,7 +138,7 @@ def test_a_capture_that_disagrees_is_not_used_and_told():
     assert stream.engine_refusal is not None
 
 
-def test_auto_falls_back_without_a_record_of_a_slower_way():
+def test_auto_falls_back_without_reporting_it():
     stream = blocks(WrongBatch.apply, draw(4), operation="jacobian", strategy="vectorize")
     (block,) = list(stream)
     assert_same(block.values, 2 * torch.eye(4, dtype=torch.float64))
@@ -162,7 +162,7 @@ def test_the_function_is_not_evaluated_again_for_each_chunk(strategy):
 
 
 @pytest.mark.parametrize("strategy", BATCHED)
-def test_outputs_of_other_inputs_are_zero_and_blocks_are_their_own(strategy):
+def test_unrelated_outputs_are_zero_and_blocks_share_no_memory(strategy):
     def func(x, y):
         return x.sin(), y.cos()
 
@@ -179,15 +179,15 @@ def test_outputs_of_other_inputs_are_zero_and_blocks_are_their_own(strategy):
 @pytest.mark.parametrize(
     "scale", [torch.tensor(0.7), torch.linspace(0.5, 1, 4), torch.linspace(0.5, 1, 5)]
 )
-def test_a_few_parameters_beside_many_have_no_program_of_their_own(scale, strategy, monkeypatch):
+def test_a_few_parameters_beside_many_get_no_separate_program(scale, strategy, monkeypatch):
     recorded = []
-    record = _captured.record
+    record = captured.record
 
     def watched(linear_map, vector):
         recorded.append(vector[0].shape)
         return record(linear_map, vector)
 
-    monkeypatch.setattr(_captured, "record", watched)
+    monkeypatch.setattr(captured, "record", watched)
     inputs = (draw(6, 4), scale.double())
 
     def func(x, scale):
@@ -204,7 +204,7 @@ def test_a_few_parameters_beside_many_have_no_program_of_their_own(scale, strate
 
 
 @pytest.mark.parametrize("strategy", BATCHED)
-def test_who_begins_with_few_parameters_gets_the_same_numbers(strategy):
+def test_the_numbers_do_not_depend_on_the_first_block(strategy):
     inputs = (draw(6, 4), torch.tensor([0.7, 1.1], dtype=torch.float64))
 
     def func(x, scale):

@@ -1,4 +1,4 @@
-"""Which engines there are for an operation and a strategy."""
+"""The engines that are available for an operation and a strategy."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from autodiff_core import blocks, engines
 from tests.core.support.cases import draw
 
 
-def test_names():
+def test_the_names_of_engines():
     assert engines("jacobian", "vectorize") == ("plain", "captured", "compiled")
     assert engines("hessian", "forward-loop") == ("plain",)
     with pytest.raises(ValueError, match="vhp"):

@@ -1,10 +1,10 @@
-"""The compiled engine gives the numbers of the plain one, or hands over to the captured one."""
+"""The compiled engine gives the numbers of the plain one; the captured engine is its fallback."""
 
 import pytest
 import torch
 
 from autodiff_core import blocks
-from autodiff_core._engines import compiled as _compiled
+from autodiff_core._engines import compiled
 from tests.core.support.cases import assert_same, draw
 from tests.core.support.operators import BATCHED, OPERATORS
 
@@ -32,7 +32,7 @@ def test_compiled_chunks_equal_plain_ones(name, strategy):
     )
     assert_same(given.matrix(), expected.matrix(), 1e-10)
     assert (given.engine, given.engine_refusal) == ("compiled", None)
-    # A larger chunk than that for which was compiled, across two tensors or not.
+    # A larger chunk than the compiled size, which may cover two tensors.
     stop = min(15, given.shape[given.axis == "columns"])
     assert_same(given.block(2, stop).values, expected.block(2, stop).values, 1e-10)
 
@@ -95,9 +95,9 @@ def _broken(traced, **options):
         (_wrong_by_an_entry, 0, "takes too long"),
     ],
 )
-def test_a_compiler_that_fails_leaves_the_captured_program(compiler, steps, reason, monkeypatch):
-    monkeypatch.setattr(_compiled, "compiled", compiler)
-    monkeypatch.setattr(_compiled, "MOST_STEPS", steps)
+def test_the_captured_program_is_used_if_the_compiler_fails(compiler, steps, reason, monkeypatch):
+    monkeypatch.setattr(compiled, "compiled", compiler)
+    monkeypatch.setattr(compiled, "MOST_STEPS", steps)
     stream = blocks(
         lambda x: x.sin() * x.flip(0),
         draw(9),

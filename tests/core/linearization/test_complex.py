@@ -1,4 +1,4 @@
-"""Complex tensors: the convention of complex.py against analytic derivatives."""
+"""Complex tensors: the convention of complex.py agrees with analytic derivatives."""
 
 import pytest
 import torch
@@ -100,20 +100,20 @@ def test_points(strategy):
     "func", [torch.conj_physical, lambda z: z * z.abs(), lambda z: (z.real, z.real * z)]
 )
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_is_not_holomorphic_is_refused(func, strategy):
+def test_a_function_that_is_not_holomorphic_raises(func, strategy):
     with pytest.raises(NotHolomorphicError, match="view_as_real"):
         call("jacobian", func, _z(), strategy)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_hessian_in_complex_inputs_is_refused(strategy):
+def test_a_hessian_in_complex_inputs_raises(strategy):
     # The gradient of a real function is not holomorphic unless it is constant.
     with pytest.raises(NotHolomorphicError):
         call("hessian", lambda z: (z.abs() ** 4).sum(), _z(), strategy)
 
 
 @pytest.mark.parametrize("operation", cases.PRODUCTS)
-def test_products_mean_what_torch_means(operation):
+def test_products_are_those_of_torch(operation):
     is_first = operation in ("vjp", "jvp")
 
     def func(z):

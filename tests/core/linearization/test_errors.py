@@ -1,4 +1,4 @@
-"""Misuse raises the type that torch raises, and says what is valid."""
+"""Misuse raises the exception type that torch raises, with a message that says what is valid."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def cube(*inputs):
 
 X, V = draw(3), draw(3, seed=1)
 
-# operations, function, inputs, keywords of both, words of the message
+# operations, function, inputs, keywords of both packages, words of the message
 MISUSES = {
     "inputs no tensor": (SIX, cube, 3.0, {}, ["inputs", "float", "Tensor"]),
     "an input no tensor": (SIX, cube, (X, 3.0), {}, ["inputs[1]", "float", "Tensor"]),
@@ -50,7 +50,7 @@ ROWS = [(name, operation) for name, row in MISUSES.items() for operation in row[
 def test_the_type_is_that_of_torch_and_the_message_helps(name, operation):
     _, func, inputs, options, words = MISUSES[name]
     options = {key: value for key, value in options.items() if key != "v" or operation in PRODUCTS}
-    # (Error is the base of all that torch raises here.)
+    # (Error is the base class of all that torch raises here.)
     with pytest.raises(Exception) as theirs:  # noqa: PT011
         cases.torch_call(operation, func, inputs, **options)
     with pytest.raises(theirs.type) as ours:

@@ -1,4 +1,4 @@
-"""What happens to functions that resist, under every strategy: never a wrong number.
+"""Functions that resist differentiation never give wrong numbers, under any strategy.
 
 The truth is central differences: of the function for Jacobians, of its gradient for Hessians.
 """
@@ -57,7 +57,7 @@ def _differences(of, func, x):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("operation", ["jacobian", "hessian"])
-def test_it_works_or_falls_back_or_refuses(operation, name, strategy):
+def test_it_works_or_falls_back_or_raises(operation, name, strategy):
     row = FUNCTIONS[name]
 
     def make():
@@ -75,10 +75,10 @@ def test_it_works_or_falls_back_or_refuses(operation, name, strategy):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FallbackWarning)
         given = call(operation, make(), x, strategy)
-    told = [str(w.message) for w in caught if w.category is FallbackWarning]
-    assert len(told) == (0 if outcome is None else 1)
+    messages = [str(w.message) for w in caught if w.category is FallbackWarning]
+    assert len(messages) == (0 if outcome is None else 1)
     if outcome is not None:
-        assert f"{strategy}: {outcome.instead}, because" in told[0]
+        assert f"{strategy}: {outcome.instead}, because" in messages[0]
     assert torch.equal(x, row.point())
     truth = _differences(_values if operation == "jacobian" else _gradient, make(), x)
     matrix = torch.cat([part.reshape(-1, x.numel()).to(DTYPE) for part in cases.leaves(given)])
@@ -107,7 +107,7 @@ def test_the_stream_carries_the_record(strategy):
         assert records[0][0].reason
 
 
-def test_a_slow_operator_is_told_once_for_all_chunks():
+def test_a_slow_operator_is_reported_once_for_all_chunks():
     row = FUNCTIONS["attention"]
     stream = blocks(
         row.make(),
@@ -121,7 +121,7 @@ def test_a_slow_operator_is_told_once_for_all_chunks():
 
 
 @pytest.mark.parametrize("strategy", cases.REVERSE)
-def test_the_double_backward_trick_refuses_numpy_in_a_backward(strategy):
+def test_the_double_backward_trick_raises_for_numpy_in_a_backward(strategy):
     with pytest.raises(DoubleBackwardError, match="forward-mode"):
         autodiff_core.jvp(NumpyBackwardCube.apply, draw(3), draw(3), strategy=strategy)
 
@@ -135,7 +135,7 @@ def test_the_double_backward_trick_works_where_a_backward_is_linear(func):
 
 @pytest.mark.parametrize("operation", ["vhp", "hvp"])
 @pytest.mark.parametrize("func", [NumpyBackwardCube, PartlyNumpyBackwardCube])
-def test_second_order_products_refuse_a_backward_that_is_not_differentiable(operation, func):
+def test_second_order_products_raise_for_a_backward_that_is_not_differentiable(operation, func):
     with pytest.raises(DoubleBackwardError, match=r"custom autograd\.Function"):
         getattr(autodiff_core, operation)(sum_of_squares(func.apply), draw(3), draw(3))
 
@@ -147,7 +147,7 @@ def _backward_inside(x):
 
 @pytest.mark.parametrize("strategy", cases.REVERSE)
 def test_backward_inside_finds_a_leaf(strategy):
-    # The gradient is a constant here: backward() was not asked to make a graph.
+    # The gradient is constant because backward() makes no graph of it.
     x = draw(3)
     given = call("jacobian", _backward_inside, x, strategy)
     gradient = x.cos() * x.roll(1) + x.roll(-1).sin()
@@ -156,7 +156,7 @@ def test_backward_inside_finds_a_leaf(strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_a_function_raises_itself_comes_through(strategy):
+def test_errors_of_the_function_itself_are_not_changed(strategy):
     def func(x):
         raise KeyError("of the user")
 
@@ -165,7 +165,7 @@ def test_what_a_function_raises_itself_comes_through(strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_an_error_of_the_user_is_no_missing_derivative(strategy):
+def test_an_error_of_the_user_is_not_reported_as_a_missing_derivative(strategy):
     def func(x):
         raise RuntimeError("matrix is singular")
 
@@ -176,7 +176,7 @@ def test_an_error_of_the_user_is_no_missing_derivative(strategy):
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 64])
 @pytest.mark.parametrize("is_joined", [False, True])
-def test_a_wrong_batching_rule_is_found_though_the_first_chunk_does_not_meet_it(
+def test_a_wrong_batching_rule_is_found_even_if_the_first_chunk_does_not_use_it(
     is_joined, chunk_size
 ):
     def func(x):
@@ -192,7 +192,7 @@ def test_a_wrong_batching_rule_is_found_though_the_first_chunk_does_not_meet_it(
 
 @pytest.mark.parametrize("operation", ["jacobian", "hessian"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_torch_compiled_is_differentiated_as_it_was_written(operation, strategy):
+def test_compiled_functions_are_differentiated_uncompiled(operation, strategy):
     def func(x):
         values = (x.sin() * x.roll(1)).cumsum(0)
         return values if operation == "jacobian" else values.square().sum()

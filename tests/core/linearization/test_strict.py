@@ -1,4 +1,4 @@
-"""strict=True: a derivative that is zero by structure is an error, under every strategy."""
+"""strict=True: a structurally zero derivative is an error, under every strategy."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def lively(x, y):
     return (x**4).sum() * (y**4).sum()
 
 
-# function, create_graph, the operations that refuse it
+# function, create_graph, the operations that raise an error
 REFUSED = [
     (dead, False, SIX),
     (detached, False, SIX),
@@ -89,7 +89,7 @@ def _inputs(create_graph):
 
 
 @pytest.mark.parametrize(("func", "create_graph", "operation"), _rows(REFUSED))
-def test_what_torch_refuses_every_strategy_refuses(func, create_graph, operation):
+def test_every_strategy_raises_where_torch_does(func, create_graph, operation):
     options, inputs = _options(operation, create_graph), _inputs(create_graph)
     with pytest.raises(RuntimeError):
         cases.torch_call(operation, func, inputs, **options)
@@ -99,7 +99,7 @@ def test_what_torch_refuses_every_strategy_refuses(func, create_graph, operation
 
 
 @pytest.mark.parametrize(("func", "create_graph", "operation"), _rows(ACCEPTED))
-def test_what_torch_accepts_every_strategy_accepts(func, create_graph, operation):
+def test_every_strategy_accepts_what_torch_accepts(func, create_graph, operation):
     options, inputs = _options(operation, create_graph), _inputs(create_graph)
     expected = cases.torch_call(operation, func, inputs, **options)
     for strategy in STRATEGIES_OF.get(operation, STRATEGIES):
@@ -117,7 +117,7 @@ def test_the_message_names_output_and_input(strategy):
 
 @pytest.mark.parametrize("func", [dead, detached, ignores_an_input, linear])
 @pytest.mark.parametrize("operation", SIX)
-def test_without_strict_there_are_zeros(func, operation):
+def test_without_strict_the_derivative_is_zero(func, operation):
     options = _options(operation, False) | {"strict": False}
     expected = cases.torch_call(operation, func, (X, Y), **options)
     for strategy in STRATEGIES_OF.get(operation, STRATEGIES):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autodiff_core import blocks
-from autodiff_core._tensors import linear_combination as _linear_combination
+from autodiff_core._tensors import linear_combination
 from tests.core.support.cases import MATRICES, assert_same, draw
 from tests.core.support.operators import BATCHED, OPERATORS, REFUSED
 
@@ -13,8 +13,8 @@ from tests.core.support.operators import BATCHED, OPERATORS, REFUSED
 @pytest.mark.parametrize("operation", MATRICES)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_every_rule_gives_the_numbers_of_the_plain_engine(name, operation, strategy, monkeypatch):
-    # As for large tensors, whose memory is used again.
-    monkeypatch.setattr(_linear_combination, "FEW_ELEMENTS", 1)
+    # Reuse memory, as for large tensors.
+    monkeypatch.setattr(linear_combination, "FEW_ELEMENTS", 1)
     inner = OPERATORS[name]
     func = inner if operation == "jacobian" else lambda x: (inner(x) ** 2).sum()
     with torch.random.fork_rng():
@@ -34,7 +34,7 @@ def test_every_rule_gives_the_numbers_of_the_plain_engine(name, operation, strat
 
 @pytest.mark.parametrize("strategy", BATCHED)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_which_are_captured(name, strategy):
+def test_which_functions_are_captured(name, strategy):
     stream = blocks(OPERATORS[name], draw(6, 4), operation="jacobian", strategy=strategy)
     stream.block(0, 1)
     expected = "plain" if ("jacobian", name, strategy) in REFUSED else "captured"

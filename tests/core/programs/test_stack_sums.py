@@ -1,4 +1,4 @@
-"""Sums of stacks that are zero outside a support, against the same sums in full."""
+"""Sums of stacks that are zero outside a support equal sums of dense stacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from autodiff_core import blocks
 from autodiff_core._programs.stack_sums import combine
 from autodiff_core._programs.stacks import Index, Stack
-from autodiff_core._tensors import linear_combination as _linear_combination
+from autodiff_core._tensors import linear_combination
 from autodiff_core._tensors.linear_combination import Coefficient
 
 COUNT = 3
@@ -22,7 +22,7 @@ SHAPE = (4, 5)
 
 @st.composite
 def stacks(draw: st.DrawFn) -> Stack:
-    """A stack that broadcasts to SHAPE: in full, or with a range or any positions as support."""
+    """Draw a stack that broadcasts to SHAPE: dense, or with a range or positions as its support."""
     shape = draw(st.sampled_from([SHAPE, (1, 5), (4, 1), (5,), (1,), ()]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 100)))
     dims = [dim for dim, size in enumerate(shape) if size > 1]
@@ -62,15 +62,15 @@ def expected(terms: list[tuple[Stack, Coefficient]]) -> Tensor:
 
 @pytest.fixture(autouse=True, scope="module")
 def few_elements() -> Iterator[None]:
-    """Memory is reused however little it is."""
+    """Reuse memory of any size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_linear_combination, "FEW_ELEMENTS", 1)
+        patch.setattr(linear_combination, "FEW_ELEMENTS", 1)
         yield
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.tuples(stacks(), coefficients()), min_size=1, max_size=4), st.data())
-def test_sums_are_those_in_full(
+def test_sums_equal_those_of_dense_stacks(
     terms: list[tuple[Stack, Coefficient]], data: st.DataObject
 ) -> None:
     spare = data.draw(st.one_of(st.just([]), st.lists(st.booleans(), min_size=4, max_size=4)))
@@ -85,7 +85,7 @@ def test_sums_are_those_in_full(
         assert (spare and spare[place]) or torch.equal(stack.data, kept)
 
 
-def test_a_sum_takes_the_memory_of_a_term_that_is_to_spare() -> None:
+def test_a_sum_overwrites_a_term_that_is_not_used_again() -> None:
     first, second = (Stack(torch.randn(COUNT, *SHAPE), SHAPE) for _ in range(2))
     factor = torch.randn(SHAPE)
     places = [stack.data.data_ptr() for stack in (first, second)]
@@ -97,8 +97,8 @@ def test_a_sum_takes_the_memory_of_a_term_that_is_to_spare() -> None:
     assert found.data.data_ptr() not in places
 
 
-def test_a_program_leaves_the_vectors_that_it_is_given() -> None:
-    """And gives the same when it is applied again: its constants are left as well."""
+def test_a_program_does_not_modify_its_vectors() -> None:
+    """A second application gives the same images: its constants are unchanged too."""
 
     def function(x: Tensor) -> Tensor:
         y = x.sin() * 3 + x.exp()

@@ -1,4 +1,4 @@
-"""Colourings: every entry is determined, and by as few products as is known to be possible."""
+"""Colourings determine every entry, with as few products as known results allow."""
 
 import itertools
 from typing import Any
@@ -31,7 +31,7 @@ def patterns(draw, symmetric=False):
 
 
 def recovered(colouring, matrix):
-    """The matrix from its products with the classes of the colours."""
+    """Return the matrix read from its products with the colour classes."""
     products = []
     for colours, count, left in (
         (colouring.column_colours, colouring.columns, False),
@@ -72,7 +72,7 @@ def test_symmetric_products_determine_every_entry(pattern, order):
 
 
 def is_star_colouring(pattern, colours):
-    """By the definition: neighbours differ, and every path of four vertices has three colours."""
+    """Check the definition: neighbours differ, and any path of four vertices has three colours."""
     edges = pattern.to_scipy().toarray()
     np.fill_diagonal(edges, False)
     near = [np.flatnonzero(row) for row in edges]
@@ -124,13 +124,13 @@ def dense_rows(n):
         (pattern_of(np.eye(6)), True, "star", 1),
     ],
 )
-def test_as_few_colours_as_are_known(pattern, symmetric, kind, colours):
+def test_the_number_of_colours_is_the_known_minimum(pattern, symmetric, kind, colours):
     colouring = colour(pattern, symmetric=symmetric)
     assert (colouring.kind, colouring.colours) == (kind, colours)
     assert_determines(colouring)
 
 
-def test_dense_lines_take_no_time_that_grows_with_their_square():
+def test_the_time_for_dense_lines_does_not_grow_with_their_square():
     # 10^10 steps would take minutes.
     size = 10**5
     diagonal = np.arange(size)
@@ -151,7 +151,7 @@ def test_a_colouring_is_saved_and_loaded(kind, tmp_path):
     assert np.array_equal(loaded.sources, colouring.sources)
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_a_colouring_that_does_not_fit_raises(tmp_path):
     pattern = tridiagonal(9)
     wrong = Colouring(pattern, "column", np.zeros(9, np.int32), None)
     with pytest.raises(PatternError, match="share a colour"):

@@ -1,4 +1,4 @@
-"""Sparse derivatives against dense ones."""
+"""Sparse derivatives equal dense ones."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def point(size=24):
 
 
 @pytest.mark.parametrize("name", sorted(set(COVERED) - {"a custom function", "transform"}))
-def test_a_sparse_jacobian_is_the_dense_one(name):
+def test_a_sparse_jacobian_equals_the_dense_one(name):
     x = point()
     assert_equal(sparse_jacobian(COVERED[name], x), dense(COVERED[name], x))
 
@@ -57,7 +57,7 @@ def test_each_kind_and_strategy_gives_the_same(kind, strategy, chunk_size):
     assert_equal(sparse_hessian(energy, x, **options), dense(energy, x, "hessian"))
 
 
-def test_several_inputs_and_outputs_lie_one_after_the_other():
+def test_several_inputs_and_outputs_are_concatenated():
     def f(a, b):
         return {"p": a[:, :2] * b[0], "q": (b.sin(), a.sum(0))}
 
@@ -84,7 +84,7 @@ def test_a_constant_function_has_no_entries():
     assert result.values().numel() == 0
 
 
-def test_the_pattern_may_be_larger():
+def test_a_pattern_may_contain_zeros():
     def f(x):
         return x.sin()
 
@@ -132,7 +132,7 @@ def filtered(x):
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("f", [in_halves, written_in_place, filtered])
-def test_an_evaluator_keeps_what_depends_on_the_colours_alone(f, compile):
+def test_an_evaluator_computes_once_what_depends_on_the_colours_alone(f, compile):
     colouring = colour(detect_sparsity(f, point(8)))
     evaluate = SparseEvaluator(f, point(8), colouring, compile=compile)
     assert (evaluate.engine, evaluate.refusal) == ("compiled" if compile else "traced", None)
@@ -149,7 +149,7 @@ def test_an_evaluator_of_hessians():
     assert_equal(evaluate(3 * point(9)), dense(energy, 3 * point(9), "hessian"))
 
 
-def test_an_evaluator_takes_the_plain_way_where_a_trace_is_wrong():
+def test_an_evaluator_uses_the_plain_engine_if_a_trace_is_wrong():
     class Hidden(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -224,7 +224,7 @@ def test_compositions_of_operations(names, other, seed):
     try:
         composed(x)
     except (IndexError, RuntimeError):
-        return  # the steps do not fit one another
+        return  # the operations cannot be composed
     expected = dense(composed, x)
     pattern = detect_sparsity(composed, x)
     missing = (expected.numpy() != 0) & ~pattern.to_scipy().toarray()

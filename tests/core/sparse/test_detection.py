@@ -1,4 +1,4 @@
-"""Detected patterns against dense derivatives."""
+"""Detected patterns agree with dense derivatives."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_a_hessians_pattern_is_exact():
     assert pattern.is_symmetric()
 
 
-def test_an_operator_without_a_rule_reads_all_and_is_named():
+def test_an_operator_without_a_rule_is_assumed_to_read_everything_and_is_named():
     pattern = detect_sparsity(lambda x: torch.linalg.inv(x.view(2, 2)), torch.rand(4))
     assert pattern.conservative
     assert pattern.entries == 16
@@ -153,7 +153,7 @@ def test_a_hessians_pattern_misses_no_entry(name):
     assert_covers(pattern, dense)
 
 
-def test_several_inputs_and_outputs_lie_one_after_the_other():
+def test_several_inputs_and_outputs_are_concatenated():
     def f(a, b):
         return a[:2] * b[0], b.sin()
 

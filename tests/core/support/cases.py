@@ -1,4 +1,4 @@
-"""The table of cases: functions, points, and ways to differentiate them."""
+"""The table of test cases: functions and points, and helpers to differentiate them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ STRATEGIES_OF = {"vjp": REVERSE, "vhp": REVERSE, "jvp": STRATEGIES, "hvp": STRAT
 
 
 def keywords(operation: str, strategy: str) -> dict[str, Any]:
-    """How the functional API is told to use a strategy."""
+    """Return the keywords with which the functional API uses a strategy."""
     if operation in PRODUCTS:
         return {"strategy": strategy}
     name = "strategy" if operation == "jacobian" else "outer_jacobian_strategy"
@@ -29,18 +29,18 @@ def keywords(operation: str, strategy: str) -> dict[str, Any]:
 def call(
     operation: str, func: Callable[..., Any], inputs: Any, strategy: str, **options: Any
 ) -> Any:
-    """One of our six operations under a strategy."""
+    """Call one of this package's six operations with a strategy."""
     options = {**keywords(operation, strategy), **options}
     return getattr(autodiff_core, operation)(func, inputs, **options)
 
 
 def torch_call(operation: str, *arguments: Any, **options: Any) -> Any:
-    """The same operation of torch, in its plain way."""
+    """Call the same operation of torch."""
     return getattr(torch.autograd.functional, operation)(*arguments, **options)
 
 
 def leaves(tree: Any) -> list[Tensor]:
-    """The tensors of nested tuples, lists and dictionaries."""
+    """Return the tensors of nested tuples, lists and dictionaries."""
     if isinstance(tree, dict):
         tree = tuple(tree.values())
     if isinstance(tree, (tuple, list)):
@@ -49,9 +49,9 @@ def leaves(tree: Any) -> list[Tensor]:
 
 
 def assert_same(given: Any, expected: Any, rtol: float = 1e-10, *, dtypes: bool = True) -> None:
-    """The same nesting, shapes, dtypes and numbers (relative to the largest)."""
+    """Assert the same nesting, shapes, dtypes and numbers (relative to the largest)."""
     assert isinstance(given, tuple) != isinstance(given, Tensor)
-    # torch documents tuples and gives lists in forward mode.
+    # torch documents tuples but returns lists in forward mode.
     assert isinstance(given, tuple) == isinstance(expected, (tuple, list))
     if isinstance(expected, (tuple, list)):
         assert len(given) == len(expected)
@@ -67,7 +67,7 @@ def assert_same(given: Any, expected: Any, rtol: float = 1e-10, *, dtypes: bool 
 
 
 def matrix_of(tree: Any, row_sizes: Sequence[int], column_sizes: Sequence[int]) -> Tensor:
-    """The matrix of nested derivatives, rows and columns flattened."""
+    """Return the matrix of nested derivatives, with rows and columns flattened."""
     entries = iter(leaves(tree))
     lines = [
         torch.cat([next(entries).reshape(row, column) for column in column_sizes], dim=1)
@@ -82,8 +82,8 @@ class Case:
 
     Attributes:
         func: The function.
-        point: Makes the inputs anew.
-        jacobian: The analytic Jacobian where it is short to write; else torch is the truth.
+        point: Returns new inputs.
+        jacobian: The analytic Jacobian if it is short; otherwise torch gives the expected result.
     """
 
     func: Callable[..., Any]
@@ -92,7 +92,7 @@ class Case:
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """Numbers between 0.2 and 1.2, the same at every call."""
+    """Return numbers between 0.2 and 1.2, the same at every call."""
     generator = torch.Generator().manual_seed(seed + sum(shape))
     return (torch.rand(shape, generator=generator, dtype=torch.float64) + 0.2).to(dtype)
 
@@ -153,5 +153,5 @@ SCALAR_CASES: dict[str, Case] = {
 
 
 def table(operation: str) -> dict[str, Case]:
-    """The cases for an operation."""
+    """Return the cases for an operation."""
     return SCALAR_CASES if operation in ("hessian", "vhp", "hvp") else CASES

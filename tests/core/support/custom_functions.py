@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class OldStyleCube(torch.autograd.Function):
-    """Without setup_context: torch.func refuses it, and it has no jvp."""
+    """Without setup_context: torch.func raises an error for it, and it has no jvp."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -39,7 +39,7 @@ class SetupContextCube(torch.autograd.Function):
 
 
 class NumpyBackwardCube(torch.autograd.Function):
-    """The backward leaves torch: right once, but not differentiable itself."""
+    """The backward leaves torch: its values are right, but it is not differentiable itself."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -53,7 +53,7 @@ class NumpyBackwardCube(torch.autograd.Function):
 
 
 class PartlyNumpyBackwardCube(torch.autograd.Function):
-    """The backward is differentiable in its cotangent alone: a term of the Hessian is lost."""
+    """The backward is differentiable only in its cotangent, so a term of the Hessian is lost."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -67,7 +67,7 @@ class PartlyNumpyBackwardCube(torch.autograd.Function):
 
 
 class LinearFunction(torch.autograd.Function):
-    """A custom backward that is right to be constant."""
+    """A custom backward that is constant because the function is linear."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -8,8 +8,8 @@ from tests.core.support.cases import draw
 BATCHED = ("vectorize", "forward-mode")
 
 
-# What cannot be recorded: tangents of work in place, of a product's branches, of a scan, and a
-# backward that writes into a view.
+# Cases that cannot be recorded: tangents of in-place operators, of a product's branches and of a
+# scan, and a backward that writes to a view.
 REFUSED = {
     ("jacobian", "in place inside", "forward-mode"),
     ("jvp", "in place inside", "forward-mode"),
@@ -28,7 +28,7 @@ OTHER = draw(4, 4, seed=2) + 2 * torch.eye(4, dtype=torch.float64)
 INDEX = torch.tensor([3, 0, 0, 2, 5])
 
 
-# Each passes through operators with a rule of their own; x has shape (6, 4).
+# Each function uses operators that have rules; x has shape (6, 4).
 OPERATORS = {
     "linear": lambda x: functional.linear(x, WEIGHT, WEIGHT[:, 0]).tanh(),
     "linear of a vector": lambda x: functional.linear(x[1], WEIGHT).sigmoid(),

@@ -1,4 +1,4 @@
-"""What happens to a function that resists differentiation, under each strategy."""
+"""The outcomes of differentiating a resisting function, strategy by strategy."""
 
 from dataclasses import dataclass
 
@@ -18,14 +18,14 @@ class Slower:
 
 @dataclass(frozen=True)
 class Refused:
-    """One clear error."""
+    """The operation raises one clear error."""
 
     kind: type[Exception]
     words: tuple[str, ...]
 
 
 Outcome = Slower | Refused | None
-"""What happens under a strategy; None: it works without further ado."""
+"""The outcome under a strategy; None if it works without a fallback."""
 
 
 Outcomes = dict[str, Outcome]

@@ -166,13 +166,13 @@ def _expanded() -> Tensor:
 
 @dataclass(frozen=True)
 class Resisting:
-    """One kind of difficult function.
+    """A function that resists differentiation, with the expected outcomes.
 
     Attributes:
-        make: Makes the function anew: some keep state.
-        point: Makes the point.
-        jacobian: What happens under the strategies under which it does not just work.
-        hessian: Likewise for the Hessian of the sum of squares of the output.
+        make: Returns a new instance of the function, because some keep state.
+        point: Returns the point.
+        jacobian: The outcome for the Jacobian, for the strategies that do not simply work.
+        hessian: The same for the Hessian of the sum of squares of the output.
     """
 
     make: Callable[[], Callable[[Tensor], Any]]
@@ -278,7 +278,7 @@ FUNCTIONS: dict[str, Resisting] = {
 
 
 def sum_of_squares(func: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
-    """A scalar function of the output, for Hessians."""
+    """Return a scalar function of the output, for Hessians."""
 
     def scalar(x: Tensor) -> Tensor:
         outputs = func(x)

@@ -1,4 +1,4 @@
-"""Blocks over several tensors are one matrix without a copy, and right where they are not."""
+"""Blocks over several tensors form one matrix, without a copy if they are adjacent."""
 
 from functools import partial
 from itertools import pairwise
@@ -24,7 +24,7 @@ def _shares_memory(first, second):
     return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
 
 
-def test_stacks_side_by_side_are_joined_without_a_copy():
+def test_adjacent_stacks_are_joined_without_a_copy():
     pieces = _pieces()
     whole = joined(pieces)
     whole.copy_(draw(5, WIDTH))
@@ -52,7 +52,7 @@ def _of_other_stride():
 
 
 def _past_the_next_line():
-    # Each column follows the one before it, but a line of all would reach into the next line.
+    # The columns are adjacent, but a line over all of them would reach into the next line.
     memory = torch.empty(8, dtype=torch.float64)
     return [memory.as_strided((2, 2), (3, 1), first) for first in (0, 2)]
 
@@ -72,7 +72,7 @@ def _over_points():
         _over_points,
     ],
 )
-def test_others_are_copied(make):
+def test_stacks_that_are_not_adjacent_are_copied(make):
     pieces = make()
     for number, piece in enumerate(pieces):
         piece.fill_(number)
@@ -82,10 +82,10 @@ def test_others_are_copied(make):
 
 
 def _network(rows, widths):
-    """A network's outputs as a function of its parameters, and these.
+    """Return a network's outputs as a function of its parameters, and the parameters.
 
-    Wide layers on few rows are products of few terms with many results, put in place one by one;
-    a single row is put in place whole.
+    Wide layers on few rows are products of few terms with many results, written in place one by
+    one; a single row is written in place as a whole.
     """
     generator = torch.Generator().manual_seed(3)
     layers = [nn.Linear(*pair, dtype=torch.float64) for pair in pairwise(widths)]
@@ -122,7 +122,7 @@ WIDE = (200, 170, 2)
         (5, SMALL, 3, "compiled"),
     ],
 )
-def test_a_parameter_jacobian_is_put_in_place(rows, widths, chunk_size, engine):
+def test_a_parameter_jacobian_is_written_in_place(rows, widths, chunk_size, engine):
     func, parameters = _network(rows, widths)
     stream = blocks(
         func,

@@ -1,4 +1,4 @@
-"""Products of matrices by whichever library: the numbers are those of double precision."""
+"""Products of matrices agree with double precision, by either library."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_stacks_of_rows_in_any_order_of_memory(order: tuple[int, ...]):
     product = matrix_product(rows, matrix)
     expected = (rows.double() @ matrix.double()).float()
     torch.testing.assert_close(product, expected, rtol=1e-4, atol=1e-4)
-    # Nothing was copied into another order.
+    # No copy into another order was made.
     lengths = [80 if dim == 3 else shape[dim] for dim in (*order, 3)]
     assert product.permute(*order, 3).is_contiguous()
     assert list(product.permute(*order, 3).shape) == lengths
@@ -67,7 +67,7 @@ def test_other_dtypes_are_those_of_torch(dtype: torch.dtype):
     assert torch.equal(matrix_product(rows, matrix), rows @ matrix)
 
 
-def test_what_is_not_finite_stays_so():
+def test_nonfinite_entries_stay_nonfinite():
     n, k, m = LARGE
     rows, matrix = drawn(n, k), drawn(k, m)
     rows[3, 2], matrix[5, 7] = math.nan, math.inf

@@ -1,4 +1,4 @@
-"""Random functions: one draw for a whole derivative, seeded, and no trace left."""
+"""Random functions: one seeded draw for a whole derivative, with generators restored."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_every_column_of_a_hessian_belongs_to_the_mask_of_the_value(strategy, ch
     matrix = stream.matrix()
     assert torch.equal(matrix, torch.diag(matrix.diagonal()))
     assert set(matrix.diagonal().tolist()) == {0.0, 1.0}
-    # The value counts the elements that were kept: 2² / 8 each.
+    # The value counts the elements that dropout kept: 2² / 8 each.
     assert float(stream.value) == float(matrix.sum()) / 2
 
 

@@ -1,4 +1,4 @@
-"""Memory of results is given out again when, and only when, nobody holds it."""
+"""Memory of results is reused if, and only if, it is no longer referenced."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def place(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def test_what_nobody_holds_is_given_out_again():
+def test_memory_without_references_is_reused():
     memory = ReusedMemory()
     first = empty(memory)
     before = place(first)
@@ -46,7 +46,7 @@ def test_what_nobody_holds_is_given_out_again():
     ],
     ids=["tensor", "part", "view", "array", "buffer"],
 )
-def test_what_somebody_holds_is_not(hold: Callable[[Tensor], Any]):
+def test_memory_with_references_is_not_reused(hold: Callable[[Tensor], Any]):
     memory = ReusedMemory()
     first = empty(memory)
     before, held = place(first), hold(first)
@@ -59,7 +59,7 @@ def test_what_somebody_holds_is_not(hold: Callable[[Tensor], Any]):
     assert place(empty(memory)) == before
 
 
-def test_larger_pieces_take_the_place_of_smaller_ones():
+def test_larger_pieces_replace_smaller_ones():
     memory = ReusedMemory()
     del_me = [empty(memory) for _ in range(3)]
     assert len(memory._kept) == 3
@@ -68,7 +68,7 @@ def test_larger_pieces_take_the_place_of_smaller_ones():
     assert [len(piece) for piece in memory._kept] == [large.nbytes]
 
 
-def test_smaller_chunks_take_less():
+def test_smaller_chunks_use_less_memory():
     memory = ReusedMemory()
     del_me = [empty(memory, (8192, 1024)) for _ in range(3)]
     del_me.clear()
@@ -76,21 +76,21 @@ def test_smaller_chunks_take_less():
     assert [len(piece) for piece in memory._kept] == [small.nbytes]
 
 
-def test_no_more_than_a_few_are_looked_after():
+def test_only_a_few_pieces_are_kept():
     memory = ReusedMemory()
     many = [empty(memory) for _ in range(2 * MOST_KEPT)]
     assert len(memory._kept) == MOST_KEPT
     assert len(set(map(place, many))) == len(many)
 
 
-def test_small_ones_are_left_to_torch():
+def test_small_tensors_are_allocated_by_torch():
     memory = ReusedMemory()
     assert empty(memory, (SMALLEST // 4 - 1,)).shape == (SMALLEST // 4 - 1,)
     assert empty(memory, (0, 7)).shape == (0, 7)
     assert memory._kept == []
 
 
-def test_without_memory_torch_says_so(monkeypatch: pytest.MonkeyPatch):
+def test_without_memory_torch_raises_its_own_error(monkeypatch: pytest.MonkeyPatch):
     def none_left(*given: Any, **options: Any) -> None:
         raise OSError(12, "Cannot allocate memory")
 
@@ -98,7 +98,7 @@ def test_without_memory_torch_says_so(monkeypatch: pytest.MonkeyPatch):
     assert empty(ReusedMemory()).shape == SHAPE
 
 
-def test_blocks_that_are_kept_stay_as_they_are():
+def test_blocks_that_are_kept_do_not_change():
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(300, 400, generator=generator, dtype=torch.float64)
     offsets = torch.randn(300, generator=generator, dtype=torch.float64)
@@ -118,7 +118,7 @@ def test_blocks_that_are_kept_stay_as_they_are():
         )
         for engine in ("captured", "plain")
     ]
-    # Of 29 MB each, all of them held at once, and then again after they are gone.
+    # 29 MB each: all kept at once, and once more after they are freed.
     for _ in range(2):
         given, expected = ([block.values for block in stream] for stream in streams)
         assert len(set(map(place, given))) == len(given) == 10

@@ -67,7 +67,7 @@ def test_a_hessian_is_nested_like_inputs_twice(strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_products_take_and_give_nested_vectors(strategy):
+def test_products_accept_and_return_nested_vectors(strategy):
     tangents = _parameters()
     value, product = autodiff_core.jvp(_network, _parameters(), tangents, strategy=strategy)
     expected = cases.torch_call("jvp", _flat_network, _flat_point(), _flat_point())
@@ -79,14 +79,14 @@ def test_products_take_and_give_nested_vectors(strategy):
         assert_same(_in_order(product), expected[1])
 
 
-def test_a_list_is_one_argument_and_a_tuple_are_several():
+def test_a_list_is_one_argument_and_a_tuple_is_several():
     assert_same(
         tuple(autodiff_core.jacobian(lambda pair: pair[0] * pair[1], [draw(2), draw(2)])),
         cases.torch_call("jacobian", lambda x, y: x * y, (draw(2), draw(2))),
     )
 
 
-def test_a_leaf_that_is_no_tensor_is_named_by_its_path():
+def test_the_message_names_the_path_of_a_leaf_that_is_not_a_tensor():
     with pytest.raises(TypeError, match=r"inputs\['a'\]\[1\].*int"):
         autodiff_core.jacobian(lambda tree: tree["a"][0], {"a": [draw(2), 3]})
 

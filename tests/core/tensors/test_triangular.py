@@ -1,4 +1,4 @@
-"""Triangular systems solved by products, against float64 and against torch's own substitution."""
+"""Triangular systems solved by products agree with float64 and with torch's substitution."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from autodiff_core import blocks
-from autodiff_core._tensors import triangular as _triangular
+from autodiff_core._tensors import triangular
 from autodiff_core._tensors.triangular import LARGEST_INVERTED, TriangularSystem
 
 
 def factor(size: int) -> Tensor:
-    """A lower triangular matrix as Cholesky factorisations give it."""
+    """Return a lower triangular matrix like those of Cholesky factorizations."""
     generator = torch.Generator().manual_seed(size)
     drawn = torch.randn(size, size, generator=generator, dtype=torch.float64)
     return torch.linalg.cholesky(
@@ -23,23 +23,23 @@ def factor(size: int) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def by_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products whatever the dtype, the number of right-hand sides and what torch comes with."""
-    monkeypatch.setattr(_triangular, "SMALLEST", 1)
-    monkeypatch.setattr(_triangular, "has_fast_product", lambda matrix: True)
+    """Use products for any dtype, number of right-hand sides and build of torch."""
+    monkeypatch.setattr(triangular, "SMALLEST", 1)
+    monkeypatch.setattr(triangular, "has_fast_product", lambda matrix: True)
 
 
 @pytest.mark.parametrize("size", [1, 2, LARGEST_INVERTED, LARGEST_INVERTED + 1, 700])
 @pytest.mark.parametrize("is_lower", [True, False])
 @pytest.mark.parametrize("has_unit_diagonal", [True, False])
 @pytest.mark.parametrize("is_by_rows", [True, False])
-def test_solutions_are_those_of_substitution(
+def test_solutions_equal_those_of_substitution(
     size: int, is_lower: bool, has_unit_diagonal: bool, is_by_rows: bool
 ) -> None:
     matrix = factor(size)
     if has_unit_diagonal:
-        # Ones on the diagonal make what is left of it far worse conditioned.
+        # Ones on the diagonal would make the rest of the matrix far worse conditioned.
         matrix = matrix / size
-    # Of the other half nothing is to be read.
+    # The other half must not be read.
     spoilt = matrix.where(torch.ones_like(matrix).tril().bool(), torch.nan)
     if not is_lower:
         matrix, spoilt = matrix.T.contiguous(), spoilt.T.contiguous()
@@ -56,7 +56,7 @@ def test_solutions_are_those_of_substitution(
 
 
 def kernel_factor(size: int, noise: float) -> Tensor:
-    """The Cholesky factor of the covariances of neighbouring points, and of some noise."""
+    """Return the Cholesky factor of the covariance of neighbouring points with noise."""
     points = torch.rand(size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     distances = (points[:, None] - points) * size / 6
     covariances = torch.exp(-(distances**2)) + noise * torch.eye(size, dtype=torch.float64)
@@ -65,7 +65,7 @@ def kernel_factor(size: int, noise: float) -> Tensor:
 
 @pytest.mark.parametrize("size", [100, 500])
 @pytest.mark.parametrize("noise", [10.0, 1e-1, 1e-3, 1e-5, 1e-6])
-def test_rounding_is_that_of_substitution(size: int, noise: float) -> None:
+def test_rounding_is_no_larger_than_that_of_substitution(size: int, noise: float) -> None:
     """Also for right-hand sides that a badly conditioned matrix has made."""
     matrix = kernel_factor(size, noise).float()
     drawn = torch.randn(size, 300, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -76,14 +76,14 @@ def test_rounding_is_that_of_substitution(size: int, noise: float) -> None:
         assert (found - exact).norm() <= 4 * (substituted - exact).norm()
 
 
-def test_what_is_badly_conditioned_is_left_to_substitution() -> None:
+def test_badly_conditioned_systems_are_solved_by_substitution() -> None:
     good, bad = kernel_factor(300, 10.0), kernel_factor(300, 1e-6)
     assert TriangularSystem(good, is_lower=True, has_unit_diagonal=False)._products(300)
     assert not TriangularSystem(bad, is_lower=True, has_unit_diagonal=False)._products(300)
 
 
 @pytest.mark.parametrize("strategy", ["forward-mode", "vectorize"])
-def test_programs_solve_by_products_where_they_are_large(
+def test_programs_solve_large_systems_by_products(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = []
