@@ -1,6 +1,6 @@
-"""Results on disk: a stream of blocks into an HDF5 file, and the file back into arrays.
+"""Results on disk: write a stream of blocks to an HDF5 file, and read the file back as arrays.
 
-Knows neither the computation nor its configuration; imports numpy and h5py only.
+This package knows neither the computation nor its configuration; it imports only numpy and h5py.
 """
 
 from outputs._errors import (

@@ -1,12 +1,12 @@
-"""The exceptions of this package: one family, each with a sentence a user can act on."""
+"""The exceptions of this package: one family, each with a message that a user can act on."""
 
 
 class ResultError(Exception):
-    """Something about a result file that the caller or the user has to know."""
+    """A result file is invalid, damaged or inaccessible, or cannot be used in this way."""
 
 
 class ResultExistsError(ResultError):
-    """A finished or unfinished result already stands where one was to be created."""
+    """A file, finished or unfinished, already exists where one was to be created."""
 
 
 class ResultNotFoundError(ResultError):
@@ -14,7 +14,7 @@ class ResultNotFoundError(ResultError):
 
 
 class UnfinishedResultError(ResultError):
-    """Only an unfinished ``.part`` exists, or blocks are missing where none may be."""
+    """Only an unfinished ``.part`` exists, or blocks of a matrix that must be whole are missing."""
 
 
 class FingerprintMismatchError(ResultError):
@@ -26,4 +26,4 @@ class BeingWrittenError(ResultError):
 
 
 class MissingDependencyError(ResultError, ImportError):
-    """A library that this way of reading needs is not installed."""
+    """A library that the operation needs is not installed."""

@@ -1,4 +1,4 @@
-"""Libraries that only some ways of reading need, imported when they are asked for."""
+"""Import optional dependencies on demand."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from outputs._errors import MissingDependencyError
 
 
 def load(module: str, extra: str, purpose: str) -> Any:
-    """Imports a module of an optional dependency.
+    """Import a module of an optional dependency.
 
     Args:
-        module: Its full name, for example ``"scipy.sparse.linalg"``.
+        module: Full name of the module, for example ``"scipy.sparse.linalg"``.
         extra: The extra of this distribution that installs it.
-        purpose: What needs it, as the subject of a sentence.
+        purpose: The operation that needs it, as the subject of a sentence.
+
+    Returns:
+        The module.
 
     Raises:
-        MissingDependencyError: If it is not installed.
+        MissingDependencyError: If the module is not installed.
     """
     try:
         return importlib.import_module(module)

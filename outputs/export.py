@@ -1,4 +1,4 @@
-"""``python -m outputs.export FILE --to FORMAT``: a result in the format of another program."""
+"""``python -m outputs.export FILE --to FORMAT``: convert a result to another program's format."""
 
 from __future__ import annotations
 
@@ -9,38 +9,36 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
+from outputs._commands import command_parser, progress_bar, run_command
 from outputs._errors import ResultError, ResultExistsError
-from outputs._exports import FORMATS, Advance, Format
+from outputs._exports.formats import FORMATS, Format
 from outputs._reading.result import Result, open_result
+from outputs._scanning.sequential import Advance
 from outputs._storage.files import publish, scratch_path, seal
 
-_INTERRUPTED = 130
 _ATTEMPTS, _PAUSE = 20, 0.1
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command.
+    """Run the command.
 
     Args:
-        arguments: Those of the command line where None.
+        arguments: The command line's arguments; None for those of the process.
 
     Returns:
         The exit code: 0, 1 after one sentence on stderr, 130 when interrupted.
     """
     options = _parser().parse_args(arguments)
+    return run_command(lambda: _export_and_print(options), subject="The export")
+
+
+def _export_and_print(options: argparse.Namespace) -> int:
     form = FORMATS[options.to]
-    try:
-        with open_result(options.file) as result:
-            target = Path(options.output or result.path.with_suffix(form.suffix)).absolute()
-            _export_with_progress(result, form, target, force=options.force)
-    except (ResultError, OSError) as error:
-        print(_sentence(error), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    with open_result(options.file) as result:
+        target = Path(options.output or result.path.with_suffix(form.suffix)).absolute()
+        rows, columns = result.matrix_shape
+        with progress_bar(target.name, rows * columns * result.dtype.itemsize) as advance:
+            export(result, form, target, force=options.force, advance=advance)
     print(target)
     return 0
 
@@ -53,22 +51,22 @@ def export(
     force: bool = False,
     advance: Advance = lambda count: None,
 ) -> None:
-    """Writes a complete result in another format, in pieces, and gives it its name at the end.
+    """Write a complete result in another format, in pieces, under a scratch name until complete.
 
-    A file is replaced in one step. A directory (zarr) cannot be: the old one is moved aside
+    A file is replaced atomically. A directory (zarr) cannot be: the old one is moved aside
     while the new one takes its name.
 
     Args:
         result: A complete result.
         form: The format.
-        target: Where the export will stand.
-        force: Whether what stands there may be replaced.
-        advance: Told the bytes of the matrix as they are written.
+        target: Path of the export.
+        force: Whether an existing file or directory at ``target`` may be replaced.
+        advance: Called with the number of bytes of each piece of the matrix that is written.
 
     Raises:
-        ResultExistsError: If something stands at ``target`` and ``force`` is not set.
+        ResultExistsError: If ``target`` exists and ``force`` is not set.
         MissingDependencyError: If a library is not installed.
-        ResultError: If the result is not complete, damaged, or itself the target.
+        ResultError: If the result is incomplete, damaged, or itself the target.
         OSError: If the disk fails.
     """
     result.require_one_point("outputs.export")
@@ -113,7 +111,7 @@ def _remove(path: Path) -> None:
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    # After an interruption zarr's thread still writes the chunk at hand, and makes the directory
+    # After an interruption zarr's thread still writes its current chunk, and creates the directory
     # for it again.
     for _ in range(_ATTEMPTS):
         shutil.rmtree(path, ignore_errors=True)
@@ -122,45 +120,20 @@ def _remove(path: Path) -> None:
             return
 
 
-def _export_with_progress(result: Result, form: Format, target: Path, *, force: bool) -> None:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        rows, across = result.matrix_shape
-        task = progress.add_task(target.name, total=rows * across * result.dtype.itemsize)
-        export(
-            result,
-            form,
-            target,
-            force=force,
-            advance=lambda count: progress.advance(task, count),
-        )
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m outputs.export",
-        description="Write a result in the format of another program, never all of it in memory.",
+    parser = command_parser(
+        "export",
+        "Write a result in the format of another program, never all of it in memory.",
     )
     parser.add_argument("file", type=Path, help="a finished result")
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
     parser.add_argument(
-        "-o", "--output", metavar="PATH", help="where to write; beside the result by default"
+        "-o", "--output", metavar="PATH", help="where to write; by default beside the result"
     )
-    parser.add_argument("--force", action="store_true", help="replace what stands there")
+    parser.add_argument(
+        "--force", action="store_true", help="replace an existing file or directory"
+    )
     return parser
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'The export'}: {error.strerror}."
-    return str(error)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m outputs.plot FILE``: a picture of a result."""
+"""``python -m outputs.plot FILE``: draw a picture of a result."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from outputs._commands import command_parser, progress_bar, run_command
 from outputs._errors import ResultError
 from outputs._format.description import PRODUCTS
 from outputs._optional import load
@@ -21,49 +21,48 @@ from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_
 from outputs._storage.files import scratch_path
 
 _VALUES = 20
-_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command.
+    """Run the command.
 
     Args:
-        arguments: Those of the command line where None.
+        arguments: The command line's arguments; None for those of the process.
 
     Returns:
         The exit code: 0, 1 after one sentence on stderr, 130 when interrupted.
     """
     options = _parser().parse_args(arguments)
+    return run_command(lambda: _plot_and_print(options))
+
+
+def _plot_and_print(options: argparse.Namespace) -> int:
+    path: Path = options.file
+    target = Path(options.output or path.with_suffix(".png")).absolute()
     try:
-        path = Path(options.file)
-        target = Path(options.output or path.with_suffix(".png")).absolute()
         if is_sparse_result(path):
             with open_sparse_result(path) as sparse:
                 plot_pattern(sparse, target)
         else:
             with open_result(path) as result:
                 plot(result, target, values=options.values)
-    except ResultError as error:
-        print(error, file=sys.stderr)
-        return 1
     except OSError as error:
-        print(f"{target}: {error.strerror or error}.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+        # The error names the scratch file, which the user did not choose.
+        raise ResultError(f"{target}: {error.strerror or error}.") from error
     print(target)
     return 0
 
 
 def plot(result: Result, target: Path, *, values: int = _VALUES) -> None:
-    """Draws magnitudes, norms and spectrum of a complete result into a PNG.
+    """Draw magnitudes, norms and spectrum of a complete result into a PNG.
 
-    The picture replaces what stands at ``target`` in one step. The matrix is read in pieces.
+    The picture replaces an existing file at ``target`` atomically. The matrix is read in pieces.
 
     Args:
         result: A complete result.
-        target: Where the picture will stand.
-        values: Eigenvalues or singular values of a matrix too large for all; 0 for no spectrum.
+        target: Path of the picture.
+        values: Number of eigenvalues or singular values to compute for a matrix too large to
+            compute all of them; 0 for no spectrum.
 
     Raises:
         MissingDependencyError: If Matplotlib, or SciPy for a large matrix, is not installed.
@@ -72,18 +71,18 @@ def plot(result: Result, target: Path, *, values: int = _VALUES) -> None:
     """
     result.require_one_point("outputs.plot")
     load("matplotlib", "plot", "outputs.plot")
-    from outputs._plotting import figures as _drawing
+    from outputs._plotting.figures import draw
 
     seen = _survey_with_progress(result)
-    _save(_drawing.draw(result, seen, _spectrum(result, seen, values)), target)
+    _save(draw(result, seen, _spectrum(result, seen, values)), target)
 
 
 def plot_pattern(result: SparseResult, target: Path) -> None:
-    """Draws where a sparse result has entries into a PNG, which replaces what stands there.
+    """Draw the pattern of a sparse result into a PNG, replacing an existing file atomically.
 
     Args:
         result: A sparse result.
-        target: Where the picture will stand.
+        target: Path of the picture.
 
     Raises:
         MissingDependencyError: If Matplotlib is not installed.
@@ -91,9 +90,9 @@ def plot_pattern(result: SparseResult, target: Path) -> None:
         OSError: If the picture cannot be written.
     """
     load("matplotlib", "plot", "outputs.plot")
-    from outputs._plotting import figures as _drawing
+    from outputs._plotting.figures import draw_pattern
 
-    _save(_drawing.draw_pattern(result), target)
+    _save(draw_pattern(result), target)
 
 
 def _save(figure: Any, target: Path) -> None:
@@ -113,29 +112,16 @@ def _spectrum(result: Result, seen: Survey, values: int) -> Spectrum | None:
 
 
 def _survey_with_progress(result: Result) -> Survey:
-    console = Console(stderr=True)
     rows, columns = result.matrix_shape
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("reading", total=rows * columns * result.dtype.itemsize)
-        return survey(result, advance=lambda count: progress.advance(task, count))
+    with progress_bar("reading", rows * columns * result.dtype.itemsize) as advance:
+        return survey(result, advance=advance)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m outputs.plot",
-        description="Draw a result: magnitudes, row and column norms, spectrum.",
-    )
+    parser = command_parser("plot", "Draw a result: magnitudes, row and column norms, spectrum.")
     parser.add_argument("file", type=Path, help="a finished result")
     parser.add_argument(
-        "-o", "--output", metavar="PNG", help="the picture; beside the result by default"
+        "-o", "--output", metavar="PNG", help="the picture; by default beside the result"
     )
     parser.add_argument(
         "--values",

@@ -1,19 +1,17 @@
-"""``python -m outputs.show FILE``: prints what a result file holds."""
+"""``python -m outputs.show FILE``: print the contents of a result file."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from outputs._errors import ResultError
+from outputs._commands import command_parser, output_console, pair_table, run_command
 from outputs._format.axes import TensorSpec
 from outputs._plotting.sparsity_pattern import braille_picture
 from outputs._reading.result import Result
@@ -21,43 +19,43 @@ from outputs._reading.sparse_result import SparseResult, is_sparse_result
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _LONGEST_LIST = 8
-_FIRST, _LAST = 10, 2  # of a long table
+_FIRST, _LAST = 10, 2  # the rows of a long table that are shown
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command.
+    """Run the command.
 
     Args:
-        arguments: Those of the command line where None.
+        arguments: The command line's arguments; None for those of the process.
 
     Returns:
-        The exit code: 0, or 1 after one sentence on stderr.
+        The exit code: 0, 1 after one sentence on stderr, 130 when interrupted.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m outputs.show", description="Print what a result file holds."
-    )
+    parser = command_parser("show", "Print the contents of a result file.")
     parser.add_argument("file", type=Path, help="a result, finished or unfinished (.part)")
-    parser.add_argument("--all", action="store_true", help="every tensor of a long table")
+    parser.add_argument("--all", action="store_true", help="show every tensor of a long table")
     options = parser.parse_args(arguments)
-    path: Path = options.file
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
-    try:
-        if is_sparse_result(path):
-            with SparseResult(path) as sparse:
-                for table in _of_sparse(sparse, shorten=not options.all):
-                    console.print(table)
-            return 0
-        with Result(path) as result:
-            for table in _tables(result, shorten=not options.all):
+    return run_command(lambda: _show(options.file, shorten=not options.all))
+
+
+def _show(path: Path, *, shorten: bool) -> int:
+    console = output_console(_WIDTH_WITHOUT_TERMINAL)
+    if is_sparse_result(path):
+        with SparseResult(path) as sparse:
+            console.print(_pairs("Result", _sparse_summary(sparse)))
+            console.print(Text("Pattern", style="italic"))
+            console.print(Text(braille_picture(*sparse.pattern, sparse.shape)))
+            for table in _common_tables(sparse, shorten):
                 console.print(table)
-    except ResultError as error:
-        print(error, file=sys.stderr)
-        return 1
+        return 0
+    with Result(path) as result:
+        console.print(_pairs("Result", _summary(result)))
+        for table in _common_tables(result, shorten):
+            console.print(table)
     return 0
 
 
-def _tables(result: Result, *, shorten: bool) -> Iterable[Table]:
-    yield _pairs("Result", _summary(result))
+def _common_tables(result: Result | SparseResult, shorten: bool) -> Iterable[Table]:
     yield _tensors("Rows", result.rows, shorten)
     yield _tensors("Columns", result.columns, shorten)
     yield _pairs("Provenance", result.provenance)
@@ -69,40 +67,27 @@ def _tables(result: Result, *, shorten: bool) -> Iterable[Table]:
         yield _pairs("Verification", _flat({"verification": verification}, keep_name=False))
 
 
-def _of_sparse(result: SparseResult, *, shorten: bool) -> Iterable[Table | Text]:
+def _sparse_summary(result: SparseResult) -> dict[str, Any]:
     rows, columns = result.shape
     share = result.entries / max(1, rows * columns)
     colours = {name: int(array.max(initial=-1)) + 1 for name, array in result.colours.items()}
     shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in colours.items())
-    yield _pairs(
-        "Result",
-        {
-            "file": result.path,
-            "operation": result.operation,
-            "function": result.function,
-            "strategy": result.strategy,
-            "shape": f"{rows:,} x {columns:,} (rows x columns)",
-            "entries": f"{result.entries:,}, {share:.3g} of all, compressed rows (CSR)",
-            "colouring": f"{result.kind}: {shown or 'no colours'}",
-            "dtype": result.dtype,
-            "size": f"{_bytes(result.stored_bytes)} stored",
-            "made": _made(result.provenance),
-            "verified": _verified(result.execution),
-            "point": _arrays(result.points),
-            "value": _arrays(result.value),
-            "fingerprint": result.fingerprint,
-        },
-    )
-    yield Text("Pattern", style="italic")
-    yield Text(braille_picture(*result.pattern, result.shape))
-    yield _tensors("Rows", result.rows, shorten)
-    yield _tensors("Columns", result.columns, shorten)
-    yield _pairs("Provenance", result.provenance)
-    execution = dict(result.execution)
-    verification = execution.pop("verification", {})
-    yield _pairs("Execution", _flat(execution))
-    if verification:
-        yield _pairs("Verification", _flat({"verification": verification}, keep_name=False))
+    return {
+        "file": result.path,
+        "operation": result.operation,
+        "function": result.function,
+        "strategy": result.strategy,
+        "shape": f"{rows:,} x {columns:,} (rows x columns)",
+        "entries": f"{result.entries:,}, {share:.3g} of all, compressed rows (CSR)",
+        "colouring": f"{result.kind}: {shown or 'no colours'}",
+        "dtype": result.dtype,
+        "size": f"{_bytes(result.stored_bytes)} stored",
+        "made": _made(result.provenance),
+        "verified": _verified(result.execution),
+        "point": _arrays(result.points),
+        "value": _arrays(result.value),
+        "fingerprint": result.fingerprint,
+    }
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -132,24 +117,22 @@ def _summary(result: Result) -> dict[str, Any]:
 
 
 def _pairs(title: str, values: Mapping[str, Any]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = pair_table(title)
     for name, value in values.items():
-        # As Text, because a name in square brackets is no markup.
+        # Text, because rich would parse a name in square brackets as markup.
         table.add_row(Text(name), Text(str(value)))
     return table
 
 
 def _made(provenance: Mapping[str, Any]) -> str:
-    """When, where and by which versions."""
+    """Return the time, place and versions of the computation as one line."""
     versions = [f"{n} {provenance[n]}" for n in ("autodiff_jobs", "torch") if n in provenance]
     place = [f"on {provenance[name]}" for name in ("device", "host") if name in provenance]
     return ", ".join([str(provenance.get("created", "at an unknown time")), *place, *versions])
 
 
 def _time(result: Result) -> str:
-    """How long it took and how fast that is, where the record says so."""
+    """Return the duration and rate of the computation as far as they are recorded."""
     record = result.execution
     seconds, lines = record.get("seconds"), record.get("lines_computed")
     if not isinstance(seconds, int | float) or not seconds > 0:
@@ -157,7 +140,7 @@ def _time(result: Result) -> str:
     shown = f"{seconds:.3g} s"
     if not isinstance(lines, int) or 0 in result.matrix_shape:
         return shown
-    across = result.matrix_shape[1 if result.axis == "rows" else 0]
+    across = result.axis.across(result.matrix_shape)
     rate = lines / seconds
     entries = _si(rate * across, "").rstrip() + " entries/s"
     volume = _si(rate * across * result.dtype.itemsize, "B/s")
@@ -167,7 +150,7 @@ def _time(result: Result) -> str:
 
 
 def _verified(record: Mapping[str, Any]) -> str:
-    """One line of the verification; its own table has the figures."""
+    """Return the outcome of the verification as one line; a separate table has the figures."""
     figures = record.get("verification")
     if not isinstance(figures, Mapping) or not figures or figures.get("kind") == "off":
         return "no"
@@ -222,7 +205,7 @@ def _bytes(count: float) -> str:
 
 
 def _si(count: float, unit: str) -> str:
-    """A count of three to four digits with an SI prefix: 1.92 kB."""
+    """Return a count of three to four digits with an SI prefix, such as 1.92 kB."""
     for prefix in ("", "k", "M", "G"):
         if count < 1000:
             return f"{count:.4g} {prefix}{unit}"

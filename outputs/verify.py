@@ -1,8 +1,7 @@
-"""``python -m outputs.verify FILE...``: checks result files without the functions behind them."""
+"""``python -m outputs.verify FILE...``: check result files without the functions behind them."""
 
 from __future__ import annotations
 
-import argparse
 import glob
 import json
 import sys
@@ -10,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from outputs._commands import command_parser, output_console, pair_table
 from outputs._verification.isolated import verify_apart
 from outputs._verification.report import Verification
 
@@ -21,17 +20,16 @@ _WIDTH_WITHOUT_TERMINAL = 160
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; each file is checked in a process of its own.
+    """Run the command; each file is checked in a separate process.
 
     Args:
-        arguments: Those of the command line where None.
+        arguments: The command line's arguments; None for those of the process.
 
     Returns:
-        The exit code: 0 if every file is sound, 1 if one is not or there is none.
+        The exit code: 0 if every file is sound, 1 if one is not or none was found.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m outputs.verify",
-        description="Check structure, ledger, checksums and probe products of result files.",
+    parser = command_parser(
+        "verify", "Check structure, ledger, checksums and probe products of result files."
     )
     parser.add_argument("file", nargs="+", help="files, directories (all *.h5 below), globs")
     parser.add_argument("--json", action="store_true", help="print one JSON array")
@@ -43,13 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         print(json.dumps([asdict(one) | {"ok": one.ok} for one in found], indent=2))
     elif found:
-        console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+        console = output_console(_WIDTH_WITHOUT_TERMINAL)
         console.print(_details(found[0]) if len(found) == 1 else _table(found))
     return 0 if found and not empty and all(one.ok for one in found) else 1
 
 
 def _files(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
-    """The files that the arguments name, each once, and the arguments that name none."""
+    """Return the files that the arguments name, each once, and the arguments that match none."""
     found: dict[Path, None] = {}
     empty = []
     for argument in arguments:
@@ -67,9 +65,7 @@ def _files(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
 
 
 def _details(one: Verification) -> Table:
-    table = Table(title="Verification", title_justify="left", show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = pair_table("Verification")
     for name, value in _cells(one).items():
         table.add_row(name, Text(value))
     return table

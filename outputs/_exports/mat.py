@@ -1,7 +1,7 @@
-"""MATLAB's MAT-file of version 7.3, which is HDF5 with conventions.
+"""Export to MATLAB's MAT-file version 7.3, which is HDF5 with conventions.
 
-Not version 5, the other one that is common: its variables end at 2 GiB, and SciPy, which writes
-it, takes a matrix that is in memory.
+Version 5, also common, is not used: its variables are limited to 2 GiB, and SciPy, which writes
+it, needs the whole matrix in memory.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 
-from outputs._exports import Advance
 from outputs._format.axes import TensorSpec
-from outputs._reading.views import metadata as companions
-from outputs._scanning.sequential import piece_shape, pieces
+from outputs._reading.views.metadata import arrays, attributes, table
+from outputs._reading.views.protocol import DenseResult
+from outputs._scanning.sequential import Advance, piece_shape, pieces
 from outputs._storage.files import LIBVER
-
-if TYPE_CHECKING:
-    from outputs._reading.result import Result
 
 _USER_BLOCK = 512
 _CHUNK_BYTES = 2 * 2**20
@@ -31,44 +28,44 @@ _CLASSES = {"f8": "double", "f4": "single", "c16": "double", "c8": "single", "b1
 _REFERENCES = "#refs#"
 
 
-def write(result: Result, path: Path, advance: Advance) -> None:
-    """Writes variables that ``load`` of MATLAB shows in their natural orientation.
+def write(result: DenseResult, path: Path, advance: Advance) -> None:
+    """Write variables that MATLAB's ``load`` shows in their natural orientation.
 
-    The matrix under the name of its operation, rows x columns; ``rows`` and ``columns``, structs
-    with the cell arrays ``name``, ``shape`` and ``dtype`` and the columns ``first`` and ``last``,
-    which count from 1 as MATLAB does; ``point``, ``value`` and ``vectors``, structs of arrays;
-    ``about``, a struct that says what the result is.
+    They are the matrix under the name of its operation, rows x columns; ``rows`` and ``columns``,
+    structs with the cell arrays ``name``, ``shape`` and ``dtype`` and the columns ``first`` and
+    ``last``, which count from 1 as MATLAB does; ``point``, ``value`` and ``vectors``, structs of
+    arrays; ``about``, a struct with the result's header, provenance and configuration.
 
     Args:
         result: A complete result.
-        path: A file that does not exist.
-        advance: Told the bytes of every piece.
+        path: A path at which no file exists yet.
+        advance: Called with the number of bytes of each piece written.
     """
     with h5py.File(path, "x", userblock_size=_USER_BLOCK, libver=LIBVER) as file:
         _matrix(file, result, advance)
         for name, tensors in (("rows", result.rows), ("columns", result.columns)):
             _table(file, name, tensors)
-        for name, members in companions.arrays(result).items():
+        for name, members in arrays(result).items():
             _struct(file, name, members)
-        _struct(file, "about", companions.attributes(result))
+        _struct(file, "about", attributes(result))
     with open(path, "r+b") as raw:
         raw.write(_header())
 
 
 def _header() -> bytes:
     text = b"MATLAB 7.3 MAT-file, Platform: Python, Created by: autodiff-jobs HDF5 schema 1.00 ."
-    # 116 bytes of text, no subsystem data, version 2.0, and the mark of little-endian numbers.
+    # 116 bytes of text, no subsystem data, version 2.0, and the little-endian marker.
     return struct.pack("<116s8xH2s", text.ljust(116), 0x0200, b"IM")
 
 
-def _matrix(file: h5py.File, result: Result, advance: Advance) -> None:
+def _matrix(file: h5py.File, result: DenseResult, advance: Advance) -> None:
     if 0 in result.shape:
         _array(file, result.operation, np.empty(result.shape, result.dtype))
         return
     source = result.dataset()
     height, width = _chunk(source)
     dtype = _stored(result.dtype)
-    # MATLAB's first dimension runs fastest, HDF5's last: the file holds the transpose.
+    # MATLAB's first dimension varies fastest, HDF5's last, so the file holds the transpose.
     target = file.create_dataset(
         result.operation, result.shape[::-1], dtype, chunks=(width, height)
     )
@@ -91,7 +88,7 @@ def _chunk(source: h5py.Dataset) -> tuple[int, int]:
 
 
 def _table(file: h5py.File, name: str, tensors: tuple[TensorSpec, ...]) -> None:
-    records = companions.table(tensors)
+    records = table(tensors)
     fields: dict[str, Any] = {
         "name": [record["name"] for record in records],
         "shape": [np.array([record["shape"]], dtype=float) for record in records],
@@ -137,7 +134,7 @@ def _text(parent: h5py.Group, name: str, text: str) -> h5py.Dataset:
 
 
 def _array(parent: h5py.Group, name: str, values: np.ndarray) -> h5py.Dataset:
-    # MATLAB has no fewer than two dimensions; a vector is a column.
+    # MATLAB arrays have at least two dimensions; a vector is a column.
     shape = values.shape + (1,) * (2 - values.ndim)
     if not values.size:
         return _empty(parent, name, shape, _class(values.dtype))
@@ -154,7 +151,7 @@ def _empty(parent: h5py.Group, name: str, shape: tuple[int, ...], kind: str) -> 
 
 
 def _stored(dtype: np.dtype) -> np.dtype:
-    """The dtype of a dataset: complex numbers as (real, imag), logical ones as bytes."""
+    """Return the dtype of a dataset: complex numbers as (real, imag), booleans as bytes."""
     wide = np.dtype({"f2": "f4", "b1": "u1"}.get(dtype.str[1:], dtype.str))
     if wide.kind != "c":
         return wide
@@ -185,7 +182,7 @@ def _mark(target: h5py.Group | h5py.Dataset, kind: str, decode: int | None = Non
 
 
 def _identifiers(names: Iterable[str]) -> list[str]:
-    """Names that MATLAB takes for fields, one for each and no two alike."""
+    """Return a distinct, valid MATLAB field name for each name."""
     found: list[str] = []
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_]", "_", name)

@@ -1,43 +1,40 @@
-"""netCDF-4.
+"""Export to netCDF-4.
 
-Imports h5netcdf; imported itself only by an export to it.
+Imports h5netcdf, so this module is imported only when a result is exported to netCDF.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5netcdf
 import h5py
 import numpy as np
 
-from outputs._exports import Advance
-from outputs._reading.views import metadata as companions
-from outputs._scanning.sequential import piece_shape, pieces
-
-if TYPE_CHECKING:
-    from outputs._reading.result import Result
+from outputs._reading.views.metadata import attributes, flat_variables
+from outputs._reading.views.protocol import DenseResult
+from outputs._scanning.sequential import Advance, piece_shape, pieces
 
 _CHUNK_BYTES = 2 * 2**20
 
 
-def write(result: Result, path: Path, advance: Advance) -> None:
-    """Writes the variables that ``as_xarray()`` has, under the same names and dimensions.
+def write(result: DenseResult, path: Path, advance: Advance) -> None:
+    """Write the variables of ``as_xarray()``, under the same names and dimensions.
 
-    netCDF knows neither complex numbers, which become two variables ``<name>_real`` and
-    ``<name>_imag``, nor half floats, which become floats.
+    netCDF has neither complex numbers, which become two variables ``<name>_real`` and
+    ``<name>_imag``, nor half floats, which become float32.
 
     Args:
         result: A complete result.
-        path: A file that does not exist.
-        advance: Told the bytes of every piece.
+        path: A path at which no file exists yet.
+        advance: Called with the number of bytes of each piece written.
     """
     matrix = result.dataset()
     chunk = piece_shape(matrix, _CHUNK_BYTES)
     with h5netcdf.File(path, "x") as file:
-        file.attrs.update(companions.attributes(result))
-        for name, (dimensions, values) in companions.beside(result).items():
+        file.attrs.update(attributes(result))
+        for name, (dimensions, values) in flat_variables(result).items():
             for variable, part in _parts(name, values):
                 _create(file, variable, dimensions, part.shape, part.dtype)[...] = part
         targets = [
@@ -51,7 +48,7 @@ def write(result: Result, path: Path, advance: Advance) -> None:
 
 
 def _parts(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """The variables that hold an array: itself, or its real and its imaginary part."""
+    """Return the variables that hold an array: the array, or its real and imaginary parts."""
     if np.iscomplexobj(values):
         return [(f"{name}_real", np.real(values)), (f"{name}_imag", np.imag(values))]
     if values.dtype.kind == "U":

@@ -1,43 +1,40 @@
-"""NumPy's file of one array: the matrix alone."""
+"""Export to NumPy's format for a single array: the matrix alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 
-from outputs._exports import Advance
-from outputs._scanning.sequential import bands, sequential_order
-
-if TYPE_CHECKING:
-    from outputs._reading.result import Result
+from outputs._reading.views.protocol import DenseResult
+from outputs._scanning.sequential import Advance, bands, sequential_order
 
 
-def write(result: Result, path: Path, advance: Advance) -> None:
-    """Writes the matrix as ``.npy``.
+def write(result: DenseResult, path: Path, advance: Advance) -> None:
+    """Write the matrix as ``.npy``.
 
     Args:
         result: A complete result.
-        path: A file that does not exist.
-        advance: Told the bytes of every piece.
+        path: A path at which no file exists yet.
+        advance: Called with the number of bytes of each piece written.
     """
     with open(path, "xb") as file:
         write_matrix(result, file, advance)
 
 
-def write_matrix(result: Result, file: IO[bytes], advance: Advance) -> None:
-    """Streams the matrix in NumPy's format, front to back, into a file or a member of an archive.
+def write_matrix(result: DenseResult, file: IO[bytes], advance: Advance) -> None:
+    """Stream the matrix in NumPy's format, front to back, into a file or a member of an archive.
 
-    A matrix in tall tiles is stored in Fortran order, so that a band of tiles is in memory and
-    not a band of rows through all of them; ``numpy.load`` shows the same array. Not through
-    ``open_memmap``: the pages that one dirties count as memory of the process until the kernel
+    A matrix in tall tiles is stored in Fortran order, so that memory holds a band of tiles and
+    not a band of rows across all of them; ``numpy.load`` returns the same array. ``open_memmap``
+    is not used because dirty pages of a mapping count as memory of the process until the kernel
     writes them back.
 
     Args:
         result: A complete result.
-        file: Open for writing.
-        advance: Told the bytes of every piece.
+        file: A binary file open for writing.
+        advance: Called with the number of bytes of each piece written.
     """
     order = sequential_order(result.dataset())
     header = {

@@ -1,43 +1,39 @@
-"""Zarr, version 3: a directory with a group.
+"""Export to Zarr version 3: a directory with a group.
 
-Imports zarr; imported itself only by an export to it.
+Imports zarr, so this module is imported only when a result is exported to Zarr.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import zarr
 
-from outputs._exports import Advance
-from outputs._reading.views import metadata as companions
-from outputs._scanning.sequential import piece_shape, pieces
-
-if TYPE_CHECKING:
-    from outputs._reading.result import Result
+from outputs._reading.views.metadata import arrays, attributes, table
+from outputs._reading.views.protocol import DenseResult
+from outputs._scanning.sequential import Advance, piece_shape, pieces
 
 _CHUNK_BYTES = 4 * 2**20
 
 
-def write(result: Result, path: Path, advance: Advance) -> None:
-    """Writes a group: the matrix with dimensions (row, column), and the arrays beside it.
+def write(result: DenseResult, path: Path, advance: Advance) -> None:
+    """Write a group: the matrix with dimensions (row, column), and the arrays beside it.
 
     Chunks are whole tiles, or bands of rows, with zarr's own compression. The tables are
-    attributes of the group, ``rows`` and ``columns``, because Zarr has no settled strings; what
-    the result is stands beside them. The arrays are ``point/<name>`` and so on.
+    attributes of the group, ``rows`` and ``columns``, because Zarr has no standard string dtype;
+    header, provenance and configuration are attributes as well. The arrays are ``point/<name>``
+    and so on.
 
     Args:
         result: A complete result.
-        path: A directory that does not exist.
-        advance: Told the bytes of every piece.
+        path: A path at which no directory exists yet.
+        advance: Called with the number of bytes of each piece written.
     """
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs.update(
-        companions.attributes(result)
-        | {"rows": companions.table(result.rows), "columns": companions.table(result.columns)}
+        attributes(result) | {"rows": table(result.rows), "columns": table(result.columns)}
     )
-    for name, members in companions.arrays(result).items():
+    for name, members in arrays(result).items():
         folder = group.create_group(name)
         for key, values in members.items():
             folder.create_array(key.replace("/", "_") or "_", data=values)

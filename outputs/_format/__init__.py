@@ -1,1 +1,1 @@
-"""The file format: names, description, tiles, layout and ledger."""
+"""The file format: names, description, tiles, layout and ledger of a result."""

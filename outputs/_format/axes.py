@@ -12,24 +12,38 @@ from outputs._errors import ResultError
 class Axis(StrEnum):
     """The axis of a matrix along which blocks arrive; equal to its name as a string.
 
-    The same as `autodiff_core.Axis`, which this package must not import.
+    Its members equal those of `autodiff_core.Axis`, which this package must not import.
     """
 
     ROWS = "rows"
     COLUMNS = "columns"
 
+    @property
+    def dimension(self) -> int:
+        """The dimension of a matrix along which its lines are counted."""
+        return 0 if self is Axis.ROWS else 1
+
     def lines(self, shape: tuple[int, int]) -> int:
         """Return how many lines (rows or columns) a matrix of this shape has."""
-        return shape[0 if self is Axis.ROWS else 1]
+        return shape[self.dimension]
 
     def across(self, shape: tuple[int, int]) -> int:
         """Return how many entries a line of a matrix of this shape has."""
-        return shape[1 if self is Axis.ROWS else 0]
+        return shape[1 - self.dimension]
+
+    def shape(self, lines: int, across: int) -> tuple[int, int]:
+        """Return the shape of a matrix of this many lines with this many entries each."""
+        return (lines, across) if self is Axis.ROWS else (across, lines)
 
     def region(self, start: int, stop: int) -> tuple[slice, slice]:
         """Return the index of the lines start, ..., stop - 1 in a matrix."""
         lines = slice(start, stop)
         return (lines, slice(None)) if self is Axis.ROWS else (slice(None), lines)
+
+    def bounded_region(self, shape: tuple[int, int], start: int, stop: int) -> tuple[slice, slice]:
+        """Return the same index in a matrix of this shape, with bounds along both dimensions."""
+        lines, across = slice(start, stop), slice(0, self.across(shape))
+        return (lines, across) if self is Axis.ROWS else (across, lines)
 
 
 @dataclass(frozen=True)
@@ -48,22 +62,22 @@ class TensorSpec:
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """Number of elements of the tensor."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of a matrix that one file of several holds: neighbouring lines of its block axis.
+    """The part of a matrix that one file of several holds: adjacent lines of its block axis.
 
     Attributes:
-        index: Which of the parts, from 0.
-        count: How many parts the matrix was divided into.
+        index: Index of the part, counted from 0.
+        count: Number of parts into which the matrix was divided.
         start: First line, counted in the whole matrix.
-        stop: Line after its last.
+        stop: One past the last line.
 
     Raises:
-        ResultError: If it contradicts itself.
+        ResultError: If the fields contradict each other.
     """
 
     index: int

@@ -34,12 +34,11 @@ from outputs._storage.files import LIBVER, create_file
 
 GZIP_LEVEL = 4
 
-
 _DATALESS_SCALE = "This is a netCDF dimension but not a netCDF variable.%10d"
 
 
 def stored_bytes(description: ResultDescription) -> int:
-    """About how much space an unfinished result takes on the disk."""
+    """Return the approximate disk space, in bytes, of an unfinished result."""
     rows, columns = description.stored_shape
     matrix = rows * columns * np.dtype(description.dtype).itemsize
     return matrix + description.lines * LEDGER_DTYPE.itemsize + EXECUTION_BYTES
@@ -53,15 +52,16 @@ def create(
     virtual: h5py.VirtualLayout | None = None,
     libver: tuple[str, str] = LIBVER,
 ) -> None:
-    """Lays a result out completely and closes it.
+    """Create a file with the complete layout of a result, and close it.
 
     Args:
-        path: A file that does not exist yet.
-        description: What the file holds.
-        packed: False for a matrix whose whole space is allocated now; True for one whose
-            compressed tiles are allocated as they are written.
-        virtual: Where the matrix stands if not in this file.
-        libver: The versions of HDF5's format.
+        path: A path at which no file exists yet.
+        description: The description of the result.
+        packed: False to allocate the whole space of the matrix now; True to allocate compressed
+            tiles as they are written.
+        virtual: The virtual layout of a matrix stored in other files; None for a matrix in this
+            file.
+        libver: Bounds of the HDF5 format version.
 
     Raises:
         ResultError: If the file cannot be created.
@@ -82,11 +82,11 @@ def create(
 
 
 def create_sparse(path: Path, description: ResultDescription) -> h5py.File:
-    """A new file with all that stands beside a sparse matrix, open for writing.
+    """Create a file with everything but the sparse matrix, and return it open for writing.
 
     Args:
-        path: A file that does not exist yet.
-        description: What the file holds.
+        path: A path at which no file exists yet.
+        description: The description of the result.
 
     Raises:
         ResultError: If the file cannot be created.
@@ -98,10 +98,14 @@ def create_sparse(path: Path, description: ResultDescription) -> h5py.File:
 
 
 def write_execution(file: h5py.File, record: Mapping[str, Any]) -> None:
-    """Writes the execution record into the space that waits for it.
+    """Write the execution record into its preallocated space.
+
+    Args:
+        file: The file, open for writing.
+        record: The record, serializable as JSON.
 
     Raises:
-        ResultError: If the record is no JSON, or longer than its space.
+        ResultError: If the record cannot be serialized as JSON, or exceeds its space.
     """
     try:
         text = json.dumps(record, allow_nan=False).encode()
@@ -117,7 +121,7 @@ def write_execution(file: h5py.File, record: Mapping[str, Any]) -> None:
 
 
 def _write_context(file: h5py.File, description: ResultDescription) -> None:
-    """What says of which matrix it is, where it was taken and how it is verified."""
+    """Write the tables, arrays, configuration, provenance, execution record and probes."""
     _write_table(file, Names.ROWS, "row_tensor", description.rows)
     _write_table(file, Names.COLUMNS, "column_tensor", description.columns)
     for group, arrays in (
@@ -141,7 +145,7 @@ def _write_header(
     version: int | None = None,
 ) -> None:
     texts = ("operation", "strategy", "function", "fingerprint", "axis", "compression")
-    # Numbers, because HDF5 has no boolean and readers differ on h5py's enumeration.
+    # Stored as integers, because HDF5 has no boolean and readers differ on h5py's enumeration.
     numbers = ("rows_are_tuple", "columns_are_tuple")
     shard = description.shard
     is_plain = shard is None and not is_virtual
@@ -165,11 +169,11 @@ def _write_header(
 
 
 def write_attributes(target: h5py.Group, values: Mapping[str, str | int | float | bool]) -> None:
-    """Write attributes; texts are of fixed length."""
+    """Write attributes, strings with fixed length."""
     for name, value in values.items():
         if isinstance(value, str):
-            # Of fixed length: those of variable length stand in a heap, in which HDF5 never
-            # comes to an end when it is damaged (measured).
+            # Strings of variable length are stored in a heap, on which HDF5 loops forever when
+            # it is damaged (measured).
             text = value.encode()
             target.attrs.create(name, text, dtype=_fixed([text]))
         else:
@@ -199,7 +203,7 @@ def _create_matrix(
 
 
 def _create_ledger(file: h5py.File, capacity: int) -> None:
-    # Zeros are written, not assumed: an entry that was never written must read as empty.
+    # Zeros are written explicitly, because an entry that was never written must read as empty.
     ledger = file.create_dataset(
         Names.LEDGER, (capacity,), LEDGER_DTYPE, dcpl=_properties(h5py.h5d.FILL_TIME_ALLOC)
     )
@@ -208,14 +212,15 @@ def _create_ledger(file: h5py.File, capacity: int) -> None:
 
 def _properties(fill_time: int) -> Any:
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_obj_track_times(False)  # a modification time would be metadata that changes
+    # A modification time would be metadata that changes after the layout is sealed.
+    properties.set_obj_track_times(False)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(fill_time)
     return properties
 
 
 def _dimension(file: h5py.File, name: str, size: int) -> h5py.Dataset:
-    # A scale of which nothing is ever written takes no space, however long.
+    # A scale whose data are never written occupies no space, whatever its length.
     scale = file.create_dataset(name, (size,), ">f4")
     scale.make_scale(_DATALESS_SCALE % size)
     return scale

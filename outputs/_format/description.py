@@ -1,4 +1,4 @@
-"""Everything known about a result before its first block."""
+"""Describe a result before its first block exists."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
 
 @dataclass(frozen=True)
 class ResultDescription:
-    """What is known before the first block; it is laid out in the file and sealed.
+    """Everything known before the first block; it is written to the file and sealed.
 
     Attributes:
         operation: ``jacobian``, ``hessian``, ``vjp``, ``jvp``, ``vhp`` or ``hvp``; also the name
             of the matrix in the file.
-        strategy: How the blocks are computed.
+        strategy: Name of the strategy that computes the blocks.
         function: Reference of the function, for example ``package.module:name``.
-        fingerprint: Hash of what determines the numbers.
+        fingerprint: Hash of the options that determine the numbers.
         axis: The axis along which blocks arrive.
-        rows: The tensors of the rows one after the other; for the products one
+        rows: The tensors whose elements make up the rows, in order; for the products one
             ``TensorSpec("vectors", (count,), "int64")``.
-        columns: The tensors of the columns one after the other.
-        dtype: Stored dtype of the matrix, one that numpy has.
-        rows_are_tuple: Whether the function returned a tuple (Hessian: took one).
+        columns: The tensors whose elements make up the columns, in order.
+        dtype: Stored dtype of the matrix; a numpy dtype.
+        rows_are_tuple: Whether the function returned a tuple (for a Hessian: took one).
         columns_are_tuple: Whether the columns' tensors came as a tuple.
         point: The inputs, by name.
-        value: The function's value there, by name.
+        value: The function's value at these inputs, by name.
         vectors: The vectors of a product, by name.
         configuration: The composed configuration as YAML.
         provenance: Versions, device, seeds, commit, host, time of creation and the like.
-        tile: Shape of the HDF5 chunk; None lets the layout choose.
+        tile: Shape of the HDF5 chunk; None to choose it automatically.
         compression: ``none`` or ``gzip``.
         probes: Products by which the matrix can be verified; None without.
-        shard: Which lines of the matrix the file holds; None stands for all. Everything else
+        shard: The lines of the matrix that the file holds; None for all of them. Everything else
             describes the whole matrix.
-        points: Of how many points each has a matrix of its own, which stand under one another in
-            `shape`; `rows` and `columns` describe that of one point. None stands for one point.
-        block_lines: How many lines a block has, where that is known: the tile is chosen by it. It
-            is not stored.
+        points: Number of points, each with a matrix of its own, which are stacked vertically in
+            `shape`; `rows` and `columns` describe the matrix of one point. None for one point.
+        block_lines: Number of lines of a block, if known; the tile is chosen to fit it. It is not
+            stored.
 
     Raises:
-        ResultError: If the description contradicts itself.
+        ResultError: If the fields contradict each other.
     """
 
     operation: str
@@ -84,7 +84,7 @@ class ResultDescription:
                 f"{self.axis} of {self.points}."
             )
         if self.points is not None and self.tile is not None:
-            raise ResultError("The tile of many points is not chosen; valid is None.")
+            raise ResultError("The tile of many points cannot be set; valid is None.")
         require_choice("operation", self.operation, MATRICES + PRODUCTS)
         require_choice("axis", self.axis, tuple(Axis))
         object.__setattr__(self, "axis", Axis(self.axis))
@@ -96,15 +96,15 @@ class ResultDescription:
             raise ResultError(f"A tile has at least one row and one column, not {self.tile}.")
         if self.probes is not None:
             require_fitting(self.probes, self.shape)
-        length = self.shape[0 if self.axis == "rows" else 1]
+        length = self.axis.lines(self.shape)
         if self.shard is not None and self.shard.stop > length:
-            raise ResultError(f"The shard {self.shard} ends behind the {length} {self.axis}.")
+            raise ResultError(f"The shard {self.shard} ends beyond the {length} {self.axis}.")
 
     @property
     def shape(self) -> tuple[int, int]:
         """Shape of the matrix: (elements of all row tensors, elements of all column tensors).
 
-        With many points all their rows, point after point.
+        With many points the rows are those of all points, point after point.
         """
         rows, columns = (sum(t.size for t in axis) for axis in (self.rows, self.columns))
         return rows * (self.points or 1), columns
@@ -114,7 +114,7 @@ class ResultDescription:
         """The lines of the block axis that the file holds, counted in the whole matrix."""
         if self.shard is not None:
             return range(self.shard.start, self.shard.stop)
-        return range(self.shape[0] if self.axis == "rows" else self.shape[1])
+        return range(self.axis.lines(self.shape))
 
     @property
     def lines(self) -> int:
@@ -124,8 +124,7 @@ class ResultDescription:
     @property
     def stored_shape(self) -> tuple[int, int]:
         """Shape of the matrix in the file: that of the whole matrix, or of the shard's lines."""
-        rows, columns = self.shape
-        return (self.lines, columns) if self.axis == "rows" else (rows, self.lines)
+        return self.axis.shape(self.lines, self.axis.across(self.shape))
 
 
 def _require_numeric(dtype: str) -> None:
@@ -134,9 +133,7 @@ def _require_numeric(dtype: str) -> None:
     except TypeError:
         kind = ""
     if kind not in "fciu" or not kind:
-        raise ResultError(
-            f"A matrix cannot be stored as {dtype!r}; widen it to a dtype that numpy has."
-        )
+        raise ResultError(f"A matrix cannot be stored as {dtype!r}; convert it to a numpy dtype.")
 
 
 def _require_unique(axis: str, names: list[str]) -> None:

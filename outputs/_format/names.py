@@ -12,7 +12,7 @@ FORMAT = "autodiff-jobs"
 FORMAT_VERSION = 4
 
 
-# Files that an earlier reader can read say so.
+# A file has the lowest version whose readers can read it.
 VERSION_OF_WHOLE_FILES = 1
 
 
@@ -45,7 +45,7 @@ PROBES = ("right", "right_product", "left", "left_product")
 EXECUTION_BYTES = 256 * 1024
 
 
-# What was asked for; a small shard may have smaller ones.
+# The tile that the configuration sets; a small shard may have smaller tiles.
 WHOLE_TILE = ("tile_rows", "tile_columns")
 
 
@@ -74,14 +74,14 @@ class Names:
 
     @staticmethod
     def escape(name: str) -> str:
-        """One HDF5 path component for any tensor name."""
+        """Return an HDF5 path component for any tensor name."""
         if name in ("", "."):
             return {"": "%", ".": "%2E"}[name]
         return name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
 
     @staticmethod
     def unescape(component: str) -> str:
-        """The tensor name of an HDF5 path component."""
+        """Return the tensor name of an HDF5 path component."""
         return "" if component == "%" else unquote(component)
 
 
@@ -94,7 +94,7 @@ COLOURING = "colouring"
 CHECKSUMS = "checksums"
 
 
-# Entries that one checksum covers, and that are read or written at once.
+# Number of entries of a sparse matrix that one checksum covers, and that one access transfers.
 PIECE = 2**20
 
 

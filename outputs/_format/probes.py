@@ -23,20 +23,21 @@ class Probes:
     """Vectors and their products with the matrix M, computed by another route than its blocks.
 
     Attributes:
-        right: Of shape (columns,), float or complex; None without ``right_product``.
-        right_product: Of shape (rows,): what M makes of ``right``.
-        left: Of shape (rows,), float or complex; None without ``left_product``.
-        left_product: Of shape (columns,): what ``left`` makes of M.
-        tolerance: The largest honest error of a product's entry relative to |line| |vector|, the
-            entry itself and the typical entry, added up.
+        right: The right probe, of shape (columns,), float or complex; None without
+            ``right_product``.
+        right_product: The product of M with ``right``, of shape (rows,).
+        left: The left probe, of shape (rows,), float or complex; None without ``left_product``.
+        left_product: The product of ``left`` with M, of shape (columns,).
+        tolerance: The largest error of a product's entry that rounding explains, relative to the
+            sum of |line| |vector|, the entry itself and the typical entry.
         pairing: ``bilinear``: ``M @ right`` and ``left @ M``; ``real inner product``:
             ``(M.conj() @ right).real`` and ``(left.conj() @ M).real``.
-
-        floor: Added to what a product's error is measured against: how large products are of
-            which rounding alone is left, as where a derivative is zero by cancellation.
+        floor: Added to the scale of a product's error: the size of products that remain from
+            rounding alone, as where a derivative is zero by cancellation.
 
     Raises:
-        ResultError: If a vector comes without its product, or is none.
+        ResultError: If a vector comes without its product, or is not a vector of floating-point
+            or complex numbers.
     """
 
     right: np.ndarray | None
@@ -65,21 +66,21 @@ class Probes:
                 )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The vectors that there are, by name."""
+        """Return the vectors and products that are not None, by name."""
         names = ("right", "right_product", "left", "left_product")
         return {name: a for name in names if (a := getattr(self, name)) is not None}
 
     def of_shard(self, axis: Axis, shard: Shard) -> Probes:
-        """The probe that the lines of a shard can be held against.
+        """Return the probe against which the lines of a shard can be checked.
 
-        Of the other one only the sum over all shards is known.
+        The other probe's products are sums over all shards.
 
         Args:
             axis: The axis along which the matrix is divided.
             shard: The part.
         """
         lines = slice(shard.start, shard.stop)
-        if axis == "rows":
+        if axis == Axis.ROWS:
             product = None if self.right_product is None else self.right_product[lines]
             return replace(self, right_product=product, left=None, left_product=None)
         product = None if self.left_product is None else self.left_product[lines]
@@ -87,7 +88,7 @@ class Probes:
 
 
 def require_fitting(probes: Probes, shape: tuple[int, int]) -> None:
-    """Checks that probes have the lengths of a matrix's axes.
+    """Check that probes have the lengths of a matrix's axes.
 
     Raises:
         ResultError: If one has another length.
@@ -97,6 +98,6 @@ def require_fitting(probes: Probes, shape: tuple[int, int]) -> None:
     for name, array in probes.arrays().items():
         if len(array) != lengths[name]:
             raise ResultError(
-                f"The probe {name} has {len(array)} entries; a matrix of {rows} x {columns} takes "
+                f"The probe {name} has {len(array)} entries; a matrix of {rows} x {columns} needs "
                 f"{lengths[name]}."
             )

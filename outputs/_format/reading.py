@@ -1,4 +1,4 @@
-"""Where everything stands in the file: the names, and a description written and read back."""
+"""Read the layout of a file: its attributes, tables, records and matrix, all validated."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _MAX_TEXT_BYTES = 64 * 2**20
 
 
 def is_sparse(file: h5py.File) -> bool:
-    """Whether a result holds a matrix in compressed rows."""
+    """Return whether a result holds a matrix in compressed rows."""
     return scalar(file, "format_version") == VERSION_OF_SPARSE_FILES
 
 
 def read_description(file: h5py.File) -> ResultDescription:
-    """The description that a file was created with; its arrays are read into memory."""
+    """Read the description that a file was created with, including its arrays."""
     matrix = matrix_of(file)
     shard, tile, points = read_shard(file), matrix.chunks, read_points(file)
     if points is not None:
         tile = None
     elif shard is not None:
-        asked = [int(scalar(file, name)) for name in WHOLE_TILE if name in file.attrs]
-        tile = (asked[0], asked[1]) if len(asked) == len(WHOLE_TILE) else None
+        extents = [int(scalar(file, name)) for name in WHOLE_TILE if name in file.attrs]
+        tile = (extents[0], extents[1]) if len(extents) == len(WHOLE_TILE) else None
     return ResultDescription(
         operation=read_attribute(file, "operation"),
         strategy=read_attribute(file, "strategy"),
@@ -70,7 +70,7 @@ def read_description(file: h5py.File) -> ResultDescription:
 
 
 def require_ours(file: h5py.File, path: Path) -> None:
-    """Checks that a file is a result of a version that this package reads.
+    """Check that a file is a result of a version that this package reads.
 
     Raises:
         ResultError: If it is another kind of file, or of a newer format version.
@@ -88,15 +88,15 @@ def require_ours(file: h5py.File, path: Path) -> None:
 
 
 def read_attribute(file: h5py.File, name: str) -> str:
-    """A text attribute of the root."""
+    """Read a text attribute of the root group."""
     value = scalar(file, name)
     if not isinstance(value, str):
-        raise ResultError(f"{file.filename} is damaged: its {name} is no text.")
+        raise ResultError(f"{file.filename} is damaged: its {name} is not a text.")
     return value
 
 
 def matrix_of(file: h5py.File) -> Matrix:
-    """The matrix, of shape (rows, columns); with many points those of all, under one another."""
+    """Return the matrix, of shape (rows, columns); the matrices of many points are stacked."""
     operation = read_attribute(file, "operation")
     if operation not in MATRICES + PRODUCTS:
         raise ResultError(f"{file.filename} is damaged: {operation!r} is no operation.")
@@ -115,10 +115,10 @@ def matrix_of(file: h5py.File) -> Matrix:
 
 
 def read_points(file: h5py.File) -> int | None:
-    """Of how many points there is a matrix each; None where there is one point.
+    """Read the number of points, each with a matrix of its own; None for a single point.
 
     Raises:
-        ResultError: If it is no such number.
+        ResultError: If the number is not a positive integer.
     """
     if POINTS not in file.attrs:
         return None
@@ -129,7 +129,7 @@ def read_points(file: h5py.File) -> int | None:
 
 
 def axis_of(file: h5py.File) -> Axis:
-    """The axis along which blocks arrive."""
+    """Read the axis along which blocks arrive."""
     axis = read_attribute(file, "axis")
     if axis not in tuple(Axis):
         raise ResultError(f"{file.filename} is damaged: {axis!r} is no axis.")
@@ -137,10 +137,10 @@ def axis_of(file: h5py.File) -> Axis:
 
 
 def dataset(group: h5py.Group, name: str, *, may_be_virtual: bool = False) -> h5py.Dataset:
-    """A dataset that stands in the file itself, and whole; a virtual one only where it may be.
+    """Return a dataset whose data are in the file itself, or are virtual if that is allowed.
 
     Raises:
-        ResultError: If it is missing, stands elsewhere, or is larger than the file.
+        ResultError: If it is missing, stored elsewhere, or larger than the file.
     """
     found = member(group, name)
     if not isinstance(found, h5py.Dataset):
@@ -151,10 +151,10 @@ def dataset(group: h5py.Group, name: str, *, may_be_virtual: bool = False) -> h5
 
 
 def group_of(file: h5py.File, name: str) -> h5py.Group:
-    """A group that stands in the file itself.
+    """Return a group that is in the file itself.
 
     Raises:
-        ResultError: If it is missing or stands elsewhere.
+        ResultError: If it is missing or a link to another place.
     """
     found = member(file, name)
     if not isinstance(found, h5py.Group):
@@ -163,7 +163,7 @@ def group_of(file: h5py.File, name: str) -> h5py.Group:
 
 
 def ledger_of(file: h5py.File, lines: int) -> h5py.Dataset:
-    """The ledger, of ``LEDGER_DTYPE`` and shape (lines,)."""
+    """Return the ledger, of ``LEDGER_DTYPE`` and shape (lines,)."""
     table = dataset(file, Names.LEDGER)
     if table.dtype != LEDGER_DTYPE or table.shape != (lines,):
         raise ResultError(f"{file.filename} is damaged: its ledger does not fit its matrix.")
@@ -171,10 +171,10 @@ def ledger_of(file: h5py.File, lines: int) -> h5py.Dataset:
 
 
 def read_table(file: h5py.File, name: str) -> tuple[TensorSpec, ...]:
-    """The tensors of one axis, whose ranges follow each other from 0.
+    """Read the tensors of one axis, whose ranges are adjacent and start at 0.
 
     Raises:
-        ResultError: If the table is none, or contradicts itself.
+        ResultError: If it is not a table of tensors, or contradicts itself.
     """
     table = dataset(file, name)
     if len(table.shape) != 1 or table.dtype.names != TABLE_FIELDS:
@@ -183,7 +183,7 @@ def read_table(file: h5py.File, name: str) -> tuple[TensorSpec, ...]:
     for entry in table[()]:
         shape = json.loads(entry["shape"])
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise ResultError(f"{file.filename} is damaged: {name} holds a shape that is none.")
+            raise ResultError(f"{file.filename} is damaged: {name} holds an invalid shape.")
         tensor = TensorSpec(entry["name"].decode(), tuple(shape), entry["dtype"].decode())
         if (int(entry["start"]), int(entry["stop"])) != (stop, stop + tensor.size):
             raise ResultError(f"{file.filename} is damaged: the ranges of {name} have gaps.")
@@ -193,7 +193,7 @@ def read_table(file: h5py.File, name: str) -> tuple[TensorSpec, ...]:
 
 
 def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
-    """The arrays of ``point``, ``value`` or ``vectors``, by tensor name, in stored order."""
+    """Read the arrays of ``point``, ``value`` or ``vectors``, by tensor name, in stored order."""
     group = group_of(file, name)
     arrays = {}
     for key in map(str, group):
@@ -205,7 +205,7 @@ def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
 
 
 def read_shard(file: h5py.File) -> Shard | None:
-    """Which part of a matrix the file holds; None in a file with all of it.
+    """Read which part of a matrix the file holds; None for a whole matrix.
 
     Raises:
         ResultError: If the shard contradicts itself or the matrix.
@@ -217,14 +217,14 @@ def read_shard(file: h5py.File) -> Shard | None:
         shard = Shard(*map(int, values))
     except (ResultError, ValueError) as error:
         raise ResultError(f"{file.filename} is damaged: {error}") from error
-    lines = matrix_of(file).shape[0 if axis_of(file) == "rows" else 1]
+    lines = axis_of(file).lines(matrix_of(file).shape)
     if shard.stop - shard.start != lines:
         raise ResultError(f"{file.filename} is damaged: its shard does not fit its matrix.")
     return shard
 
 
 def whole_shape(file: h5py.File) -> tuple[int, int]:
-    """Shape of the whole matrix, by the tables of its axes."""
+    """Return the shape of the whole matrix, from the tables of its axes."""
     rows, columns = (
         sum(tensor.size for tensor in read_table(file, name))
         for name in (Names.ROWS, Names.COLUMNS)
@@ -233,7 +233,7 @@ def whole_shape(file: h5py.File) -> tuple[int, int]:
 
 
 def read_probes(file: h5py.File) -> Probes | None:
-    """The probes of the whole matrix; None in a file without.
+    """Read the probes of the whole matrix; None if the file has none.
 
     Raises:
         ResultError: If they contradict themselves or do not fit the matrix.
@@ -259,22 +259,22 @@ def read_probes(file: h5py.File) -> Probes | None:
 
 
 def read_provenance(file: h5py.File) -> dict[str, str | int | float | bool]:
-    """The provenance as plain Python values."""
+    """Read the provenance as plain Python values."""
     group = group_of(file, Names.PROVENANCE)
     return {name: scalar(group, name) for name in map(str, group.attrs)}
 
 
 def read_text(file: h5py.File, name: str) -> str:
-    """The text of a scalar fixed-length string."""
+    """Read the text of a scalar fixed-length string."""
     text = dataset(file, name)
     if text.shape != () or text.dtype.kind != "S" or text.dtype.itemsize > _MAX_TEXT_BYTES:
-        raise ResultError(f"{file.filename} is damaged: its {name} is no text.")
+        raise ResultError(f"{file.filename} is damaged: its {name} is not a text.")
     return bytes(text[()]).rstrip(b"\0").decode()
 
 
 def read_execution(file: h5py.File) -> dict[str, Any]:
-    """The execution record; empty before the result is finished."""
+    """Read the execution record; empty before the result is finished."""
     record = json.loads(read_text(file, Names.EXECUTION) or "{}")
     if not isinstance(record, dict):
-        raise ResultError(f"{file.filename} is damaged: its execution record is no record.")
+        raise ResultError(f"{file.filename} is damaged: its execution record is not a JSON object.")
     return record

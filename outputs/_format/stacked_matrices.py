@@ -1,4 +1,4 @@
-"""The matrices of many points, one dataset of three dimensions, as one tall matrix."""
+"""Present the matrices of many points, a three-dimensional dataset, as one tall matrix."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ import numpy as np
 
 from outputs._storage.regions import Region
 
-# What is read or written at once: a range of points, and of rows of each of them.
+# The part of one read or write: a range of points, and a range of rows in each of them.
 _Part = tuple[slice, slice]
 
 
 class StackedMatrices:
-    """A dataset of shape (points, rows, columns) seen as a matrix of (points * rows, columns).
+    """A dataset of shape (points, rows, columns) presented as a (points * rows, columns) matrix.
 
-    It has what this package asks of a two-dimensional `h5py.Dataset`. Rows of neighbouring points
-    follow one another in the file, so that a range of the tall matrix is one of bytes.
+    It implements the part of the interface of a two-dimensional `h5py.Dataset` that this package
+    uses. Rows of successive points are adjacent in the file, so that a range of rows of the tall
+    matrix is a range of bytes.
+
+    Args:
+        dataset: The dataset of three dimensions.
 
     Attributes:
-        dataset: The dataset.
+        dataset: The dataset of three dimensions.
         shape: (points * rows, columns).
-        dtype: That of the entries.
-        chunks: The tile, of whole points; None where entries are contiguous.
+        dtype: Dtype of the entries.
+        chunks: The tile, of whole points; None if entries are contiguous.
         is_virtual: False.
     """
 
@@ -42,7 +46,7 @@ class StackedMatrices:
 
     @property
     def id(self) -> StackedMatrices:
-        """The low-level interface, which takes places in the tall matrix here."""
+        """The low-level interface, which takes coordinates in the tall matrix."""
         return self
 
     def __getitem__(self, region: Region) -> np.ndarray:
@@ -74,7 +78,7 @@ class StackedMatrices:
         return rows, columns
 
     def _parts(self, rows: slice) -> Iterator[_Part]:
-        """A range of rows as one within a point, one of whole points, and one within a point."""
+        """Split a range of rows into rows of one point, whole points, and rows of one point."""
         start = rows.start
         while start < rows.stop:
             point, first = divmod(start, self._rows)
@@ -88,27 +92,27 @@ class StackedMatrices:
                 start += last - first
 
     def get_create_plist(self) -> Any:
-        """As `h5py.h5d.DatasetID` has it."""
+        """Return the creation properties, as `h5py.h5d.DatasetID` does."""
         return self.dataset.id.get_create_plist()
 
     def get_type(self) -> Any:
-        """As `h5py.h5d.DatasetID` has it."""
+        """Return the HDF5 type, as `h5py.h5d.DatasetID` does."""
         return self.dataset.id.get_type()
 
     def get_offset(self) -> int | None:
-        """As `h5py.h5d.DatasetID` has it."""
+        """Return the offset of contiguous data, as `h5py.h5d.DatasetID` does."""
         return self.dataset.id.get_offset()
 
     def get_storage_size(self) -> int:
-        """As `h5py.h5d.DatasetID` has it."""
+        """Return the bytes occupied in the file, as `h5py.h5d.DatasetID` does."""
         return self.dataset.id.get_storage_size()
 
     def get_chunk_info_by_coord(self, corner: tuple[int, int]) -> Any:
-        """As `h5py.h5d.DatasetID` has it, of a place in the tall matrix."""
+        """Return the location of a tile, by its corner in the tall matrix."""
         return self.dataset.id.get_chunk_info_by_coord(self._corner(corner))
 
     def write_direct_chunk(self, corner: tuple[int, int], data: bytes) -> None:
-        """As `h5py.h5d.DatasetID` has it, at a place in the tall matrix."""
+        """Write an encoded tile, by its corner in the tall matrix."""
         self.dataset.id.write_direct_chunk(self._corner(corner), data)
 
     def _corner(self, corner: tuple[int, int]) -> tuple[int, int, int]:
@@ -116,4 +120,4 @@ class StackedMatrices:
 
 
 Matrix = h5py.Dataset | StackedMatrices
-"""What holds the entries, of two dimensions."""
+"""A two-dimensional store of the entries."""

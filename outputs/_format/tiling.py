@@ -8,34 +8,26 @@ from outputs._format.axes import Axis
 from outputs._format.description import ResultDescription
 
 _TILE_BYTES = 2 * 2**20
-
-
 _TILE_LINES = 16
-
-
 _MOST_TILE_LINES = 256
-
-
 _SMALL_TILE_BYTES = 256 * 2**10
-
-
 _MANY_TILES = 65536
 
 
 def planned_tile(description: ResultDescription, *, packed: bool = False) -> tuple[int, int] | None:
-    """The shape of the tiles that a result will have; None for rows one after the other.
+    """Return the shape of the tiles that a result will have; None for contiguous rows.
 
     Args:
-        description: The result.
-        packed: Whether it is compressed already; it is uncompressed until it is finished.
+        description: The description of the result.
+        packed: Whether the file is compressed; a result is uncompressed until it is finished.
     """
     if 0 in description.stored_shape:  # HDF5 has no tiles of an empty dataset
         return None
-    # Measured: row blocks go faster into contiguous space than into any tile, and it needs no
-    # index; compressed data and column blocks need tiles.
+    # Measured: row blocks are written faster into contiguous space than into any tile, and it needs
+    # no index; compressed data and column blocks need tiles.
     if description.points is not None and description.shard is None:
         return _tile_of_points(description) if packed else None
-    if description.tile is None and (packed or description.axis == "columns"):
+    if description.tile is None and (packed or description.axis is Axis.COLUMNS):
         itemsize = np.dtype(description.dtype).itemsize
         shape, block = description.stored_shape, description.block_lines
         return tile_shape(shape, itemsize, description.axis, block)
@@ -45,20 +37,21 @@ def planned_tile(description: ResultDescription, *, packed: bool = False) -> tup
 def tile_shape(
     shape: tuple[int, int], itemsize: int, axis: Axis, block_lines: int | None = None
 ) -> tuple[int, int]:
-    """The tile for blocks that arrive along ``axis``: few lines, long across, 2 MiB at most.
+    """Return the tile for blocks that arrive along ``axis``: few lines, long across, up to 2 MiB.
 
-    Where it is known how large blocks are, a tile has as many lines as a block, so that a part of
-    the block is a tile without a copy; or a part of them; or of very small blocks several, though a
-    tile that is written in parts is read each time. Else extents divide the matrix evenly, because
-    HDF5 stores the tiles at its edge whole.
+    If the size of blocks is known, a tile has as many lines as a block, so that a part of the
+    block is a tile without a copy, or an even part of these lines. Several very small blocks share
+    a tile, although a tile that is written in parts is read each time. Otherwise extents divide
+    the matrix evenly, because HDF5 stores the tiles at its edge whole.
 
     Args:
-        shape: Shape of the matrix, without a zero.
-        itemsize: Bytes an entry.
+        shape: Shape of the matrix; no extent is zero.
+        itemsize: Bytes of an entry.
         axis: The axis along which blocks arrive.
-        block_lines: How many lines a block has, where that is known.
+        block_lines: Number of lines of a block; None if not known.
     """
-    lines, across = shape if axis == "rows" else shape[::-1]
+    axis = Axis(axis)
+    lines, across = axis.lines(shape), axis.across(shape)
     together = _lines_of_blocks(lines, across * itemsize, block_lines)
     if together is not None:
         lines = together
@@ -66,17 +59,17 @@ def tile_shape(
     else:
         across = _even_part(across, _TILE_BYTES // (min(lines, _TILE_LINES) * itemsize), multiple=1)
         lines = _even_part(lines, _TILE_BYTES // (across * itemsize), multiple=_TILE_LINES)
-    return (lines, across) if axis == "rows" else (across, lines)
+    return axis.shape(lines, across)
 
 
 def _lines_of_blocks(lines: int, line_bytes: int, block_lines: int | None) -> int | None:
-    """How many lines of a tile fit to blocks; None where blocks are not known, or nothing fits."""
+    """Return the lines of a tile that fits blocks; None if blocks are unknown or nothing fits."""
     if block_lines is None:
         return None
     block_lines = min(block_lines, lines)
     if block_lines <= _MOST_TILE_LINES:
-        # Of smaller tiles the way to them takes longer than their bytes, and more of them than
-        # that take too long to lay out.
+        # Access to a smaller tile takes longer than the transfer of its bytes, and a larger number
+        # of tiles takes too long to lay out.
         least = min(_TILE_BYTES, max(_SMALL_TILE_BYTES, lines * line_bytes // _MANY_TILES))
         return min(lines, block_lines * -(-least // (block_lines * line_bytes)))
     parts = range(-(-block_lines // _MOST_TILE_LINES), block_lines // _TILE_LINES + 1)
@@ -84,7 +77,7 @@ def _lines_of_blocks(lines: int, line_bytes: int, block_lines: int | None) -> in
 
 
 def _tile_of_points(description: ResultDescription) -> tuple[int, int]:
-    """Of whole points, so that a tile is a rectangle also of the matrix of all points' rows."""
+    """Return a tile of whole points, which is a rectangle of the stacked matrix as well."""
     rows, columns = description.shape
     height = rows // (description.points or 1)
     itemsize = np.dtype(description.dtype).itemsize

@@ -1,4 +1,4 @@
-"""What a file may not be: links elsewhere, data elsewhere, shapes that it cannot hold."""
+"""Refuse files with links or data elsewhere, and shapes larger than the file can hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from outputs._errors import ResultError
 
-# Deflate makes at most 1032 bytes of one (https://zlib.net/zlib_tech.html).
+# Deflate expands one byte to at most 1032 bytes (https://zlib.net/zlib_tech.html).
 _MAX_INFLATION = 1032
 _MAX_EXTENT = 2**48
 _MAX_TILE_BYTES = 2**31
@@ -18,7 +18,7 @@ _MAX_ATTRIBUTE_BYTES = 2**20
 
 
 def member(group: h5py.Group, name: str) -> Any:
-    """An object that stands in the group itself.
+    """Return an object that is in the group itself.
 
     Raises:
         ResultError: If it is missing, or a soft, external or user-defined link.
@@ -33,23 +33,23 @@ def member(group: h5py.Group, name: str) -> Any:
 
 
 def require_sound(dataset: h5py.Dataset) -> None:
-    """Checks that a dataset's data stand in this file and are no larger than it.
+    """Check that a dataset's data are in its own file and no larger than that file.
 
-    What a file declares is not believed: reading 2**60 rows that were never written would take
+    The file's declarations are not trusted: reading 2**60 rows that were never written would take
     all memory, and external and virtual datasets read other files.
 
     Raises:
-        ResultError: If not.
+        ResultError: If the data are elsewhere, or cannot be as large as declared.
     """
     path, name = dataset.file.filename, dataset.name
     properties = dataset.id.get_create_plist()
     layout = properties.get_layout()
     if properties.get_external_count() or layout == h5py.h5d.VIRTUAL:
-        raise ResultError(f"{path} is refused: the data of {name} stand in another file.")
+        raise ResultError(f"{path} is refused: the data of {name} are in another file.")
     if dataset.shape is None or max((0, *dataset.shape)) > _MAX_EXTENT:
         raise ResultError(f"{path} is damaged: {name} has an impossible shape.")
     if dataset.dtype.hasobject:
-        raise ResultError(f"{path} is damaged: {name} holds what is neither numbers nor text.")
+        raise ResultError(f"{path} is damaged: {name} holds neither numbers nor text.")
     limit = dataset.file.id.get_filesize()
     needed = dataset.dtype.itemsize
     for extent in dataset.shape:
@@ -67,16 +67,16 @@ def require_sound(dataset: h5py.Dataset) -> None:
 
 
 def scalar(target: h5py.Group, name: str) -> Any:
-    """One text or number among the attributes, as a plain Python value.
+    """Read an attribute that is a single text or number, as a plain Python value.
 
     Raises:
-        ResultError: If it is missing, or neither.
+        ResultError: If it is missing, or is not a single text or number.
     """
     path = target.file.filename
     if name not in target.attrs:
         raise ResultError(f"{path} is damaged: the attribute {name!r} is missing.")
     attribute = target.attrs.get_id(name)
-    # Texts of variable length are not even read: HDF5 hangs on a damaged heap.
+    # Texts of variable length are not read at all, because HDF5 hangs on a damaged heap.
     is_plain = attribute.shape == () and not attribute.dtype.hasobject
     if not is_plain or attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
         raise ResultError(f"{path} is damaged: the attribute {name!r} is no single value.")
@@ -89,5 +89,15 @@ def scalar(target: h5py.Group, name: str) -> Any:
 
 
 def require_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
+    """Check that a value is one of several.
+
+    Args:
+        what: The name of the value, for the message.
+        given: The value.
+        choices: The valid values.
+
+    Raises:
+        ResultError: If the value is not among ``choices``.
+    """
     if given not in choices:
         raise ResultError(f"The {what} is one of {', '.join(choices)}, not {given!r}.")

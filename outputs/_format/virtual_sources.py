@@ -8,29 +8,29 @@ from typing import Any
 import h5py
 
 from outputs._errors import ResultError
-from outputs._format import reading as layout
+from outputs._format.reading import axis_of, matrix_of, read_attribute, read_shard, require_ours
 from outputs._storage.files import open_file, parsed
 
-# A virtual dataset needs HDF5 1.10; the file is never written again, so nothing else does.
+# A virtual dataset needs the format of HDF5 1.10. The flag that this format leaves in a file whose
+# writer is killed does no harm, because a virtual result is written under a scratch name.
 LIBVER = ("earliest", "v110")
-
 
 _CHECKED_AGAINST = ("fingerprint", "operation", "axis")
 
 
 def require_sources(matrix: h5py.Dataset, path: Path) -> None:
-    """Checks that the shards behind a virtual matrix are there and are the right ones.
+    """Check that the shards behind a virtual matrix exist and belong to it.
 
     Args:
         matrix: The virtual dataset.
-        path: Its file.
+        path: The file of the virtual dataset.
 
     Raises:
         ResultError: If a source is missing, damaged, unfinished or of another job, or the sources
             do not cover the matrix.
     """
-    axis = 0 if layout.axis_of(matrix.file) == "rows" else 1
-    expected = [layout.read_attribute(matrix.file, name) for name in _CHECKED_AGAINST]
+    axis = axis_of(matrix.file).dimension
+    expected = [read_attribute(matrix.file, name) for name in _CHECKED_AGAINST]
     stop = 0
     for mapping in sorted(matrix.virtual_sources(), key=lambda one: _bounds(one, axis)):
         source = path.parent / mapping.file_name
@@ -39,9 +39,9 @@ def require_sources(matrix: h5py.Dataset, path: Path) -> None:
                 f"{path} is virtual and its source {source} is missing; HDF5 would read zeros."
             )
         with open_file(source, "r") as file, parsed(source):
-            layout.require_ours(file, source)
-            found = [layout.read_attribute(file, name) for name in _CHECKED_AGAINST]
-            shard, part = layout.read_shard(file), layout.matrix_of(file)
+            require_ours(file, source)
+            found = [read_attribute(file, name) for name in _CHECKED_AGAINST]
+            shard, part = read_shard(file), matrix_of(file)
             lines = _bounds(mapping, axis)
             fits = (
                 found == expected
@@ -52,7 +52,9 @@ def require_sources(matrix: h5py.Dataset, path: Path) -> None:
                 and mapping.dset_name.strip("/") == expected[1]
             )
         if not fits:
-            raise ResultError(f"{path} is virtual and {source} is not the shard that it refers to.")
+            raise ResultError(
+                f"{path} is virtual and {source} is not the shard to which it refers."
+            )
         stop = lines[1]
     if stop != matrix.shape[axis]:
         raise ResultError(f"{path} is damaged: its virtual matrix is not covered by its sources.")

@@ -1,1 +1,1 @@
-"""Figures of a result."""
+"""Draw figures of a result."""

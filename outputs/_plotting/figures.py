@@ -1,6 +1,6 @@
-"""Figures of matplotlib, without its global state.
+"""Draw results with matplotlib, without its global state.
 
-Imports matplotlib; imported itself only by those who draw.
+Imports matplotlib, so other modules import this one only inside the functions that draw.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _STYLE: dict[str, Any] = {"fontsize": 9}
 
 
 def draw(result: Result, seen: Survey, values: Spectrum | None) -> Figure:
-    """A figure of a matrix: magnitudes with norms at their margins, and the spectrum.
+    """Draw a matrix: magnitudes with norms at the margins, and the spectrum.
 
     Args:
-        result: What was surveyed.
-        seen: What was found.
-        values: Its spectrum; None for no such panel.
+        result: The result.
+        seen: The statistics of its matrix.
+        values: The spectrum; None to omit that panel.
     """
     wide = values is not None
     figure = Figure(figsize=(12.5 if wide else 7.6, 7.4), layout="constrained")
@@ -67,7 +67,7 @@ def draw(result: Result, seen: Survey, values: Spectrum | None) -> Figure:
 
 
 def draw_pattern(result: SparseResult) -> Figure:
-    """A figure of where a sparse matrix has entries, and how many, from afar.
+    """Draw the pattern of a sparse matrix: the number of entries in each cell of a grid.
 
     Args:
         result: The result.
@@ -77,23 +77,7 @@ def draw_pattern(result: SparseResult) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if rows and columns:
-        cells = min(rows, _PATTERN_CELLS), min(columns, _PATTERN_CELLS)
-        counts = occupancy(*result.pattern, result.shape, *cells).astype(float)
-        image = axes.imshow(
-            np.ma.masked_equal(counts, 0),
-            extent=(0, columns, rows, 0),
-            aspect="auto" if max(rows, columns) > 4 * min(rows, columns) else "equal",
-            interpolation="nearest",
-            cmap="viridis",
-            norm=LogNorm(vmin=0.9, vmax=max(1.0, counts.max())),
-        )
-        a_cell = (
-            "an entry"
-            if cells == result.shape
-            else f"{rows / cells[0]:.3g} x {columns / cells[1]:.3g}"
-        )
-        bar = figure.colorbar(image, ax=axes, shrink=0.8)
-        bar.set_label(f"entries in a cell of {a_cell}", **_STYLE)
+        _pattern(figure, axes, result)
     axes.set_xlabel("column", **_STYLE)
     axes.set_ylabel("row", **_STYLE)
     figure.suptitle(
@@ -104,6 +88,25 @@ def draw_pattern(result: SparseResult) -> Figure:
         ha="left",
     )
     return figure
+
+
+def _pattern(figure: Figure, axes: Axes, result: SparseResult) -> None:
+    rows, columns = result.shape
+    cells = min(rows, _PATTERN_CELLS), min(columns, _PATTERN_CELLS)
+    counts = occupancy(*result.pattern, result.shape, *cells).astype(float)
+    image = axes.imshow(
+        np.ma.masked_equal(counts, 0),
+        extent=(0, columns, rows, 0),
+        aspect="auto" if max(rows, columns) > 4 * min(rows, columns) else "equal",
+        interpolation="nearest",
+        cmap="viridis",
+        norm=LogNorm(vmin=0.9, vmax=max(1.0, counts.max())),
+    )
+    a_cell = (
+        "an entry" if cells == result.shape else f"{rows / cells[0]:.3g} x {columns / cells[1]:.3g}"
+    )
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label(f"entries in a cell of {a_cell}", **_STYLE)
 
 
 def _title(result: Result) -> str:
@@ -120,10 +123,7 @@ def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
     extent = (0, max(1, columns), max(1, rows), 0)
     axes.set_facecolor("white")
     if largest > 0:
-        least = float(seen.magnitude[seen.magnitude > 0].min())
-        least = max(least, largest * 10.0**-_DECADES)
-        if least > largest / 10:
-            least = largest / 10
+        least = _least_shown(seen.magnitude, largest)
         shown = np.ma.masked_equal(seen.magnitude, 0)
         image = axes.imshow(
             np.ma.clip(shown, least, largest),
@@ -150,6 +150,12 @@ def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
             aspect="auto",
             interpolation="nearest",
         )
+
+
+def _least_shown(magnitude: np.ndarray, largest: float) -> float:
+    """Return the lower end of the colour scale: one to twelve decades below the largest entry."""
+    least = float(magnitude[magnitude > 0].min())
+    return min(max(least, largest * 10.0**-_DECADES), largest / 10)
 
 
 def _legend(result: Result, seen: Survey) -> str:
@@ -193,7 +199,7 @@ def _label(heat: Axes, result: Result, below: Axes) -> None:
 def _name_tensors(
     axis: Any, tensors: tuple[TensorSpec, ...], edges: np.ndarray, length: int
 ) -> None:
-    """Names at the middles of the ranges, of the larger ones where not all have space."""
+    """Write names at the middles of the ranges, preferring larger ranges if space is short."""
     named: dict[float, str] = {}
     ranges = zip(tensors, edges[:-1], edges[1:], strict=True)
     for tensor, start, stop in sorted(ranges, key=lambda part: part[1] - part[2]):
@@ -208,13 +214,13 @@ def _shortened(tensor: TensorSpec, with_shape: bool = True) -> str:
     name = tensor.name
     if len(name) > _LONGEST_NAME:
         name = "…" + name[1 - _LONGEST_NAME :]
-    # Matplotlib reads what stands between two dollars as a formula.
+    # Matplotlib interprets text between two dollar signs as a formula.
     name = name.replace("$", r"\$")
     return f"{name} {tensor.shape}" if with_shape else name
 
 
 def _norms(axes: Axes, norms: np.ndarray, what: str) -> None:
-    """Norms along a margin; of very many the largest of each group is drawn."""
+    """Draw norms along a margin; if there are very many, draw the largest of each group."""
     places, group = np.arange(len(norms)) + 0.5, -(-len(norms) // _POINTS)
     if group > 1:
         first = np.arange(0, len(norms), group)
@@ -248,7 +254,7 @@ def _norms(axes: Axes, norms: np.ndarray, what: str) -> None:
 
 
 def _spectrum(axes: Axes, values: Spectrum, dtype: np.dtype) -> None:
-    """Magnitudes by rank, those of each sign apart; what rounding makes of a zero is left out."""
+    """Draw magnitudes by rank, separately by sign; omit values that are zero up to rounding."""
     largest = np.abs(values.values).max(initial=0.0)
     # The backward error of a dense solver is a small multiple of this (LAPACK Users' Guide, 4.7).
     noise = largest * len(values.values) * np.finfo(np.result_type(dtype, np.float32)).eps

@@ -1,32 +1,29 @@
-"""What a picture of a matrix shows, gathered while the matrix streams by once."""
+"""Compute the statistics of a matrix that a picture shows, in one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from outputs._scanning.sequential import pieces
+from outputs._reading.result import Result
+from outputs._scanning.sequential import Advance, pieces
 from outputs._storage.files import translated
-
-if TYPE_CHECKING:
-    from outputs._reading.result import Result
+from outputs._storage.regions import Region
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A matrix seen from afar.
+    """Statistics of a matrix, by the cells of a coarse grid and by its lines.
 
     Attributes:
         magnitude: Largest absolute value in each cell, without NaN and Inf; float64 of shape (cells
             down, cells across).
         nonfinite: Whether a cell holds NaN or Inf; bool of the same shape.
-        row_norms: Euclidean norms, float64 of shape (rows,).
-        column_norms: Euclidean norms, float64 of shape (columns,).
-        nonfinite_entries: Number of NaN and Inf.
-        zero_entries: Number of zeros.
+        row_norms: Euclidean norms of the rows, float64 of shape (rows,).
+        column_norms: Euclidean norms of the columns, float64 of shape (columns,).
+        nonfinite_entries: Number of entries that are NaN or Inf.
+        zero_entries: Number of entries that are zero.
     """
 
     magnitude: np.ndarray
@@ -37,15 +34,13 @@ class Survey:
     zero_entries: int
 
 
-def survey(
-    result: Result, cells: int = 600, advance: Callable[[int], None] = lambda count: None
-) -> Survey:
-    """Reads a matrix once.
+def survey(result: Result, cells: int = 600, advance: Advance = lambda count: None) -> Survey:
+    """Read a matrix once and return its statistics.
 
     Args:
         result: A complete result.
-        cells: Cells along an axis at most; a shorter axis has one cell an entry.
-        advance: Told the bytes of every piece.
+        cells: Maximum number of cells along an axis; a shorter axis has one cell for each entry.
+        advance: Called with the number of bytes of each piece read.
     """
     rows, columns = result.matrix_shape
     down, across = min(rows, cells), min(columns, cells)
@@ -69,9 +64,8 @@ def survey(
     return Survey(magnitude, nonfinite, np.sqrt(row_squares), np.sqrt(column_squares), bad, zeros)
 
 
-def _into(
-    grid: np.ndarray, values: np.ndarray, region: tuple[slice, slice], shape: tuple[int, int]
-) -> None:
+def _into(grid: np.ndarray, values: np.ndarray, region: Region, shape: tuple[int, int]) -> None:
+    """Raise the cells of a grid over the matrix to the largest value of a region in each."""
     places = []
     for axis, (part, length, cells) in enumerate(zip(region, shape, grid.shape, strict=True)):
         cell = np.arange(part.start, part.stop) * cells // length

@@ -1,4 +1,4 @@
-"""Where a sparse matrix has entries, as a picture of dots for terminals and plots."""
+"""Draw the pattern of a sparse matrix as dots for terminals, and count entries for plots."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 def braille_picture(
     indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int], width: int = 60
 ) -> str:
-    """The pattern in lines of Braille characters, of eight dots each.
+    """Return the pattern as lines of Braille characters, of eight dots each.
 
-    A dot stands for a rectangle of the matrix in which there is an entry.
+    A dot represents a rectangle of the matrix that contains an entry.
 
     Args:
-        indptr: Of the compressed rows.
-        indices: Of the compressed rows.
+        indptr: Offsets of the compressed rows, of shape (rows + 1,).
+        indices: Columns of the entries, of shape (entries,).
         shape: (rows, columns).
-        width: Characters of a line, at most.
+        width: Maximum number of characters of a line.
     """
     rows, columns = shape
     if not rows or not columns:
@@ -40,7 +40,7 @@ def braille_picture(
 def occupancy(
     indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int], down: int, across: int
 ) -> np.ndarray:
-    """How many entries there are in each rectangle of a grid, int64 of shape (down, across)."""
+    """Return the number of entries in each cell of a grid, int64 of shape (down, across)."""
     rows = np.repeat(np.arange(shape[0]), np.diff(indptr))
     places = (rows * down // shape[0]) * across + indices.astype(np.int64) * across // shape[1]
     return np.bincount(places, minlength=down * across).reshape(down, across)

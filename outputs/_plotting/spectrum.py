@@ -1,16 +1,13 @@
-"""Eigenvalues of a Hessian, singular values of any other matrix."""
+"""Compute the eigenvalues of a Hessian, or the singular values of any other matrix."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from outputs._optional import load
-
-if TYPE_CHECKING:
-    from outputs._reading.result import Result
+from outputs._reading.result import Result
 
 _DENSE_ENTRIES = 1500**2
 _VECTORS, _RESTARTS = 60, 6  # at most 60 * 6 multiplications, each one pass or two
@@ -18,12 +15,12 @@ _VECTORS, _RESTARTS = 60, 6  # at most 60 * 6 multiplications, each one pass or 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Values of a matrix, or why there are none.
+    """Eigenvalues or singular values of a matrix.
 
     Attributes:
         kind: "eigenvalues" or "singular values".
-        values: Descending, float64; all of them, or those at the ends.
-        method: How they were computed and which they are, for people.
+        values: Descending, float64; all of them, or those at the ends of the spectrum.
+        method: Which values they are and how they were computed, as text for the picture.
     """
 
     kind: str
@@ -32,15 +29,15 @@ class Spectrum:
 
 
 def spectrum(result: Result, count: int) -> Spectrum:
-    """All values of a small matrix, those at the ends of a large one.
+    """Compute all values of a small matrix, or those at the ends of a large one's spectrum.
 
-    A real Hessian is taken as symmetric: its symmetric part where all values are computed. A
-    large matrix is never loaded: Lanczos' method multiplies by it out of core, from a fixed
-    start, reading the whole file once or twice a step.
+    A real Hessian is treated as symmetric: if all values are computed, its symmetric part is used.
+    A large matrix is never loaded: the Lanczos method multiplies by it out of core, from a fixed
+    start vector, and reads the whole file once or twice for each step.
 
     Args:
-        result: A complete result of finite entries.
-        count: How many values of a large matrix.
+        result: A complete result with finite entries.
+        count: Number of values to compute of a large matrix.
 
     Raises:
         MissingDependencyError: If SciPy is needed and not installed.
@@ -73,7 +70,8 @@ def _lanczos(result: Result, symmetric: bool, count: int) -> tuple[np.ndarray, b
     start = (
         np.random.default_rng(0).standard_normal(min(result.matrix_shape)).astype(operator.dtype)
     )
-    # Two digits are more than a picture shows, and nobody waits for more passes than these.
+    # A picture shows fewer than the three digits of this tolerance, and more passes over the file
+    # than these take too long.
     options = {"k": count, "v0": start, "tol": 1e-3, "maxiter": _RESTARTS}
     options["ncv"] = min(len(start), max(_VECTORS, 2 * count + 1))
     try:

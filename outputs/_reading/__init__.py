@@ -1,1 +1,1 @@
-"""Readers of finished and unfinished results."""
+"""Read finished and unfinished results."""

@@ -1,7 +1,7 @@
-"""Sparse matrices in a file: compressed rows, with the pattern's colouring beside them.
+"""Read sparse results: compressed rows, and the colouring of their pattern.
 
-The layout of the group is that which AnnData gave to scipy's `csr_matrix` (encoding-version 0.1.0),
-so that its readers know it.
+The layout of the group is AnnData's for scipy's `csr_matrix` (encoding-version 0.1.0), so that
+AnnData's readers can read it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from outputs._errors import ResultError
-from outputs._format import reading as layout
-from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, PIECE, Names
-from outputs._format.probes import Probes
+from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, PIECE
+from outputs._format.reading import dataset, group_of, is_sparse, read_arrays, require_ours
 from outputs._format.validation import scalar
 from outputs._optional import load
+from outputs._reading.result_file import ResultFile
 from outputs._storage.crc import crc32_of_array
-from outputs._storage.files import open_file, parsed, translated
+from outputs._storage.files import open_file, parsed
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -35,63 +35,45 @@ def open_sparse_result(path: str | os.PathLike[str]) -> SparseResult:
         path: The file.
 
     Raises:
-        ResultNotFoundError: There is no such file.
-        ResultError: It is no sparse result, or damaged.
+        ResultNotFoundError: If there is no such file.
+        ResultError: If the file is not a sparse result, or is damaged.
     """
     return SparseResult(Path(path).absolute())
 
 
 def is_sparse_result(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a result with a sparse matrix; False also where it is none at all."""
+    """Return whether a file is a result with a sparse matrix; False for any other file."""
     try:
         with parsed(Path(path)), open_file(Path(path), "r") as file:
-            layout.require_ours(file, Path(path))
-            return layout.is_sparse(file)
+            require_ours(file, Path(path))
+            return is_sparse(file)
     except ResultError:
         return False
 
 
-class SparseResult:
-    """A sparse matrix in a file, read as far as it is asked for.
+class SparseResult(ResultFile):
+    """A sparse matrix in a file, read on demand.
 
     Attributes:
         path: The file.
         operation: ``jacobian`` or ``hessian``.
-        strategy: How the compressed products were computed.
-        function: What was differentiated.
-        fingerprint: The hash of what determines the numbers.
+        strategy: Name of the strategy that computed the compressed products.
+        function: Reference of the function that was differentiated.
+        fingerprint: Hash of the options that determine the numbers.
         rows: The tensors along the rows.
         columns: The tensors along the columns.
         shape: (rows, columns).
-        dtype: Of the entries.
-        entries: How many are stored.
+        dtype: Dtype of the entries.
+        entries: Number of stored entries.
         kind: The kind of colouring: ``column``, ``row``, ``bidirectional`` or ``star``.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open a file; see `open_sparse_result`."""
-        self.path = path
-        self._file = open_file(path, "r")
-        try:
-            layout.require_ours(self._file, path)
-            with parsed(path):
-                self._read_header()
-        except BaseException:
-            self._file.close()
-            raise
-
     def _read_header(self) -> None:
-        file = self._file
-        if not layout.is_sparse(file):
+        if not is_sparse(self.file):
             raise ResultError(f"{self.path} holds no sparse matrix; open_result opens it.")
-        self.operation = layout.read_attribute(file, "operation")
-        self.strategy = layout.read_attribute(file, "strategy")
-        self.function = layout.read_attribute(file, "function")
-        self.fingerprint = layout.read_attribute(file, "fingerprint")
-        self.rows = layout.read_table(file, Names.ROWS)
-        self.columns = layout.read_table(file, Names.COLUMNS)
-        group = layout.group_of(file, self.operation)
-        self._data, self._indices, self._indptr = (layout.dataset(group, name) for name in ARRAYS)
+        super()._read_header()
+        group = group_of(self.file, self.operation)
+        self._data, self._indices, self._indptr = (dataset(group, name) for name in ARRAYS)
         if self._data.dtype.kind not in "fc" or self._indices.dtype.kind not in "iu":
             raise ResultError(f"{self.path} is damaged: its entries are no numbers.")
         shape = np.asarray(group.attrs["shape"]).tolist()
@@ -102,17 +84,7 @@ class SparseResult:
         lengths = (self._indices.shape, self._indptr.shape)
         if sizes != self.shape or lengths != ((self.entries,), (self.shape[0] + 1,)):
             raise ResultError(f"{self.path} is damaged: its arrays do not fit its shape.")
-        self.kind = str(scalar(layout.group_of(file, COLOURING), "kind"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        self.kind = str(scalar(group_of(self.file, COLOURING), "kind"))
 
     def __repr__(self) -> str:
         rows, columns = self.shape
@@ -122,23 +94,24 @@ class SparseResult:
         )
 
     def as_scipy(self) -> scipy.sparse.csr_array:
-        """The matrix in memory, as a `scipy.sparse.csr_array`.
+        """Read the matrix as a `scipy.sparse.csr_array`.
 
         Raises:
-            MissingDependencyError: SciPy is not installed.
-            ResultError: The file is closed or damaged.
+            MissingDependencyError: If SciPy is not installed.
+            ResultError: If the file is closed or damaged.
         """
         return self.row_range(0, self.shape[0])
 
     def row_range(self, start: int, stop: int) -> scipy.sparse.csr_array:
-        """Some rows, of which alone the entries are read.
+        """Read a range of rows, and only the entries of these rows.
 
         Args:
             start: The first row.
-            stop: One past the last.
+            stop: One past the last row.
 
         Raises:
-            ResultError: There are no such rows, or the file is closed or damaged.
+            MissingDependencyError: If SciPy is not installed.
+            ResultError: If the range is not within the matrix, or the file is closed or damaged.
         """
         sparse = load("scipy.sparse", "reading", "row_range()")
         if not 0 <= start <= stop <= self.shape[0]:
@@ -156,20 +129,20 @@ class SparseResult:
         return array
 
     def as_torch(self) -> Any:
-        """The matrix in memory, as a sparse CSR tensor of torch."""
-        import torch  # the readers of a file need not have torch
+        """Read the matrix as a sparse CSR tensor of torch."""
+        import torch  # imported here because reading a file must not require torch
 
         arrays = (self._indptr, self._indices, self._data)
         with self._reading():
             indptr, indices, data = (torch.from_numpy(array[()]) for array in arrays)
-        # torch tells once that sparse tensors are young.
+        # torch warns once per process that its sparse CSR support is in beta.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             return torch.sparse_csr_tensor(
                 indptr.long(), indices.long(), data, size=self.shape, check_invariants=True
             )
 
     def as_linear_operator(self) -> LinearOperator:
-        """An operator of SciPy that reads the matrix anew for each product, range by range."""
+        """Return a SciPy operator that reads the matrix anew for each product, range by range."""
         linalg = load("scipy.sparse.linalg", "reading", "as_linear_operator()")
 
         def product(right: np.ndarray) -> np.ndarray:
@@ -193,7 +166,7 @@ class SparseResult:
         )
 
     def ranges(self) -> Iterator[tuple[int, scipy.sparse.csr_array]]:
-        """The whole matrix as ranges of rows of about a million entries: (first row, rows)."""
+        """Yield the matrix as ranges of rows of about a million entries: (first row, rows)."""
         with self._reading():
             indptr = self._indptr[()]
         start = 0
@@ -205,69 +178,33 @@ class SparseResult:
 
     @property
     def colours(self) -> dict[str, np.ndarray]:
-        """The colours by ``column_colours`` and ``row_colours``, as far as there are."""
+        """The colours, under ``column_colours`` and ``row_colours`` if the file has them."""
         with self._reading():
-            return layout.read_arrays(self._file, COLOURING)
+            return read_arrays(self.file, COLOURING)
 
     @property
     def pattern(self) -> tuple[np.ndarray, np.ndarray]:
-        """(indptr, indices)."""
+        """The pattern in compressed rows: (indptr, indices)."""
         with self._reading():
             return self._indptr[()], self._indices[()]
 
     @property
-    def probes(self) -> Probes | None:
-        """Products by which the matrix can be verified; None in a file without."""
-        with self._reading():
-            return layout.read_probes(self._file)
-
-    @property
-    def points(self) -> dict[str, np.ndarray]:
-        """The point, by the names of the arguments."""
-        with self._reading():
-            return layout.read_arrays(self._file, Names.POINT)
-
-    @property
-    def value(self) -> dict[str, np.ndarray]:
-        """The function's value there, by the names of the outputs."""
-        with self._reading():
-            return layout.read_arrays(self._file, Names.VALUE)
-
-    @property
-    def configuration(self) -> str:
-        """The options of the job, YAML."""
-        with self._reading():
-            return layout.read_text(self._file, Names.CONFIGURATION)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Versions, device, seeds, host, time."""
-        with self._reading():
-            return layout.read_provenance(self._file)
-
-    @property
-    def execution(self) -> dict[str, Any]:
-        """How it was computed."""
-        with self._reading():
-            return layout.read_execution(self._file)
-
-    @property
     def stored_bytes(self) -> int:
-        """Bytes that the entries and their places take in the file."""
+        """Bytes that the entries and their indices occupy in the file."""
         arrays = (self._data, self._indices, self._indptr)
         return sum(array.id.get_storage_size() for array in arrays)
 
     def damaged_pieces(self) -> list[tuple[str, int, int]]:
-        """Pieces without their checksum: (array, start, stop); reads all of them.
+        """Return the pieces whose checksum differs, as (array, start, stop); read all arrays.
 
         Raises:
-            ResultError: The checksums do not cover the arrays.
+            ResultError: If the checksums do not cover the arrays.
         """
         found = []
         with self._reading():
-            table = layout.dataset(self._file, CHECKSUMS)[()]
+            table = dataset(self.file, CHECKSUMS)[()]
             if table.dtype != CHECKSUM:
-                raise ResultError(f"{self.path} is damaged: its checksums are none.")
+                raise ResultError(f"{self.path} is damaged: its checksum table is invalid.")
             for number, array in enumerate((self._data, self._indices, self._indptr)):
                 rows = table[table["array"] == number]
                 covered = 0
@@ -282,8 +219,3 @@ class SparseResult:
                 if covered != array.shape[0]:
                     raise ResultError(f"{self.path} is damaged: its checksums do not fit.")
         return found
-
-    def _reading(self) -> Any:
-        if not self._file:
-            raise ResultError(f"{self.path} is closed.")
-        return translated(self.path)

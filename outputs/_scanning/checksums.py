@@ -1,4 +1,4 @@
-"""The checksums of blocks: CRC-32 of their bytes in C order."""
+"""Compute and compare the checksums of blocks: CRC-32 of their bytes in C order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from outputs._storage.regions import within
 
 
 def block_checksum(values: np.ndarray, value: int = 0) -> int:
-    """CRC-32 of a block's bytes in C order, continued from ``value``."""
+    """Return the CRC-32 of a block's bytes in C order, continued from ``value``."""
     flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     return crc32(flat.data, value)
 
@@ -22,18 +22,18 @@ def block_checksum(values: np.ndarray, value: int = 0) -> int:
 def damaged_blocks(
     matrix: Matrix, path: Path, axis: Axis, committed: np.ndarray
 ) -> list[tuple[int, int]]:
-    """The committed ranges whose stored data do not have the checksum of the ledger, in order.
+    """Return, in order, the committed ranges whose stored data differ from the ledger's checksum.
 
-    Every byte is read once, by several threads.
+    Several threads read every byte once.
 
     Args:
-        matrix: Of shape (rows, columns).
-        path: Its file.
+        matrix: The matrix, of shape (rows, columns).
+        path: The matrix's file.
         axis: The axis along which the ranges run.
         committed: Entries of ``LEDGER_DTYPE``, without overlap.
 
     Raises:
-        ResultError: If the matrix is stored in a way that the format does not know.
+        ResultError: If the matrix is stored in a way that the format does not define.
     """
     committed = np.sort(committed, order="start")
     blocks = list(zip(committed["start"].tolist(), committed["stop"].tolist(), strict=True))

@@ -1,6 +1,7 @@
-"""One pass over a matrix with several threads: every byte is read once, and never all at a time.
+"""Read a matrix once with several threads, in pieces that fit in memory.
 
-Bytes are read beside HDF5, which reads one dataset at a time: it only says where they stand.
+Bytes are read directly from the file, because HDF5 serializes reads: it only supplies their
+offsets.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Piece:
-    """A region that is read and looked at as a whole.
+    """A region that is read and processed as a whole.
 
     Attributes:
-        region: Its rows and columns.
-        parts: The blocks in it: their place in the list of blocks, and their rows and columns.
+        region: The rows and columns of the piece.
+        parts: The blocks in it: their index in the list of blocks, and their rows and columns.
     """
 
     region: Region
@@ -48,37 +49,44 @@ class Piece:
 
 
 def pieces(matrix: Matrix, axis: Axis, blocks: list[Span]) -> Iterator[Piece]:
-    """Divides the blocks of a matrix into pieces; those of one block come in C order.
+    """Divide the blocks of a matrix into pieces; those of one block come in C order.
 
     Args:
-        matrix: Of shape (rows, columns).
+        matrix: The matrix, of shape (rows, columns).
         axis: The axis along which the blocks run.
         blocks: Ranges without overlap, in order.
     """
     if not blocks or 0 in matrix.shape:
         return
+    yield from _row_pieces(matrix, blocks) if axis == "rows" else _column_pieces(matrix, blocks)
+
+
+def _row_pieces(matrix: Matrix, blocks: list[Span]) -> Iterator[Piece]:
     rows, columns = matrix.shape
-    groups = [(0, len(blocks))] if axis == "rows" else list(_groups(matrix, blocks))
-    for first, last in groups:
-        left, right = (0, columns) if axis == "rows" else (blocks[first][0], blocks[last - 1][1])
+    height, width = _height(matrix, columns), columns
+    if height == 1 and columns * matrix.dtype.itemsize > _LARGEST_PIECE_BYTES:
+        width = _PIECE_BYTES // matrix.dtype.itemsize
+    for top in range(0, rows, height):
+        band = slice(top, min(top + height, rows))
+        for start in range(0, columns, width):
+            across = slice(start, min(start + width, columns))
+            if parts := list(_parts(blocks, band, across)):
+                yield Piece((band, across), parts)
+
+
+def _column_pieces(matrix: Matrix, blocks: list[Span]) -> Iterator[Piece]:
+    rows = matrix.shape[0]
+    for first, last in list(_groups(matrix, blocks)):
+        left, right = blocks[first][0], blocks[last - 1][1]
         height = _height(matrix, right - left)
         for top in range(0, rows, height):
             band = slice(top, min(top + height, rows))
-            if axis == "columns":
-                parts = [(index, (band, slice(*blocks[index]))) for index in range(first, last)]
-                yield Piece((band, slice(left, right)), parts)
-                continue
-            width = columns
-            if height == 1 and columns * matrix.dtype.itemsize > _LARGEST_PIECE_BYTES:
-                width = _PIECE_BYTES // matrix.dtype.itemsize
-            for start in range(0, columns, width):
-                across = slice(start, min(start + width, columns))
-                if parts := list(_parts(blocks, band, across)):
-                    yield Piece((band, across), parts)
+            parts = [(index, (band, slice(*blocks[index]))) for index in range(first, last)]
+            yield Piece((band, slice(left, right)), parts)
 
 
 def _groups(matrix: Matrix, blocks: list[Span]) -> Iterator[Span]:
-    """Neighbouring blocks of columns that together are wide enough and end where tiles do."""
+    """Yield index ranges of adjacent column blocks that are wide enough and end at tile edges."""
     if matrix.chunks is None:
         yield 0, len(blocks)
         return
@@ -99,7 +107,7 @@ def _height(matrix: Matrix, width: int) -> int:
     height = max(1, _PIECE_BYTES // line)
     if matrix.chunks is not None:
         height = max(matrix.chunks[0], height - height % matrix.chunks[0])
-    # Tiles that are too tall are read more than once: memory comes before speed.
+    # Tiles that are too tall are read more than once: the memory limit takes precedence.
     return height if height * line <= _LARGEST_PIECE_BYTES else max(1, _PIECE_BYTES // line)
 
 
@@ -113,14 +121,17 @@ def _parts(blocks: list[Span], band: slice, across: slice) -> Iterator[tuple[int
 
 
 class Source:
-    """The bytes of a matrix, read by any number of threads.
+    """A reader of a matrix's bytes for any number of threads.
 
     Args:
-        matrix: Of shape (rows, columns), sound (see ``_sound``).
-        path: Its file.
+        matrix: The matrix, of shape (rows, columns), validated by ``require_sound``.
+        path: The matrix's file.
+
+    Attributes:
+        bytes_read: Bytes that have been requested so far.
 
     Raises:
-        ResultError: If it is stored in a way that the format does not know.
+        ResultError: If the matrix is stored in a way that the format does not define.
     """
 
     def __init__(self, matrix: Matrix, path: Path) -> None:
@@ -148,9 +159,9 @@ class Source:
         os.close(self._descriptor)
 
     def reading(self, region: Region) -> Callable[[], np.ndarray]:
-        """A function for any thread that reads a region; HDF5 is asked before it is returned."""
+        """Return a function that reads a region in any thread; HDF5 is called only here."""
         if self._matrix.is_virtual:
-            # The bytes stand in other files, which HDF5 has open.
+            # The bytes are in other files, which HDF5 has open.
             values = self._matrix[region]
             self.bytes_read += values.nbytes
             return lambda: values
@@ -166,7 +177,7 @@ class Source:
         return lambda: self._gathered(region, places)
 
     def _contiguous(self, region: Region, columns: slice) -> np.ndarray:
-        """Reads neighbouring bytes: whole rows, or a part of a single one."""
+        """Read adjacent bytes: whole rows, or a part of a single row."""
         rows = region[0]
         first = rows.start * self._shape[1] + columns.start
         shape = rows.stop - rows.start, columns.stop - columns.start
@@ -223,7 +234,7 @@ class Source:
 def each(
     source: Source, work: Callable[[Piece, np.ndarray], Answer], pending: Iterator[Piece]
 ) -> Iterator[tuple[Piece, Answer]]:
-    """Runs ``work`` on every piece, several at a time; answers come in the order of the pieces."""
+    """Run ``work`` on the pieces in several threads; yield the answers in order of the pieces."""
     workers = min(_MAX_WORKERS, os.cpu_count() or 1)
     running: deque[tuple[Piece, Future[Answer]]] = deque()
 

@@ -1,8 +1,8 @@
-"""Walking over a matrix of any size in pieces, each of its bytes read once."""
+"""Iterate over a matrix of any size in pieces, reading each byte once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -11,19 +11,21 @@ from outputs._format.stacked_matrices import Matrix
 from outputs._storage.regions import Region
 
 Order = Literal["C", "F"]
+Advance = Callable[[int], None]
+"""Reports progress: called with the number of bytes of each piece that has been processed."""
 
 # Measured (tiles of 4000 x 80 float64): a product takes 40 ms tile by tile and 160 ms by rectangles
-# of six tiles, which HDF5 puts together from short runs. So only small tiles are grouped.
-PIECE_BYTES = 4 * 2**20
-BAND_BYTES = 64 * 2**20
+# of six tiles, which HDF5 assembles from short runs. So only small tiles are grouped.
+_PIECE_BYTES = 4 * 2**20
+_BAND_BYTES = 64 * 2**20
 
 
-def piece_shape(matrix: Matrix, limit: int = PIECE_BYTES) -> tuple[int, int]:
-    """The extents in which a matrix is best read: bands of rows, or whole tiles.
+def piece_shape(matrix: Matrix, limit: int = _PIECE_BYTES) -> tuple[int, int]:
+    """Return the extents in which to read a matrix: bands of rows, or whole tiles.
 
     Args:
-        matrix: Of shape (rows, columns).
-        limit: Bytes of a piece at most; a single tile may be larger, because HDF5 reads it whole.
+        matrix: The matrix, of shape (rows, columns).
+        limit: Maximum bytes of a piece; a single tile may be larger, because HDF5 reads it whole.
     """
     columns = max(1, matrix.shape[1])
     entries = max(1, limit // matrix.dtype.itemsize)
@@ -39,11 +41,11 @@ def piece_shape(matrix: Matrix, limit: int = PIECE_BYTES) -> tuple[int, int]:
 def pieces(
     matrix: Matrix, shape: tuple[int, int] | None = None
 ) -> Iterator[tuple[Region, np.ndarray]]:
-    """All entries once, as (region, values) in order of rows, then columns.
+    """Yield all entries once, as (region, values) in order of rows, then columns.
 
     Args:
-        matrix: Of shape (rows, columns).
-        shape: Extents of a piece, clipped at the edge; those of ``piece_shape`` where None.
+        matrix: The matrix, of shape (rows, columns).
+        shape: Extents of a piece, clipped at the edge; None for those of ``piece_shape``.
     """
     height, width = shape or piece_shape(matrix)
     for top in range(0, matrix.shape[0], height):
@@ -56,23 +58,23 @@ def pieces(
 
 
 def sequential_order(matrix: Matrix) -> Order:
-    """The order in which a stream of entries needs the least memory for whole tiles."""
+    """Return the order in which streaming the entries in whole tiles needs the least memory."""
     if matrix.chunks is None:
         return "C"
     (rows, columns), (height, width) = matrix.shape, matrix.chunks
     return "C" if height * columns <= width * rows else "F"
 
 
-def bands(matrix: Matrix, order: Order, limit: int = BAND_BYTES) -> Iterator[np.ndarray]:
-    """The entries as a stream: bands of whole rows (``C``) or of whole columns (``F``).
+def bands(matrix: Matrix, order: Order, limit: int = _BAND_BYTES) -> Iterator[np.ndarray]:
+    """Yield the entries in order: bands of whole rows (``C``) or of whole columns (``F``).
 
-    A band is as thick as a tile. Where that is more than ``limit`` bytes it is thinner, down to
-    one line, and tiles are read more than once: memory comes before speed.
+    A band is as thick as a tile. If that is more than ``limit`` bytes, it is thinner, down to
+    one line, and tiles are read more than once: the memory limit takes precedence over speed.
 
     Args:
-        matrix: Of shape (rows, columns).
+        matrix: The matrix, of shape (rows, columns).
         order: ``C`` or ``F``.
-        limit: Bytes of a band at most, but for a single line.
+        limit: Maximum bytes of a band; a single line may exceed it.
     """
     axis = 0 if order == "C" else 1
     line = max(1, matrix.shape[1 - axis] * matrix.dtype.itemsize)

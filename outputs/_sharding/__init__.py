@@ -1,1 +1,1 @@
-"""Shards: their files, and how they are merged."""
+"""Find the shards of a matrix and merge them."""

@@ -1,18 +1,20 @@
-"""Shards put together: a verified copy that streams, and goes on where it was stopped."""
+"""Merge shards into a verified copy, which streams and can be resumed after an interruption."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from outputs._errors import ResultError, ResultExistsError
+from outputs._format.axes import Axis
 from outputs._format.description import ResultDescription
 from outputs._reading.result import Result, open_result
 from outputs._scanning.checksums import block_checksum
 from outputs._scanning.parallel import Source
+from outputs._scanning.sequential import Advance
 from outputs._sharding.shard_files import ShardFile, execution_of, find_shards, read_shards
 from outputs._sharding.virtual import create_virtual
 from outputs._storage.files import part_path, translated
@@ -23,8 +25,6 @@ from outputs._writing.writer import ResultWriter
 
 _BYTES_AT_ONCE = 32 * 2**20
 
-Advance = Callable[[int], None]
-
 
 def merge_shards(
     sources: Iterable[Path],
@@ -33,26 +33,27 @@ def merge_shards(
     virtual: bool = False,
     advance: Advance = lambda count: None,
 ) -> bool:
-    """Makes one result of the shards of a matrix.
+    """Merge the shards of a matrix into one result.
 
-    Every block is held against its checksum while it is copied, and the whole against the probes
-    before it gets its name. At most about 100 MiB of the matrix are in memory, or three blocks.
+    Every block is checked against its checksum while it is copied, and the whole matrix against
+    the probes before it gets its name. At most about 100 MiB of the matrix, or three blocks, are
+    in memory.
 
     Args:
-        sources: Files, and directories in which shards are looked for.
-        target: Where the result will stand; an unfinished copy beside it is gone on with.
+        sources: Files, and directories to search for shards.
+        target: Path of the result; an unfinished copy beside it is resumed.
         virtual: Whether the matrix stays in the shards, and the result only refers to them.
-        advance: Told the bytes of the matrix as they are copied.
+        advance: Called with the number of bytes of each part of the matrix that is copied.
 
     Returns:
-        Whether anything was done: not if the result was there already.
+        Whether anything was written: False if the result existed already.
 
     Raises:
         FingerprintMismatchError: If a shard belongs to another job.
         UnfinishedResultError: If lines are missing between the shards.
-        ResultExistsError: If something else stands at ``target``.
-        ResultError: If shards overlap, a file is damaged, or the whole fails its check. What was
-            copied is kept.
+        ResultExistsError: If ``target`` is something else.
+        ResultError: If shards overlap, a file is damaged, or the merged matrix fails its
+            verification. The blocks copied so far are kept.
     """
     description, files = read_shards(*find_shards(sources))
     if target.exists():
@@ -85,7 +86,7 @@ def _copy(
     with (
         Result(file.path) as result,
         translated(file.path),
-        Source(result._matrix, file.path) as source,
+        Source(result.stored_matrix, file.path) as source,
     ):
         origin = file.shard.start
         for blocks in _groups(file.blocks, result):
@@ -95,20 +96,19 @@ def _copy(
             ]
             if not gaps:
                 continue
-            values = source.reading(_region(result, start, stop))()
-            _require_sound(file, result, blocks, values)
+            values = source.reading(result.axis.bounded_region(result.matrix_shape, start, stop))()
+            _require_checksums(file, result.axis, blocks, values)
             for gap in gaps:
                 first, last = max(gap.start - origin, start), min(gap.stop - origin, stop)
-                part = _lines(result, values, first - start, last - start)
+                part = values[result.axis.region(first - start, last - start)]
                 background.submit(first + origin, last + origin, part)
                 advance(part.nbytes)
 
 
 def _groups(blocks: np.ndarray, result: Result) -> Iterator[np.ndarray]:
-    """Neighbouring blocks that are copied at once: small ones together, whole tiles if possible."""
-    axis, across = (0, 1) if result.axis == "rows" else (1, 0)
-    line = max(1, result.matrix_shape[across] * result.dtype.itemsize)
-    width = 1 if result.tile is None else result.tile[axis]
+    """Group adjacent blocks to copy at once: small ones together, whole tiles if possible."""
+    line = max(1, result.axis.across(result.matrix_shape) * result.dtype.itemsize)
+    width = 1 if result.tile is None else result.axis.lines(result.tile)
     first = 0
     for index, block in enumerate(blocks):
         lines = int(block["stop"]) - int(blocks["start"][first])
@@ -120,35 +120,24 @@ def _groups(blocks: np.ndarray, result: Result) -> Iterator[np.ndarray]:
         yield blocks[first:]
 
 
-def _require_sound(file: ShardFile, result: Result, blocks: np.ndarray, values: np.ndarray) -> None:
+def _require_checksums(file: ShardFile, axis: Axis, blocks: np.ndarray, values: np.ndarray) -> None:
     origin = int(blocks["start"][0])
     for block in blocks:
         start, stop = int(block["start"]), int(block["stop"])
-        part = _lines(result, values, start - origin, stop - origin)
+        part = values[axis.region(start - origin, stop - origin)]
         if block_checksum(part) != int(block["checksum"]):
             shift = file.shard.start
             raise ResultError(
-                f"{file.path} is damaged: its {result.axis} {start + shift}:{stop + shift} do not "
+                f"{file.path} is damaged: its {axis} {start + shift}:{stop + shift} do not "
                 f"have their checksum. Remove it and compute shard {file.shard} again."
             )
 
 
-def _region(result: Result, start: int, stop: int) -> tuple[slice, slice]:
-    lines = slice(start, stop)
-    if result.axis == "rows":
-        return lines, slice(0, result.matrix_shape[1])
-    return slice(0, result.matrix_shape[0]), lines
-
-
-def _lines(result: Result, values: np.ndarray, start: int, stop: int) -> np.ndarray:
-    return values[start:stop] if result.axis == "rows" else values[:, start:stop]
-
-
 def _verified(path: Path) -> dict[str, Any]:
-    """Figures of a check of the whole file, for its execution record.
+    """Verify the whole file and return the figures for its execution record.
 
     Raises:
-        ResultError: If the check fails.
+        ResultError: If the verification fails.
     """
     found: Verification = verify_result(path)
     if not found.ok:

@@ -1,4 +1,4 @@
-"""The shard files of one matrix, found and held against each other before anything is copied."""
+"""Find the shard files of a matrix and check that they fit together, before anything is copied."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from outputs._errors import FingerprintMismatchError, ResultError, UnfinishedResultError
-from outputs._format import reading as layout
 from outputs._format.axes import Shard
 from outputs._format.description import ResultDescription
 from outputs._reading.result import Result
 from outputs._storage.files import parsed
 
-# What the files of one matrix have in common.
+# The attributes that the files of one matrix have in common.
 _COMMON = ("operation", "function", "strategy", "axis", "rows", "columns", "dtype")
 _LISTED = 5
 # The execution record has limited space.
@@ -29,11 +28,11 @@ class ShardFile:
 
     Attributes:
         path: The file.
-        shard: Which part.
+        shard: The part that the file holds.
         blocks: The committed blocks, entries of ``LEDGER_DTYPE`` in order of their start, which
             counts from the first line of the file.
-        execution: Its execution record.
-        host: Where it was computed.
+        execution: The execution record of the file.
+        host: Name of the machine that computed it; empty if not recorded.
     """
 
     path: Path
@@ -44,13 +43,16 @@ class ShardFile:
 
 
 def find_shards(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """The files that are named, and the shards, finished or not, in directories that are named.
+    """Return the given files, and the shards, finished or not, in the given directories.
+
+    Args:
+        paths: Files and directories.
 
     Returns:
         The files, each once, and a sentence about each file of a directory that cannot be read.
 
     Raises:
-        ResultError: If there is nothing of the name, or no shard in a directory.
+        ResultError: If a path does not exist, or a directory holds no shard.
     """
     found: dict[Path, None] = {}
     unreadable: list[str] = []
@@ -84,19 +86,19 @@ def _is_shard(path: Path, unreadable: list[str]) -> bool:
 def read_shards(
     paths: Sequence[Path], notes: Sequence[str] = ()
 ) -> tuple[ResultDescription, list[ShardFile]]:
-    """Opens the shards of one matrix.
+    """Read the headers of the shards of one matrix and check that they cover it.
 
     Args:
         paths: The files, in any order.
-        notes: What could explain that lines are missing, as sentences.
+        notes: Possible reasons for missing lines, as sentences.
 
     Returns:
-        The description of the whole matrix, as the first shard has it, and the shards in order.
+        The description of the whole matrix, from the first shard, and the shards in order.
 
     Raises:
-        FingerprintMismatchError: If one belongs to another job.
-        UnfinishedResultError: If lines are missing between them.
-        ResultError: If one is no shard, two hold the same lines, or a file is damaged.
+        FingerprintMismatchError: If a shard belongs to another job.
+        UnfinishedResultError: If lines are missing between the shards.
+        ResultError: If a file is not a shard, two hold the same lines, or a file is damaged.
     """
     first, description = paths[0], _description(paths[0])
     files: list[ShardFile] = []
@@ -105,7 +107,7 @@ def read_shards(
         with Result(path) as result, parsed(path):
             _require_same(result, description, first)
             if result.shard is None:
-                raise ResultError(f"{path} is no shard, but a whole matrix.")
+                raise ResultError(f"{path} is not a shard, but a whole matrix.")
             if not result.complete or path.suffix == ".part":
                 explanations.append(f"{path} is unfinished: {result.progress}.")
                 continue
@@ -116,15 +118,15 @@ def read_shards(
 
 
 def _description(path: Path) -> ResultDescription:
-    with Result(path) as result, parsed(path):
-        return replace(layout.read_description(result._file), shard=None)
+    with Result(path) as result:
+        return replace(result.description(), shard=None)
 
 
 def _shard_file(result: Result, shard: Shard) -> ShardFile:
     return ShardFile(
         path=result.path,
         shard=shard,
-        blocks=np.sort(result._ledger.committed, order="start"),
+        blocks=np.sort(result.ledger.committed, order="start"),
         execution=result.execution,
         host=str(result.provenance.get("host", "")),
     )
@@ -156,7 +158,7 @@ def _require_cover(
         if shard.start > stop:
             problems.append(f"{description.axis} {stop}:{shard.start}")
         stop, before = shard.stop, file
-    lines = description.shape[0 if description.axis == "rows" else 1]
+    lines = description.axis.lines(description.shape)
     if stop < lines:
         problems.append(f"{description.axis} {stop}:{lines}")
     if problems:
@@ -167,7 +169,7 @@ def _require_cover(
 
 
 def execution_of(files: Sequence[ShardFile]) -> dict[str, Any]:
-    """The execution record of the whole: what each shard's says, and what they add up to."""
+    """Return the execution record of the merged result: totals, and a summary of each shard."""
     records = [file.execution for file in files]
     fallbacks = {text: None for record in records for text in record.get("fallbacks", ())}
     peaks = [record.get("peak_memory_bytes", 0) for record in records]

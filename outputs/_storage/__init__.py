@@ -1,1 +1,1 @@
-"""Files, raw bytes and their checksums."""
+"""Access files, raw bytes and their checksums."""

@@ -1,4 +1,4 @@
-"""CRC-32 of data whose pieces are summed side by side."""
+"""Compute the CRC-32 of data from the CRC-32 of its pieces, which threads compute separately."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from functools import lru_cache
 
 import numpy as np
 
-# The same numbers; ISA-L gives them at the speed of memory, and is not built for every platform.
+# Both compute the same CRC-32; ISA-L does so at memory speed, but not on every platform.
 try:
     from isal.isal_zlib import crc32 as crc32
 except ImportError:
     from zlib import crc32 as crc32
 
-# The polynomial of CRC-32 (IEEE 802.3) with its bits reflected, as zlib has it.
+# The polynomial of CRC-32 (IEEE 802.3) with its bits reflected, as in zlib.
 _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31  # the polynomial 1, reflected
 
 
 def combine(first: int, second: int, length: int) -> int:
-    """The CRC-32 of two pieces together, as zlib's ``crc32_combine``.
+    """Return the CRC-32 of two pieces together, as zlib's ``crc32_combine`` does.
 
     Args:
         first: CRC-32 of the first piece.
         second: CRC-32 of the second piece.
-        length: Bytes of the second piece.
+        length: Length of the second piece in bytes.
     """
     return _multiply(_shift(length), first) ^ second
 
 
 @lru_cache(maxsize=64)
 def _shift(length: int) -> int:
-    """X to the power of the number of bits, modulo the polynomial."""
+    """Return x to the power of the number of bits, modulo the polynomial."""
     power, square, bits = _ONE, _ONE >> 1, 8 * length
     while bits:
         if bits & 1:

@@ -1,4 +1,4 @@
-"""Opening, sealing and publishing files; the only module that knows names on disk."""
+"""Open, seal and publish files; the only module that defines names on disk."""
 
 from __future__ import annotations
 
@@ -19,41 +19,53 @@ from outputs._errors import ResultError, ResultExistsError, ResultNotFoundError
 # bound is pinned here because HDF5 2.0 raised its own default and may raise it again.
 LIBVER = ("earliest", "v108")
 
-# Tiles pass through HDF5 whole and once on their way out; on the way in, neighbouring slices of
-# one tile should find it again.
+# Tiles are written whole and once, so a write cache is useless; when reading, adjacent slices of
+# one tile should find it in the cache.
 _WRITE_CACHE_BYTES = 0
 _READ_CACHE_BYTES = 64 * 2**20
 
-# What the system says, inside HDF5's own sentences.
+# Parts of the operating system's messages, which HDF5 quotes in its own.
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 
 
 def part_path(path: str | os.PathLike[str]) -> Path:
-    """The name that a result carries until it is complete."""
+    """Return the name of a result until it is complete."""
     path = Path(path)
     return path.with_name(path.name + ".part")
 
 
 def scratch_path(path: Path) -> Path:
-    """A name beside ``path`` that nobody else uses, for a file that is not yet sealed."""
+    """Return a unique name beside ``path`` for a file that is not yet sealed."""
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.new")
 
 
 def create_file(path: Path, libver: tuple[str, str] = LIBVER) -> h5py.File:
-    """Creates an HDF5 file; by default one that a killed writer leaves readable and writable."""
+    """Create an HDF5 file; by default in a format that stays usable if the writer is killed.
+
+    Args:
+        path: A path at which no file exists yet.
+        libver: Bounds of the HDF5 format version.
+
+    Raises:
+        ResultError: If the file cannot be created.
+    """
     with translated(path):
         return h5py.File(path, "x", libver=libver, locking=False, rdcc_nbytes=_WRITE_CACHE_BYTES)
 
 
 def open_file(path: Path, mode: Literal["r", "r+"]) -> h5py.File:
-    """Opens an existing HDF5 file.
+    """Open an existing HDF5 file.
 
-    HDF5 takes no lock: what readers read is sealed, a watcher must never stop the writer, and
-    HDF5 refuses to read in a process what the same process holds locked. See ``Claim``.
+    HDF5's locks are disabled: readers read sealed files, a watcher must never stop the writer, and
+    HDF5 refuses to read a file that the same process has locked. `Claim` is the lock of a writer.
+
+    Args:
+        path: The file.
+        mode: ``r`` to read, ``r+`` to read and write.
 
     Raises:
         ResultNotFoundError: If there is no such file.
-        ResultError: If it is no HDF5 file, or damaged.
+        ResultError: If it is not an HDF5 file, or is damaged.
     """
     if not path.is_file():
         raise ResultNotFoundError(f"There is no file {path}.")
@@ -66,7 +78,7 @@ def open_file(path: Path, mode: Literal["r", "r+"]) -> h5py.File:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turns what h5py raises about a file into one sentence that names the file.
+    """Convert the exceptions that h5py raises about a file to one sentence that names the file.
 
     Raises:
         ResultError: In place of OSError, RuntimeError and KeyError.
@@ -79,9 +91,10 @@ def translated(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def parsed(path: Path) -> Iterator[None]:
-    """Turns whatever the content of a file can provoke into one sentence that names the file.
+    """Convert any exception that a file's content provokes to one sentence that names the file.
 
-    For headers, tables and records, which anybody may have written; not for what a caller asks.
+    For headers, tables and records, which may come from any source; not for a caller's arguments,
+    whose errors must keep their type.
 
     Raises:
         ResultError: In place of every other exception.
@@ -95,19 +108,19 @@ def parsed(path: Path) -> Iterator[None]:
 
 
 def seal(path: Path) -> None:
-    """Brings a closed file and its directory entry to the disk."""
+    """Flush a closed file and its directory entry to the disk."""
     _fsync(path)
     _fsync(path.parent)
 
 
 def publish(source: Path, target: Path) -> None:
-    """Renames a sealed file atomically, never onto an existing one.
+    """Rename a sealed file atomically, never onto an existing one.
 
     Raises:
         ResultExistsError: If ``target`` exists; ``source`` is left as it is.
     """
     try:
-        # A hard link refuses an existing target, which a rename on POSIX replaces in silence.
+        # A hard link refuses an existing target, which a rename on POSIX silently replaces.
         os.link(source, target)
     except FileExistsError:
         raise ResultExistsError(f"{target} already exists.") from None
@@ -121,12 +134,12 @@ def publish(source: Path, target: Path) -> None:
 
 
 def require_space(directory: Path, needed: int, what: str) -> None:
-    """Refuses to begin what the disk cannot hold.
+    """Check that the disk has enough free space.
 
     Args:
-        directory: Where it is to stand.
-        needed: Bytes.
-        what: The beginning of the sentence.
+        directory: A directory on the disk.
+        needed: Bytes that will be written.
+        what: The beginning of the message, for example "The file takes".
 
     Raises:
         ResultError: If less is free.
@@ -137,7 +150,7 @@ def require_space(directory: Path, needed: int, what: str) -> None:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether an error, or what it comes from, says that a disk or a quota is full."""
+    """Return whether an error, or its cause, reports that a disk or a quota is full."""
     causes = (error, error.__cause__)
     return any(sign in str(cause) for cause in causes if cause for sign in _FULL)
 
@@ -147,9 +160,9 @@ def _full_disk(path: Path) -> str:
         state, free = path.stat(), shutil.disk_usage(path.parent).free
         needed = max(0, state.st_size - state.st_blocks * 512)
         return (
-            f"{path} cannot be written on: the disk or the quota is full. About {needed} bytes "
-            f"more are needed, {free} are free; nothing that was committed is lost, and the same "
-            f"command goes on when there is room."
+            f"{path} cannot be written further: the disk or the quota is full. About {needed} "
+            f"bytes more are needed, {free} are free; no committed block is lost, and the same "
+            f"command resumes when there is room."
         )
     return f"{path} cannot be written: the disk or the quota is full."
 

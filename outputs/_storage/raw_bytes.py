@@ -1,4 +1,4 @@
-"""Bytes at places of an open file, read and written beside HDF5."""
+"""Read and write bytes at offsets of an open file, bypassing HDF5."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import os
 
 import numpy as np
 
-# More than two GiB are not read by one call.
+# One call reads at most two GiB.
 _LONGEST_READ = 2**30
-# Linux alone has it, and Python no name for it.
+# Only Linux has this function, and Python does not expose it.
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 _SYNC_FILE_RANGE_WRITE = 2
 
 
 def write_bytes(descriptor: int, offset: int, values: np.ndarray) -> None:
-    """Writes the bytes of an array in C order at a place of a file.
+    """Write the bytes of an array in C order at an offset of a file.
+
+    Args:
+        descriptor: The file, open for writing.
+        offset: Offset in bytes.
+        values: The array.
 
     Raises:
         OSError: If the disk is full, or fails.
@@ -27,26 +32,31 @@ def write_bytes(descriptor: int, offset: int, values: np.ndarray) -> None:
 
 
 def start_writeback(descriptor: int, offset: int, size: int) -> None:
-    """Asks the system to bring a range of a file to the disk now, and does not wait for it.
+    """Ask the kernel to write a range of a file to the disk now, without waiting for it.
 
-    Left alone it may wait for half a minute, and who then makes sure of the file waits for all of
-    it. What fails is told by the ``fsync`` that comes later, as ever.
+    Otherwise the kernel may wait for half a minute, and a later ``fsync`` would wait for all of
+    the data. That ``fsync`` reports errors as usual.
+
+    Args:
+        descriptor: The file, open for writing.
+        offset: Start of the range in bytes.
+        size: Length of the range in bytes.
     """
     if _sync_file_range is not None:
-        places = ctypes.c_int64(offset), ctypes.c_int64(size)
-        _sync_file_range(descriptor, *places, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
+        extent = ctypes.c_int64(offset), ctypes.c_int64(size)
+        _sync_file_range(descriptor, *extent, ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
 
 
 def read_bytes(descriptor: int, offset: int, values: np.ndarray) -> int:
-    """Fills an array in C order with the bytes at a place of a file.
+    """Fill an array in C order with the bytes at an offset of a file.
 
     Args:
-        descriptor: The file.
-        offset: The place.
-        values: Is filled as far as the file reaches, and is left as it is behind its end.
+        descriptor: The file, open for reading.
+        offset: Offset in bytes.
+        values: The array; its part beyond the end of the file is left as it is.
 
     Returns:
-        How many bytes were read.
+        Number of bytes read.
     """
     data = values.reshape(-1).view(np.uint8).data
     done = 0

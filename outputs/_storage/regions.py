@@ -1,4 +1,4 @@
-"""The tiles of which a matrix consists."""
+"""Compute with rectangular regions of a matrix and the tiles that they touch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ Region = tuple[slice, slice]
 
 
 def within(part: slice, origin: slice) -> slice:
-    """A range counted from the start of another that holds it."""
+    """Return a range relative to the start of another range that contains it."""
     return slice(part.start - origin.start, part.stop - origin.start)
 
 
 def common_part(one: Region, other: Region) -> Region:
-    """The region that two regions, which touch, have in common."""
+    """Return the intersection of two regions, which must not be empty."""
     rows, columns = (
         slice(max(first.start, second.start), min(first.stop, second.stop))
         for first, second in zip(one, other, strict=True)
@@ -22,7 +22,13 @@ def common_part(one: Region, other: Region) -> Region:
 
 
 def tiles_of(shape: tuple[int, int], tile: tuple[int, int], region: Region) -> Iterator[Region]:
-    """The tiles, clipped at the edge of the matrix, that a region touches."""
+    """Yield the tiles that a region touches, clipped at the edge of the matrix.
+
+    Args:
+        shape: Shape of the matrix.
+        tile: Shape of a tile.
+        region: The region.
+    """
     rows, columns = (
         range(part.start - part.start % extent, part.stop, extent)
         for part, extent in zip(region, tile, strict=True)

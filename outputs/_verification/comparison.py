@@ -1,4 +1,4 @@
-"""Two results of the same derivative, matrix against matrix, never whole in memory."""
+"""Compare two results of the same derivative entry by entry, without loading either."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PIECE_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two matrices are apart.
+    """The largest difference between two matrices.
 
     Attributes:
         largest: The largest magnitude of a difference of two entries.
-        relative: The same relative to the largest magnitude of an entry of either; 0 where the
-            matrices are equal, infinite where only one of two entries is finite.
-        place: Row and column of the largest difference; None where the matrices are equal.
+        relative: The same relative to the largest magnitude of an entry of either; 0 if the
+            matrices are equal, infinite if only one of two entries is finite somewhere.
+        place: Row and column of the largest difference; None if the matrices are equal.
     """
 
     largest: float
@@ -33,19 +33,19 @@ class Difference:
 
 
 def compare_results(first: Result, second: Result) -> Difference:
-    """Compares two matrices entry by entry; each byte of the first is read once.
+    """Compare two matrices entry by entry, reading each byte of the first once.
 
-    Entries that are NaN in both, or the same infinity, are equal.
+    Entries that are NaN in both, or the same infinity in both, are equal.
 
     Args:
         first: A complete result.
-        second: Another, of the same shape; its dtype may differ.
+        second: Another complete result, of the same shape; its dtype may differ.
 
     Raises:
         ResultError: If the shapes differ, or a file is incomplete or damaged.
     """
     _require_one_shape(first, second)
-    # Tiles that are read in part are read more than once: those of a tiled matrix lead.
+    # HDF5 reads a tile whole even for a part of it, so the pieces follow the tiled matrix's tiles.
     leader, other = (second, first) if first.tile is None else (first, second)
     matrix = leader.matrix()
     largest, size, place = 0.0, 0.0, None
@@ -63,7 +63,7 @@ def compare_results(first: Result, second: Result) -> Difference:
 
 
 def _differences(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float]:
-    """The magnitudes of the differences, and the largest finite magnitude of an entry."""
+    """Return the magnitudes of the differences, and the largest finite magnitude of an entry."""
     wide = np.result_type(values, others, np.float64)
     values, others = values.astype(wide), others.astype(wide)
     sizes = np.maximum(np.abs(values), np.abs(others))
@@ -77,16 +77,16 @@ def _require_one_shape(first: Result | SparseResult, second: Result | SparseResu
     if first.shape != second.shape:
         raise ResultError(
             f"{first.path} is {' x '.join(map(str, first.shape))} and {second.path} is "
-            f"{' x '.join(map(str, second.shape))}; only matrices of one shape can be compared."
+            f"{' x '.join(map(str, second.shape))}; only matrices of equal shape can be compared."
         )
 
 
 def compare_sparse_results(first: SparseResult, second: SparseResult) -> Difference:
-    """Compares two sparse matrices, range by range; an entry that one lacks is zero there.
+    """Compare two sparse matrices, range by range; an entry missing from one is zero there.
 
     Args:
         first: A sparse result.
-        second: Another, of the same shape; its pattern may differ.
+        second: Another sparse result, of the same shape; its pattern may differ.
 
     Raises:
         ResultError: If the shapes differ, or a file is damaged.

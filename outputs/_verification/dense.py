@@ -8,31 +8,42 @@ from typing import Any
 
 import numpy as np
 
-from outputs._format import names
-from outputs._format import reading as layout
+from outputs._format.names import Names
 from outputs._format.probes import Probes
+from outputs._format.reading import dataset, group_of
 from outputs._reading.result import Result
 from outputs._scanning.parallel import Piece, Source, each, pieces
 from outputs._storage.crc import combine, crc32
 from outputs._storage.files import parsed, translated
-from outputs._storage.regions import within
-from outputs._verification.products import Sums, _products, _relative, _wide, listed, zeros
+from outputs._storage.regions import Region, within
+from outputs._verification.products import (
+    Sums,
+    check_products,
+    in_double_precision,
+    listed,
+    zero_sums,
+)
+from outputs._verification.relative_errors import relative_errors
 
-# A slab stays in a cache while its checksum, products and squares are taken.
+# A slab stays in a cache while its checksum, products and squares are computed.
 _SLAB_BYTES = 2 * 2**20
 
 
-def header(result: Result) -> dict[str, Any]:
-    """Everything beside the matrix is read, or at least found sound."""
+def check_header(result: Result) -> dict[str, Any]:
+    """Read everything beside the matrix, or at least validate it.
+
+    Returns:
+        Fields of a `Verification`, among them ``problems``.
+    """
     problems = []
     with parsed(result.path):
         _ = result.configuration, result.provenance, result.execution
-        for name in (names.Names.POINT, names.Names.VALUE, names.Names.VECTORS):
-            group = layout.group_of(result._file, name)
+        for name in (Names.POINT, Names.VALUE, Names.VECTORS):
+            group = group_of(result.file, name)
             for key in map(str, group):
-                layout.dataset(group, key)
-    if result._ledger.impossible:
-        problems.append(f"{len(result._ledger.impossible)} entries of the ledger are impossible")
+                dataset(group, key)
+    if result.ledger.impossible:
+        problems.append(f"{len(result.ledger.impossible)} entries of the ledger are impossible")
     if not result.complete:
         problems.append(f"unfinished: {result.progress}")
     return {
@@ -45,24 +56,20 @@ def header(result: Result) -> dict[str, Any]:
     }
 
 
-def data(result: Result, problems: Iterable[str]) -> dict[str, Any]:
-    """One pass over the committed blocks: checksums, products, norms, entries not finite."""
+def check_blocks(result: Result, problems: Iterable[str]) -> dict[str, Any]:
+    """Check checksums, products and non-finite entries in one pass over the committed blocks.
+
+    Args:
+        result: An open result.
+        problems: The problems found so far.
+
+    Returns:
+        Fields of a `Verification`, among them ``problems``.
+    """
     probes = result.probes
+    # The products of an incomplete matrix are not those of the whole.
     used = probes if result.complete else None
-    entries = np.sort(result._ledger.committed, order="start")
-    blocks = list(zip(entries["start"].tolist(), entries["stop"].tolist(), strict=True))
-    total = zeros(used, *result.matrix_shape, result.dtype)
-    found = [0] * len(blocks)
-    with translated(result.path), Source(result._matrix, result.path) as source:
-        work = _Work(used, result.dtype)
-        todo = pieces(result._matrix, layout.axis_of(result._file), blocks)
-        for piece, sums in each(source, work, todo):
-            _add(total, sums, piece)
-            for block, checksum, size in sums.checksums:
-                found[block] = combine(found[block], checksum, size)
-        bytes_read = source.bytes_read
-    expected = entries["checksum"].tolist()
-    corrupt = tuple(b for b, f, e in zip(blocks, found, expected, strict=True) if f != e)
+    total, corrupt, bytes_read = _scan(result, used)
     facts: dict[str, Any] = {
         "corrupt": corrupt,
         "nonfinite": total.nonfinite,
@@ -71,47 +78,72 @@ def data(result: Result, problems: Iterable[str]) -> dict[str, Any]:
     problems = list(problems)
     if corrupt:
         problems.append(
-            f"{len(corrupt)} of {len(blocks)} blocks of {result.axis} do not have their checksum: "
-            f"{listed(f'{start}:{stop}' for start, stop in corrupt)}"
+            f"{len(corrupt)} of {result.blocks} blocks of {result.axis} do not have their "
+            f"checksum: {listed(f'{start}:{stop}' for start, stop in corrupt)}"
         )
     if used is not None:
-        facts |= _products(used, total, problems)
+        facts |= check_products(used, total, problems)
         facts["asymmetry"] = _asymmetry(result, used, total)
     facts["tolerance"] = None if probes is None else probes.tolerance
     return facts | {"problems": tuple(problems)}
 
 
-class _Work:
-    """What is done with each piece, by any thread."""
+def _scan(result: Result, probes: Probes | None) -> tuple[Sums, tuple[tuple[int, int], ...], int]:
+    """Return the sums over all blocks, the ranges of corrupt blocks, and the bytes read."""
+    entries = np.sort(result.ledger.committed, order="start")
+    blocks = list(zip(entries["start"].tolist(), entries["stop"].tolist(), strict=True))
+    total = zero_sums(probes, *result.matrix_shape, result.dtype)
+    found = [0] * len(blocks)
+    with translated(result.path), Source(result.stored_matrix, result.path) as source:
+        work = _PieceCheck(probes, result.dtype)
+        todo = pieces(result.stored_matrix, result.axis, blocks)
+        for piece, sums in each(source, work, todo):
+            _add(total, sums, piece)
+            for block, checksum, size in sums.checksums:
+                found[block] = combine(found[block], checksum, size)
+        bytes_read = source.bytes_read
+    expected = entries["checksum"].tolist()
+    corrupt = tuple(b for b, f, e in zip(blocks, found, expected, strict=True) if f != e)
+    return total, corrupt, bytes_read
+
+
+class _PieceCheck:
+    """Computes the sums and checksums of a piece, in any thread."""
 
     def __init__(self, probes: Probes | None, dtype: np.dtype) -> None:
         self._probes, self._dtype = probes, dtype
-        self._right = _wide(probes.right) if probes and probes.right is not None else None
-        self._left = _wide(probes.left) if probes and probes.left is not None else None
+        self._right = (
+            in_double_precision(probes.right) if probes and probes.right is not None else None
+        )
+        self._left = (
+            in_double_precision(probes.left) if probes and probes.left is not None else None
+        )
         self._real = probes is not None and probes.pairing == "real inner product"
 
     def __call__(self, piece: Piece, values: np.ndarray) -> Sums:
         rows, columns = piece.region
-        sums = zeros(self._probes, len(values), values.shape[1], self._dtype)
+        sums = zero_sums(self._probes, len(values), values.shape[1], self._dtype)
         with np.errstate(all="ignore"):
             for block, region in piece.parts:
                 part = values[within(region[0], rows), within(region[1], columns)]
                 sums.checksums.append((block, self._part(sums, piece, region, part), part.nbytes))
         return sums
 
-    def _part(self, sums: Sums, piece: Piece, region: Any, part: np.ndarray) -> int:
+    def _part(self, sums: Sums, piece: Piece, region: Region, part: np.ndarray) -> int:
         checksum = 0
         height = max(1, _SLAB_BYTES // max(1, part.shape[1] * part.itemsize))
         for top in range(0, len(part), height):
             slab = np.ascontiguousarray(part[top : top + height])
             checksum = crc32(slab.reshape(-1).view(np.uint8).data, checksum)
             start = region[0].start + top
-            self._slab(sums, piece, (slice(start, start + len(slab)), region[1]), _wide(slab))
+            self._slab(
+                sums, piece, (slice(start, start + len(slab)), region[1]), in_double_precision(slab)
+            )
         return checksum
 
-    def _slab(self, sums: Sums, piece: Piece, region: Any, slab: np.ndarray) -> None:
+    def _slab(self, sums: Sums, piece: Piece, region: Region, slab: np.ndarray) -> None:
         real = slab.view(np.float64)
-        here = tuple(within(one, origin) for one, origin in zip(region, piece.region, strict=True))
+        here = within(region[0], piece.region[0]), within(region[1], piece.region[1])
         if self._right is not None and sums.right is not None and sums.rows is not None:
             matrix = slab.conj() if self._real else slab
             product = np.einsum("ij,j->i", matrix, self._right[region[1]])
@@ -125,7 +157,7 @@ class _Work:
             if slab.dtype.kind == "c":
                 squares = squares.reshape(-1, 2).sum(1)
             sums.columns[here[1]] += squares
-        # A sum is finite only if its terms are; they are counted one by one only if it is not.
+        # A sum is finite only if its terms are; count them one by one only if it is not.
         if not math.isfinite(float(real.sum())):
             sums.nonfinite += int(slab.size - np.count_nonzero(np.isfinite(slab)))
 
@@ -143,13 +175,12 @@ def _add(total: Sums, sums: Sums, piece: Piece) -> None:
 
 
 def _asymmetry(result: Result, probes: Probes, total: Sums) -> float | None:
+    """Return the largest relative difference of M v and v M; None if it is not defined."""
     if result.operation != "hessian" or total.right is None or total.left is None:
         return None
     if probes.right is None or probes.left is None or total.rows is None:
         return None
     if not np.array_equal(probes.right, probes.left):
         return None
-    with np.errstate(all="ignore"):
-        difference = np.abs(total.right - total.left)
-        errors = _relative(difference, total.rows, probes.right, total.right, probes.floor)
+    errors = relative_errors(total.left, total.right, total.rows, probes.right, probes.floor)
     return float(errors[np.isfinite(errors)].max(initial=0))

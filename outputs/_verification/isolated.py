@@ -1,4 +1,4 @@
-"""Verify a file in a child process, which damaged files cannot crash."""
+"""Verify a file in a child process, so that a damaged file cannot crash this one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from outputs._verification.verify import verify
 
 _OPENING_SECONDS = 120
 
-
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from outputs._verification.isolated import answer; answer(sys.argv[2])"
@@ -25,7 +24,11 @@ _CHILD = (
 
 
 def verify_apart(path: str | os.PathLike[str]) -> Verification:
-    """The same in a process of its own, whose crash is reported as a problem of the file."""
+    """Verify a file in a child process; a crash there is reported as a problem of the file.
+
+    Args:
+        path: A result, finished or unfinished.
+    """
     path, started = Path(path).absolute(), time.monotonic()
     search = json.dumps([str(Path(__file__).parents[2]), *sys.path])
     done = subprocess.run(
@@ -47,9 +50,9 @@ def verify_apart(path: str | os.PathLike[str]) -> Verification:
 
 
 def answer(path: str) -> None:
-    """What the process of ``verify_apart`` does: prints a verification as JSON.
+    """Print a verification as JSON; runs in the child process of `verify_apart`.
 
-    The system ends it when HDF5 does not come back from the structure.
+    An alarm ends the process if HDF5 does not return from reading the structure.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_OPENING_SECONDS)

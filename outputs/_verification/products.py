@@ -1,28 +1,30 @@
-"""Accumulate products with probe vectors and compare them."""
+"""Accumulate the products of a matrix with probe vectors, and report those that differ."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from outputs._format.probes import Probes
-
-# The squares of smaller entries vanish; what is below it counts as this much.
-_SMALLEST_NORM = 1e-150
-
+from outputs._verification.relative_errors import relative_errors
 
 _LISTED = 3
 
 
 @dataclass
 class Sums:
-    """What a piece, or the whole matrix, adds up to.
+    """Sums over a piece of a matrix, or over all of it.
 
-    ``right`` and ``left`` hold products with the probes, ``rows`` and ``columns`` the squared
-    norms of the lines.
+    Attributes:
+        right: Products of the rows with the right probe, of shape (rows,); None without one.
+        left: Products of the columns with the left probe, of shape (columns,); None without one.
+        rows: Squared norms of the rows, float64; None without ``right``.
+        columns: Squared norms of the columns, float64; None without ``left``.
+        nonfinite: Number of entries that are NaN or infinite.
+        checksums: (block, CRC-32, bytes) of the parts of blocks in the piece.
     """
 
     right: np.ndarray | None = None
@@ -33,7 +35,15 @@ class Sums:
     checksums: list[tuple[int, int, int]] = field(default_factory=list)
 
 
-def zeros(probes: Probes | None, rows: int, columns: int, dtype: np.dtype) -> Sums:
+def zero_sums(probes: Probes | None, rows: int, columns: int, dtype: np.dtype) -> Sums:
+    """Return sums of zeros for a region.
+
+    Args:
+        probes: The probes of the matrix; None without.
+        rows: Number of rows of the region.
+        columns: Number of columns of the region.
+        dtype: Dtype of the matrix.
+    """
     if probes is None:
         return Sums()
     sums = Sums()
@@ -50,23 +60,34 @@ def _kind(probes: Probes, dtype: np.dtype, vector: np.ndarray) -> type:
     return np.complex128 if is_complex else np.float64
 
 
-def _wide(values: np.ndarray) -> np.ndarray:
+def in_double_precision(values: np.ndarray) -> np.ndarray:
+    """Return an array as float64 or complex128, without a copy if it is that already."""
     return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64, copy=False)
 
 
-def _products(probes: Probes, total: Sums, problems: list[str]) -> dict[str, Any]:
+def check_products(probes: Probes, total: Sums, problems: list[str]) -> dict[str, Any]:
+    """Compare the products of a whole matrix with the reference products.
+
+    Args:
+        probes: The probes and their reference products.
+        total: The sums over the whole matrix.
+        problems: A sentence is appended for each side whose products differ.
+
+    Returns:
+        ``lines_checked``, ``right_error`` and ``left_error`` of a `Verification`, as far as there
+        are probes. Lines with entries that are not finite are left out: they are counted
+        elsewhere.
+    """
     facts: dict[str, Any] = {"lines_checked": 0}
     sides = (
         ("right", "rows", total.right, total.rows, probes.right, probes.right_product),
         ("left", "columns", total.left, total.columns, probes.left, probes.left_product),
     )
-    for side, lines, given, squares, vector, expected in sides:
-        if given is None or squares is None or vector is None or expected is None:
+    for side, lines, products, squares, vector, expected in sides:
+        if products is None or squares is None or vector is None or expected is None:
             continue
-        with np.errstate(all="ignore"):
-            errors = np.abs(given - expected)
-            errors = _relative(errors, squares, vector, expected, probes.floor)
-        checked = np.isfinite(errors) & np.isfinite(squares)
+        errors = relative_errors(products, expected, squares, vector, probes.floor)
+        checked = np.isfinite(errors)
         facts["lines_checked"] += int(np.count_nonzero(checked))
         errors = np.where(checked, errors, 0)
         facts[f"{side}_error"] = float(errors.max(initial=0))
@@ -79,24 +100,7 @@ def _products(probes: Probes, total: Sums, problems: list[str]) -> dict[str, Any
     return facts
 
 
-def _relative(
-    errors: np.ndarray,
-    squares: np.ndarray,
-    vector: np.ndarray,
-    product: np.ndarray,
-    floor: float,
-) -> np.ndarray:
-    """Errors relative to |line| |vector|, and to the typical product where a line cancels."""
-    size = np.abs(product)
-    finite = size[np.isfinite(size)]
-    typical = math.sqrt(float(np.mean(finite**2))) if finite.size else 0.0
-    typical += floor
-    scale = np.maximum(np.sqrt(squares), _SMALLEST_NORM) * np.linalg.norm(vector)
-    return np.where(
-        errors > 0, errors / (scale + np.where(size < np.inf, size, 0) + typical), errors
-    )
-
-
-def listed(texts: Any) -> str:
+def listed(texts: Iterable[str]) -> str:
+    """Return the first few texts, separated by commas."""
     texts = list(texts)
     return ", ".join(texts[:_LISTED]) + (", ..." if len(texts) > _LISTED else "")

@@ -1,4 +1,4 @@
-"""What the verification of a file found."""
+"""The report of the verification of a file."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found about one file.
+    """The outcome of verifying one file.
 
     Attributes:
         path: The file.
-        problems: One sentence each; none for a sound file.
-        operation: That of the result, "" where it could not be read.
-        shape: (rows, columns) of the matrix, or (points, rows, columns).
-        dtype: Its stored dtype.
+        problems: One sentence for each problem; empty for a sound file.
+        operation: The result's operation; empty if it could not be read.
+        shape: (rows, columns) of the matrix, or (points, rows, columns); None if it could not be
+            read.
+        dtype: Stored dtype of the matrix.
         complete: Whether committed blocks cover the whole axis.
         blocks: Number of committed blocks.
         corrupt: Ranges of the blocks whose data do not have their checksum.
-        nonfinite: Entries that are NaN or infinite, in committed blocks.
+        nonfinite: Number of entries in committed blocks that are NaN or infinite.
         right_error: The largest error of a row's product with the right probe, relative to
-            |row| |vector|; None where there is no such probe or the result is incomplete.
-        left_error: The same of the columns and the left probe.
-        tolerance: The largest honest error; None without probes.
-        lines_checked: Rows and columns whose products were compared. Those with entries that are
-            not finite, or beyond 1e150, cannot be.
+            |row| |vector|; None if there is no such probe or the result is incomplete.
+        left_error: The same for the columns and the left probe.
+        tolerance: The largest error that rounding explains; None without probes.
+        lines_checked: Number of rows and columns whose products were compared. Those with entries
+            that are not finite, or beyond 1e150, cannot be compared.
         asymmetry: For a Hessian M with equal probes v the largest entry of |M v - v M| relative
             to |row| |v|: a figure, not a problem.
-        bytes_read: Of the matrix.
-        seconds: How long it took.
+        bytes_read: Bytes of the matrix that were read.
+        seconds: Duration of the verification.
     """
 
     path: str
@@ -50,5 +51,5 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems

@@ -1,4 +1,4 @@
-"""Verify sparse results."""
+"""Verify sparse results: structure, checksums and probe products."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ import numpy as np
 from outputs._format.probes import Probes
 from outputs._reading.sparse_result import SparseResult
 from outputs._storage.files import parsed
-from outputs._verification.products import Sums, _products, _wide, zeros
+from outputs._verification.products import (
+    Sums,
+    check_products,
+    in_double_precision,
+    zero_sums,
+)
 from outputs._verification.report import Verification
 
 
 def verify_sparse(path: Path, opened: Callable[[], object]) -> Verification:
-    """The same of a sparse result: structure, checksums, and products with both probes."""
+    """Check structure, checksums, and products with both probes.
+
+    Args:
+        path: A sparse result.
+        opened: Called once the structure of the file has been read.
+
+    Raises:
+        ResultError: If the file cannot be read as a sparse result.
+    """
     with SparseResult(path) as result:
         with parsed(path):
             _ = result.configuration, result.provenance, result.execution, result.colours
         opened()
-        problems = [
-            f"{name} {start}:{stop} do not have their checksum"
-            for name, start, stop in result.damaged_pieces()
-        ]
-        indptr, indices = result.pattern
-        if not _are_rows(indptr, indices, result.shape):
-            problems.append("indptr and indices are not those of compressed rows")
+        problems = _structural_problems(result)
         facts: dict[str, Any] = {"nonfinite": 0}
-        probes = result.probes
         if not problems:
-            total = zeros(probes, *result.shape, result.dtype)
-            for start, rows in result.ranges():
-                facts["nonfinite"] += int(np.count_nonzero(~np.isfinite(rows.data)))
-                if probes is not None:
-                    _add_rows(total, probes, start, rows)
-            if probes is not None:
-                facts |= _products(probes, total, problems)
+            facts = _check_entries(result, problems)
+        probes = result.probes
         return Verification(
             str(path),
             tuple(problems),
@@ -52,8 +53,31 @@ def verify_sparse(path: Path, opened: Callable[[], object]) -> Verification:
         )
 
 
+def _structural_problems(result: SparseResult) -> list[str]:
+    problems = [
+        f"{name} {start}:{stop} do not have their checksum"
+        for name, start, stop in result.damaged_pieces()
+    ]
+    indptr, indices = result.pattern
+    if not _are_rows(indptr, indices, result.shape):
+        problems.append("indptr and indices are not those of compressed rows")
+    return problems
+
+
+def _check_entries(result: SparseResult, problems: list[str]) -> dict[str, Any]:
+    """Count the non-finite entries and compare the products, in one pass over the matrix."""
+    probes, nonfinite = result.probes, 0
+    total = zero_sums(probes, *result.shape, result.dtype)
+    for start, rows in result.ranges():
+        nonfinite += int(np.count_nonzero(~np.isfinite(rows.data)))
+        if probes is not None:
+            _add_rows(total, probes, start, rows)
+    facts = {} if probes is None else check_products(probes, total, problems)
+    return {"nonfinite": nonfinite, **facts}
+
+
 def _are_rows(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> bool:
-    """Whether the columns of each row ascend and exist."""
+    """Return whether the columns of each row ascend and are within the matrix."""
     if indptr[0] != 0 or indptr[-1] != len(indices) or bool((np.diff(indptr) < 0).any()):
         return False
     if len(indices) == 0:
@@ -66,14 +90,14 @@ def _are_rows(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -
 
 
 def _add_rows(total: Sums, probes: Probes, start: int, rows: Any) -> None:
-    """Add what some rows of a sparse matrix contribute to the products and norms."""
+    """Add the contribution of a range of rows to the products and norms."""
     wide = rows.astype(np.complex128 if rows.dtype.kind == "c" else np.float64)
     squares = abs(wide).power(2)
     here = slice(start, start + rows.shape[0])
     with np.errstate(all="ignore"):
         if total.right is not None and total.rows is not None and probes.right is not None:
-            total.right[here] += wide @ _wide(probes.right)
+            total.right[here] += wide @ in_double_precision(probes.right)
             total.rows[here] += squares.sum(axis=1)
         if total.left is not None and total.columns is not None and probes.left is not None:
-            total.left += wide.T @ _wide(probes.left)[here]
+            total.left += wide.T @ in_double_precision(probes.left)[here]
             total.columns += squares.sum(axis=0)

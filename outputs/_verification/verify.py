@@ -1,4 +1,4 @@
-"""Whether a file is whole and holds what was computed, found out without the function."""
+"""Verify that a file is complete and holds the computed values, without the function."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 from outputs._errors import ResultError
 from outputs._reading.result import Result
 from outputs._reading.sparse_result import is_sparse_result
-from outputs._verification.dense import data, header
+from outputs._verification.dense import check_blocks, check_header
 from outputs._verification.report import Verification
 from outputs._verification.sparse import verify_sparse
 
 
 def verify_result(path: str | os.PathLike[str]) -> Verification:
-    """Checks structure, ledger, checksums and probe products, in one pass over the file.
+    """Check structure, ledger, checksums and probe products, in one pass over the file.
 
-    Never raises for what is wrong with the file: that stands in ``problems``. A file whose HDF5
-    metadata are damaged can end the process inside HDF5; ``verify_apart`` is safe from that.
+    Defects of the file raise no exception; they are listed in ``problems``. A file whose HDF5
+    metadata are damaged can crash the process inside HDF5; ``python -m outputs.verify`` is safe
+    from that.
 
     Args:
         path: A result, finished or unfinished.
@@ -30,15 +31,21 @@ def verify_result(path: str | os.PathLike[str]) -> Verification:
 
 
 def verify(path: Path, opened: Callable[[], object]) -> Verification:
+    """Check a file as `verify_result` does.
+
+    Args:
+        path: A result, finished or unfinished.
+        opened: Called once the structure of the file has been read.
+    """
     started = time.monotonic()
     facts: dict[str, Any]
     try:
         if is_sparse_result(path):
             return replace(verify_sparse(path, opened), seconds=time.monotonic() - started)
         with Result(path) as result:
-            facts = header(result)
+            facts = check_header(result)
             opened()
-            facts |= data(result, facts["problems"])
+            facts |= check_blocks(result, facts["problems"])
     except ResultError as error:
         facts = {"problems": (str(error),)}
     except (OSError, MemoryError) as error:

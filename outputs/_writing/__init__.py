@@ -1,1 +1,1 @@
-"""Write result files: the writer, its thread and its lock."""
+"""Write result files, in the background and under a lock."""

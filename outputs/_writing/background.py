@@ -1,4 +1,4 @@
-"""Writing while the next block is computed."""
+"""Write blocks while the next ones are computed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import numpy as np
 from outputs._writing.writer import ResultWriter
 
 _DEPTH = 2
-# A write takes a tenth of a millisecond whatever it writes: small blocks wait for others, to
-# be written as one of up to this size, but no longer than this.
+# A write takes at least a tenth of a millisecond, whatever its size: small blocks are collected
+# and written as one of up to this size, but no block waits longer than the given time.
 _BYTES_AT_ONCE = 2**20
-_SECONDS_OF_PATIENCE = 0.05
-# A write into the memory of the system is faster; a disk that is waited for is slower.
+_LONGEST_WAIT_SECONDS = 0.05
+# A write into the page cache is faster than this; one that waits for the disk is slower.
 _FAST_BYTES_PER_SECOND = 5e8
 _SECONDS_OF_A_FAST_WRITE = 2e-3
-# A tenth of a core where others want all of it.
+# This niceness leaves the thread a tenth of a core when other threads want all of it.
 _NICENESS = 10
 
 
@@ -37,32 +37,33 @@ class _Submitted:
     submitted: float
 
 
-def _give_way() -> None:
-    """Lets those that compute have the cores first.
+def _lower_priority() -> None:
+    """Let computing threads have the cores first.
 
-    Threads that compute together wait for one another: a writer that takes the core of one of them
-    stops them all (measured on two cores: a third more time for the job).
+    Threads that compute in parallel wait for one another, so a writer that takes the core of one
+    stops them all (measured on two cores: the job takes a third longer).
     """
-    # The priority of a thread, which elsewhere is that of the process.
+    # On Linux this sets the priority of the thread; elsewhere it would be that of the process.
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class BackgroundWriter:
-    """Writes submitted blocks in order while others are computed; leaving it drains its queue.
+    """A context that writes submitted blocks in order in a thread; its exit drains the queue.
 
-    A thread writes them. Where those who compute take all cores, a thread more keeps them waiting
-    for one another, and a write that only fills the memory of the system ends before it pays: then
-    `submit` may write by itself, until a write takes so long that a disk is waited for.
+    If the computation uses all cores, another thread delays the computing threads, and a write
+    that only fills the page cache ends before the thread pays off: then `submit` may write in the
+    calling thread, until a write takes so long that it must be waiting for a disk.
 
-    Small blocks that follow one another within a moment are written, and committed, as one. After a
-    block has failed, the blocks behind it are not written, and the failure is raised in the next
-    ``submit`` or at the end of the context.
+    Small adjacent blocks that are submitted shortly after one another are written, and committed,
+    as one. After a block has failed, later blocks are not written, and the failure is raised by the
+    next ``submit`` or at the end of the context.
 
     Args:
-        writer: Used by nobody else while the context is open; it is not closed here.
-        shares_cores: Whether what computes the blocks takes all cores of this machine.
+        writer: The writer; nothing else may use it while the context is open, which does not
+            close it.
+        shares_cores: Whether the computation of the blocks uses all cores of this machine.
     """
 
     def __init__(self, writer: ResultWriter, *, shares_cores: bool = False) -> None:
@@ -88,14 +89,15 @@ class BackgroundWriter:
         values: np.ndarray,
         written: Callable[[], None] | None = None,
     ) -> None:
-        """Takes one block as ``ResultWriter.write`` does; waits while the queue is full.
+        """Submit one block as for ``ResultWriter.write``; wait while the queue is full.
 
         Args:
             start: First line of the block.
-            stop: Line after its last.
-            values: The block; not to be changed until it is written.
-            written: Is called when the values are not needed any more; who gives one waits for it,
-                and so the block waits for no other.
+            stop: One past the last line.
+            values: The block; it must not change until it is written.
+            written: Called when the values are no longer needed. A caller that passes it waits
+                for the call, so the block is written without waiting for others; None if the
+                caller does not wait.
 
         Raises:
             ResultError: If an earlier block could not be written.
@@ -104,7 +106,7 @@ class BackgroundWriter:
         with self._changed:
             self._changed.wait_for(self._has_room)
             self._waiting.append(_Submitted(start, stop, values, written, time.monotonic()))
-            blocks = self._for_the_submitter()
+            blocks = self._blocks_for_submitter()
             self._is_submitter_writing = bool(blocks)
             self._changed.notify_all()
         if blocks:
@@ -113,7 +115,7 @@ class BackgroundWriter:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with self._changed:
             self._is_ending = True
-            # Not any more, also where an interruption came in between.
+            # An interruption of `submit` may have left this set.
             self._is_submitter_writing = False
             self._changed.notify_all()
         self._thread.join()
@@ -123,33 +125,34 @@ class BackgroundWriter:
             error.add_note(f"A block could not be written either: {self._failure}")
 
     def _has_room(self) -> bool:
-        return len(self._waiting) < _DEPTH or not self._is_enough()
+        return len(self._waiting) < _DEPTH or not self._is_worth_a_write()
 
-    def _is_enough(self) -> bool:
-        """Whether what waits is worth a write of its own, or is waited for."""
+    def _is_worth_a_write(self) -> bool:
+        """Return whether the queue is large enough for a write, or a caller waits for a block."""
         size = sum(block.values.nbytes for block in self._waiting)
         return size >= _BYTES_AT_ONCE or any(block.written for block in self._waiting)
 
-    def _for_the_submitter(self) -> list[_Submitted]:
-        is_for_here = self._shares_cores and self._is_fast and self._is_due()
-        return self._taken() if is_for_here and not self._is_thread_writing else []
+    def _blocks_for_submitter(self) -> list[_Submitted]:
+        """Take the blocks that the submitting thread is to write itself, if there are any."""
+        is_for_submitter = self._shares_cores and self._is_fast and self._is_due()
+        return self._take() if is_for_submitter and not self._is_thread_writing else []
 
     def _is_due(self) -> bool:
-        return self._is_enough() or self._patience() <= 0
+        return self._is_worth_a_write() or self._seconds_left() <= 0
 
-    def _patience(self) -> float:
-        """For how long the first block that waits may go on waiting for others."""
-        return self._waiting[0].submitted + _SECONDS_OF_PATIENCE - time.monotonic()
+    def _seconds_left(self) -> float:
+        """Return for how long the first block of the queue may still wait for others."""
+        return self._waiting[0].submitted + _LONGEST_WAIT_SECONDS - time.monotonic()
 
     def _run(self) -> None:
-        _give_way()
-        while blocks := self._next():
+        _lower_priority()
+        while blocks := self._take_when_due():
             self._write(blocks)
             del blocks
 
     def _write(self, blocks: list[_Submitted]) -> None:
         started = time.monotonic()
-        # The queue is emptied even after a failure, so that nobody waits for a free place.
+        # The queue is emptied even after a failure, so that no submitter waits for room in it.
         if self._failure is None:
             try:
                 self._writer.write(blocks[0].start, blocks[-1].stop, self._joined(blocks))
@@ -165,21 +168,21 @@ class BackgroundWriter:
             self._is_fast = time.monotonic() - started <= most
             self._changed.notify_all()
 
-    def _next(self) -> list[_Submitted]:
-        """The blocks that the thread writes next, together; none when there will be no more."""
+    def _take_when_due(self) -> list[_Submitted]:
+        """Wait for and take the blocks that the thread writes next; none at the end."""
         with self._changed:
             while not self._is_ending or self._waiting:
                 if self._is_submitter_writing or not self._waiting:
                     self._changed.wait()
                 elif self._is_ending or self._is_due():
                     self._is_thread_writing = True
-                    return self._taken()
+                    return self._take()
                 else:
-                    self._changed.wait(max(0.0, self._patience()))
+                    self._changed.wait(max(0.0, self._seconds_left()))
             return []
 
-    def _taken(self) -> list[_Submitted]:
-        """Takes what is to be written next, together, out of the queue."""
+    def _take(self) -> list[_Submitted]:
+        """Take from the queue the adjacent blocks that are written next, as one."""
         blocks = [self._waiting.popleft()]
         size = blocks[0].values.nbytes
         while self._waiting and self._follows(self._waiting[0], blocks[-1]):
@@ -191,8 +194,8 @@ class BackgroundWriter:
         return blocks
 
     def _follows(self, block: _Submitted, before: _Submitted) -> bool:
-        """Whether two blocks are one; what does not fit is left to the writer to refuse."""
-        lines = 0 if self._writer.axis == "rows" else 1
+        """Return whether two blocks can be joined; the writer refuses a block of a wrong shape."""
+        lines = self._writer.axis.dimension
         return before.stop == block.start and all(
             each.values.ndim == 2
             and each.values.shape[lines] == each.stop - each.start
@@ -204,8 +207,7 @@ class BackgroundWriter:
     def _joined(self, blocks: list[_Submitted]) -> np.ndarray:
         if len(blocks) == 1:
             return blocks[0].values
-        lines = 0 if self._writer.axis == "rows" else 1
-        return np.concatenate([block.values for block in blocks], axis=lines)
+        return np.concatenate([block.values for block in blocks], axis=self._writer.axis.dimension)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -1,4 +1,4 @@
-"""Compressing a complete result into a new file, as a verified copy."""
+"""Compress a complete result into a new file, and verify the copy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
-from outputs._format import creation
-from outputs._format import reading as layout
+from outputs._format.creation import GZIP_LEVEL, create, write_execution
 from outputs._format.names import Names
+from outputs._format.reading import dataset, matrix_of, read_description, read_execution
 from outputs._format.stacked_matrices import Matrix
 from outputs._storage.files import is_full_disk, open_file, scratch_path, seal, translated
 from outputs._storage.regions import Region, tiles_of
@@ -27,22 +27,28 @@ _LEDGER_PIECE = 65536
 
 
 def pack(part: Path) -> Path:
-    """Copies a complete, uncompressed result into a compressed and sealed file beside it.
+    """Copy a complete, uncompressed result into a compressed and sealed file beside it.
 
-    Compressed tiles are not written while blocks arrive: HDF5 allocates each when it is written
-    and changes its index, and a kill inside a flush then leaves a file that may not open
-    (measured, docs/file-format.md). Here a kill loses the copy only. It is also faster: tiles
-    are compressed side by side, and each only once, whatever the blocks were.
+    Compressed tiles are not written while blocks arrive: HDF5 allocates each tile when it is
+    written and changes its index, and a kill inside a flush then leaves a file that may not open
+    (measured, docs/file-format.md). Here a kill loses only the copy. It is also faster: tiles
+    are compressed in parallel, and each only once, whatever the shapes of the blocks were.
+
+    Args:
+        part: The unfinished file.
+
+    Returns:
+        The path of the compressed copy.
 
     Raises:
-        ResultError: If a tile does not read back as it was, or the disk is full.
+        ResultError: If a tile does not read back as it was written, or the disk is full.
     """
     packed = scratch_path(part)
     try:
         with _room_for_a_copy(part), translated(packed), open_file(part, "r") as source:
-            creation.create(packed, layout.read_description(source), packed=True)
+            create(packed, read_description(source), packed=True)
             with open_file(packed, "r+") as target:
-                _copy_tiles(layout.matrix_of(source), layout.matrix_of(target))
+                _copy_tiles(matrix_of(source), matrix_of(target))
                 _copy_records(source, target)
         seal(packed)
     except BaseException:
@@ -53,7 +59,11 @@ def pack(part: Path) -> Path:
 
 @contextlib.contextmanager
 def _room_for_a_copy(part: Path) -> Iterator[None]:
-    """Says of a full disk what this copy takes: its own size is known at its end only."""
+    """Report the space that the copy needs if the disk is full: its size is known only at the end.
+
+    Raises:
+        ResultError: In place of the error of a full disk.
+    """
     try:
         yield
     except ResultError as error:
@@ -62,8 +72,8 @@ def _room_for_a_copy(part: Path) -> Iterator[None]:
         raise ResultError(
             f"The compressed copy of {part} takes up to {part.stat().st_size} bytes beside it and "
             f"the disk or the quota is full; {shutil.disk_usage(part.parent).free} bytes are free "
-            "without the copy. Nothing that was committed is lost, and the same command goes on "
-            "when there is room."
+            "without the copy. No committed block is lost, and the same command resumes when there "
+            "is room."
         ) from error
 
 
@@ -84,10 +94,10 @@ def _copy_tiles(source: Matrix, target: Matrix) -> None:
 
 
 def _compressed(values: np.ndarray, tile: tuple[int, int]) -> bytes:
-    """The bytes that HDF5's filters shuffle and deflate make of one tile."""
+    """Return the bytes of one tile after HDF5's filters shuffle and deflate."""
     edge = [(0, extent - length) for extent, length in zip(tile, values.shape, strict=True)]
     entries = np.pad(values, edge).reshape(-1).view(np.uint8).reshape(-1, values.itemsize)
-    return zlib.compress(np.ascontiguousarray(entries.T).data, creation.GZIP_LEVEL)
+    return zlib.compress(np.ascontiguousarray(entries.T).data, GZIP_LEVEL)
 
 
 def _store(target: Matrix, tile: Region, values: np.ndarray, work: Future[bytes]) -> None:
@@ -97,7 +107,7 @@ def _store(target: Matrix, tile: Region, values: np.ndarray, work: Future[bytes]
 
 
 def _copy_records(source: h5py.File, target: h5py.File) -> None:
-    old, new = layout.dataset(source, Names.LEDGER), layout.dataset(target, Names.LEDGER)
+    old, new = dataset(source, Names.LEDGER), dataset(target, Names.LEDGER)
     for start in range(0, old.shape[0], _LEDGER_PIECE):
         new[start : start + _LEDGER_PIECE] = old[start : start + _LEDGER_PIECE]
-    creation.write_execution(target, layout.read_execution(source))
+    write_execution(target, read_execution(source))

@@ -1,4 +1,4 @@
-"""The bytes of a matrix in its file, written beside HDF5."""
+"""Write the bytes of a matrix into its file, bypassing HDF5."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from outputs._format.stacked_matrices import Matrix
 from outputs._storage.raw_bytes import read_bytes, start_writeback, write_bytes
 from outputs._storage.regions import Region, common_part, tiles_of, within
 
-# Of less the system makes larger writes, if it is left alone.
+# Below this size, let the kernel batch writeback.
 _LEAST_WRITEBACK = 2**18
 
 
 class Space:
-    """Where the entries of a matrix stand in its file.
+    """The space of a matrix in its file, into which blocks are written.
 
-    HDF5 is asked for places once and writes nothing of the matrix itself: a write through it costs
-    a fifth of a millisecond whatever its size, it takes one piece at a time apart from what is
-    scattered (measured: 1 to 100 MiB/s), and what it could not bring to a full disk it keeps, and
-    crashes the process when the file is closed.
+    HDF5 supplies each offset once and writes nothing of the matrix itself: a write through HDF5
+    takes at least a fifth of a millisecond whatever its size; it writes scattered data piece by
+    piece (measured: 1 to 100 MiB/s); and it keeps data that did not fit on a full disk and crashes
+    the process when the file is closed.
 
     Args:
-        matrix: Of shape (rows, columns), unfiltered, with all its space allocated.
-        descriptor: Its file, opened for reading and writing.
+        matrix: The matrix, of shape (rows, columns), unfiltered and with all its space allocated.
+        descriptor: The matrix's file, opened for reading and writing.
 
     Attributes:
         shape: (rows, columns).
-        dtype: That of the entries.
+        dtype: Dtype of the entries.
 
     Raises:
-        ResultError: If the entries are stored in a way that the format does not know.
+        ResultError: If the entries are stored in a way that the format does not define.
     """
 
     def __init__(self, matrix: Matrix, descriptor: int) -> None:
         if matrix.id.get_type().get_size() != matrix.dtype.itemsize:
             raise ResultError("The entries of the matrix are of an unknown type.")
-        # Of contiguous data HDF5 would go on showing what it has read to others in this process.
+        # A contiguous dataset is not kept open, because HDF5 would keep serving what it has cached
+        # to other readers in this process.
         self._matrix = None if matrix.chunks is None else matrix
         self._descriptor = descriptor
         self.shape, self.dtype = matrix.shape, matrix.dtype
@@ -47,11 +48,11 @@ class Space:
         self._places: dict[tuple[int, int], int] = {}
 
     def write(self, region: Region, values: np.ndarray) -> None:
-        """Writes a region.
+        """Write a region.
 
         Args:
-            region: Where the values go.
-            values: Of the region's shape and the matrix's dtype.
+            region: The rows and columns to write.
+            values: The entries, of the region's shape and the matrix's dtype.
 
         Raises:
             OSError: If the disk is full, or fails.
@@ -63,27 +64,27 @@ class Space:
             common = common_part(tile, region)
             piece = values[within(common[0], region[0]), within(common[1], region[1])]
             if common[1] == tile[1]:
-                # At the edge of the matrix a tile is wider than what is stored of it.
-                piece = _widened(piece, self._tile[1])
+                # At the edge of the matrix a tile is wider than its part of the matrix.
+                piece = _padded(piece, self._tile[1])
                 part = (within(common[0], tile[0]), slice(0, self._tile[1]))
             else:
                 part = (within(common[0], tile[0]), within(common[1], tile[1]))
             self._write_band(self._place(tile), self._tile[1], part, piece)
 
     def _write_band(self, offset: int, width: int, part: Region, values: np.ndarray) -> None:
-        """Writes a part of what stands in the file row by row.
+        """Write a part of an array that is stored row by row.
 
         Args:
-            offset: Where the first row begins.
-            width: Entries of a row.
-            part: Its rows and columns that are written.
+            offset: Offset of the array in the file, in bytes.
+            width: Number of entries of a row of the array.
+            part: The rows and columns to write.
             values: The entries.
         """
         rows, columns = part
         are_whole = columns == slice(0, width)
         line = width * self.dtype.itemsize
         place, size = offset + rows.start * line, (rows.stop - rows.start) * line
-        # Before anything is read or written: what is reserved is written twice as fast.
+        # Reserve space before reading or writing: writes into reserved space are twice as fast.
         _reserve(self._descriptor, place, size)
         if not are_whole:
             whole = np.zeros((rows.stop - rows.start, width), self.dtype)
@@ -91,8 +92,8 @@ class Space:
             whole[:, columns] = values
             values = whole
         write_bytes(self._descriptor, place, np.ascontiguousarray(values))
-        # The disk works while the next block is computed. Rows that are written in parts are not
-        # finished: each part would bring them there again.
+        # Let the disk work while the next block is computed. Rows that are written in parts are
+        # excluded, because each part would write them to the disk again.
         if are_whole and size >= _LEAST_WRITEBACK:
             start_writeback(self._descriptor, place, size)
 
@@ -109,6 +110,6 @@ def _reserve(descriptor: int, offset: int, size: int) -> None:
         os.posix_fallocate(descriptor, offset, size)
 
 
-def _widened(values: np.ndarray, width: int) -> np.ndarray:
+def _padded(values: np.ndarray, width: int) -> np.ndarray:
     missing = width - values.shape[1]
     return np.pad(values, [(0, 0), (0, missing)]) if missing else values

@@ -1,4 +1,4 @@
-"""The right to write a file: one process has it at a time, and it dies with that process."""
+"""Lock a file for writing: one process at a time, until it releases the lock or dies."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import Self
 from outputs._errors import BeingWrittenError, ResultError
 from outputs._storage.files import translated
 
-# What file systems without locks answer.
+# The errors of file systems without locks.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who writes a file.
+    """The process that writes a file.
 
     Attributes:
         host: Name of the machine.
-        pid: Process there.
-        token: Tells this claim from every other.
+        pid: Process identifier on that machine.
+        token: Unique identifier of the claim.
     """
 
     host: str
@@ -39,7 +39,7 @@ class Owner:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is known to be gone; of another machine nothing is known."""
+        """Whether the process is known to have ended; False if it ran on another machine."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -52,14 +52,15 @@ class Owner:
 
 
 class Claim:
-    """The right to write a file, until it is released or its process dies.
+    """The exclusive right to write a file, until it is released or the process dies.
 
-    The kernel's lock on the file decides. A small file beside it, ``<file>.owner``, says who has
-    it: for the message that another process gets, and as a fence, because a network file system
-    takes the lock from a machine that it has lost sight of, and that machine may still be writing.
+    The kernel's lock on the file decides. A small file beside it, ``<file>.owner``, names the
+    process: for the message that another process prints, and as a fence, because a network file
+    system revokes the lock of a machine that it cannot reach, and that machine may still be
+    writing.
 
-    Where the file system has no locks, the owner file alone decides: a claim then outlives a
-    process that died on another machine, and the message says what to remove.
+    If the file system has no locks, the owner file alone decides: a claim then outlives a
+    process that died on another machine, and the message says which file to remove.
 
     Args:
         path: The file.
@@ -90,34 +91,34 @@ class Claim:
 
     @property
     def descriptor(self) -> int:
-        """The file, opened for reading and writing.
+        """The descriptor of the file, open for reading and writing.
 
         Raises:
             ResultError: If the claim has been released.
         """
         if self._descriptor is None:
-            raise ResultError(f"{self.path} is not claimed any more.")
+            raise ResultError(f"{self.path} is no longer claimed.")
         return self._descriptor
 
     def require(self) -> None:
-        """Checks that nobody else has taken the file over.
+        """Check that no other process has taken the file over.
 
         Raises:
-            BeingWrittenError: If somebody has.
+            BeingWrittenError: If another process has.
         """
         if self._is_as_signed():
             return
         found = read_owner(self.path)
-        if found is None:  # removed, by somebody who tidied up
+        if found is None:  # a user has removed the owner file
             self._sign()
         elif found != self._owner:
             raise BeingWrittenError(
-                f"{self.path} has been taken over by {found}; this process ({self._owner}) writes "
-                "no more."
+                f"{self.path} has been taken over by {found}; this process ({self._owner}) stops "
+                "writing."
             )
 
     def _is_as_signed(self) -> bool:
-        # Opened, not only asked for: that is when a network file system looks again.
+        # Open the file, because a network file system revalidates its cache on open, not on stat.
         try:
             descriptor = os.open(self._record, os.O_RDONLY)
         except OSError:
@@ -128,7 +129,7 @@ class Claim:
             os.close(descriptor)
 
     def release(self) -> None:
-        """Gives the file back. Again is allowed."""
+        """Release the claim; has no effect if it is released already."""
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
@@ -148,7 +149,7 @@ class Claim:
             if error.errno not in _WITHOUT_LOCKS:
                 raise
             self._require_no_owner()
-        # A writer that finished between opening and locking has taken the name away.
+        # A writer that finished between opening and locking has renamed the file.
         with translated(self.path):
             if not os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                 raise BeingWrittenError(f"{self.path} was replaced by another process just now.")
@@ -178,17 +179,17 @@ class Claim:
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    """What tells a file from one that has taken its place, or has been written since."""
+    """Return values that change when a file is replaced or written."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def owner_path(path: Path) -> Path:
-    """The file that says who writes ``path``."""
+    """Return the path of the file that names the process writing ``path``."""
     return path.with_name(f"{path.name}.owner")
 
 
 def read_owner(path: Path) -> Owner | None:
-    """Who claimed a file last; None where nobody did, or the record cannot be read."""
+    """Return the last owner of a file; None if there is no owner file, or it is unreadable."""
     try:
         found = json.loads(owner_path(path).read_bytes())
         return Owner(str(found["host"]), int(found["pid"]), str(found["token"]))

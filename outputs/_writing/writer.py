@@ -1,4 +1,4 @@
-"""Writing a result block by block, so that a kill at any moment loses at most one block."""
+"""Write a result block by block, so that a kill at any moment loses at most one block."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ from outputs._errors import (
     ResultNotFoundError,
     UnfinishedResultError,
 )
-from outputs._format import creation
-from outputs._format import reading as layout
 from outputs._format.axes import Axis
-from outputs._format.creation import stored_bytes
+from outputs._format.creation import create, stored_bytes, write_execution
 from outputs._format.description import ResultDescription
 from outputs._format.ledger import Ledger
+from outputs._format.reading import (
+    axis_of,
+    ledger_of,
+    matrix_of,
+    read_attribute,
+    read_shard,
+    require_ours,
+)
 from outputs._format.stacked_matrices import Matrix
 from outputs._scanning.checksums import block_checksum, damaged_blocks
 from outputs._storage.files import (
@@ -46,19 +52,19 @@ Fsync = Literal["end", "block"]
 
 
 class ResultWriter:
-    """The one writer of a result; made by ``create`` or ``resume``, closed by its context.
+    """The single writer of a result; made by ``create`` or ``resume``, closed by its context.
 
-    Until it is finished the file is named ``<path>.part``. Its layout is sealed before the first
-    block and no metadata change afterwards, which is what makes it survive a kill.
+    Until the result is finished, the file is named ``<path>.part``. Its layout is sealed before the
+    first block, and no metadata change afterwards, so that the file survives a kill.
+
+    Lines are counted in the whole matrix, even if the file holds only a shard of it.
 
     Attributes:
-        path: Where the finished result will stand.
-        part: The unfinished file.
+        path: Path of the finished result.
+        part: Path of the unfinished file.
         axis: The axis along which blocks arrive, ``rows`` or ``columns``.
         damaged: The ranges of the axis whose blocks, written earlier, no longer have their
             checksum on the disk; they are missing again.
-
-    Lines are counted in the whole matrix, also where the file holds only a shard of it.
     """
 
     def __init__(
@@ -73,10 +79,10 @@ class ResultWriter:
         try:
             matrix, self.axis, self._ledger = _parts(self._file)
             self._space = Space(matrix, claim.descriptor)
-            self._shard = layout.read_shard(self._file)
-            # The line of the whole matrix that is the first of the file.
+            self._shard = read_shard(self._file)
+            # The first line of the file, counted in the whole matrix.
             self._origin = self._shard.start if self._shard else 0
-            self._lines = matrix.shape[0 if self.axis == "rows" else 1]
+            self._lines = self.axis.lines(matrix.shape)
             self.damaged = [(start + self._origin, stop + self._origin) for start, stop in damaged]
             self._ledger.repair(claim.descriptor, set(damaged))
         except BaseException:
@@ -91,17 +97,18 @@ class ResultWriter:
         *,
         fsync: Fsync = "end",
     ) -> ResultWriter:
-        """Lays out ``<path>.part``, seals it and opens it for writing.
+        """Create ``<path>.part`` with the complete layout, seal it and open it for writing.
 
         Args:
-            path: Where the finished result will stand.
-            description: What it holds.
-            fsync: When the disk, and not only the operating system, has to have the data:
-                ``end`` after the layout and when finished, ``block`` also before and after each
-                ledger entry, so that committed blocks survive a loss of power.
+            path: Path of the finished result.
+            description: The description of the result.
+            fsync: When the data are flushed to the disk: ``end`` after the layout and when
+                finished, ``block`` also before and after each ledger entry, so that committed
+                blocks survive a loss of power.
 
         Raises:
-            ResultExistsError: If a finished or unfinished result stands there already.
+            ResultExistsError: If a finished or unfinished result exists at ``path`` already.
+            ResultNotFoundError: If the directory of ``path`` does not exist.
             ResultError: If the file cannot be created, or the disk has no room for it.
         """
         _require_fsync(fsync)
@@ -113,10 +120,10 @@ class ResultWriter:
         if not path.parent.is_dir():
             raise ResultNotFoundError(f"There is no directory {path.parent}.")
         require_space(path.parent, stored_bytes(description), f"{path} takes")
-        # Laid out under a name of its own, a .part is complete from the moment it exists.
+        # The layout is created under a scratch name, so that a .part is complete once it exists.
         try:
             with translated(scratch):
-                creation.create(scratch, description)
+                create(scratch, description)
                 seal(scratch)
             publish(scratch, part)
         finally:
@@ -127,24 +134,24 @@ class ResultWriter:
     def resume(
         cls, path: str | os.PathLike[str], fingerprint: str, *, fsync: Fsync = "end"
     ) -> ResultWriter:
-        """Opens ``<path>.part`` where an earlier writer stopped.
+        """Open ``<path>.part`` where an earlier writer stopped.
 
         The committed blocks are read and compared with their checksums, because a machine that
-        lost its power may have kept a ledger entry and lost its data. Blocks that fail are
-        missing again.
+        lost power may have kept a ledger entry and lost its data. Blocks that fail are missing
+        again.
 
         Args:
-            path: Where the finished result will stand.
-            fingerprint: That of the job.
+            path: Path of the finished result.
+            fingerprint: The fingerprint of the job.
             fsync: As in ``create``; it may differ from the earlier writer's.
 
         Raises:
             ResultNotFoundError: If there is no unfinished result.
             ResultExistsError: If the result is finished.
-            FingerprintMismatchError: If it belongs to another job.
-            BeingWrittenError: If another process writes it.
-            ResultError: If it is not ours, of a newer format version or damaged, or the disk has
-                no room for the rest. It is never modified then.
+            FingerprintMismatchError: If the file belongs to another job.
+            BeingWrittenError: If another process writes the file.
+            ResultError: If the file is not a result of this format, of a newer format version or
+                damaged, or the disk has no room for the rest. The file is not modified then.
         """
         _require_fsync(fsync)
         path = Path(path).absolute()
@@ -153,8 +160,8 @@ class ResultWriter:
         if not part.exists():
             raise ResultNotFoundError(f"There is no unfinished result {part}.")
         with open_file(part, "r") as file, parsed(part):
-            layout.require_ours(file, part)
-            found = layout.read_attribute(file, "fingerprint")
+            require_ours(file, part)
+            found = read_attribute(file, "fingerprint")
             if found != fingerprint:
                 raise FingerprintMismatchError(
                     f"{part} belongs to another job: its fingerprint is {found}, not {fingerprint}."
@@ -167,13 +174,14 @@ class ResultWriter:
         claim = Claim(part)
         try:
             with parsed(part):
-                # Before it is opened for writing: HDF5 gives a file that is open twice in one
-                # process a single cache, and the writer's holds no tiles.
+                # Check before opening for writing: HDF5 uses a single cache for a file that is
+                # open twice in one process, and the writer's cache holds no tiles.
                 with open_file(part, "r") as file:
                     matrix, axis, ledger = _parts(file)
                     damaged = damaged_blocks(matrix, part, axis, ledger.committed)
                     holes = part.stat().st_size - part.stat().st_blocks * 512
-                    gaps = sum(map(len, ledger.missing())) * _line_bytes(matrix, axis)
+                    line_bytes = axis.across(matrix.shape) * matrix.dtype.itemsize
+                    gaps = sum(map(len, ledger.missing())) * line_bytes
                     require_space(part.parent, min(holes, gaps), f"The rest of {path} takes")
                 return cls(path, claim, fsync, damaged)
         except BaseException:
@@ -187,7 +195,7 @@ class ResultWriter:
         self.close()
 
     def missing(self) -> list[range]:
-        """The ranges of the block axis that are not committed, in order.
+        """Return the ranges of the block axis that are not committed, in order.
 
         Nothing is missing from a matrix without entries.
         """
@@ -197,13 +205,13 @@ class ResultWriter:
         return [range(gap.start + origin, gap.stop + origin) for gap in self._ledger.missing()]
 
     def write(self, start: int, stop: int, values: np.ndarray) -> None:
-        """Writes and commits one block: its data, then its entry in the ledger.
+        """Write and commit one block: its data, then its entry in the ledger.
 
         Args:
             start: First line of the block on the axis along which blocks arrive.
-            stop: Line after its last.
-            values: Of shape (stop - start, columns) for row blocks, (rows, stop - start) for
-                column blocks; of the stored dtype.
+            stop: One past the last line.
+            values: The entries, of shape (stop - start, columns) for row blocks and
+                (rows, stop - start) for column blocks, of the stored dtype.
 
         Raises:
             BeingWrittenError: If another process has taken the file over.
@@ -232,10 +240,11 @@ class ResultWriter:
             self._sync_block()
 
     def finish(self, execution: Mapping[str, Any]) -> Path:
-        """Completes the result and gives it its name.
+        """Complete the result and rename it to its final name.
 
         Args:
-            execution: What JSON can hold: chunk sizes, fallbacks, peak memory, verification.
+            execution: The execution record, serializable as JSON: chunk sizes, fallbacks, peak
+                memory, verification.
 
         Returns:
             The absolute path of the finished file.
@@ -250,14 +259,14 @@ class ResultWriter:
         if missing := self.missing():
             raise UnfinishedResultError(
                 f"{self.part} is not complete: {self.axis} {missing[0].start}:{missing[0].stop} "
-                f"are the first that are missing."
+                f"are the first missing ones."
             )
         with translated(self.part):
-            creation.write_execution(self._file, execution)
-            compressed = layout.read_attribute(self._file, "compression") != "none"
+            write_execution(self._file, execution)
+            compressed = read_attribute(self._file, "compression") != "none"
             self._file.close()
             seal(self.part)
-            # The whole is compressed once, when its shards are put together.
+            # Shards stay uncompressed: the whole matrix is compressed once, when they are merged.
             is_packed = compressed and self._shard is None
             publish(pack(self.part) if is_packed else self.part, self.path)
             self.part.unlink(missing_ok=True)
@@ -265,7 +274,7 @@ class ResultWriter:
         return self.path
 
     def close(self) -> None:
-        """Closes the file; an unfinished one can be resumed."""
+        """Close the file; an unfinished one can be resumed."""
         try:
             with translated(self.part):
                 self._file.close()
@@ -284,8 +293,7 @@ class ResultWriter:
         lines = slice(start - first, stop - first)
         if self._ledger.overlaps(lines.start, lines.stop):
             raise ResultError(f"Some of the {self.axis} {start}:{stop} are committed already.")
-        rows, columns = self._space.shape
-        return (lines, slice(0, columns)) if self.axis == "rows" else (slice(0, rows), lines)
+        return self.axis.bounded_region(self._space.shape, lines.start, lines.stop)
 
     def _require_open(self) -> None:
         if not self._file:
@@ -293,13 +301,9 @@ class ResultWriter:
 
 
 def _parts(file: h5py.File) -> tuple[Matrix, Axis, Ledger]:
-    matrix, axis = layout.matrix_of(file), layout.axis_of(file)
-    lines = matrix.shape[0 if axis == "rows" else 1]
-    return matrix, axis, Ledger(layout.ledger_of(file, lines), lines)
-
-
-def _line_bytes(matrix: Matrix, axis: Axis) -> int:
-    return matrix.shape[1 if axis == "rows" else 0] * matrix.dtype.itemsize
+    matrix, axis = matrix_of(file), axis_of(file)
+    lines = axis.lines(matrix.shape)
+    return matrix, axis, Ledger(ledger_of(file, lines), lines)
 
 
 def _require_fsync(fsync: str) -> None:

@@ -1,1 +1,1 @@
-"""Results as objects of other libraries: torch, xarray, dask, scipy."""
+"""Present results as objects of other libraries: torch, xarray, dask, SciPy."""

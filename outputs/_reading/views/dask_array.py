@@ -1,4 +1,4 @@
-"""The matrix of a result as an array of dask."""
+"""Present the matrix of a result as a dask array."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import os
 from typing import TYPE_CHECKING
 
 from outputs._optional import load
+from outputs._reading.views.protocol import DenseResult
 from outputs._scanning.sequential import piece_shape
 
 if TYPE_CHECKING:
     import dask.array
 
-    from outputs._reading.result import Result
-
-# A task of dask costs about a millisecond, whatever it does.
+# Chunks are large because a dask task costs about a millisecond, regardless of its size.
 _CHUNK_BYTES = 32 * 2**20
 
 
-def dask_array(result: Result) -> dask.array.Array:
-    """A lazy array of the result's shape whose chunks are bands of rows or whole tiles.
+def dask_array(result: DenseResult) -> dask.array.Array:
+    """Return a lazy array of the result's shape.
 
-    With many points they are ranges of points.
+    Its chunks are bands of rows or whole tiles; with many points they are ranges of points.
 
     Args:
-        result: A complete result; has to stay open in this process. Other processes open the
-            file for themselves.
+        result: A complete result; it must stay open in this process. Other processes open the
+            file themselves.
 
     Raises:
         MissingDependencyError: If dask is not installed.

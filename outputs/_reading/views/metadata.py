@@ -1,22 +1,20 @@
-"""What stands beside the matrix, in forms that other formats can hold."""
+"""Convert the metadata stored beside the matrix to forms that other formats can hold."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from outputs._format.axes import TensorSpec
+from outputs._reading.views.protocol import DenseResult
 
-if TYPE_CHECKING:
-    from outputs._reading.result import Result
-
-ARRAY_GROUPS = ("point", "value", "vectors")
+_ARRAY_GROUPS = ("point", "value", "vectors")
 
 
 def table(tensors: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
-    """The tensors of an axis as records that JSON can hold, with their ranges."""
+    """Return the tensors of an axis, with their ranges, as JSON-serializable records."""
     records, start = [], 0
     for tensor in tensors:
         stop = start + tensor.size
@@ -34,10 +32,11 @@ def table(tensors: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
     return records
 
 
-def table_columns(tensors: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
-    """The same as five arrays of shape (tensors,): strings, and int64 for ``start`` and ``stop``.
+def _table_columns(tensors: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
+    """Return the fields of `table` as five arrays of shape (tensors,).
 
-    The shapes are JSON, as in the file: ``"[2, 3]"``.
+    ``start`` and ``stop`` are int64, the others strings. The shapes are JSON, as in the file:
+    ``"[2, 3]"``.
     """
     records = table(tensors)
     columns: dict[str, np.ndarray] = {}
@@ -47,14 +46,17 @@ def table_columns(tensors: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
     return columns
 
 
-def arrays(result: Result) -> dict[str, dict[str, np.ndarray]]:
-    """The groups ``point``, ``value`` and ``vectors``, without those that are empty."""
-    groups = dict(zip(ARRAY_GROUPS, (result.points, result.value, result.vectors), strict=True))
+def arrays(result: DenseResult) -> dict[str, dict[str, np.ndarray]]:
+    """Return the groups ``point``, ``value`` and ``vectors``, omitting empty ones."""
+    groups = dict(zip(_ARRAY_GROUPS, (result.points, result.value, result.vectors), strict=True))
     return {name: group for name, group in groups.items() if group}
 
 
-def attributes(result: Result) -> dict[str, str | int | float]:
-    """What the result is, as strings and numbers; provenance keys start with ``provenance_``."""
+def attributes(result: DenseResult) -> dict[str, str | int | float]:
+    """Return header, provenance, configuration and execution record as strings and numbers.
+
+    Provenance keys start with ``provenance_``.
+    """
     header = {
         name: getattr(result, name) for name in ("operation", "function", "strategy", "fingerprint")
     }
@@ -66,16 +68,16 @@ def attributes(result: Result) -> dict[str, str | int | float]:
     return header | provenance | texts
 
 
-def beside(result: Result) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """Tables and arrays under flat names, each with the names of its dimensions.
+def flat_variables(result: DenseResult) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Return tables and arrays under flat names, each with the names of its dimensions.
 
-    ``row_name``, ``row_shape``, ``row_start``, ``row_stop`` and ``row_dtype`` over the dimension
-    ``row_tensor``, the same for ``column``, and ``point_<name>``, ``value_<name>`` and
-    ``vectors_<name>`` in natural shape.
+    The names are ``row_name``, ``row_shape``, ``row_start``, ``row_stop`` and ``row_dtype`` over
+    the dimension ``row_tensor``, the same for ``column``, and ``point_<name>``, ``value_<name>``
+    and ``vectors_<name>`` in natural shape.
     """
     found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for axis, tensors in (("row", result.rows), ("column", result.columns)):
-        for field, values in table_columns(tensors).items():
+        for field, values in _table_columns(tensors).items():
             found[f"{axis}_{field}"] = ((f"{axis}_tensor",), values)
     for group, members in arrays(result).items():
         for name, values in members.items():

@@ -1,42 +1,40 @@
-"""A result as a dataset of xarray, its matrix read when it is needed.
+"""Present a result as an xarray dataset whose matrix is read on demand.
 
-Imports xarray; imported itself only by those who ask for it.
+Imports xarray, so other modules import this one only inside the functions that need it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from outputs._reading.views import metadata as companions
-
-if TYPE_CHECKING:
-    from outputs._reading.result import Result
+from outputs._reading.views.metadata import attributes, flat_variables
+from outputs._reading.views.protocol import DenseResult
 
 
-def xarray_dataset(result: Result) -> xarray.Dataset:
-    """The matrix, the tables, and the arrays beside it.
+def xarray_dataset(result: DenseResult) -> xarray.Dataset:
+    """Return a dataset of the matrix, the tables, and the arrays stored beside it.
 
-    Its dimensions are (row, column), or (point_number, row, column) with many points.
+    The matrix's dimensions are (row, column), or (point_number, row, column) with many points.
 
     Args:
-        result: A complete result; has to stay open until the matrix is loaded.
+        result: A complete result; it must stay open until the matrix is loaded.
     """
     matrix = xarray.Variable(
         ("point_number", "row", "column")[-result.ndim :],
         indexing.LazilyIndexedArray(_Matrix(result)),
         {"long_name": f"{result.operation} of {result.function}"},
     )
-    variables: dict[str, Any] = {result.operation: matrix, **companions.beside(result)}
-    return xarray.Dataset(variables, attrs=companions.attributes(result))
+    variables: dict[str, Any] = {result.operation: matrix, **flat_variables(result)}
+    return xarray.Dataset(variables, attrs=attributes(result))
 
 
 class _Matrix(BackendArray):
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: DenseResult) -> None:
         self._result = result
         self.shape = result.shape
         self.dtype = result.dtype

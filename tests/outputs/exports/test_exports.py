@@ -17,7 +17,7 @@ import xarray
 import zarr
 
 from outputs import ResultWriter, TensorSpec, open_result
-from outputs._exports import FORMATS
+from outputs._exports.formats import FORMATS
 from outputs.export import main
 
 ROOT = Path(__file__).parents[3]
@@ -232,9 +232,9 @@ def test_mistakes_are_told_in_one_sentence(describe, tmp_path, capsys, monkeypat
 
 MEASURED = """
 import resource, sys
-import outputs.export, outputs._exports
+import outputs.export, outputs._exports.formats
 from outputs import open_result
-form = outputs._exports.FORMATS[sys.argv[2]]
+form = outputs._exports.formats.FORMATS[sys.argv[2]]
 form.writer()
 with open_result(sys.argv[3]) as small:  # what the libraries take at their first use
     outputs.export.export(small, form, outputs.export.Path(sys.argv[4] + ".small"))

@@ -151,7 +151,7 @@ def test_what_takes_one_matrix_says_so(description, matrices, tmp_path, capsys):
     [
         ({"points": 0}, "of one point at least"),
         ({"points": 3, "axis": "columns"}, "arrive by rows"),
-        ({"points": 3, "tile": (2, 2)}, "not chosen"),
+        ({"points": 3, "tile": (2, 2)}, "cannot be set"),
     ],
 )
 def test_impossible_descriptions_are_refused(describe, changes, message):

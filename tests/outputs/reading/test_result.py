@@ -203,7 +203,7 @@ def test_names_that_are_not_there_and_closed_files(describe, tmp_path):
         ({"operation": "rows"}, "operation"),
         ({"axis": "diagonal"}, "axis"),
         ({"compression": "lzf"}, "compression"),
-        ({"dtype": "bfloat16"}, "widen"),
+        ({"dtype": "bfloat16"}, "convert it to a numpy dtype"),
         ({"tile": (0, 4)}, "tile"),
         ({"rows": (TensorSpec("a", (6,), "int64"),) * 2}, "share the name 'a'"),
     ],

@@ -300,5 +300,5 @@ def test_a_virtual_matrix_that_does_not_say_so_is_refused(put, tmp_path):
     merging.merge_shards([tmp_path / "shards"], target, virtual=True)
     with h5py.File(target, "r+") as file:
         del file.attrs["virtual"]
-    with pytest.raises(ResultError, match="stand in another file"):
+    with pytest.raises(ResultError, match="are in another file"):
         open_result(target)

@@ -165,7 +165,7 @@ def test_unfinished_results_are_not_sound(describe, tmp_path):
     ("change", "message"),
     [
         ({"right": None}, "together"),
-        ({"right": np.ones(3)}, "20 x 30 takes 30"),
+        ({"right": np.ones(3)}, "20 x 30 needs 30"),
         ({"right": np.ones((30, 1))}, "vector"),
         ({"right": np.ones(30, int)}, "floating-point"),
         ({"tolerance": float("nan")}, "tolerance"),

@@ -125,7 +125,7 @@ def test_damaged_compressed_data_are_refused_when_read(describe, tmp_path):
         writer.write(0, 12, np.random.default_rng(0).standard_normal((12, 20)))
         writer.finish({})
     with open_result(path) as result:
-        info = result._matrix.id.get_chunk_info_by_coord((0, 0))
+        info = result.stored_matrix.id.get_chunk_info_by_coord((0, 0))
     data = bytearray(path.read_bytes())
     data[info.byte_offset : info.byte_offset + info.size] = b"\xff" * info.size
     path.write_bytes(data)

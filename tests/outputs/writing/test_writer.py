@@ -235,7 +235,7 @@ def test_background_writes_everything_in_order(writer, entries):
 
 @pytest.mark.parametrize("axis", ["rows", "columns"])
 def test_background_writes_small_blocks_together(describe, entries, tmp_path, monkeypatch, axis):
-    monkeypatch.setattr("outputs._writing.background._SECONDS_OF_PATIENCE", 60)
+    monkeypatch.setattr("outputs._writing.background._LONGEST_WAIT_SECONDS", 60)
     matrix = entries((12, 20), "float64")
     lines = [*range(6), 8, 9]
     together = []
@@ -258,7 +258,7 @@ def test_background_writes_small_blocks_together(describe, entries, tmp_path, mo
 
 
 def test_background_does_not_keep_who_waits_for_a_block(writer, monkeypatch):
-    monkeypatch.setattr("outputs._writing.background._SECONDS_OF_PATIENCE", 600)
+    monkeypatch.setattr("outputs._writing.background._LONGEST_WAIT_SECONDS", 600)
     with BackgroundWriter(writer) as background:
         for row in range(3):
             is_written = threading.Event()

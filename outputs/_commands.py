@@ -1,0 +1,90 @@
+"""The parts that the commands share: parsers, consoles, progress bars, errors and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from outputs._errors import ResultError
+from outputs._scanning.sequential import Advance
+
+_INTERRUPTED = 130
+
+
+def command_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of ``python -m outputs.<name>``."""
+    return argparse.ArgumentParser(prog=f"python -m outputs.{name}", description=description)
+
+
+def run_command(
+    command: Callable[[], int], *, subject: str = "The file", interrupted: str | None = None
+) -> int:
+    """Run a command and print its errors as one sentence on stderr.
+
+    Args:
+        command: Does the work and returns the exit code.
+        subject: The beginning of the sentence for an ``OSError`` that names no file.
+        interrupted: The line printed on stderr after an interruption; None for no line.
+
+    Returns:
+        The exit code: that of the command, 1 after an error, 130 after an interruption.
+    """
+    try:
+        return command()
+    except (ResultError, OSError) as error:
+        print(_sentence(error, subject), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        if interrupted is not None:
+            print(interrupted, file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _sentence(error: Exception, subject: str) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or subject}: {error.strerror}."
+    return str(error)
+
+
+def output_console(width_without_terminal: int) -> Console:
+    """Return a console for stdout, of the given width in characters if that is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else width_without_terminal)
+
+
+def pair_table(title: str) -> Table:
+    """Return an empty table of names and values, without a header."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+@contextlib.contextmanager
+def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
+    """Show a progress bar on stderr if that is a terminal.
+
+    Args:
+        description: The label of the bar.
+        total: Bytes to process; None if unknown.
+
+    Yields:
+        The function to call with the number of bytes of each piece that has been processed.
+    """
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda count: progress.advance(task, count)

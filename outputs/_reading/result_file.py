@@ -1,0 +1,126 @@
+"""An open result file: what dense and sparse results have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from outputs._errors import ResultError
+from outputs._format.names import Names
+from outputs._format.probes import Probes
+from outputs._format.reading import (
+    read_arrays,
+    read_attribute,
+    read_execution,
+    read_probes,
+    read_provenance,
+    read_table,
+    read_text,
+    require_ours,
+)
+from outputs._storage.files import open_file, parsed
+
+
+class ResultFile:
+    """A result file, open for reading: its header, and the records beside its matrix.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+        file: The HDF5 file; internal to this package.
+        operation: The operation's name, which is also the name of the matrix in the file.
+        strategy: The strategy's name.
+        function: Reference of the function.
+        fingerprint: Hash of the options that determine the numbers.
+        rows: The tensors along the rows.
+        columns: The tensors along the columns.
+
+    Raises:
+        ResultNotFoundError: If there is no such file.
+        ResultError: If the file is not a result of this format, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = open_file(path, "r")
+        try:
+            with parsed(path):
+                require_ours(self.file, path)
+                self._read_header()
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _read_header(self) -> None:
+        self.operation = read_attribute(self.file, "operation")
+        self.strategy = read_attribute(self.file, "strategy")
+        self.function = read_attribute(self.file, "function")
+        self.fingerprint = read_attribute(self.file, "fingerprint")
+        self.rows = read_table(self.file, Names.ROWS)
+        self.columns = read_table(self.file, Names.COLUMNS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    @property
+    def points(self) -> dict[str, np.ndarray]:
+        """The inputs at which the function was differentiated, by argument name."""
+        return self._read_arrays(Names.POINT)
+
+    @property
+    def value(self) -> dict[str, np.ndarray]:
+        """The function's value at these inputs, by output name."""
+        return self._read_arrays(Names.VALUE)
+
+    @property
+    def configuration(self) -> str:
+        """The composed configuration of the job, as YAML."""
+        with self._reading():
+            return read_text(self.file, Names.CONFIGURATION)
+
+    @property
+    def provenance(self) -> dict[str, str | int | float | bool]:
+        """Versions, device, seeds, commit, host and time of creation."""
+        with self._reading():
+            return read_provenance(self.file)
+
+    @property
+    def execution(self) -> dict[str, Any]:
+        """The execution record; empty before the result is finished."""
+        with self._reading():
+            return read_execution(self.file)
+
+    @property
+    def probes(self) -> Probes | None:
+        """Products by which the matrix can be verified; None if the file has none."""
+        with self._reading():
+            return read_probes(self.file)
+
+    def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        with self._reading():
+            return read_arrays(self.file, name)
+
+    def _reading(self) -> Any:
+        """Return the context in which the file's records are read.
+
+        Raises:
+            ResultError: If the file is closed; inside the context, in place of every exception
+                that the content of the file provokes.
+        """
+        self._require_open()
+        return parsed(self.path)
+
+    def _require_open(self) -> None:
+        if not self.file:
+            raise ResultError(f"{self.path} is closed.")
