@@ -15,7 +15,7 @@ from outputs._format.validation import require_choice
 Pairing = Literal["bilinear", "real inner product"]
 
 
-PAIRINGS = ("bilinear", "real inner product")
+_PAIRINGS = ("bilinear", "real inner product")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Probes:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        require_choice("pairing", self.pairing, PAIRINGS)
+        require_choice("pairing", self.pairing, _PAIRINGS)
         if not 0 <= self.tolerance < math.inf:
             raise ResultError(f"A tolerance is finite and not negative, not {self.tolerance}.")
         if not 0 <= self.floor < math.inf:

@@ -31,8 +31,8 @@ _LARGEST_PIECE_BYTES = 256 * 2**20
 _MAX_WORKERS = 8
 _KNOWN_FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
 
-Span = tuple[int, int]
-Answer = TypeVar("Answer")
+_Span = tuple[int, int]
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Piece:
     parts: list[tuple[int, Region]]
 
 
-def pieces(matrix: Matrix, axis: Axis, blocks: list[Span]) -> Iterator[Piece]:
+def pieces(matrix: Matrix, axis: Axis, blocks: list[_Span]) -> Iterator[Piece]:
     """Divide the blocks of a matrix into pieces; those of one block come in C order.
 
     Args:
@@ -61,7 +61,7 @@ def pieces(matrix: Matrix, axis: Axis, blocks: list[Span]) -> Iterator[Piece]:
     yield from _row_pieces(matrix, blocks) if axis == "rows" else _column_pieces(matrix, blocks)
 
 
-def _row_pieces(matrix: Matrix, blocks: list[Span]) -> Iterator[Piece]:
+def _row_pieces(matrix: Matrix, blocks: list[_Span]) -> Iterator[Piece]:
     rows, columns = matrix.shape
     height, width = _height(matrix, columns), columns
     if height == 1 and columns * matrix.dtype.itemsize > _LARGEST_PIECE_BYTES:
@@ -74,7 +74,7 @@ def _row_pieces(matrix: Matrix, blocks: list[Span]) -> Iterator[Piece]:
                 yield Piece((band, across), parts)
 
 
-def _column_pieces(matrix: Matrix, blocks: list[Span]) -> Iterator[Piece]:
+def _column_pieces(matrix: Matrix, blocks: list[_Span]) -> Iterator[Piece]:
     rows = matrix.shape[0]
     for first, last in list(_groups(matrix, blocks)):
         left, right = blocks[first][0], blocks[last - 1][1]
@@ -85,7 +85,7 @@ def _column_pieces(matrix: Matrix, blocks: list[Span]) -> Iterator[Piece]:
             yield Piece((band, slice(left, right)), parts)
 
 
-def _groups(matrix: Matrix, blocks: list[Span]) -> Iterator[Span]:
+def _groups(matrix: Matrix, blocks: list[_Span]) -> Iterator[_Span]:
     """Yield index ranges of adjacent column blocks that are wide enough and end at tile edges."""
     if matrix.chunks is None:
         yield 0, len(blocks)
@@ -111,7 +111,7 @@ def _height(matrix: Matrix, width: int) -> int:
     return height if height * line <= _LARGEST_PIECE_BYTES else max(1, _PIECE_BYTES // line)
 
 
-def _parts(blocks: list[Span], band: slice, across: slice) -> Iterator[tuple[int, Region]]:
+def _parts(blocks: list[_Span], band: slice, across: slice) -> Iterator[tuple[int, Region]]:
     index = max(0, bisect_left(blocks, (band.start, band.start)) - 1)
     while index < len(blocks) and blocks[index][0] < band.stop:
         start, stop = max(blocks[index][0], band.start), min(blocks[index][1], band.stop)
@@ -187,14 +187,14 @@ class Source:
         left = region[1].start - columns.start
         return values[:, left : left + region[1].stop - region[1].start]
 
-    def _place(self, tile: Region) -> Span:
+    def _place(self, tile: Region) -> _Span:
         corner = tile[0].start, tile[1].start
         info = self._matrix.id.get_chunk_info_by_coord(corner)
         if info.byte_offset is None or not info.size or info.filter_mask:
             raise ResultError(f"{self._path} is damaged: the tile at {corner} is missing.")
         return info.byte_offset, info.size
 
-    def _gathered(self, region: Region, places: list[tuple[Region, Span]]) -> np.ndarray:
+    def _gathered(self, region: Region, places: list[tuple[Region, _Span]]) -> np.ndarray:
         shape = tuple(part.stop - part.start for part in region)
         values = np.empty(shape if len(places) > 1 else (0, 0), self._dtype)
         for tile, (offset, size) in places:
@@ -232,13 +232,13 @@ class Source:
 
 
 def each(
-    source: Source, work: Callable[[Piece, np.ndarray], Answer], pending: Iterator[Piece]
-) -> Iterator[tuple[Piece, Answer]]:
+    source: Source, work: Callable[[Piece, np.ndarray], _Answer], pending: Iterator[Piece]
+) -> Iterator[tuple[Piece, _Answer]]:
     """Run ``work`` on the pieces in several threads; yield the answers in order of the pieces."""
     workers = min(_MAX_WORKERS, os.cpu_count() or 1)
-    running: deque[tuple[Piece, Future[Answer]]] = deque()
+    running: deque[tuple[Piece, Future[_Answer]]] = deque()
 
-    def task(piece: Piece, read: Callable[[], np.ndarray]) -> Answer:
+    def task(piece: Piece, read: Callable[[], np.ndarray]) -> _Answer:
         return work(piece, read())
 
     with ThreadPoolExecutor(workers) as pool:

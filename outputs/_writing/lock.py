@@ -21,7 +21,7 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
-class Owner:
+class _Owner:
     """The process that writes a file.
 
     Attributes:
@@ -72,8 +72,8 @@ class Claim:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._record = owner_path(path)
-        self._owner = Owner(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+        self._record = _owner_path(path)
+        self._owner = _Owner(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
         self._signed: tuple[int, int, int] | None = None
         self._descriptor: int | None = _opened(path)
         try:
@@ -108,7 +108,7 @@ class Claim:
         """
         if self._is_as_signed():
             return
-        found = read_owner(self.path)
+        found = _read_owner(self.path)
         if found is None:  # a user has removed the owner file
             self._sign()
         elif found != self._owner:
@@ -133,7 +133,7 @@ class Claim:
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
-            if read_owner(self.path) == self._owner:
+            if _read_owner(self.path) == self._owner:
                 self._record.unlink(missing_ok=True)
         self._close()
 
@@ -141,7 +141,7 @@ class Claim:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = read_owner(self.path)
+            owner = _read_owner(self.path)
             raise BeingWrittenError(
                 f"{self.path} is being written by {owner or 'another process'}."
             ) from None
@@ -155,7 +155,7 @@ class Claim:
                 raise BeingWrittenError(f"{self.path} was replaced by another process just now.")
 
     def _require_no_owner(self) -> None:
-        owner = read_owner(self.path)
+        owner = _read_owner(self.path)
         if owner is not None and not owner.has_ended:
             raise BeingWrittenError(
                 f"{self.path} is being written by {owner}, as {self._record} says. This file "
@@ -183,16 +183,16 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def owner_path(path: Path) -> Path:
+def _owner_path(path: Path) -> Path:
     """Return the path of the file that names the process writing ``path``."""
     return path.with_name(f"{path.name}.owner")
 
 
-def read_owner(path: Path) -> Owner | None:
+def _read_owner(path: Path) -> _Owner | None:
     """Return the last owner of a file; None if there is no owner file, or it is unreadable."""
     try:
-        found = json.loads(owner_path(path).read_bytes())
-        return Owner(str(found["host"]), int(found["pid"]), str(found["token"]))
+        found = json.loads(_owner_path(path).read_bytes())
+        return _Owner(str(found["host"]), int(found["pid"]), str(found["token"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

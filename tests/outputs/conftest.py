@@ -63,7 +63,7 @@ def write_all() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Paths of two results of about 300 MB, by the axis of their blocks; written in pieces."""
+    """Write two results of about 300 MB, in pieces, and return their paths by block axis."""
     paths = {}
     rows, columns = 6000, 6400
     for axis, lines in (("rows", rows), ("columns", columns)):

@@ -1,4 +1,4 @@
-"""Files that nobody wrote, or somebody wrote to do harm."""
+"""Damaged files, and files that were written to do harm."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from outputs.verify import main as verify
 ROOT = Path(__file__).parents[2]
 LIBVER = ("earliest", "v108")
 
-# Reads everything of every file named on stdin; the line that is begun names the file at hand.
+# Reads everything in every file named on stdin; the unfinished line names the file being read.
 READ_ALL = """
 import resource, signal, sys
 from outputs import ResultError, open_result, verify_result
@@ -57,7 +57,7 @@ def read_everything(path: Path) -> list[Any]:
 
 
 def refused(path: Path, capsys: Any) -> str:
-    """The sentence with which the reader, show and verify refuse a file."""
+    """Return the sentence with which the reader, show and verify refuse a file."""
     before = path.read_bytes(), sorted(path.parent.iterdir())
     with pytest.raises(ResultError) as caught:
         read_everything(path)
@@ -175,7 +175,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused(whole, capsys, name):
-    # Virtual datasets need a later version of HDF5's format than results have.
+    # Virtual datasets need a later version of HDF5's format than that of results.
     with h5py.File(whole, "r+", libver=None if name == "virtual" else LIBVER) as file:
         HOSTILE[name](file)
     sentence = refused(whole, capsys)
@@ -232,7 +232,7 @@ def test_damaged_bytes_are_survived(describe, entries, tmp_path, axis, compressi
 
 
 def survivors(paths: list[Path]) -> tuple[list[tuple[Path, int]], int]:
-    """The files on which a reading process died, with its exit code, and the number of others."""
+    """Return the files on which a reader died, with exit codes, and the number of other files."""
     crashed, seen = [], 0
     while paths:
         done = subprocess.run(
@@ -276,7 +276,7 @@ def test_a_partial_result_is_read_on_purpose(describe, tmp_path):
 FORMAT_1 = Path(__file__).parent / "data" / "format-1.h5"
 
 
-def test_format_1_is_read_for_ever():
+def test_format_1_remains_readable():
     assert FORMAT_1.stat().st_size < 100 * 1024
     found = verify_result(FORMAT_1)
     assert found.problems == ()

@@ -1,4 +1,4 @@
-"""Programs that are not Python and know nothing of us read the matrix and the tables."""
+"""Programs other than Python read the matrix and the tables without this package."""
 
 import re
 import shutil

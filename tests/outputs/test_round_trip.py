@@ -23,7 +23,7 @@ SHAPE = (12, 20)
 @settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_what_is_written_is_read(
+def test_written_values_are_read_back(
     describe, entries, write_all, axis, dtype, compression, sizes, tile
 ):
     matrix = entries(SHAPE, dtype)
@@ -114,7 +114,7 @@ def test_other_programs_find_named_axes_and_plain_tables(describe, tmp_path):
         assert [scale.name for scale in scales] == ["/row", "/column"]
         assert [scale.shape for scale in scales] == [(2,), (10**7,)]
         assert [scale.id.get_storage_size() for scale in scales] == [0, 0]
-        # What netCDF-C and h5netcdf compare with, full stop included.
+        # The text that netCDF-C and h5netcdf compare with, including the full stop.
         assert (
             scales[0]
             .attrs["NAME"]

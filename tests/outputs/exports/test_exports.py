@@ -1,4 +1,4 @@
-"""Exports, read back by other readers than ours."""
+"""Exports, read back with the libraries of each format."""
 
 import json
 import os
@@ -146,7 +146,7 @@ def test_netcdf_holds_tables_and_arrays(written):
 def test_mat_holds_tables_and_arrays(written):
     path = written("mat")
     found = mat73.loadmat(path)
-    # Columns, as MATLAB's struct2table wants them.
+    # Columns, as MATLAB's struct2table requires.
     assert found["rows"]["name"] == [["a/b"], ["größe"]]
     assert [shape.tolist() for (shape,) in found["rows"]["shape"]] == [[3, 4], 21]
     assert found["rows"]["first"].tolist() == [1, 13]
@@ -176,7 +176,7 @@ def test_mat_follows_the_conventions_of_matlab(written):
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_what_exists_is_replaced_only_on_request(describe, entries, tmp_path, capsys, to):
+def test_existing_files_are_replaced_only_on_request(describe, entries, tmp_path, capsys, to):
     write(tmp_path / "r.h5", describe, entries(SHAPE, "float64"), LAYOUTS["bands"])
     command = [str(tmp_path / "r.h5"), "--to", to]
     assert main(command) == 0
@@ -206,7 +206,7 @@ def test_the_smallest_matrices(describe, entries, tmp_path, to, shape):
     )
 
 
-def test_mistakes_are_told_in_one_sentence(describe, tmp_path, capsys, monkeypatch):
+def test_mistakes_are_reported_in_one_sentence(describe, tmp_path, capsys, monkeypatch):
     with ResultWriter.create(tmp_path / "part.h5", describe()) as writer:
         writer.write(0, 5, np.ones((5, 20)))
     with ResultWriter.create(tmp_path / "r.h5", describe()) as writer:
@@ -236,7 +236,7 @@ import outputs.export, outputs._exports.formats
 from outputs import open_result
 form = outputs._exports.formats.FORMATS[sys.argv[2]]
 form.writer()
-with open_result(sys.argv[3]) as small:  # what the libraries take at their first use
+with open_result(sys.argv[3]) as small:  # so that first-use allocations are not measured
     outputs.export.export(small, form, outputs.export.Path(sys.argv[4] + ".small"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with open_result(sys.argv[1]) as result:
@@ -270,7 +270,7 @@ def test_an_interrupted_export_leaves_nothing(large, tmp_path):
     with subprocess.Popen(
         [*command, "-o", str(target)],
         cwd=ROOT,
-        # What shells start in the background ignores Ctrl-C, and so would what it starts.
+        # A process that a shell starts in the background ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as export:
         while not list(tmp_path.iterdir()):

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn is held by numbers, that it is drawn by the PNG."""
+"""Pictures: tests of the numbers that are drawn, and of the PNG that is written."""
 
 import struct
 import subprocess
@@ -56,7 +56,7 @@ def test_a_survey_sees_every_entry(describe, entries, tmp_path, tile, dtype):
     assert (seen.nonfinite_entries, seen.zero_entries) == (0, (matrix == 0).sum())
 
 
-def test_a_survey_counts_what_is_no_number(describe, entries, tmp_path):
+def test_a_survey_counts_entries_that_are_not_finite(describe, entries, tmp_path):
     matrix = entries((12, 20), "float64")
     matrix[3, 4], matrix[5, 6] = np.nan, -np.inf
     with open_result(write(tmp_path / "r.h5", describe, matrix)) as result:
@@ -88,7 +88,7 @@ def test_lanczos_agrees_with_the_dense_spectrum(
     np.testing.assert_allclose(few.values, expected, rtol=0.02)
 
 
-def test_lanczos_says_when_it_gave_up(describe, entries, tmp_path, monkeypatch):
+def test_lanczos_reports_that_it_did_not_converge(describe, entries, tmp_path, monkeypatch):
     monkeypatch.setattr(_spectrum, "_DENSE_ENTRIES", 0)
     monkeypatch.setattr(_spectrum, "_RESTARTS", 1)
     monkeypatch.setattr(_spectrum, "_VECTORS", 1)
@@ -118,7 +118,7 @@ def test_pictures_are_drawn(describe, entries, tmp_path, capsys, shape, changes)
 
 
 @pytest.mark.parametrize("matrix", [np.zeros((4, 5)), np.full((4, 5), np.nan), np.ones((4, 5))])
-def test_dull_matrices_are_drawn(describe, tmp_path, matrix):
+def test_constant_matrices_are_drawn(describe, tmp_path, matrix):
     path = write(tmp_path / "r.h5", describe, matrix)
     assert main([path, "-o", str(tmp_path / "again.png")]) == 0
     assert main([path, "-o", str(tmp_path / "again.png"), "--values", "0"]) == 0
@@ -126,7 +126,7 @@ def test_dull_matrices_are_drawn(describe, tmp_path, matrix):
     assert {entry.name for entry in tmp_path.iterdir()} == {"r.h5", "again.png"}
 
 
-def test_mistakes_are_told_in_one_sentence(describe, tmp_path, capsys, monkeypatch):
+def test_mistakes_are_reported_in_one_sentence(describe, tmp_path, capsys, monkeypatch):
     path = write(tmp_path / "r.h5", describe, np.ones((12, 20)))
     for arguments, sentence in (
         ([str(tmp_path / "no.h5")], "There is no file"),

@@ -91,7 +91,7 @@ def test_an_array_with_dimensions_by_name(description, matrices, tmp_path):
         assert np.array_equal(array.sel(point_number=4).values, matrices[4])
 
 
-def test_what_was_begun_goes_on_amid_a_point(description, matrices, tmp_path):
+def test_an_interrupted_result_is_resumed_within_a_point(description, matrices, tmp_path):
     tall = matrices.reshape(-1, COLUMNS)
     with ResultWriter.create(tmp_path / "r.h5", description) as writer:
         writer.write(0, 8, tall[:8])
@@ -135,7 +135,7 @@ def test_shards_of_points_are_merged(describe, matrices, tmp_path):
     assert verify_result(tmp_path / "whole.h5").ok
 
 
-def test_what_takes_one_matrix_says_so(description, matrices, tmp_path, capsys):
+def test_functions_of_one_matrix_refuse_many_points(description, matrices, tmp_path, capsys):
     path = write(tmp_path / "r.h5", description, matrices)
     with open_result(path) as result, pytest.raises(ResultError, match=r"result\[0\] is the first"):
         result.as_linear_operator()

@@ -45,7 +45,7 @@ def as_tuple(value):
 
 
 def write(path, describe, operation, expected, rows, columns, rows_are_tuple, columns_are_tuple):
-    """Writes what torch returned, flattened into one float64 matrix."""
+    """Write the derivative that torch returned, flattened into one float64 matrix."""
     grid = expected if rows_are_tuple else (expected,)
     grid = [row if columns_are_tuple else (row,) for row in grid]
     matrix = np.block(
@@ -186,7 +186,7 @@ def test_missing_unfinished_and_foreign_files(describe, tmp_path):
         open_result(tmp_path / "text.h5")
 
 
-def test_names_that_are_not_there_and_closed_files(describe, tmp_path):
+def test_unknown_names_and_closed_files(describe, tmp_path):
     with ResultWriter.create(tmp_path / "r.h5", describe()) as writer:
         writer.write(0, 12, np.ones((12, 20)))
         writer.finish({})

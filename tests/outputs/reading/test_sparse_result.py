@@ -1,4 +1,4 @@
-"""Sparse results: written once, read in parts, checked, shown."""
+"""Sparse results: write them, read parts of them, verify and show them."""
 
 from typing import Any
 
@@ -19,7 +19,6 @@ from outputs import (
     verify_result,
     write_sparse,
 )
-from outputs._reading import sparse_result as sparse_module
 from outputs.plot import main as plot
 from outputs.show import main as show
 from outputs.verify import main as verify
@@ -72,12 +71,13 @@ def write(describe, tmp_path):
 
 @pytest.fixture(params=[16, 2**20], autouse=True)
 def _piece(request, monkeypatch):
-    monkeypatch.setattr(sparse_module, "PIECE", request.param)
+    monkeypatch.setattr("outputs._reading.sparse_result.PIECE", request.param)
+    monkeypatch.setattr("outputs._writing.sparse_writer.PIECE", request.param)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_what_is_written_is_read(write, matrix, dtype, compression):
+def test_written_values_are_read_back(write, matrix, dtype, compression):
     path = write(matrix.astype(dtype), compression=compression)
     assert is_sparse_result(path)
     with open_sparse_result(path) as result:
@@ -104,7 +104,7 @@ def test_what_is_written_is_read(write, matrix, dtype, compression):
         result.as_scipy()
 
 
-def test_the_layout_is_that_which_other_readers_know(write, matrix):
+def test_other_readers_know_the_layout(write, matrix):
     with h5py.File(write(matrix)) as file:
         group: Any = file["jacobian"]
         assert dict(group.attrs)["encoding-type"] in (b"csr_matrix", "csr_matrix")
@@ -160,14 +160,14 @@ def test_an_entry_that_was_wrong_when_written_fails_the_probes(write, matrix, de
     assert "1 of 60 rows do not multiply with the right probe" in report.problems[0]
 
 
-def test_indices_in_disorder_are_found(write, matrix, monkeypatch):
+def test_indices_in_disorder_are_found(write, matrix):
     matrix.indices[matrix.indptr[3] : matrix.indptr[4]] = matrix.indices[
         matrix.indptr[3] : matrix.indptr[4]
     ][::-1]
     assert "not those of compressed rows" in verify_result(write(matrix)).problems[0]
 
 
-def test_nothing_is_overwritten_and_nothing_left_behind(write, matrix, tmp_path):
+def test_an_existing_file_is_not_overwritten_and_no_scratch_file_remains(write, matrix, tmp_path):
     before = write(matrix).read_bytes()
     with pytest.raises(ResultExistsError):
         write(matrix)
@@ -175,7 +175,7 @@ def test_nothing_is_overwritten_and_nothing_left_behind(write, matrix, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["r.h5"]
 
 
-def test_dense_readers_say_what_to_do(write, matrix, describe, tmp_path):
+def test_dense_readers_name_the_sparse_reader(write, matrix, describe, tmp_path):
     with pytest.raises(ResultError, match="open_sparse_result"):
         open_result(write(matrix))
     with pytest.raises(ResultError, match="There is no file"):

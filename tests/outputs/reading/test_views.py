@@ -1,4 +1,4 @@
-"""Ways of reading that other libraries bring: xarray, dask and SciPy's operators."""
+"""Views of results in other libraries: xarray, dask and SciPy's operators."""
 
 import pickle
 import subprocess
@@ -20,11 +20,10 @@ from outputs import (
     open_result,
 )
 from outputs._reading.views import linear_operator as _operator
-from outputs._scanning.sequential import Order, bands, piece_shape, pieces
+from outputs._scanning.sequential import piece_shape, pieces
 
 ROOT = Path(__file__).parents[3]
 
-ORDERS: tuple[Order, Order] = ("C", "F")
 LAYOUTS = [
     {"axis": "rows"},
     {"axis": "columns"},
@@ -49,24 +48,6 @@ CASES = [
     *((layout, "float64", shape) for layout in LAYOUTS for shape in ((33, 20), (12, 41), (1, 1))),
     *((LAYOUTS[2], dtype, (33, 20)) for dtype in DTYPES),
 ]
-
-
-@pytest.mark.parametrize("result", [*CASES[:7:2], CASES[8]], indirect=True)
-@pytest.mark.parametrize("limit", [1, 600, 10**6])
-def test_pieces_cover_every_entry_once(result, limit):
-    opened, matrix = result
-    dataset = opened.dataset()
-    found, times = np.zeros_like(matrix), np.zeros(matrix.shape, int)
-    shape = piece_shape(dataset, limit)
-    for region, values in pieces(dataset, shape):
-        found[region], times[region] = values, times[region] + 1
-        tile = dataset.chunks or (1, 1)
-        assert values.nbytes <= max(limit, tile[0] * tile[1] * matrix.itemsize)
-        assert all(part.start % extent == 0 for part, extent in zip(region, tile, strict=True))
-    assert (times == 1).all()
-    np.testing.assert_array_equal(found, matrix)
-    for axis, order in enumerate(ORDERS):
-        np.testing.assert_array_equal(np.concatenate([*bands(dataset, order, limit)], axis), matrix)
 
 
 @pytest.mark.parametrize("result", CASES, indirect=True)

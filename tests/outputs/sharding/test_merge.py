@@ -1,4 +1,4 @@
-"""Shards: what each file says of itself, and the one result that is made of them."""
+"""Shards: the description in each file, and the result that they are merged into."""
 
 import os
 import re
@@ -108,7 +108,7 @@ def test_merged_shards_are_the_matrix(
     assert sorted(os.listdir(tmp_path)) == ["result.h5", "shards"]
 
 
-def test_a_shard_says_what_it_is(put, matrix):
+def test_a_shard_describes_itself(put, matrix):
     path = put("columns")[2]
     with pytest.raises(UnfinishedResultError, match=r"shard 2/3 of a matrix, its columns 8:20"):
         open_result(path)
@@ -127,7 +127,7 @@ def test_a_shard_says_what_it_is(put, matrix):
 
 
 @pytest.mark.parametrize("axis", ["rows", "columns"])
-def test_a_shard_goes_on_where_it_stopped(put, matrix, axis):
+def test_a_shard_is_resumed_where_it_stopped(put, matrix, axis):
     (path,) = put(axis, wanted=[2], finish=False, size=4)
     with ResultWriter.resume(path, "0123456789abcdef") as writer:
         assert writer.missing() == []
@@ -205,7 +205,7 @@ def nothing(put, directory):
         *(of_another_dtype, damaged, nothing),
     ],
 )
-def test_what_cannot_be_merged_is_told_by_name(put, tmp_path, capsys, spoilt):
+def test_shards_that_cannot_be_merged_are_named(put, tmp_path, capsys, spoilt):
     message = spoilt(put, tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.h5*")}
     assert main([str(tmp_path / "shards"), "-o", str(tmp_path / "result.h5")]) == 1
@@ -258,7 +258,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_merge_that_was_killed_goes_on(put, matrix, tmp_path, monkeypatch):
+def test_a_killed_merge_is_resumed(put, matrix, tmp_path, monkeypatch):
     put()
     command = [str(tmp_path / "shards"), "-o", str(tmp_path / "result.h5")]
     killed = subprocess.run([sys.executable, "-c", KILLED, *command], cwd=Path(__file__).parents[3])
@@ -294,7 +294,7 @@ def test_a_virtual_result_moves_with_its_shards(put, matrix, tmp_path):
         np.testing.assert_array_equal(result[...], matrix)
 
 
-def test_a_virtual_matrix_that_does_not_say_so_is_refused(put, tmp_path):
+def test_a_virtual_matrix_without_the_attribute_is_refused(put, tmp_path):
     put()
     target = tmp_path / "virtual.h5"
     merging.merge_shards([tmp_path / "shards"], target, virtual=True)

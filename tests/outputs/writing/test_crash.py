@@ -102,7 +102,7 @@ def test_memory_holds_a_few_blocks_of_256_mib(tmp_path, axis):
         grown_kib = int(process.communicate()[0])
     assert (tmp_path / "r.h5").stat().st_size >= 256 * 2**20
     (tmp_path / "r.h5").unlink()
-    # Two in the queue, one being written, one being made, and tiles on their way.
+    # Two blocks in the queue, one being written, one being made, and tiles in transit.
     assert grown_kib < 6 * 16 * 1024
 
 

@@ -1,4 +1,4 @@
-"""The disk takes part: power cuts between two fsyncs, and a disk that is full."""
+"""Failures of the disk: a loss of power between two fsyncs, and a full disk."""
 
 import contextlib
 import ctypes
@@ -21,7 +21,7 @@ PAGE = 4096
 
 
 class Disk:
-    """What the disk holds: a file as it was at the last fsync, and some pages written since."""
+    """A simulated disk: a file as of the last fsync, and some of the pages written since."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,7 +35,7 @@ class Disk:
             self.synced = Path(f"/proc/self/fd/{descriptor}").resolve().read_bytes()
 
     def cut(self, kept: float, seed: int) -> None:
-        """Replaces the file by what a loss of power leaves; each later page is kept by chance."""
+        """Replace the file by what a loss of power leaves; each later page is kept at random."""
         current = bytearray(part_path(self.path).read_bytes())
         assert len(current) == len(self.synced)
         chance = random.Random(seed)
@@ -84,7 +84,7 @@ def test_a_loss_of_power(describe, entries, disk, fsync, axis, kept, seed):
         assert np.array_equal(result[:, :], matrix)
 
 
-def test_impossible_and_left_over_ledger_entries_are_given_up(describe, entries, tmp_path):
+def test_impossible_and_left_over_ledger_entries_are_discarded(describe, entries, tmp_path):
     matrix = entries((12, 20), "float64")
     with ResultWriter.create(tmp_path / "r.h5", describe()) as writer:
         for start in range(0, 8, 2):
@@ -194,7 +194,7 @@ CACHESTAT = 451  # of Linux 6.5 and later, by the same number on every machine
 
 
 def dirty_pages(path: Path) -> int | None:
-    """How many pages of a file are in memory alone; None where the system does not say."""
+    """Return the number of dirty pages of a file; None if the system does not report it."""
     whole, counts = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
     with path.open("rb") as file:
         failed = ctypes.CDLL(None).syscall(CACHESTAT, file.fileno(), whole, counts, 0)
@@ -210,7 +210,7 @@ def dirty_pages_after(path: Path, seconds: float) -> int:
 
 @pytest.fixture
 def lazy_disk(tmp_path):
-    """A directory whose files are brought to the disk when the system pleases."""
+    """A directory on a file system whose writeback the kernel schedules."""
     plain = tmp_path / "plain"
     plain.write_bytes(bytes(2**22))
     if not dirty_pages(plain):
@@ -231,14 +231,12 @@ def write_halves(writer: ResultWriter, matrix: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("axis", ["rows", "columns"])
-def test_a_block_is_brought_to_the_disk_while_others_are_computed(
-    describe, entries, lazy_disk, axis
-):
+def test_writeback_of_a_block_starts_while_others_are_computed(describe, entries, lazy_disk, axis):
     matrix = entries((1024, 1024), "float64")
     path = lazy_disk / "r.h5"
     with ResultWriter.create(path, describe(matrix.shape, axis=axis)) as writer:
         write_halves(writer, matrix)
-        # The ledger is left to the system.
+        # The ledger's writeback is left to the kernel.
         assert dirty_pages_after(part_path(path), seconds=10) < 16
         writer.finish({})
     assert not dirty_pages(path)
@@ -246,7 +244,7 @@ def test_a_block_is_brought_to_the_disk_while_others_are_computed(
         np.testing.assert_array_equal(result[:], matrix)
 
 
-def test_rows_that_are_written_in_parts_are_left_to_the_system(
+def test_writeback_of_rows_written_in_parts_is_left_to_the_kernel(
     describe, entries, tmp_path, monkeypatch
 ):
     brought: list[int] = []

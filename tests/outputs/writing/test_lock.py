@@ -1,4 +1,4 @@
-"""One writer at a time: who has the file is told, and a claim dies with its owner."""
+"""Only one writer at a time: others learn the owner, and a claim ends with its process."""
 
 import errno
 import fcntl
@@ -61,7 +61,7 @@ def sign(record: Path, host: str, pid: int) -> None:
     record.write_text(json.dumps({"host": host, "pid": pid, "token": "another"}))
 
 
-def test_a_second_writer_is_told_host_and_process(path, holder):
+def test_a_second_writer_learns_host_and_process(path, holder):
     before = part_path(path).read_bytes()
     owner = f"process {holder.pid} on {socket.gethostname()}"
     with pytest.raises(BeingWrittenError, match=f"is being written by {owner}"):
@@ -94,7 +94,7 @@ def test_an_unreadable_record_is_another_process(path, holder, record):
 
 
 @pytest.mark.parametrize("act", ["write", "finish"])
-def test_who_lost_the_file_writes_no_more(path, record, act):
+def test_a_writer_that_lost_the_file_stops_writing(path, record, act):
     with ResultWriter.resume(path, FINGERPRINT) as writer:
         writer.write(2, 11, np.ones((9, 20)))
         sign(record, "elsewhere", 42)
@@ -105,7 +105,7 @@ def test_who_lost_the_file_writes_no_more(path, record, act):
     assert json.loads(record.read_text())["host"] == "elsewhere"
 
 
-def test_a_record_that_was_tidied_up_is_written_again(path, record):
+def test_a_removed_record_is_written_again(path, record):
     with ResultWriter.resume(path, FINGERPRINT) as writer:
         record.unlink()
         writer.write(2, 12, np.ones((10, 20)))
@@ -124,7 +124,7 @@ def test_without_locks_the_record_decides(path, record, host):
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_without_locks_a_dead_process_of_this_machine_is_known(path, record):
+def test_without_locks_a_dead_process_of_this_machine_is_recognized(path, record):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     sign(record, socket.gethostname(), ended.pid)

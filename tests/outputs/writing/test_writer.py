@@ -1,8 +1,4 @@
-import os
 import shutil
-import sys
-import threading
-import time
 from pathlib import Path
 
 import h5py
@@ -10,7 +6,6 @@ import numpy as np
 import pytest
 
 from outputs import (
-    BackgroundWriter,
     FingerprintMismatchError,
     ResultError,
     ResultExistsError,
@@ -64,7 +59,7 @@ def test_a_block_of_another_dtype(writer):
         writer.write(0, 1, np.ones((1, 20), "float32"))
 
 
-def test_finish_refuses_what_is_incomplete(writer):
+def test_finish_refuses_an_incomplete_result(writer):
     writer.write(0, 3, np.ones((3, 20)))
     with pytest.raises(UnfinishedResultError, match="rows 3:12"):
         writer.finish({})
@@ -75,7 +70,7 @@ def test_finish_refuses_what_is_incomplete(writer):
     ("record", "message"),
     [({"a": object()}, "JSON"), ({"a": float("nan")}, "JSON"), ({"a": "x" * 300_000}, "space")],
 )
-def test_finish_refuses_a_record_it_cannot_keep_and_can_be_repeated(writer, record, message):
+def test_finish_refuses_an_invalid_record_and_can_be_repeated(writer, record, message):
     writer.write(0, 12, np.ones((12, 20)))
     with pytest.raises(ResultError, match=message):
         writer.finish(record)
@@ -96,7 +91,7 @@ def test_finish_never_replaces_a_finished_file(describe, tmp_path, compression):
         writer.finish({})
 
 
-def test_create_refuses_what_exists(describe, tmp_path, writer):
+def test_create_refuses_existing_files(describe, tmp_path, writer):
     with pytest.raises(ResultExistsError, match="unfinished"):
         ResultWriter.create(writer.path, describe())
     (tmp_path / "finished.h5").touch()
@@ -111,13 +106,13 @@ def test_a_second_writer_is_refused(writer):
         ResultWriter.resume(writer.path, FINGERPRINT)
 
 
-def test_a_closed_writer_says_so(writer):
+def test_a_closed_writer_refuses_to_write(writer):
     writer.close()
     with pytest.raises(ResultError, match="closed"):
         writer.write(0, 1, np.ones((1, 20)))
 
 
-def test_resume_goes_on_where_the_writer_stopped(describe, tmp_path):
+def test_resume_continues_where_the_writer_stopped(describe, tmp_path):
     path = tmp_path / "r.h5"
     with ResultWriter.create(path, describe(axis="columns")) as writer:
         writer.write(3, 8, np.ones((12, 5)))
@@ -167,7 +162,7 @@ def test_resume_needs_an_unfinished_file(tmp_path):
 
 
 @pytest.mark.parametrize("axis", ["rows", "columns"])
-def test_resume_gives_up_blocks_whose_data_are_lost(describe, entries, write_all, tmp_path, axis):
+def test_resume_discards_blocks_whose_data_are_lost(describe, entries, write_all, tmp_path, axis):
     path, matrix = tmp_path / "r.h5", entries((12, 20), "float64")
     with ResultWriter.create(path, describe(axis=axis)) as writer:
         write_all(writer, axis, matrix, [4])
@@ -225,164 +220,12 @@ def _bytes(path: Path) -> np.ndarray:
     return np.fromfile(path, np.uint8)
 
 
-def test_background_writes_everything_in_order(writer, entries):
-    matrix = entries((12, 20), "float64")
-    with BackgroundWriter(writer) as background:
-        for row in range(12):
-            background.submit(row, row + 1, matrix[row : row + 1])
-    assert writer.missing() == []
-
-
-@pytest.mark.parametrize("axis", ["rows", "columns"])
-def test_background_writes_small_blocks_together(describe, entries, tmp_path, monkeypatch, axis):
-    monkeypatch.setattr("outputs._writing.background._LONGEST_WAIT_SECONDS", 60)
-    matrix = entries((12, 20), "float64")
-    lines = [*range(6), 8, 9]
-    together = []
-    with ResultWriter.create(tmp_path / "r.h5", describe(axis=axis)) as writer:
-        write = writer.write
-
-        def watched(start, stop, values):
-            together.append(range(start, stop))
-            write(start, stop, values)
-
-        monkeypatch.setattr(writer, "write", watched)
-        with BackgroundWriter(writer) as background:
-            for line in lines:
-                block = matrix[line : line + 1] if axis == "rows" else matrix[:, line : line + 1]
-                background.submit(line, line + 1, block)
-    assert together == [range(6), range(8, 10)]
-    with open_result(tmp_path / "r.h5", allow_partial=True) as result:
-        stored = result[...] if axis == "rows" else result[...].T
-    np.testing.assert_array_equal(stored[lines], (matrix if axis == "rows" else matrix.T)[lines])
-
-
-def test_background_does_not_keep_who_waits_for_a_block(writer, monkeypatch):
-    monkeypatch.setattr("outputs._writing.background._LONGEST_WAIT_SECONDS", 600)
-    with BackgroundWriter(writer) as background:
-        for row in range(3):
-            is_written = threading.Event()
-            background.submit(row, row + 1, np.ones((1, 20)), is_written.set)
-            assert is_written.wait(60)
-    assert writer.missing() == [range(3, 12)]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux alone")
-def test_background_gives_way_to_those_that_compute(writer, monkeypatch):
-    def priority():
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    found = []
-    monkeypatch.setattr(writer, "write", lambda *block: found.append(priority()))
-    before = priority()
-    with BackgroundWriter(writer) as background:
-        background.submit(0, 1, np.ones((1, 20)))
-    assert found[0] > before
-    assert priority() == before
-
-
-def _writing_threads(writer, monkeypatch, seconds=0.0):
-    """Who wrote each block, and the writer's own method slowed down."""
-    write, found = writer.write, []
-
-    def watched(*block):
-        found.append(threading.current_thread().name)
-        time.sleep(seconds)
-        write(*block)
-
-    monkeypatch.setattr(writer, "write", watched)
-    return found
-
-
-@pytest.mark.parametrize("shares_cores", [True, False])
-def test_who_computes_on_all_cores_writes_by_itself(writer, monkeypatch, shares_cores):
-    monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
-    monkeypatch.setattr("outputs._writing.background._SECONDS_OF_A_FAST_WRITE", 600)
-    found = _writing_threads(writer, monkeypatch)
-    with BackgroundWriter(writer, shares_cores=shares_cores) as background:
-        for row in range(12):
-            background.submit(row, row + 1, np.ones((1, 20)))
-    own = threading.current_thread().name
-    assert found == [own if shares_cores else "result-writer"] * 12
-    assert writer.missing() == []
-
-
-def test_who_computes_does_not_wait_for_a_disk(writer, monkeypatch):
-    monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
-    found = _writing_threads(writer, monkeypatch, seconds=0.05)
-    with BackgroundWriter(writer, shares_cores=True) as background:
-        for row in range(12):
-            background.submit(row, row + 1, np.ones((1, 20)))
-    assert found == [threading.current_thread().name] + ["result-writer"] * 11
-    assert writer.missing() == []
-
-
-def test_an_interruption_of_who_computes_and_writes_leaves_the_rest(writer, monkeypatch):
-    monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
-    monkeypatch.setattr("outputs._writing.background._SECONDS_OF_A_FAST_WRITE", 600)
-
-    def interrupted(self, blocks):
-        raise KeyboardInterrupt
-
-    def body():
-        with BackgroundWriter(writer, shares_cores=True) as background:
-            background.submit(0, 1, np.ones((1, 20)))
-            monkeypatch.setattr(BackgroundWriter, "_write", interrupted)
-            background.submit(1, 2, np.ones((1, 20)))
-
-    with pytest.raises(KeyboardInterrupt):
-        body()
-    assert writer.missing() == [range(1, 12)]
-
-
-def test_background_writes_what_was_submitted_before_a_failure(writer):
-    def body():
-        with BackgroundWriter(writer) as background:
-            background.submit(0, 1, np.ones((1, 20)))
-            background.submit(1, 2, np.ones((1, 20)))
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        body()
-    assert writer.missing() == [range(2, 12)]
-
-
-def test_background_raises_a_failed_write_in_submit(writer):
-    submitted = []
-
-    def body():
-        with BackgroundWriter(writer) as background:
-            background.submit(0, 1, np.ones((2, 20)))
-            for row in range(1, 12):
-                time.sleep(0.02)
-                background.submit(row, row + 1, np.ones((1, 20)))
-                submitted.append(row)
-
-    with pytest.raises(ResultError, match="take"):
-        body()
-    assert len(submitted) < 11
-
-
-def test_background_raises_a_failed_write_at_the_end(writer):
-    with pytest.raises(ResultError, match="take"), BackgroundWriter(writer) as background:
-        background.submit(0, 1, np.ones((2, 20)))
-
-
-def test_background_notes_a_failed_write_beside_another_failure(writer):
-    def body():
-        with BackgroundWriter(writer) as background:
-            background.submit(0, 1, np.ones((2, 20)))
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError) as caught:
-        body()
-    assert "could not be written" in caught.value.__notes__[0]
-
-
 @pytest.mark.parametrize("shape", [(2048, 40), (256, 16), (300, 7), (1024, 1), (1, 64)])
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
-def test_columns_that_were_computed_as_rows_are_turned(describe, entries, tmp_path, shape, dtype):
-    """Those of a power of two of rows by another way, a few at a time."""
+def test_columns_that_were_computed_as_rows_are_transposed(
+    describe, entries, tmp_path, shape, dtype
+):
+    """A power of two of rows takes another path, which copies a few columns at a time."""
     matrix = np.asfortranarray(entries(shape, dtype))
     described = describe(shape, axis="columns", dtype=dtype)
     with ResultWriter.create(tmp_path / "r.h5", described) as writer:
