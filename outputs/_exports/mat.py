@@ -78,7 +78,7 @@ def _matrix(file: h5py.File, result: DenseResult, advance: Advance) -> None:
 
 
 def _chunk(source: h5py.Dataset) -> tuple[int, int]:
-    """Extents of a chunk in (rows, columns): those of a tile, or a square of about 2 MiB."""
+    """Return the (rows, columns) of a chunk: those of a tile, or of a square of about 2 MiB."""
     if source.chunks is not None:
         return source.chunks
     side = 2 ** int(np.log2(_CHUNK_BYTES // source.dtype.itemsize) / 2)

@@ -7,23 +7,13 @@ from urllib.parse import unquote
 import numpy as np
 
 FORMAT = "autodiff-jobs"
-
-
 FORMAT_VERSION = 4
-
 
 # A file has the lowest version whose readers can read it.
 VERSION_OF_WHOLE_FILES = 1
-
-
 VERSION_OF_PARTS = 2
-
-
 VERSION_OF_POINTS = 3
-
-
 VERSION_OF_SPARSE_FILES = 4
-
 
 LEDGER_DTYPE = np.dtype(
     [
@@ -35,23 +25,13 @@ LEDGER_DTYPE = np.dtype(
     ]
 )
 
-
 TABLE_FIELDS = ("name", "shape", "start", "stop", "dtype")
-
-
 PROBES = ("right", "right_product", "left", "left_product")
-
-
 EXECUTION_BYTES = 256 * 1024
-
 
 # The tile that the configuration sets; a small shard may have smaller tiles.
 WHOLE_TILE = ("tile_rows", "tile_columns")
-
-
 VIRTUAL = "virtual"
-
-
 POINTS = "points"
 
 
@@ -85,20 +65,13 @@ class Names:
         return "" if component == "%" else unquote(component)
 
 
+# The attributes by which AnnData's readers recognize a sparse matrix.
 ENCODING = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
-
-
 COLOURING = "colouring"
-
-
 CHECKSUMS = "checksums"
-
 
 # Number of entries of a sparse matrix that one checksum covers, and that one access transfers.
 PIECE = 2**20
 
-
 ARRAYS = ("data", "indices", "indptr")
-
-
 CHECKSUM = np.dtype([("array", "<u4"), ("start", "<u8"), ("stop", "<u8"), ("crc32", "<u4")])

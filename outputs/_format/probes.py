@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from outputs._format.axes import Axis, Shard
 from outputs._format.validation import require_choice
 
 Pairing = Literal["bilinear", "real inner product"]
-
-
-_PAIRINGS = ("bilinear", "real inner product")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +46,7 @@ class Probes:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        require_choice("pairing", self.pairing, _PAIRINGS)
+        require_choice("pairing", self.pairing, get_args(Pairing))
         if not 0 <= self.tolerance < math.inf:
             raise ResultError(f"A tolerance is finite and not negative, not {self.tolerance}.")
         if not 0 <= self.floor < math.inf:

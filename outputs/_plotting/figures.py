@@ -17,12 +17,11 @@ from outputs._format.axes import TensorSpec
 from outputs._plotting.matrix_statistics import Survey
 from outputs._plotting.sparsity_pattern import occupancy
 from outputs._plotting.spectrum import Spectrum
+from outputs._reading.result import Result
+from outputs._reading.sparse_result import SparseResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from outputs._reading.result import Result
-    from outputs._reading.sparse_result import SparseResult
 
 _INK, _FAINT = "#1f3b5c", "#9aa5b1"
 _NEGATIVE, _WRONG = "#c0392b", "#e6007e"
@@ -121,6 +120,7 @@ def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
     rows, columns = result.matrix_shape
     largest = float(seen.magnitude.max(initial=0.0))
     extent = (0, max(1, columns), max(1, rows), 0)
+    placement: dict[str, Any] = {"extent": extent, "aspect": "auto", "interpolation": "nearest"}
     axes.set_facecolor("white")
     if largest > 0:
         least = _least_shown(seen.magnitude, largest)
@@ -129,9 +129,7 @@ def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
             np.ma.clip(shown, least, largest),
             norm=LogNorm(least, largest),
             cmap="viridis",
-            extent=extent,
-            aspect="auto",
-            interpolation="nearest",
+            **placement,
         )
         bar = figure.colorbar(image, ax=axes, location="top", shrink=0.95, aspect=40, pad=0.02)
         bar.set_label(_legend(result, seen), **_STYLE)
@@ -143,13 +141,8 @@ def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
             "every entry is zero" if 0 not in result.matrix_shape else "no entries", **_STYLE
         )
     if seen.nonfinite.any():
-        axes.imshow(
-            np.ma.masked_equal(seen.nonfinite, False),
-            cmap=ListedColormap([_WRONG]),
-            extent=extent,
-            aspect="auto",
-            interpolation="nearest",
-        )
+        nonfinite = np.ma.masked_equal(seen.nonfinite, False)
+        axes.imshow(nonfinite, cmap=ListedColormap([_WRONG]), **placement)
 
 
 def _least_shown(magnitude: np.ndarray, largest: float) -> float:

@@ -70,8 +70,8 @@ def _lanczos(result: Result, symmetric: bool, count: int) -> tuple[np.ndarray, b
     start = (
         np.random.default_rng(0).standard_normal(min(result.matrix_shape)).astype(operator.dtype)
     )
-    # A picture shows fewer than the three digits of this tolerance, and more passes over the file
-    # than these take too long.
+    # Two accurate digits are more than a picture shows, and more passes over the file than these
+    # would take too long.
     options = {"k": count, "v0": start, "tol": 1e-3, "maxiter": _RESTARTS}
     options["ncv"] = min(len(start), max(_VECTORS, 2 * count + 1))
     try:

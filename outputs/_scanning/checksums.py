@@ -22,7 +22,7 @@ def block_checksum(values: np.ndarray, value: int = 0) -> int:
 def damaged_blocks(
     matrix: Matrix, path: Path, axis: Axis, committed: np.ndarray
 ) -> list[tuple[int, int]]:
-    """Return, in order, the committed ranges whose stored data differ from the ledger's checksum.
+    """Return the committed ranges whose stored data fail the ledger's checksum, in order.
 
     Several threads read every byte once.
 
