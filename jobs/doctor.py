@@ -16,10 +16,12 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from jobs.machine import launchers
+
 PACKAGES = ("torch", "hydra-core", "omegaconf", "numpy", "h5py", "rich", "safetensors")
 OPTIONAL = (
     *("scipy", "xarray", "h5netcdf", "dask", "zarr", "matplotlib", "pyarrow"),
-    *("hydra-submitit-launcher", "hydra-joblib-launcher", "submitit", "mpi4py", "numba"),
+    *(*launchers.PACKAGES, "mpi4py", "numba"),
 )
 PROGRAMS = ("sbatch", "srun", "qsub", "mpirun", "torchrun", "nvidia-smi", "h5dump")
 SELF_TEST = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=300")

@@ -7,12 +7,14 @@ import re
 import traceback
 from collections.abc import Iterable
 
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import Container
 from omegaconf.errors import OmegaConfBaseException
 
 from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError, unknown, unknown_option
+
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 
 # What OmegaConf says about a value of the wrong type, and what would be valid.
 _VALID = {
@@ -22,9 +24,6 @@ _VALID = {
     r"Value '(.*)' of type '\w+' is incompatible with .*int, str": "valid are an integer and auto",
     r"Value '(.*)' \(\w+\) is incompatible with type hint 'int'": "valid is an integer",
 }
-
-# The extras that install launchers are named like these.
-_LAUNCHERS = ("slurm", "joblib")
 
 
 def explain(error: BaseException) -> str:
@@ -42,8 +41,7 @@ def explain(error: BaseException) -> str:
         group, value = missing_choice.groups()
         first = next(i for i, line in enumerate(lines) if line.startswith("Available options"))
         last = next(i for i, line in enumerate(lines) if line.startswith("Config search path"))
-        hint = _extra_for(group, value)
-        return str(unknown(group, value, lines[first + 1 : last])) + hint
+        return str(unknown(group, value, lines[first + 1 : last]))
     deleted = re.match(r"Could not (?:delete|override)\D*'(.*?)'", lines[0])
     if deleted:
         return str(
@@ -64,14 +62,6 @@ def explain(error: BaseException) -> str:
             "written in quotes within quotes, such as \"inputs.path='a=b.npy'\""
         )
     return lines[0]
-
-
-def _extra_for(group: str, value: str) -> str:
-    """What installs a launcher that is not there."""
-    extra = next((name for name in _LAUNCHERS if value.endswith(name)), "")
-    if group != "hydra/launcher" or not extra:
-        return ""
-    return f"; {value} comes with pip install 'autodiff-jobs[{extra}]'"
 
 
 def check_arguments(arguments: Iterable[str]) -> None:

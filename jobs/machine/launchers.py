@@ -1,4 +1,4 @@
-"""What is known about the launchers of sweeps: submitit (SLURM) and joblib."""
+"""What is known about the launchers of sweeps: submitit, which submits to SLURM, and joblib."""
 
 from __future__ import annotations
 
@@ -15,24 +15,66 @@ from typing import TypeGuard
 from jobs.machine.interruption import SIGNALS
 from jobs.machine.signal_handlers import SignalHandler, installed
 
+PACKAGES = ("hydra-submitit-launcher", "hydra-joblib-launcher", "submitit")
+# The extras of this package that install launchers; the launchers' names end with these.
+_EXTRAS = ("slurm", "joblib")
+_SLURM_LAUNCHER = "SlurmLauncher"
+_SECONDS_FOR_AN_ANSWER = 10
+
+
+def install_hint(error: BaseException) -> str:
+    """Return the end of a message that tells how to install the launcher that Hydra misses.
+
+    Args:
+        error: What Hydra raised while it composed the options.
+
+    Returns:
+        The hint; empty if the error is about anything else.
+    """
+    # The option and its value, such as hydra/launcher/submitit_slurm.
+    group, _, value = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
+    extra = next((name for name in _EXTRAS if value.endswith(name)), "")
+    if group != "hydra/launcher" or not extra:
+        return ""
+    return f"; {value} comes with pip install 'autodiff-jobs[{extra}]'"
+
 
 def is_of_launcher(error: BaseException) -> bool:
-    """Whether an exception comes from submitit, which raises its own inside a running job.
+    """Check whether an exception comes from submitit, which raises its own inside a running job.
 
     Its signal handler ends a job that is to be queued again by ``SystemExit``, and one that may
-    not by an error. Whoever takes these for failures of the job keeps it from being queued.
+    not by an error. Code that takes these for failures of the job keeps it from being queued.
     """
     frames = traceback.extract_tb(error.__traceback__)
     return any("submitit" in Path(frame.filename).parts for frame in frames)
 
 
+def lost_job(error: BaseException) -> str:
+    """Return a message about a job of a sweep that ended without a result.
+
+    Args:
+        error: What a launcher raised.
+
+    Returns:
+        The message; empty if the error does not come from a launcher.
+    """
+    if not is_of_launcher(error):
+        return ""
+    # The first two lines tell which job it was, and what became of it.
+    what = " ".join(str(error).strip().splitlines()[:2])
+    return (
+        f"{what}; queued jobs of the sweep continue, and the same command runs again what is "
+        "missing or failed"
+    )
+
+
 @contextmanager
 def queueing_again_unharmed() -> Iterator[None]:
-    """While the body runs, SIGTERM does not reach what submitit starts to queue the job again.
+    """Keep SIGTERM from the request by which submitit queues the job again, while the body runs.
 
     submitit answers its signal by ``scontrol requeue`` inside the job, and SLURM begins by sending
-    SIGTERM to all processes of the job, the request among them. Where that dies before it has its
-    answer, submitit takes the job, which is queued, for one that failed.
+    SIGTERM to all processes of the job, that request among them. If the request dies before it is
+    answered, submitit takes the job, which is queued, for one that failed.
     """
     with installed(
         {
@@ -48,9 +90,7 @@ def _is_of_submitit(handler: object) -> TypeGuard[SignalHandler]:
     return getattr(handler, "__module__", "").split(".")[0] == "submitit"
 
 
-def _without_sigterm(
-    handler: SignalHandler,
-) -> SignalHandler:
+def _without_sigterm(handler: SignalHandler) -> SignalHandler:
     def handle(number: int, frame: FrameType | None) -> None:
         # A process inherits what is blocked in the thread that starts it, but not handlers.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -62,21 +102,32 @@ def _without_sigterm(
     return handle
 
 
-_SECONDS_FOR_AN_ANSWER = 10
-
-
 def end_workers() -> None:
-    """End the processes that joblib keeps waiting for more to do.
+    """End the processes that joblib keeps for further work.
 
-    They hold the output of the program open, and this process may leave without telling them.
+    They hold the output of the program open, and this process may exit without notifying them.
     """
     loky = sys.modules.get("joblib.externals.loky")
     if loky is not None:
         loky.get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
+def accounting_warning(launcher: str) -> str:
+    """Return a warning that submitit cannot detect killed jobs; empty if it can.
+
+    Args:
+        launcher: The import path of the launcher's class.
+    """
+    if not launcher.endswith(_SLURM_LAUNCHER) or not (problem := accounting_problem()):
+        return ""
+    return (
+        f"{problem}; this command cannot detect that a job was killed, and would wait for it "
+        "forever. Ctrl-C ends the waiting, the jobs continue"
+    )
+
+
 def accounting_problem() -> str:
-    """Why ``sacct`` tells nothing about jobs, or nothing if it does."""
+    """Return why ``sacct`` reports nothing about jobs; empty if it does report."""
     try:
         done = subprocess.run(
             ["sacct", "--noheader", "--allocations", "--jobs", "1"],

@@ -1,0 +1,42 @@
+"""The message and the exit code for each way in which the command line can fail."""
+
+from __future__ import annotations
+
+from jobs.configuration.hydra_errors import HYDRA_ERRORS, explain, refused_option
+from jobs.errors import JobError
+from jobs.machine.launchers import install_hint, lost_job
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+def failure_message(error: BaseException) -> tuple[str, int] | None:
+    """Return what to print about an exception, and the exit code of the program.
+
+    Args:
+        error: The exception that ended the program.
+
+    Returns:
+        The text for standard error (empty if nothing is to be printed) and the exit code; None for
+        an exception that no user can cause, which deserves its traceback.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        text = "interrupted; what was computed is kept, and the same command resumes the job"
+        return text, getattr(error, "exit_code", EXIT_INTERRUPTED)
+    if isinstance(error, BrokenPipeError):
+        return "", EXIT_BROKEN_PIPE
+    text = _expected_failure(error)
+    return (f"error: {text}", EXIT_FAILED) if text else None
+
+
+def _expected_failure(error: BaseException) -> str:
+    if isinstance(error, JobError):
+        return str(error)
+    if isinstance(error, HYDRA_ERRORS):
+        return explain(error) + install_hint(error)
+    # Hydra creates the directory of the results before the job begins.
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    # Hydra's own assertions, and a launcher's report of a job that ended without a result.
+    return refused_option(error) or lost_job(error)
