@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,7 @@ from jobs.functions.returned_values import named_outputs, nested
 from jobs.functions.variables import choose_variables
 from jobs.functions.vectors import load_vectors
 from jobs.machine.devices import choose_devices
-from jobs.paths import RunPaths
+from jobs.paths import RunPaths, failure_directory
 from jobs.shards import check_shard
 from jobs.units import parse_size
 
@@ -125,7 +124,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     function = load_function(config.function, config.op, dtype, device, label, config.seed)
     arguments = load_arguments(config.inputs, function, dtype, config.points)
     variables = choose_variables(function, arguments, config.wrt, config.loss, dtype, device)
-    function = replace(variables.function, failures=Path(config.runs).absolute() / "failures")
+    function = replace(variables.function, failures=failure_directory(config.runs))
     point = variables.point
     vectors: dict[str, Tensor] = {}
     if config.op in PRODUCTS:

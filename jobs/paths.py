@@ -1,4 +1,4 @@
-"""The files of a run: the one class that knows their names."""
+"""The names of the files and directories of a run, and where the configuration is."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESULT = "result.h5"
+STATUS = "status.json"
 
 
 def config_directory() -> Path:
-    """The folder of the configuration: inside an installed package, beside it in a checkout."""
+    """Return the folder of the configuration: inside an installed package, or in the checkout."""
     installed = Path(__file__).parent / "conf"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "conf"
 
 
+def failure_directory(runs: str) -> Path:
+    """Return the directory of the points at which functions failed, absolute.
+
+    Args:
+        runs: The option `runs`.
+    """
+    return Path(runs).absolute() / "failures"
+
+
 @dataclass(frozen=True)
 class RunPaths:
-    """Where a job keeps what it makes.
+    """The files of a job.
 
-    The directory is named by the job and not by the clock, so that the same command finds its
+    The directory is named after the job and not after the time, so that the same command finds its
     earlier run. A shard has a directory of its own inside that of the whole matrix.
 
     Attributes:
@@ -39,12 +49,21 @@ class RunPaths:
         fingerprint: str,
         shard: tuple[int, int] | None = None,
     ) -> RunPaths:
-        """The paths of a job, absolute; `shard` is its index and count."""
+        """Return the paths of a job, absolute; `shard` is its index and count."""
         run = Path(runs).absolute() / f"{function}-{operation}-{strategy}-{fingerprint[:8]}"
         if shard is None:
             return cls(run, run)
         index, count = shard
         return cls(run / f"shard-{index:0{len(str(count - 1))}}-of-{count}", run)
+
+    def products(self, kind: str) -> RunPaths:
+        """Return the paths of the job that computes compressed products of a sparse matrix.
+
+        Args:
+            kind: What its vectors combine: ``columns`` or ``rows``.
+        """
+        run = self.run / f"products-by-{kind}"
+        return RunPaths(run / self.directory.relative_to(self.run), run)
 
     @property
     def result(self) -> Path:
@@ -52,16 +71,26 @@ class RunPaths:
         return self.directory / RESULT
 
     @property
+    def replacement(self) -> Path:
+        """The result that replaces a finished one, until it is finished itself."""
+        return self.directory / "replacement.h5"
+
+    @property
     def whole(self) -> Path:
-        """The result with the whole matrix, which for a shard is made by merging."""
+        """The result with the whole matrix, which merging makes from the results of shards."""
         return self.run / RESULT
 
     @property
+    def colouring(self) -> Path:
+        """The colouring of a sparse matrix, while the job runs."""
+        return self.run / "colouring.npz"
+
+    @property
     def log(self) -> Path:
-        """What the job said, with tracebacks."""
+        """What the job logged, with tracebacks."""
         return self.directory / "job.log"
 
     @property
     def status(self) -> Path:
-        """The state of the job, for watchers."""
-        return self.directory / "status.json"
+        """The state of the job, for `jobs.status`."""
+        return self.directory / STATUS

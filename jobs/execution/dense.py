@@ -64,7 +64,7 @@ def execute_dense(
     """
     final = job.paths.result
     # A replacement grows beside the finished result and takes its place in one step.
-    target = final.with_name("replacement.h5") if overwrite and final.exists() else final
+    target = job.paths.replacement if overwrite and final.exists() else final
     if plan_only:
         prepared = prepare(job, target)
         display.plan(prepared.plan)

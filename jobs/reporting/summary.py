@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.paths import RESULT
-from jobs.records.status_file import STATUS, JobStatus
+from jobs.paths import RESULT, STATUS
+from jobs.records.status_file import JobStatus
 from outputs import (
     Result,
     ResultError,

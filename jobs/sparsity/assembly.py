@@ -85,7 +85,7 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
     colours = {"column_colours": colouring.column_colours, "row_colours": colouring.row_colours}
     target = job.paths.result
     if target.exists():  # overwrite=true
-        target = target.with_name("replacement.h5")
+        target = job.paths.replacement
         target.unlink(missing_ok=True)
     write_sparse(
         target,

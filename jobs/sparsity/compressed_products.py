@@ -15,7 +15,6 @@ from autodiff_core.sparse import (
 )
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
-from jobs.paths import RunPaths
 from jobs.sparsity.detection import _value, colouring_file
 
 _SIDES = {"right": "columns", "left": "rows"}
@@ -43,7 +42,6 @@ def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
     if operation in ("vjp", "vhp"):  # products from the left have no forward mode
         reverse = {"forward-mode": "vectorize", "forward-loop": "reverse-loop"}
         strategy = reverse.get(strategy, strategy)
-    directory = job.paths.run / f"products-by-{_SIDES[side]}"
     digest = hashlib.sha256(f"{job.fingerprint} {side} {count}".encode())
     for part in (colouring.pattern.indptr, colouring.pattern.indices, colours):
         digest.update(np.ascontiguousarray(part).data)
@@ -58,9 +56,7 @@ def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
         compression="none",
         nonfinite="record",
         fingerprint=digest.hexdigest(),
-        paths=RunPaths(
-            directory if job.shard is None else directory / job.paths.directory.name, directory
-        ),
+        paths=job.paths.products(_SIDES[side]),
     )
 
 

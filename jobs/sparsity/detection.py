@@ -175,4 +175,4 @@ def _kept(job: Job, colouring: Colouring) -> Colouring:
 
 def colouring_file(job: Job) -> Path:
     """Where the colouring of a job is kept while it runs."""
-    return job.paths.run / "colouring.npz"
+    return job.paths.colouring
