@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import re
 import resource
-import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -20,8 +18,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from jobs.machine.process_memory import kernel_figure, peak_resident_memory
+
 _CLEAR = Path("/proc/self/clear_refs")
-_STATUS = Path("/proc/self/status")
 # To proc(5): forget the largest resident set so far.
 _FORGET_PEAK = "5"
 
@@ -91,11 +90,7 @@ def peak_memory(device: torch.device) -> int:
     """The most memory that was in use: of the device, or of this process on a CPU, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if (peak := _status("VmHWM")) is not None:
-        return peak
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident_memory()
 
 
 def forget_peak() -> bool:
@@ -130,7 +125,7 @@ def limited_memory(most: int) -> Iterator[None]:
         most: Bytes that the process may take beyond what it has; on a CPU only.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    data = _status("VmData")
+    data = kernel_figure("VmData")
     if data is None:
         yield
         return
@@ -190,10 +185,3 @@ class TensorBytes(TorchDispatchMode):
 
 def _storages(tensors: Any) -> list[Any]:
     return [leaf.untyped_storage() for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor)]
-
-
-def _status(name: str) -> int | None:
-    if not _STATUS.exists():
-        return None
-    found = re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(), re.M)
-    return int(found[1]) * 1024 if found else None

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
-HOST_SHARE = 0.8
-DEVICE_SHARE = 0.9
+from jobs.machine.process_memory import kernel_figure, resident_memory
+
+_HOST_SHARE = 0.8
+_DEVICE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,17 @@ def memory_budget(granted: int | None, device: torch.device, workers: int = 1) -
         free, _ = torch.cuda.mem_get_info(device)
         # What torch's allocator holds and does not use is as good as free.
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return Budget(round(DEVICE_SHARE * free), f"{DEVICE_SHARE:.0%} of what is free")
+        return Budget(round(_DEVICE_SHARE * free), f"{_DEVICE_SHARE:.0%} of what is free")
     free, reason = available_host_memory()
-    share = round(HOST_SHARE * free / workers)
-    return Budget(process_memory() + share, f"{HOST_SHARE:.0%} of what is free{reason}{shared}")
-
-
-def process_memory() -> int:
-    """Bytes of memory that this process occupies."""
-    return _status("VmRSS")
+    share = round(_HOST_SHARE * free / workers)
+    return Budget(resident_memory() + share, f"{_HOST_SHARE:.0%} of what is free{reason}{shared}")
 
 
 def memory_in_use(device: torch.device) -> int:
     """Bytes in use now: of what is allocated on a CUDA device, else of this process."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    return process_memory()
+    return resident_memory()
 
 
 def available_host_memory() -> tuple[int, str]:
@@ -74,7 +71,9 @@ def available_host_memory() -> tuple[int, str]:
     for kind, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
         limit = resource.getrlimit(kind)[0]
         if limit != resource.RLIM_INFINITY:
-            figures.append((limit - _status(used), " under the limit of the process (ulimit)"))
+            figures.append(
+                (limit - (kernel_figure(used) or 0), " under the limit of the process (ulimit)")
+            )
     free, reason = min(figures)
     return max(0, free), reason
 
@@ -130,8 +129,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except OSError:
         return []
-
-
-def _status(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    return int(found[1]) * 1024 if found else 0

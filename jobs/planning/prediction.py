@@ -11,7 +11,8 @@ import numpy as np
 
 from jobs.job import Job
 from jobs.machine.devices import device_name
-from jobs.machine.memory import Budget, process_memory
+from jobs.machine.memory import Budget
+from jobs.machine.process_memory import resident_memory
 from jobs.planning.cost import BLOCKS_IN_FLIGHT
 from jobs.planning.decision import Decision
 from jobs.planning.plan import Plan
@@ -81,7 +82,7 @@ def make_plan(
         memory_budget=budget.bytes,
         memory_reason=budget.reason,
         peak_bytes=decision.peak_bytes,
-        host_peak_bytes=decision.peak_bytes if on_host else process_memory() + waiting,
+        host_peak_bytes=decision.peak_bytes if on_host else resident_memory() + waiting,
         seconds=max(compute, _writing_seconds(directory, missing * across * itemsize, compute)),
     )
 

@@ -20,7 +20,8 @@ from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.machine.measurement import Measurement, limited_memory, measuring, release_memory, timing
-from jobs.machine.memory import Budget, memory_in_use, process_memory
+from jobs.machine.memory import Budget, memory_in_use
+from jobs.machine.process_memory import resident_memory
 from jobs.machine.warm_up import warm_up
 from jobs.planning.cost import LADDER, Costs, Trial, even_chunk
 from jobs.planning.decision import Decision
@@ -210,7 +211,7 @@ class _Search:
         if self._job.device.type == "cuda":
             yield
             return
-        with limited_memory(max(0, self._budget.bytes - process_memory())):
+        with limited_memory(max(0, self._budget.bytes - resident_memory())):
             yield
 
     def _measure_all(self) -> None:

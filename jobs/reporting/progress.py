@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
-from pathlib import Path
 from typing import Any, Protocol
 
+from jobs.machine.process_memory import resident_memory
 from jobs.planning.plan import Plan
 from jobs.units import duration, size
 
 SECONDS_BETWEEN_LINES = 5.0
-
-
-WIDTH_WITHOUT_TERMINAL = 1000
 
 
 class Advance(Protocol):
@@ -84,13 +79,3 @@ class Now:
 def bytes_of_a_line(plan: Plan) -> int:
     """Bytes of one row or column of a planned matrix, whichever its blocks consist of."""
     return plan.bytes_of_matrix // max(1, plan.lines)
-
-
-def resident_memory() -> int:
-    """Bytes that this process has in memory now; where that is not told, the most it ever had."""
-    status = Path("/proc/self/statm")
-    if status.exists():
-        return int(status.read_text().split()[1]) * resource.getpagesize()
-    # Kilobytes on most systems, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -22,8 +22,8 @@ from jobs.machine.memory import (
     available_host_memory,
     control_group_memory,
     memory_budget,
-    process_memory,
 )
+from jobs.machine.process_memory import resident_memory
 from jobs.reporting.terminal import Display
 from jobs.units import parse_size
 from outputs import open_result
@@ -108,7 +108,7 @@ def test_the_budget_is_what_was_asked_for_or_a_share_of_what_is_free() -> None:
     assert memory_budget(123, CPU).bytes == 123
     budget = memory_budget(None, CPU)
     free = available_host_memory()[0]
-    assert 0.6 * free < budget.bytes - process_memory() < 0.95 * free
+    assert 0.6 * free < budget.bytes - resident_memory() < 0.95 * free
     assert "80% of what is free" in budget.reason
 
 
@@ -243,7 +243,7 @@ class Watching(Display):
 
     @contextlib.contextmanager
     def progress(self, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        yield lambda lines: self.occupied.append(process_memory())
+        yield lambda lines: self.occupied.append(resident_memory())
 
 
 def test_memory_does_not_grow_with_the_number_of_blocks(resolved: Callable[..., Job]) -> None:
