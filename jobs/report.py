@@ -6,10 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from jobs.reporting.agreement import compare_strategies
-from jobs.reporting.progress import WIDTH_WITHOUT_TERMINAL
+from jobs.reporting.console import command_console
 from jobs.reporting.summary import summarise
 from jobs.reporting.tables import agreement_table, job_table, write_csv
 from outputs import ResultError
@@ -44,9 +42,7 @@ def _report(directory: Path, options: argparse.Namespace) -> int:
         print(f"there are no jobs in {directory.absolute()}", file=sys.stderr)
         return 1
     agreements = [] if options.no_comparison else compare_strategies(directory)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_WITHOUT_TERMINAL
+    console = command_console()
     console.print(job_table(summaries))
     if agreements:
         console.print(agreement_table(agreements))

@@ -1,4 +1,4 @@
-"""``python -m jobs.status DIR``: how far the jobs below a directory are, live."""
+"""``python -m jobs.status DIR``: the progress of the jobs below a directory, live."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from jobs.records.status_file import read_statuses
-from jobs.reporting.progress import WIDTH_WITHOUT_TERMINAL
-from jobs.reporting.status_table import status_table, watch
+from jobs.records.status_file import status_files
+from jobs.reporting.console import command_console
+from jobs.reporting.status_table import print_statuses, watch
 
 _EXIT_INTERRUPTED = 130
 
@@ -19,22 +17,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: Those of the command line where None.
+        arguments: The arguments; None takes those of the command line.
 
     Returns:
-        The exit code: 0, 1 where there is no job, 130 when interrupted.
+        The exit code: 0, 1 if there is no job, 130 if interrupted.
     """
     options = _parser().parse_args(arguments)
     directory: Path = options.directory
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_WITHOUT_TERMINAL
-    statuses = read_statuses(directory)
-    if not statuses:
+    console = command_console()
+    if not status_files(directory):
         print(f"there are no jobs in {directory.absolute()}", file=sys.stderr)
         return 1
     if options.once or not console.is_terminal:
-        console.print(status_table(statuses, directory))
+        print_statuses(directory)
         return 0
     try:
         watch(directory, console)
@@ -46,12 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.status",
-        description="Show how far the jobs below a directory are, until all have ended.",
+        description="Show the progress of the jobs below a directory, until all have ended.",
     )
     parser.add_argument(
-        "directory", type=Path, nargs="?", default=Path("runs"), help="where runs are (runs)"
+        "directory",
+        type=Path,
+        nargs="?",
+        default=Path("runs"),
+        help="the directory of the runs (default: runs)",
     )
-    parser.add_argument("--once", action="store_true", help="print once and end")
+    parser.add_argument("--once", action="store_true", help="print once and exit")
     return parser
 
 

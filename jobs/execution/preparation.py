@@ -24,7 +24,7 @@ from jobs.planning.search import decide
 from jobs.planning.symmetry import rows_by_symmetry
 from jobs.records.description import describe
 from jobs.records.provenance import git_commit
-from jobs.records.status_file import StatusFile, read_status
+from jobs.records.status_file import JobStatus, StatusFile
 from jobs.streams.stream import StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.selection import prepare_check
@@ -128,9 +128,9 @@ def _chunk_limit(job: Job) -> int | None:
     killed = os.environ.get(KILLED_PROCESS)
     if killed is None:
         return None
-    status = read_status(job.paths.status)
-    chunk_size = status.get("chunk_size")
-    if str(status.get("pid")) != killed or not isinstance(chunk_size, int) or chunk_size < 2:
+    status = JobStatus.read(job.paths.status)
+    chunk_size = status.other.get("chunk_size")
+    if str(status.pid) != killed or not isinstance(chunk_size, int) or chunk_size < 2:
         raise JobError(
             "the system killed this job because no memory was free, with one row or column at a "
             "time; what was computed is kept. A smaller dtype takes less memory"

@@ -1,6 +1,6 @@
-"""The status file of a job, its writer and its readers: a small JSON file beside the result.
+"""The status file of a job, a small JSON file beside the result: its writer and its reader.
 
-Watching reads only these files and never opens, let alone locks, a result that is being written.
+Watching reads only these files, and neither opens nor locks a result that is being written.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-STATUS = "status.json"
+from jobs.paths import STATUS
+
 ENDED = ("finished", "failed", "interrupted", "killed")
 _UNFINISHED = ("planned", "running")
-SECONDS_OF_SILENCE = 300.0
-SECONDS_BETWEEN_UPDATES = 1.0
+_SECONDS_OF_SILENCE = 300.0
+_SECONDS_BETWEEN_UPDATES = 1.0
 
 
 class StatusFile:
-    """Keeps the file of one job true while it runs; written atomically, a reader sees it whole.
+    """Writes the status of a running job.
 
-    The fields: ``state`` (planned, running, finished, failed, interrupted), ``host``, ``pid``,
-    ``started`` and ``updated`` (ISO 8601, UTC), and what `update` is given. A state of running
-    whose ``updated`` stands still belongs to a process that was killed.
+    The file is replaced atomically, so that a reader sees it whole. `JobStatus` describes its
+    fields. If the process is killed, the file keeps the state ``running`` and its last `updated`.
 
     Args:
-        path: The file; its directory is made when it is first written.
+        path: The file; its directory is created when it is first written.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._last = -SECONDS_BETWEEN_UPDATES
+        self._last = -_SECONDS_BETWEEN_UPDATES
         self._facts: dict[str, Any] = {
             "state": "planned",
             "host": socket.gethostname(),
@@ -48,20 +48,20 @@ class StatusFile:
         """Write the file with changed facts.
 
         Args:
-            facts: What JSON can hold, by name.
+            facts: Values that JSON can hold, by name.
         """
         self._facts |= facts
         self._last = time.monotonic()
         self._write()
 
     def progress(self, lines_done: int, lines: int, computed: int, seconds: float) -> None:
-        """Tell how far the job is; written once a second.
+        """Record how far the job is; write the file at most once a second.
 
         Args:
-            lines_done: Rows or columns on the disk or on their way there.
-            lines: Those of the whole matrix.
-            computed: How many of them this process computed.
-            seconds: How long that took.
+            lines_done: Rows or columns that are on the disk or submitted to the writer.
+            lines: The rows or columns of the whole matrix.
+            computed: How many of them this process has computed.
+            seconds: How long that has taken.
         """
         rate = computed / max(seconds, 1e-9)
         self._facts |= {
@@ -72,13 +72,13 @@ class StatusFile:
             "lines_per_second": rate,
             "seconds_left": (lines - lines_done) / rate if rate else None,
         }
-        if time.monotonic() - self._last >= SECONDS_BETWEEN_UPDATES:
+        if time.monotonic() - self._last >= _SECONDS_BETWEEN_UPDATES:
             self.update()
 
     def _write(self) -> None:
         facts = self._facts | {"updated": _now()}
         scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        # A job never fails because nobody can watch it.
+        # A job must not fail because its status cannot be written.
         with contextlib.suppress(OSError):
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,37 +88,31 @@ class StatusFile:
                 scratch.unlink(missing_ok=True)
 
 
-def read_status(path: Path) -> dict[str, Any]:
-    """The facts that a status file holds; none where there is no such file, or it is damaged."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 @dataclass(frozen=True)
 class JobStatus:
-    """What a job last said of itself; fields that it did not write are empty.
+    """What a job last wrote about itself; a field that it did not write has its default.
 
     Attributes:
         directory: The directory of the run.
-        state: ``planned``, ``running``, ``finished``, ``failed`` or ``interrupted``.
-        operation: What is computed.
-        strategy: How.
-        function: Of what.
-        host: On which machine.
-        pid: By which process there.
-        device: On which device.
-        started: ISO 8601, UTC.
-        updated: ISO 8601, UTC.
-        lines: How many rows or columns there are.
+        state: ``planned``, ``running``, ``finished``, ``failed`` or ``interrupted``; or
+            ``unreadable`` if the file is no status. `state_now` corrects it.
+        operation: The operation, such as ``hessian``.
+        strategy: The strategy, such as ``forward-mode``.
+        function: The function's name and parameters.
+        host: The name of the machine on which the job runs.
+        pid: The number of its process there.
+        device: The name of the device that computes.
+        started: When the job started: ISO 8601, UTC.
+        updated: When the file was written: ISO 8601, UTC.
+        lines: The number of rows or columns of the matrix.
         lines_done: How many of them are done.
-        axis: What they are.
-        seconds: How long it has taken.
-        lines_per_second: How fast it is.
-        seconds_left: How long it will still take.
-        message: Why it failed.
+        axis: Whether lines are ``rows`` or ``columns``.
+        seconds: How long computing has taken.
+        lines_per_second: The rate of this process.
+        seconds_left: The predicted time until all lines are done; None if there is no rate yet.
+        message: Why the job failed; empty if it did not.
+        other: All further facts of the file, by name, such as ``chunk_size`` and
+            ``peak_memory_bytes``.
     """
 
     directory: Path
@@ -142,34 +136,29 @@ class JobStatus:
 
     @classmethod
     def read(cls, path: Path) -> JobStatus:
-        """The status of a file; one that is no JSON says so in its state."""
-        try:
-            found = json.loads(path.read_bytes())
-            if not isinstance(found, dict):
-                raise ValueError("no record")
-        except (OSError, ValueError):
+        """Read a status file; one that cannot be read has the state ``unreadable``."""
+        found = _facts(path)
+        if found is None:
             return cls(path.parent, state="unreadable")
-        known = {f.name: f.type for f in fields(cls)}.keys() - {"directory", "other"}
+        known = {each.name for each in fields(cls)} - {"directory", "other"}
         given = {name: found[name] for name in known if found.get(name) is not None}
         other = {name: value for name, value in found.items() if name not in known}
         return cls(path.parent, **given, other=other)
 
     def state_now(self) -> str:
-        """The state, corrected by what the job could not write any more.
+        """Return the state, corrected by what the job could not write itself.
 
-        ``killed`` where its process is gone from this machine; ``silent`` where it has said
-        nothing for five minutes.
+        An unfinished job is ``killed`` if its process no longer exists on this machine, and
+        ``silent`` if it has written nothing for five minutes.
         """
         if self.state not in _UNFINISHED:
             return self.state
         if self.pid and self.host == socket.gethostname() and not _is_alive(self.pid):
             return "killed"
-        if self.age() > SECONDS_OF_SILENCE:
-            return "silent"
-        return self.state
+        return "silent" if self._age() > _SECONDS_OF_SILENCE else self.state
 
-    def age(self) -> float:
-        """Seconds since the status was written; 0 where it does not say."""
+    def _age(self) -> float:
+        """Return the seconds since the file was written; 0 if it has no valid time."""
         try:
             written = datetime.fromisoformat(self.updated)
         except ValueError:
@@ -178,9 +167,22 @@ class JobStatus:
         return max(0.0, (datetime.now(UTC) - written).total_seconds())
 
 
+def status_files(directory: Path) -> list[Path]:
+    """Return the status files of all jobs below a directory, in order of their names."""
+    return sorted(directory.rglob(STATUS))
+
+
 def read_statuses(directory: Path) -> list[JobStatus]:
-    """The status of every job below a directory, in order of their names."""
-    return [JobStatus.read(path) for path in sorted(directory.rglob(STATUS))]
+    """Read the status of every job below a directory, in order of their names."""
+    return [JobStatus.read(path) for path in status_files(directory)]
+
+
+def _facts(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _is_alive(pid: int) -> bool:

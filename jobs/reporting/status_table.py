@@ -1,4 +1,4 @@
-"""The table of `python -m jobs.status`."""
+"""The table of `python -m jobs.status`, printed once or kept up to date."""
 
 from __future__ import annotations
 
@@ -13,31 +13,38 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.records.status_file import ENDED, JobStatus, read_statuses
+from jobs.reporting.console import command_console
 from jobs.units import duration
 
-SECONDS_BETWEEN_LOOKS = 2.0
-
-
+_SECONDS_BETWEEN_READS = 2.0
 _STYLES = {"failed": "red", "killed": "red", "silent": "yellow", "finished": "green"}
 
 
+def print_statuses(directory: Path) -> bool:
+    """Print the table of the jobs below a directory; return whether there are any."""
+    statuses = read_statuses(directory)
+    if statuses:
+        command_console().print(_status_table(statuses, directory))
+    return bool(statuses)
+
+
 def watch(directory: Path, console: Console) -> None:
-    """Show the table until every job has ended."""
+    """Show the table on a terminal until every job has ended."""
     with Live(console=console, auto_refresh=False) as live:
         while True:
             statuses = read_statuses(directory)
-            live.update(status_table(statuses, directory), refresh=True)
+            live.update(_status_table(statuses, directory), refresh=True)
             if all(status.state_now() in ENDED for status in statuses):
                 return
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(_SECONDS_BETWEEN_READS)
 
 
-def status_table(statuses: Sequence[JobStatus], directory: Path) -> Table:
-    """One line a job, and their count by state.
+def _status_table(statuses: Sequence[JobStatus], directory: Path) -> Table:
+    """Return a table of one line per job, with the number of jobs in each state as its title.
 
     Args:
         statuses: The jobs.
-        directory: What their names are relative to.
+        directory: The directory that the names of the jobs are relative to.
     """
     counted = Counter(status.state_now() for status in statuses)
     title = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))

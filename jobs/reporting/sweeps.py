@@ -1,4 +1,4 @@
-"""Around a sweep: a warning before its first job, a summary after its last."""
+"""The callback around a sweep: a warning before its first job, a summary after its last."""
 
 from __future__ import annotations
 
@@ -9,28 +9,21 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from jobs.machine.launchers import accounting_problem
-from jobs.records.status_file import STATUS
-
-_SLURM = "SlurmLauncher"
+from jobs.machine.launchers import accounting_warning
 
 
 class SweepCallback(Callback):
-    """What Hydra calls before and after the jobs of a sweep, where it was started."""
+    """What Hydra calls before and after the jobs of a sweep, in the process that started it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Warn of a SLURM without accounting."""
-        target = str(OmegaConf.select(config, "hydra.launcher._target_", default=""))
-        if target.endswith(_SLURM) and (problem := accounting_problem()):
-            print(
-                f"warning: {problem}; this command will not notice when a job is killed, and wait "
-                "for it for ever. Ctrl-C ends the waiting, the jobs go on",
-                file=sys.stderr,
-            )
+        """Warn if SLURM has no accounting."""
+        launcher = str(OmegaConf.select(config, "hydra.launcher._target_", default=""))
+        if warning := accounting_warning(launcher):
+            print(f"warning: {warning}", file=sys.stderr)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Show how all jobs stand; Hydra leaves this out where one has failed."""
-        from jobs.status import main
+        """Show the state of all jobs; Hydra does not call this if a job failed."""
+        # Loads rich, which invalid options must not wait for.
+        from jobs.reporting.status_table import print_statuses
 
-        if any(Path(config.runs).rglob(STATUS)):
-            main([config.runs, "--once"])
+        print_statuses(Path(config.runs))

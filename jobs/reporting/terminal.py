@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.planning.plan import Plan
+from jobs.reporting.console import WIDTH_WITHOUT_TERMINAL
 from jobs.reporting.progress import (
     SECONDS_BETWEEN_LINES,
-    WIDTH_WITHOUT_TERMINAL,
     Advance,
     Now,
     bytes_of_a_line,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.records.status_file import read_status
+from jobs.records.status_file import JobStatus
 from outputs import open_result
 from tests.support.processes import committed
 
@@ -78,7 +78,7 @@ def wait_until_at_work(process: subprocess.Popen[str], directory: Path, started:
     while process.poll() is None:
         for path in directory.glob("runs/*/status.json"):
             is_new = path.stat().st_mtime >= started
-            if is_new and read_status(path).get("state") in ("running", "finished"):
+            if is_new and JobStatus.read(path).state in ("running", "finished"):
                 return
         time.sleep(0.002)
 

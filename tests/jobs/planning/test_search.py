@@ -21,7 +21,7 @@ from jobs.planning import search as planner
 from jobs.planning.cost import Trial
 from jobs.planning.decision import Decision
 from jobs.planning.search import decide
-from jobs.records.status_file import read_status
+from jobs.records.status_file import JobStatus
 from jobs.reporting.terminal import Display
 from outputs import Result, ResultWriter, open_result, part_path
 
@@ -288,13 +288,13 @@ def test_what_was_begun_by_one_strategy_is_not_gone_on_with_by_another(
     with pytest.raises(KeyboardInterrupt):
         execute(job, quiet)
     monkeypatch.undo()
-    assert read_status(job.paths.status)["state"] == "interrupted"
+    assert JobStatus.read(job.paths.status).state == "interrupted"
     assert part_path(job.paths.result).exists()
     with open_result(execute(job, quiet)) as result:
         assert result.strategy == "reverse-loop"
         assert result.execution["lines_resumed"] > 0
-    status = read_status(job.paths.status)
-    assert (status["state"], status["lines_done"]) == ("finished", 30)
+    status = JobStatus.read(job.paths.status)
+    assert (status.state, status.lines_done) == ("finished", 30)
 
 
 def test_a_failed_job_leaves_its_reason_for_watchers(
@@ -305,9 +305,9 @@ def test_a_failed_job_leaves_its_reason_for_watchers(
     job = resolved("op=jacobian", *target)
     with pytest.raises(JobError, match="not today"):
         execute(job, quiet)
-    status = read_status(job.paths.status)
-    assert status["state"] == "failed"
-    assert "not today" in status["message"]
+    status = JobStatus.read(job.paths.status)
+    assert status.state == "failed"
+    assert "not today" in status.message
 
 
 def test_a_plan_holds_what_a_program_wants_to_know(planned: Callable[..., Prepared]) -> None:

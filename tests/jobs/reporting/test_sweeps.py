@@ -53,6 +53,19 @@ def test_a_failed_job_stops_no_other_and_is_run_again(
         assert result.complete
 
 
+def test_a_configuration_that_names_the_old_callback_works(
+    command_line: Callable[..., Any], directory: Path
+) -> None:
+    (directory / "mine.yaml").write_text(
+        "defaults: [config, _self_]\n"
+        "hydra: {callbacks: {sweep: {_target_: jobs.sweeps.SweepCallback}}}\n"
+    )
+    options = ("op=jacobian", "function=mlp", "function.n=4", "strategy=vectorize,reverse-loop")
+    swept = command_line("--config-dir=.", "--config-name=mine", "--multirun", *options)
+    assert swept.code == 0, swept.err
+    assert "2 jobs: 2 finished" in swept.out
+
+
 def test_joblib_runs_jobs_side_by_side(run_cli: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "sweep.py").write_text(FAILING)
     finished = run_cli(*SWEEP, "cluster=joblib", cwd=tmp_path)
