@@ -1,4 +1,4 @@
-"""From checked options to a job: a function, a point and everything that determines the numbers."""
+"""Make a job of checked options: a function, a point and all that determines the numbers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from jobs.configuration.checks import to_yaml
-from jobs.configuration.schema import JobConfig, TargetLoss
+from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError
 from jobs.fingerprint import fingerprint
 from jobs.functions.arguments import load_arguments
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
+from jobs.functions.losses import label_of
 from jobs.functions.returned_values import named_outputs, nested
-from jobs.functions.variables import choose_variables
+from jobs.functions.variables import Variables, choose_variables
 from jobs.functions.vectors import load_vectors
 from jobs.machine.devices import choose_devices
 from jobs.paths import RunPaths, failure_directory
@@ -31,32 +32,33 @@ class Job:
     """A job that is ready to be planned.
 
     Attributes:
-        operation: What is computed.
-        strategy: How; ``auto`` leaves the choice to the plan.
-        function: The function with its names.
+        operation: The operation: ``jacobian``, ``hessian`` or a product.
+        strategy: The strategy's name; ``auto`` leaves the choice to the plan.
+        function: The function with the names of its arguments and outputs.
         point: Argument name to tensor.
-        vectors: For the products: the vectors by tensor name, stacked; else empty.
+        vectors: The vectors of a product by tensor name, stacked; else empty.
         dtype: The dtype of the point.
-        devices: Where it is computed, by a process each.
-        chunk_size: Rows or columns at once; None leaves the choice to the plan.
+        devices: The devices that compute, each by a process of its own.
+        chunk_size: The number of rows or columns computed at once; None leaves it to the plan.
         compile: Whether derivatives are compiled: ``auto``, ``never`` or ``always``.
         seed: The seed of torch's generators.
-        memory: Bytes that the job may use; None takes a share of what is free.
+        memory: The bytes that the job may use; None takes a share of what is free.
         verify: How much of the result is verified: ``probe``, ``sample`` or ``off``.
         nonfinite: What happens to entries that are not finite: ``record`` or ``fail``.
         storage: The dtype in which the matrix is stored; None stores it as it is computed.
         tile: The shape of a tile of the stored matrix; None leaves it to the layout.
-        fsync: When the disk must have the data: ``block`` or ``end``.
-        compression: The filter of the stored matrix.
+        fsync: When data must be on the disk: ``block`` or ``end``.
+        compression: The filter of the stored matrix: ``none`` or ``gzip``.
         sparsity: ``none``, ``auto``, or the file of a pattern or colouring.
-        compressed: From which side it computes the compressed products of a sparse matrix; None
-            where it is not such a job.
-        dense_reason: Why the matrix is computed densely although sparsity was asked for.
-        points: At how many points the derivative is taken; None for a single one.
-        shard: Which part of the matrix is computed, and of how many; None computes it whole.
+        points: The number of points at which the derivative is taken; None for a single one.
+        shard: Index and count of the part that is computed; None computes the whole matrix.
         fingerprint: The hash of what determines the numbers.
-        paths: Where the files go.
+        paths: The paths of the job's files.
         config: The options.
+        compressed: The side, ``right`` or ``left``, from which the job computes compressed products
+            of a sparse matrix; None for any other job.
+        dense_reason: Why the matrix is computed densely although `sparsity` is not ``none``; empty
+            if it is not.
     """
 
     operation: str
@@ -92,7 +94,7 @@ class Job:
 
     @property
     def device(self) -> torch.device:
-        """The first device, on which the function is built and the check computed."""
+        """The first device, on which the function is built and the check is computed."""
         return self.devices[0]
 
     @property
@@ -107,7 +109,7 @@ class Job:
 
 
 def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) -> Job:
-    """Load the function, the point and the vectors, and name the run.
+    """Load the function, the point and the vectors, and determine the directory of the run.
 
     Args:
         config: The options.
@@ -117,36 +119,13 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         JobError: Something does not exist or does not fit.
     """
     devices = devices or choose_devices(config.devices)
-    device = devices[0]
     dtype = getattr(torch, config.dtype)
     torch.manual_seed(config.seed)
-    label = config.loss.label if isinstance(config.loss, TargetLoss) else None
-    function = load_function(config.function, config.op, dtype, device, label, config.seed)
-    arguments = load_arguments(config.inputs, function, dtype, config.points)
-    variables = choose_variables(function, arguments, config.wrt, config.loss, dtype, device)
-    function = replace(variables.function, failures=failure_directory(config.runs))
-    point = variables.point
-    vectors: dict[str, Tensor] = {}
-    if config.op in PRODUCTS:
-        like = _outputs(function, point, config.seed) if config.op == "vjp" else point
-        vectors = load_vectors(config.vectors, like, dtype, device)
-    points = None if config.points is None else len(next(iter(point.values())))
-    # The same array is another question with and without a dimension over points.
-    choices = variables.choices | ({} if points is None else {"points": points})
-    if config.sparsity != "none":
-        choices |= {"sparsity": config.sparsity}
+    variables = _variables(config, dtype, devices[0])
+    vectors = _vectors(config, variables, dtype, devices[0])
+    function, point = variables.function, variables.point
     shard = check_shard(config.shard, config.shards)
-    digest = fingerprint(
-        operation=config.op,
-        strategy=config.strategy,
-        function=function,
-        point=point,
-        vectors=vectors,
-        constants=variables.constants,
-        choices=choices,
-        dtype=dtype,
-        seed=config.seed,
-    )
+    digest = fingerprint(config, variables, vectors)
     return Job(
         operation=config.op,
         strategy=config.strategy,
@@ -166,7 +145,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         fsync="block" if config.output.fsync == "block" else "end",
         compression=config.output.compression,
         sparsity=config.sparsity,
-        points=points,
+        points=_points(config, point),
         shard=shard,
         fingerprint=digest,
         paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest, shard),
@@ -174,10 +153,41 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     )
 
 
-def _outputs(function: LoadedFunction, point: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+def _variables(config: JobConfig, dtype: torch.dtype, device: torch.device) -> Variables:
+    """Load the function and its arguments, and split the arguments into point and constants."""
+    function = load_function(
+        config.function, config.op, dtype, device, label_of(config.loss), config.seed
+    )
+    arguments = load_arguments(config.inputs, function, dtype, config.points)
+    variables = choose_variables(function, arguments, config.wrt, config.loss, dtype, device)
+    choices = dict(variables.choices)
+    # The same array is another problem with and without a dimension over points.
+    if config.points is not None:
+        choices["points"] = _points(config, variables.point)
+    if config.sparsity != "none":
+        choices["sparsity"] = config.sparsity
+    function = replace(variables.function, failures=failure_directory(config.runs))
+    return replace(variables, function=function, choices=choices)
+
+
+def _vectors(
+    config: JobConfig, variables: Variables, dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    if config.op not in PRODUCTS:
+        return {}
+    like = _outputs(variables, config.seed) if config.op == "vjp" else variables.point
+    return load_vectors(config.vectors, like, dtype, device)
+
+
+def _points(config: JobConfig, point: dict[str, Tensor]) -> int | None:
+    return None if config.points is None else len(next(iter(point.values())))
+
+
+def _outputs(variables: Variables, seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
+    function = variables.function
     with torch.no_grad(), explaining_failures(function):
-        value = function.function(*point.values())
+        value = function.function(*variables.point.values())
     return named_outputs(function, value)
 
 

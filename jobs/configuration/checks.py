@@ -1,4 +1,4 @@
-"""From Hydra's DictConfig to a checked `JobConfig`. DictConfig goes no further than this module."""
+"""Turn Hydra's DictConfig into a checked `JobConfig`; no later module sees a DictConfig."""
 
 from __future__ import annotations
 
@@ -50,32 +50,9 @@ def check_config(composed: DictConfig) -> JobConfig:
         raise ConfigurationError(explain(error)) from error
     assert isinstance(config, JobConfig)
     _check_keys(composed, config, "")
-    for group, key in (("function", "name"), ("wrt", "of"), ("loss", "kind")):
-        _check_member(group, key, config)
-    for group in ("inputs", "vectors"):
-        _check_member(group, "source", config)
-    with_named_sources("inputs", config.inputs)
-    with_named_sources("vectors", config.vectors)
-    if isinstance(config.loss, BatchedLoss) and not isinstance(config.function, PythonFunction):
-        raise ConfigurationError(
-            f"loss={config.loss.kind} function={config.function.name}: a loss is for "
-            "function=python; the built-in problems have their own scalar forms"
-        )
-    _check_choice("op", config.op, OPERATIONS)
-    _check_choice("strategy", config.strategy, STRATEGIES)
-    _check_choice("dtype", config.dtype, DTYPES)
-    _check_choice("compile", config.compile, COMPILATIONS)
-    _check_choice("verify", config.verify, VERIFICATIONS)
-    _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
-    _check_choice("progress", config.progress, PROGRESS)
-    _check_choice("output.dtype", config.output.dtype, STORED_DTYPES)
-    _check_choice("output.fsync", config.output.fsync, FSYNCS)
-    _check_choice("output.compression", config.output.compression, COMPRESSIONS)
-    if not isinstance(config.devices, str | list):
-        raise ConfigurationError(f"devices={config.devices}: valid is a name or a list of them")
-    parse_devices(config.devices)
-    _check_chunk_size(config.chunk_size)
-    _check_memory(config.memory)
+    _check_groups(config)
+    _check_choices(config)
+    _check_values(config)
     if check_shard(config.shard, config.shards) and config.strategy == "auto":
         raise ConfigurationError(
             f"shard={config.shard} strategy=auto: every task could choose another one; valid are "
@@ -85,22 +62,12 @@ def check_config(composed: DictConfig) -> JobConfig:
         _check_points(config)
     if config.sparsity != "none":
         _check_sparsity(config)
-    if not config.runs:
-        raise ConfigurationError("runs=: the name of a directory is needed")
-    if not 0 <= config.seed < 2**63:
-        raise ConfigurationError(f"seed={config.seed}: valid is an integer from 0 to 2^63 - 1")
-    if config.strategy in ("forward-mode", "forward-loop") and config.op in ("vjp", "vhp"):
-        other = {"vjp": "jvp", "vhp": "hvp"}[config.op]
-        raise ConfigurationError(
-            f"op={config.op} strategy={config.strategy} has no meaning: a product from the left "
-            f"pulls back, and forward mode pushes forward; valid are op={config.op} with "
-            f"strategy=reverse-loop or strategy=vectorize, or op={other}"
-        )
+    _check_direction(config)
     return config
 
 
 def to_yaml(config: JobConfig) -> str:
-    """The options as YAML, for the result file; the same for all shards of a matrix."""
+    """Return the options as YAML, for the result file; the same for all shards of a matrix."""
     whole = dataclasses.replace(config, shard=None, shards=None)
     return OmegaConf.to_yaml(OmegaConf.structured(whole))
 
@@ -112,11 +79,38 @@ def _check_keys(composed: Mapping[Any, Any], config: Any, prefix: str) -> None:
             raise unknown_option(f"{prefix}{key}", [prefix + name for name in valid])
     for key in valid:
         value = getattr(config, key)
-        # An option that was deleted with ~option.
+        # The user deleted the option with ~option.
         if value == MISSING:
             raise ConfigurationError(f"{prefix}{key}: a value is needed")
         if dataclasses.is_dataclass(value):
             _check_keys(composed.get(key, {}), value, f"{prefix}{key}.")
+
+
+def _check_groups(config: JobConfig) -> None:
+    for group, key in (("function", "name"), ("wrt", "of"), ("loss", "kind")):
+        _check_member(group, key, config)
+    for group in ("inputs", "vectors"):
+        _check_member(group, "source", config)
+    with_named_sources("inputs", config.inputs)
+    with_named_sources("vectors", config.vectors)
+    if isinstance(config.loss, BatchedLoss) and not isinstance(config.function, PythonFunction):
+        raise ConfigurationError(
+            f"loss={config.loss.kind} function={config.function.name}: a loss is for "
+            "function=python; the built-in problems have their own scalar forms"
+        )
+
+
+def _check_choices(config: JobConfig) -> None:
+    _check_choice("op", config.op, OPERATIONS)
+    _check_choice("strategy", config.strategy, STRATEGIES)
+    _check_choice("dtype", config.dtype, DTYPES)
+    _check_choice("compile", config.compile, COMPILATIONS)
+    _check_choice("verify", config.verify, VERIFICATIONS)
+    _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
+    _check_choice("progress", config.progress, PROGRESS)
+    _check_choice("output.dtype", config.output.dtype, STORED_DTYPES)
+    _check_choice("output.fsync", config.output.fsync, FSYNCS)
+    _check_choice("output.compression", config.output.compression, COMPRESSIONS)
 
 
 def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
@@ -125,7 +119,7 @@ def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
 
 
 def _check_member(group: str, key: str, config: JobConfig) -> None:
-    """A member of a group says itself which one it is; that cannot be set apart from the rest."""
+    """Check the option by which a member of a group names itself, which no user may change."""
     member = getattr(config, group)
     given = getattr(member, key)
     if GROUPS[group].get(given) is not type(member):
@@ -135,8 +129,32 @@ def _check_member(group: str, key: str, config: JobConfig) -> None:
         )
 
 
+def _check_values(config: JobConfig) -> None:
+    """Check the options with values of many kinds."""
+    if not isinstance(config.devices, str | list):
+        raise ConfigurationError(f"devices={config.devices}: valid is a name or a list of them")
+    parse_devices(config.devices)
+    _check_chunk_size(config.chunk_size)
+    _check_memory(config.memory)
+    if not config.runs:
+        raise ConfigurationError("runs=: the name of a directory is needed")
+    if not 0 <= config.seed < 2**63:
+        raise ConfigurationError(f"seed={config.seed}: valid is an integer from 0 to 2^63 - 1")
+
+
+def _check_direction(config: JobConfig) -> None:
+    """Check that the strategy can compute products from the left, if these are the operation."""
+    if config.strategy in ("forward-mode", "forward-loop") and config.op in ("vjp", "vhp"):
+        other = {"vjp": "jvp", "vhp": "hvp"}[config.op]
+        raise ConfigurationError(
+            f"op={config.op} strategy={config.strategy} has no meaning: a product from the left "
+            f"pulls back, and forward mode pushes forward; valid are op={config.op} with "
+            f"strategy=reverse-loop or strategy=vectorize, or op={other}"
+        )
+
+
 def _check_points(config: JobConfig) -> None:
-    """Many points go with what means the same at each of them."""
+    """Check that all other options mean the same at each of many points."""
     _check_choice("points", str(config.points), POINTS)
     source = config.inputs
     is_of_files = isinstance(source, FileSource) or (
@@ -168,7 +186,7 @@ def _check_points(config: JobConfig) -> None:
 
 
 def _check_sparsity(config: JobConfig) -> None:
-    """What goes with a sparse matrix."""
+    """Check that all other options fit a sparse matrix."""
     if config.sparsity != "auto" and not config.sparsity.endswith(".npz"):
         raise ConfigurationError(
             f"sparsity={config.sparsity}: valid are none, auto and the .npz file of a pattern or "

@@ -1,4 +1,4 @@
-"""Where tensors come from: what the function takes, and the vectors of a product."""
+"""Load the arguments of the function of a job, in the shapes that it needs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from jobs.configuration.schema import (
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions.loading import LoadedFunction, argument_names
 from jobs.functions.random_arrays import draw
-from jobs.sources import SourceArray, read_source, source_of_tensor
 from jobs.sources.many_files import count_points, read_files
+from jobs.sources.named import read_named
+from jobs.sources.reading import read_source
+from jobs.sources.source_array import SourceArray, source_of_tensor
 
 
 def load_arguments(
     config: SourceConfig, function: LoadedFunction, dtype: torch.dtype, points: str | None = None
 ) -> dict[str, SourceArray]:
-    """What the function takes, not yet converted and, where the format allows, not yet read.
+    """Load the arguments, not yet converted and, where the format allows, not yet read.
 
     Args:
         config: The option `inputs`.
-        function: The function; its default point gives names and shapes where it has one.
+        function: The function; its default point, if any, gives names and shapes.
         dtype: The dtype of random numbers.
         points: The option `points`: with ``leading`` and ``files`` the arrays have a leading
             dimension over points.
@@ -41,17 +43,16 @@ def load_arguments(
     """
     if config.source == "default":
         return _default_point(function)
+
+    def read(option: str, name: str, source: SourceConfig) -> dict[str, SourceArray]:
+        if isinstance(source, RandomInputs):
+            return _random_inputs(option, source, _only(function, name), dtype)
+        return _read(option, source, points)
+
     if isinstance(config, RandomInputs):
         arrays = _random_inputs("inputs", config, function, dtype)
     elif isinstance(config, NamedSource):
-        arrays = {}
-        for name, each in _named(config, "inputs").items():
-            option = f"inputs.tensors.{name}"
-            if isinstance(each, RandomInputs):
-                found = _random_inputs(option, each, _only(function, name), dtype)
-            else:
-                found = _read(option, each, points)
-            arrays[name] = _single(option, found)
+        arrays = read_named("inputs", config, read)
     elif config.source in SOURCES:
         arrays = _read("inputs", config, points)
     else:
@@ -83,30 +84,14 @@ def _default_point(function: LoadedFunction) -> dict[str, SourceArray]:
     }
 
 
-def _named(config: NamedSource, option: str) -> dict[str, SourceConfig]:
-    if not config.tensors:
-        raise ConfigurationError(
-            f"{option}=named: a source is needed for each tensor, such as {option}.tensors.x=x.npy"
-        )
-    return config.tensors
-
-
 def _only(function: LoadedFunction, name: str) -> LoadedFunction:
-    """A function's default point cut to one argument."""
+    """Return a function with one argument and the part of the default point that belongs to it."""
     point = (
         None
         if function.point is None
         else {key: tensor for key, tensor in function.point.items() if key == name}
     )
     return replace(function, arguments=(name,), point=point or None)
-
-
-def _single(option: str, found: Mapping[str, SourceArray]) -> SourceArray:
-    if len(found) != 1:
-        raise ConfigurationError(
-            f"{option}: the source holds {', '.join(found)}; choose one of them"
-        )
-    return next(iter(found.values()))
 
 
 def _random_inputs(
@@ -150,7 +135,16 @@ def _named_like_arguments(
 def renamed(
     option: str, arrays: dict[str, SourceArray], names: tuple[str, ...]
 ) -> dict[str, SourceArray]:
-    """Arrays in the order of the names they stand for; a single one needs no name of its own."""
+    """Return arrays by the names of the tensors they are for, in the order of these names.
+
+    Args:
+        option: The option that the arrays come from, for messages.
+        arrays: The arrays; a single one may have any name.
+        names: The names of the tensors.
+
+    Raises:
+        ConfigurationError: The names of the arrays are others.
+    """
     if set(arrays) == set(names):
         return {name: arrays[name] for name in names}
     if len(arrays) == len(names) == 1:
@@ -164,6 +158,15 @@ def renamed(
 def check_shapes(
     arrays: Mapping[str, SourceArray], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
+    """Check the shapes of arrays.
+
+    Args:
+        arrays: The arrays by name.
+        expected: The shapes that the function needs, by the same names.
+
+    Raises:
+        ConfigurationError: A shape is another one.
+    """
     for name, shape in expected.items():
         if arrays[name].shape != shape:
             raise ConfigurationError(

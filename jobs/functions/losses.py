@@ -8,21 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.configuration.schema import REDUCTIONS, BatchedLoss, PythonLoss, TargetLoss
+from jobs.configuration.schema import REDUCTIONS, BatchedLoss, LossConfig, PythonLoss, TargetLoss
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions.importing import import_target
 
 Loss = Callable[[Any, Tensor], Any]
 
 
+def label_of(config: LossConfig) -> str | None:
+    """Return the name of the input that a loss compares the output with; None if it has none."""
+    return config.label if isinstance(config, TargetLoss) else None
+
+
 def load_loss(config: BatchedLoss) -> Loss | None:
-    """The loss of a batch: a function of the output and the labels.
+    """Load the loss of a batch: a function of the output and the labels.
 
     Args:
         config: The option `loss`.
 
     Returns:
-        The loss; None where the function returns it itself.
+        The loss; None if the function itself returns the loss.
 
     Raises:
         JobError: An option is not valid, or there is no such function.

@@ -9,11 +9,14 @@ import torch
 
 from jobs.errors import ConfigurationError, unknown
 
-DISTRIBUTIONS = ("normal", "uniform")
+Layout = tuple[tuple[int, ...], torch.dtype]
+"""The shape and the dtype of an array."""
+
+_DISTRIBUTIONS = ("normal", "uniform")
 
 
 def draw(
-    layouts: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+    layouts: Mapping[str, Layout],
     distribution: str,
     scale: float,
     seed: int,
@@ -22,17 +25,20 @@ def draw(
     """Draw arrays from a generator of their own, the same for every dtype up to rounding.
 
     Args:
-        layouts: Name to shape and to the dtype that decides between real and complex numbers.
-        distribution: One of `DISTRIBUTIONS`.
-        scale: What they are multiplied with.
-        seed: Of the generator.
-        option: The option that asks for them, for messages.
+        layouts: Name to shape and dtype; the dtype decides between real and complex numbers.
+        distribution: ``normal`` (mean 0, deviation 1) or ``uniform`` (from 0 to 1).
+        scale: The factor that all numbers are multiplied with.
+        seed: The seed of the generator.
+        option: The option that the arrays are for, for messages.
+
+    Returns:
+        Name to array, of float64 or complex128.
 
     Raises:
-        ConfigurationError: An unknown distribution or a seed that is none.
+        ConfigurationError: The distribution is unknown or the seed is out of range.
     """
-    if distribution not in DISTRIBUTIONS:
-        raise unknown(f"{option}.distribution", distribution, DISTRIBUTIONS)
+    if distribution not in _DISTRIBUTIONS:
+        raise unknown(f"{option}.distribution", distribution, _DISTRIBUTIONS)
     if not 0 <= seed < 2**63:
         raise ConfigurationError(f"{option}.seed={seed}: valid is an integer from 0 to 2^63 - 1")
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Split what a function takes into the point, where it is differentiated, and constants."""
+"""Split the arguments of a function into the point, where it is differentiated, and constants."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.configuration.schema import BatchedLoss, LossConfig, TargetLoss, WrtConfig
+from jobs.configuration.schema import BatchedLoss, LossConfig, WrtConfig
 from jobs.errors import ConfigurationError, did_you_mean
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.loading import LoadedFunction
-from jobs.functions.losses import Loss, load_loss
+from jobs.functions.losses import label_of, load_loss
 from jobs.functions.modules import ModuleCall, trainable
-from jobs.sources import SourceArray, source_of_tensor
+from jobs.sources.source_array import SourceArray, source_of_tensor
 
-# A function of the tensors that are differentiated and of those that are constants, by name.
+# A function of the tensors of the point, in order, and of the constants, by name.
 Evaluate = Callable[[Sequence[Tensor], Mapping[str, Tensor]], Any]
 
 
@@ -27,10 +27,10 @@ class Variables:
     """A function of the point alone.
 
     Attributes:
-        function: The function; takes the tensors of the point as its arguments.
+        function: The function; its arguments are the tensors of the point.
         point: Name to tensor.
-        constants: What else its values depend on, by name.
-        choices: The options that led to this, as far as the numbers depend on them.
+        constants: All other arrays that its values depend on, by name.
+        choices: The options that the numbers depend on, by name, as JSON can hold them.
     """
 
     function: LoadedFunction
@@ -47,30 +47,28 @@ def choose_variables(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Variables:
-    """Make a function of what it is differentiated with respect to.
+    """Make a function of the tensors with respect to which it is differentiated.
 
     Args:
-        function: The function, and the module that it is.
-        arguments: What it takes and, for a loss, the labels: name to array, in order.
+        function: The function, with its module if it is one.
+        arguments: Its arguments and, for a loss, the labels: name to array, in order.
         wrt: The option `wrt`.
         loss: The option `loss`.
-        dtype: The dtype of the point and of all constants that are no integers.
-        device: Where they lie.
+        dtype: The dtype of the point and of all constants but integers.
+        device: The device of point and constants.
 
     Raises:
-        JobError: There is nothing of such a name, or the options do not fit.
+        JobError: No tensor has such a name, or the options do not fit.
     """
-    label = loss.label if isinstance(loss, TargetLoss) else None
-    fed = [name for name in arguments if name != label]
-    state: dict[str, SourceArray] = {}
+    fed = [name for name in arguments if name != label_of(loss)]
     if wrt.of == "params":
         parameters = _parameters(function)
-        names = chosen(wrt, parameters, "parameter")
+        names = _matching(wrt, parameters, "parameter")
         point = {name: parameters[name].to(device, dtype) for name in names}
         evaluate = _of_parameters(function, names, fed)
         constants = dict(arguments)
     else:
-        names = chosen(wrt, fed, "input")
+        names = _matching(wrt, fed, "input")
         for name in names:
             arguments[name].require_numbers(dtype, name)
         point = {name: arguments[name].tensor(dtype, device) for name in names}
@@ -78,10 +76,7 @@ def choose_variables(
         constants = {name: array for name, array in arguments.items() if name not in names}
     for name, array in constants.items():
         array.require_numbers(dtype.to_complex(), name)
-    if function.module is not None:
-        tensors = function.module.state_dict()
-        state = {f"state {k}": source_of_tensor(v, k) for k, v in tensors.items() if k not in point}
-    call, choices = _with_loss(evaluate, constants, loss, label, dtype, device)
+    call, choices = _with_loss(evaluate, constants, loss, dtype, device)
     if wrt.of == "params":
         choices["wrt"] = "params"
     if function.module is not None:
@@ -89,13 +84,21 @@ def choose_variables(
     return Variables(
         function=replace(function, function=call, arguments=tuple(point), point=point),
         point=point,
-        constants=constants | state,
+        constants=constants | _state(function, point),
         choices=choices,
     )
 
 
-def chosen(wrt: WrtConfig, names: Sequence[str] | Mapping[str, Any], what: str) -> list[str]:
-    """The names that match the option `wrt.pattern`, in their own order.
+def _state(function: LoadedFunction, point: Mapping[str, Tensor]) -> dict[str, SourceArray]:
+    """Return the parameters and buffers of a module that are not part of the point."""
+    if function.module is None:
+        return {}
+    tensors = function.module.state_dict()
+    return {f"state {k}": source_of_tensor(v, k) for k, v in tensors.items() if k not in point}
+
+
+def _matching(wrt: WrtConfig, names: Sequence[str] | Mapping[str, Any], what: str) -> list[str]:
+    """Return the names that match the option `wrt.pattern`, in the order of the names.
 
     Raises:
         ConfigurationError: A pattern matches none, or is no pattern.
@@ -156,11 +159,10 @@ def _with_loss(
     evaluate: Evaluate,
     constants: Mapping[str, SourceArray],
     config: LossConfig,
-    label: str | None,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """A function of the point alone, and the choices that it depends on."""
+    """Return a function of the point alone, and the choices that it depends on."""
     real = dtype if not dtype.is_complex else dtype.to_real()
 
     def load(rows: slice | None) -> dict[str, Tensor]:
@@ -172,33 +174,26 @@ def _with_loss(
     if not isinstance(config, BatchedLoss):
         whole = load(None)
         return lambda *point: evaluate(point, whole), {}
-    loss = load_loss(config)
-    choices = dict(vars(config))
-    if config.batch_size is None:
-        whole = load(None)
-        return lambda *point: _loss_of(evaluate, loss, label, point, whole), {"loss": choices}
+    loss, label = load_loss(config), label_of(config)
 
-    def batch(rows: slice) -> Callable[..., Any]:
+    def batch(rows: slice | None) -> Callable[..., Any]:
         part = load(rows)
-        return lambda *point: _loss_of(evaluate, loss, label, point, part)
 
+        def call(*point: Tensor) -> Any:
+            output = evaluate(point, part)
+            return output if loss is None or label is None else loss(output, part[label])
+
+        return call
+
+    choices = {"loss": dict(vars(config))}
+    if config.batch_size is None:
+        return batch(None), choices
     samples = _samples(constants, label)
-    return BatchSum(batch, samples, config.batch_size, config.reduction), {"loss": choices}
-
-
-def _loss_of(
-    evaluate: Evaluate,
-    loss: Loss | None,
-    label: str | None,
-    point: Sequence[Tensor],
-    constants: Mapping[str, Tensor],
-) -> Any:
-    output = evaluate(point, constants)
-    return output if loss is None or label is None else loss(output, constants[label])
+    return BatchSum(batch, samples, config.batch_size, config.reduction), choices
 
 
 def _samples(constants: Mapping[str, SourceArray], label: str | None) -> int:
-    """The length of the leading dimension that all constants share."""
+    """Return the length of the leading dimension that all constants share."""
     if not set(constants) - {label}:
         raise ConfigurationError(
             "loss.batch_size: there are no data to split; it needs wrt=params, or a wrt.pattern "

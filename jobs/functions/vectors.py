@@ -14,9 +14,11 @@ from jobs.configuration.schema import (
     SourceConfig,
 )
 from jobs.errors import ConfigurationError, unknown
-from jobs.functions.arguments import _named, _single, check_shapes, renamed
-from jobs.functions.random_arrays import draw
-from jobs.sources import SourceArray, read_source
+from jobs.functions.arguments import check_shapes, renamed
+from jobs.functions.random_arrays import Layout, draw
+from jobs.sources.named import read_named
+from jobs.sources.reading import read_source
+from jobs.sources.source_array import SourceArray
 
 
 def load_vectors(
@@ -25,41 +27,53 @@ def load_vectors(
     dtype: torch.dtype,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """The vectors of a product, stacked along a leading dimension.
+    """Load the vectors of a product, stacked along a leading dimension.
 
     Args:
         config: The option `vectors`.
-        like: The tensors that the vectors multiply; they have the same dtypes.
+        like: The tensors that the vectors multiply; the vectors have their dtypes.
         dtype: The dtype of vectors that multiply integers.
-        device: Their device.
+        device: The device of the vectors.
+
+    Returns:
+        Tensor name to vectors, of shape (count, *shape of the tensor).
 
     Raises:
         ConfigurationError: The source does not exist or does not fit the tensors.
     """
     if not like:
         raise ConfigurationError("vectors: the function returns no tensors, so there are none")
-    shapes = {name: tuple(tensor.shape) for name, tensor in like.items()}
-    dtypes = {
-        name: tensor.dtype if tensor.is_floating_point() or tensor.is_complex() else dtype
-        for name, tensor in like.items()
-    }
-    layouts = {name: (shapes[name], dtypes[name]) for name in like}
+    layouts = {name: (tuple(tensor.shape), _dtype(tensor, dtype)) for name, tensor in like.items()}
+    arrays = renamed("vectors", _load(config, layouts), tuple(like))
+    count = _common_count(arrays)
+    check_shapes(arrays, {name: (count, *shape) for name, (shape, _) in layouts.items()})
+    for name, array in arrays.items():
+        array.require_numbers(layouts[name][1], name)
+    return {name: array.tensor(layouts[name][1], device) for name, array in arrays.items()}
+
+
+def _dtype(tensor: Tensor, otherwise: torch.dtype) -> torch.dtype:
+    is_number = tensor.is_floating_point() or tensor.is_complex()
+    return tensor.dtype if is_number else otherwise
+
+
+def _load(config: SourceConfig, layouts: Mapping[str, Layout]) -> dict[str, SourceArray]:
+    def read(option: str, name: str, source: SourceConfig) -> dict[str, SourceArray]:
+        if isinstance(source, RandomVectors):
+            only = {key: layout for key, layout in layouts.items() if key == name}
+            return _random_vectors(option, source, only)
+        return read_source(option, source)
+
     if isinstance(config, RandomVectors):
-        arrays = _random_vectors("vectors", config, layouts)
-    elif isinstance(config, NamedSource):
-        arrays = {}
-        for name, each in _named(config, "vectors").items():
-            option = f"vectors.tensors.{name}"
-            if isinstance(each, RandomVectors):
-                found = _random_vectors(option, each, {k: layouts[k] for k in like if k == name})
-            else:
-                found = read_source(option, each)
-            arrays[name] = _single(option, found)
-    elif config.source in SOURCES:
-        arrays = read_source("vectors", config)
-    else:
-        raise unknown("vectors", config.source, ("random", *SOURCES))
-    arrays = renamed("vectors", arrays, tuple(like))
+        return _random_vectors("vectors", config, layouts)
+    if isinstance(config, NamedSource):
+        return read_named("vectors", config, read)
+    if config.source in SOURCES:
+        return read_source("vectors", config)
+    raise unknown("vectors", config.source, ("random", *SOURCES))
+
+
+def _common_count(arrays: Mapping[str, SourceArray]) -> int:
     counts = {array.shape[:1] for array in arrays.values()}
     if len(counts) != 1 or counts == {()} or counts == {(0,)}:
         raise ConfigurationError(
@@ -67,16 +81,11 @@ def load_vectors(
             + ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         )
     ((count,),) = counts
-    check_shapes(arrays, {name: (count, *shape) for name, shape in shapes.items()})
-    for name, array in arrays.items():
-        array.require_numbers(dtypes[name], name)
-    return {name: array.tensor(dtypes[name], device) for name, array in arrays.items()}
+    return count
 
 
 def _random_vectors(
-    option: str,
-    config: RandomVectors,
-    layouts: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+    option: str, config: RandomVectors, layouts: Mapping[str, Layout]
 ) -> dict[str, SourceArray]:
     if config.count < 1:
         raise ConfigurationError(f"{option}.count={config.count}: valid are integers from 1 on")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from jobs.errors import ConfigurationError, did_you_mean, unknown
-from jobs.sources._tensors import load_safetensors, load_torch
+from jobs.sources.tensor_files import load_safetensors, load_torch
 
 OPTION = "function.weights"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")

@@ -1,4 +1,4 @@
-"""What a result file says about a job before its first block."""
+"""Describe a job for its result file, before the first block is written."""
 
 from __future__ import annotations
 
@@ -20,30 +20,16 @@ from outputs import Axis, Probes, ResultDescription, Shard, TensorSpec
 
 
 def describe(job: Job, stream: BlockStream, strategy: str, commit: str) -> ResultDescription:
-    """Everything that the result file says before its first block.
+    """Describe a dense result.
 
     Args:
         job: The job.
-        stream: Its blocks.
-        strategy: How they are computed.
-        commit: The commit of the function, as `git_commit` finds it.
+        stream: The blocks of its matrix.
+        strategy: The strategy that computes them.
+        commit: The commit of the function, from `git_commit`; empty if there is none.
     """
-    value = stream.value
-    outputs = named_outputs(job.function, value)
-    names = tuple(outputs)
-    is_second_order = job.operation in SECOND_ORDER
-    inputs_are_tuple = len(job.point) > 1
-    outputs_are_tuple = not isinstance(value, Tensor)
-    if job.operation in PRODUCTS:
-        rows = (TensorSpec("vectors", (stream.rows.size,), "int64"),)
-        column_names = names if job.operation == "jvp" else tuple(job.point)
-        rows_are_tuple = False
-        columns_are_tuple = outputs_are_tuple if job.operation == "jvp" else inputs_are_tuple
-    else:
-        rows = _specs(tuple(job.point) if is_second_order else names, stream.rows)
-        column_names = tuple(job.point)
-        rows_are_tuple = inputs_are_tuple if is_second_order else outputs_are_tuple
-        columns_are_tuple = inputs_are_tuple
+    outputs = named_outputs(job.function, stream.value)
+    rows, columns, rows_are_tuple, columns_are_tuple = _axes(job, stream, tuple(outputs))
     return ResultDescription(
         operation=job.operation,
         strategy=strategy,
@@ -51,13 +37,14 @@ def describe(job: Job, stream: BlockStream, strategy: str, commit: str) -> Resul
         fingerprint=job.fingerprint,
         axis=Axis(stream.axis),
         rows=rows,
-        columns=_specs(column_names, stream.columns),
+        columns=columns,
         dtype=str(stored_dtype(job.storage or stream.dtype)),
         rows_are_tuple=rows_are_tuple,
         columns_are_tuple=columns_are_tuple,
         point=_arrays(job.point),
         value=_arrays(outputs),
-        # Those of compressed products follow from the colouring, and are as large as the result.
+        # The vectors of compressed products follow from the colouring, and are as large as the
+        # result.
         vectors=_arrays(job.vectors) if job.compressed is None else {},
         configuration=job.configuration,
         provenance=provenance(job, commit),
@@ -68,17 +55,38 @@ def describe(job: Job, stream: BlockStream, strategy: str, commit: str) -> Resul
     )
 
 
+_Specs = tuple[TensorSpec, ...]
+
+
+def _axes(
+    job: Job, stream: BlockStream, outputs: tuple[str, ...]
+) -> tuple[_Specs, _Specs, bool, bool]:
+    """Return the tensors of rows and of columns, and whether each side is a tuple of tensors."""
+    inputs = tuple(job.point)
+    inputs_are_tuple = len(inputs) > 1
+    outputs_are_tuple = not isinstance(stream.value, Tensor)
+    if job.operation in PRODUCTS:
+        rows = (TensorSpec("vectors", (stream.rows.size,), "int64"),)
+        if job.operation == "jvp":
+            return rows, _specs(outputs, stream.columns), False, outputs_are_tuple
+        return rows, _specs(inputs, stream.columns), False, inputs_are_tuple
+    columns = _specs(inputs, stream.columns)
+    if job.operation in SECOND_ORDER:
+        return _specs(inputs, stream.rows), columns, inputs_are_tuple, inputs_are_tuple
+    return _specs(outputs, stream.rows), columns, outputs_are_tuple, inputs_are_tuple
+
+
 def describe_sparse(
     job: Job, value: Any, strategy: str, dtype: torch.dtype, probes: Probes | None
 ) -> ResultDescription:
-    """Everything that the file of a sparse matrix says beside its entries.
+    """Describe a sparse result.
 
     Args:
         job: The job, a Jacobian or Hessian.
         value: What the function returns at the point.
-        strategy: How the compressed products were computed.
-        dtype: Of the entries.
-        probes: The products that verify it; None where there are none.
+        strategy: The strategy or strategies that computed the compressed products.
+        dtype: The dtype of the entries.
+        probes: The products that verify the matrix; None if it is not verified.
     """
     outputs = named_outputs(job.function, value)
     is_second_order = job.operation in SECOND_ORDER

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from jobs.configuration.schema import FileSource
 from jobs.errors import ConfigurationError
-from jobs.sources import SourceArray, read_source
+from jobs.sources.reading import read_source
+from jobs.sources.source_array import SourceArray
 
 
 def read_files(option: str, config: FileSource) -> dict[str, SourceArray]:

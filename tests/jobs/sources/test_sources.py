@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from jobs.configuration.schema import Hdf5Source, NumpySource, SafetensorsSource, TorchSource
 from jobs.errors import JobError
 from jobs.job import Job
-from jobs.sources import SourceArray, read_source
+from jobs.sources.reading import read_source
+from jobs.sources.source_array import SourceArray
 from outputs import Result
 
 Resolve = Callable[..., Job]
@@ -178,7 +179,7 @@ def test_files_are_mapped_or_read_later(files: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["f4", "f2", ">f8", "i2", "u1", "?", "c8"])
 def test_pieces_hold_all_values(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.sources._array.BYTES_AT_ONCE", 6)
+    monkeypatch.setattr("jobs.sources.source_array.BYTES_AT_ONCE", 6)
     array = (np.arange(12).reshape(4, 3) % 5).astype(dtype)
     pieces = list(SourceArray(array, "here").pieces())
     assert len(pieces) > 1

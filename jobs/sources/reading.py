@@ -20,10 +20,10 @@ from jobs.configuration.schema import (
     TorchSource,
 )
 from jobs.errors import ConfigurationError, unknown
-from jobs.sources._array import SourceArray
-from jobs.sources._hdf5 import read_hdf5, read_result
-from jobs.sources._table import read_table
-from jobs.sources._tensors import read_numpy, read_safetensors, read_torch
+from jobs.sources.hdf5 import read_hdf5, read_result
+from jobs.sources.source_array import SourceArray
+from jobs.sources.table import read_table
+from jobs.sources.tensor_files import read_numpy, read_safetensors, read_torch
 
 
 def read_source(option: str, config: SourceConfig) -> dict[str, SourceArray]:

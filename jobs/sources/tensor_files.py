@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jobs.configuration.schema import NumpySource, SafetensorsSource, TorchSource
 from jobs.errors import ConfigurationError
-from jobs.sources._array import SourceArray
+from jobs.sources.source_array import SourceArray
 
 _NPY = b"\x93NUMPY"
 

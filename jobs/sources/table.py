@@ -10,7 +10,7 @@ import numpy as np
 
 from jobs.configuration.schema import TableSource
 from jobs.errors import ConfigurationError, unknown
-from jobs.sources._array import SourceArray
+from jobs.sources.source_array import SourceArray
 
 SUFFIXES = (".csv", ".parquet")
 

@@ -6,7 +6,7 @@ import h5py
 
 from jobs.configuration.schema import Hdf5Source, ResultSource
 from jobs.errors import ConfigurationError, unknown
-from jobs.sources._array import SourceArray
+from jobs.sources.source_array import SourceArray
 from outputs import ResultError, is_sparse_result, open_result, open_sparse_result
 
 
