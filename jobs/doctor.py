@@ -1,4 +1,4 @@
-"""What this installation is and whether it works: ``python -m jobs.doctor``.
+"""``python -m jobs.doctor``: describe this installation and check that it works.
 
 The output is meant to be pasted into a bug report.
 """
@@ -18,20 +18,20 @@ from pathlib import Path
 
 from jobs.machine import launchers
 
-PACKAGES = ("torch", "hydra-core", "omegaconf", "numpy", "h5py", "rich", "safetensors")
-OPTIONAL = (
+_PACKAGES = ("torch", "hydra-core", "omegaconf", "numpy", "h5py", "rich", "safetensors")
+_OPTIONAL = (
     *("scipy", "xarray", "h5netcdf", "dask", "zarr", "matplotlib", "pyarrow"),
     *(*launchers.PACKAGES, "mpi4py", "numba"),
 )
-PROGRAMS = ("sbatch", "srun", "qsub", "mpirun", "torchrun", "nvidia-smi", "h5dump")
+_PROGRAMS = ("sbatch", "srun", "qsub", "mpirun", "torchrun", "nvidia-smi", "h5dump")
 SELF_TEST = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=300")
 
 
-def facts(runs: Path) -> dict[str, dict[str, str]]:
-    """Everything that is known about this installation, by section.
+def _facts(runs: Path) -> dict[str, dict[str, str]]:
+    """Collect the facts about this installation, by section.
 
     Args:
-        runs: The directory in which results would go.
+        runs: The directory in which results would be written.
     """
     return {
         "program": {
@@ -39,23 +39,23 @@ def facts(runs: Path) -> dict[str, dict[str, str]]:
             "python": f"{platform.python_version()} ({sys.executable})",
             "platform": platform.platform(),
         },
-        "packages": {name: _version(name) for name in PACKAGES},
-        "optional packages": {name: _version(name) for name in OPTIONAL},
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "optional packages": {name: _version(name) for name in _OPTIONAL},
         "hdf5": _hdf5(),
         "devices": _devices(),
         "memory and disk": {**_memory(), "disk": _disk(runs)},
         "launchers": {
             "hydra": ", ".join(_launchers()),
-            "programs": ", ".join(name for name in PROGRAMS if shutil.which(name)) or "none",
+            "programs": ", ".join(name for name in _PROGRAMS if shutil.which(name)) or "none",
         },
     }
 
 
-def self_test() -> str:
-    """Compute, write, read and verify a small Hessian; how it went.
+def _self_test() -> str:
+    """Compute, write, read and verify a small Hessian; return how long it took, as text.
 
     Raises:
-        RuntimeError: It did not work; the text says where.
+        RuntimeError: The job or the verification failed; the text says which.
     """
     from outputs import verify_result
 
@@ -70,28 +70,33 @@ def self_test() -> str:
             raise RuntimeError(f"the job ended with {done.returncode}: {done.stderr.strip()}")
         verification = verify_result(done.stdout.strip())
         if not verification.ok:
-            raise RuntimeError(f"the result is not sound: {verification}")
+            raise RuntimeError(f"the result is damaged: {verification}")
     return f"passed in {time.monotonic() - started:.1f} s"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the facts and how the self-test went; ends the process with 1 where it fails."""
+    """Print the facts and the outcome of the self-test; exit with code 1 if it fails."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.doctor",
         description="Show versions, devices, memory and disk, and run a small job.",
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where results would go")
-    parser.add_argument("--no-test", action="store_true", help="leave the self-test out")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        help="where results would be written (default: runs)",
+    )
+    parser.add_argument("--no-test", action="store_true", help="skip the self-test")
     given = parser.parse_args(arguments)
-    for section, entries in facts(given.runs).items():
+    for section, entries in _facts(given.runs).items():
         print(section)
         for name, value in entries.items():
             print(f"  {name:<24} {value}")
     if given.no_test:
         return
     try:
-        print(f"self-test\n  {self_test()}")
-    # Whatever keeps a job from working here is what the doctor is asked for.
+        print(f"self-test\n  {_self_test()}")
+    # Any reason why jobs do not work here belongs in the report.
     except Exception as error:
         print(f"self-test\n  failed: {error}")
         sys.exit(1)
@@ -135,7 +140,7 @@ def _memory() -> dict[str, str]:
     total = page * os.sysconf("SC_PHYS_PAGES")
     free = page * os.sysconf("SC_AVPHYS_PAGES")
     information = Path("/proc/meminfo")
-    # What the file cache holds can be had as well.
+    # Unlike the figure above, MemAvailable includes memory of the file cache that can be freed.
     if information.exists():
         lines = dict(line.split(":") for line in information.read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""What the program tells a person when a job cannot go on."""
+"""The errors that end a job with one message for the user."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class JobError(Exception):
-    """A job cannot start or go on; the text is one message for the user.
+    """A job cannot start or continue; the text is one message for the user.
 
-    The only argument is the message, so that the error survives pickling on its way back from
-    another process.
+    The only argument is the message, so that the error can be pickled and raised again in another
+    process.
     """
 
 
@@ -19,16 +19,16 @@ class ConfigurationError(JobError):
 
 
 class OutOfMemoryError(JobError):
-    """An allocation failed, of the host's memory or of a device's."""
+    """An allocation failed, in the memory of the host or of a device."""
 
 
 def unknown(option: str, value: object, valid: Iterable[str]) -> ConfigurationError:
-    """The error for a value that is none of the valid choices.
+    """Return the error for a value that is none of the valid choices.
 
     Args:
         option: The option as the user spells it.
-        value: What was given.
-        valid: What could have been given.
+        value: The given value.
+        valid: The valid values.
     """
     choices = list(valid)
     hint = did_you_mean(str(value), choices)
@@ -36,11 +36,11 @@ def unknown(option: str, value: object, valid: Iterable[str]) -> ConfigurationEr
 
 
 def unknown_option(option: str, valid: Iterable[str]) -> ConfigurationError:
-    """The error for an option that does not exist.
+    """Return the error for an option that does not exist.
 
     Args:
-        option: What was given, with its path.
-        valid: The options that stand there, with theirs.
+        option: The given option, with its path.
+        valid: The options that exist in that place, with their paths.
     """
     choices = list(valid)
     return ConfigurationError(
@@ -50,6 +50,6 @@ def unknown_option(option: str, valid: Iterable[str]) -> ConfigurationError:
 
 
 def did_you_mean(value: str, choices: Iterable[str]) -> str:
-    """The end of a message that suggests the nearest choice; nothing where none is near."""
+    """Return the end of a message that suggests the nearest choice; empty if none is near."""
     nearest = difflib.get_close_matches(value, list(choices), n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -1,4 +1,4 @@
-"""``python -m jobs.report DIR``: jobs side by side, and whether their results agree."""
+"""``python -m jobs.report DIR``: compare jobs, and check whether their results agree."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: Those of the command line where None.
+        arguments: The arguments; None takes those of the command line.
 
     Returns:
-        The exit code: 0, 1 where there is no job, results disagree or a file cannot be written,
-        130 when interrupted.
+        The exit code: 0, 1 if there is no job, results disagree or a file cannot be written, 130
+        if interrupted.
     """
     options = _parser().parse_args(arguments)
     directory: Path = options.directory
@@ -64,12 +64,16 @@ def _parser() -> argparse.ArgumentParser:
         "same function and point, matrix against matrix.",
     )
     parser.add_argument(
-        "directory", type=Path, nargs="?", default=Path("runs"), help="where runs are (runs)"
+        "directory",
+        type=Path,
+        nargs="?",
+        default=Path("runs"),
+        help="the directory of the runs (default: runs)",
     )
-    parser.add_argument("--csv", type=Path, metavar="PATH", help="write the figures")
-    parser.add_argument("--html", type=Path, metavar="PATH", help="write one page with plots")
+    parser.add_argument("--csv", type=Path, metavar="PATH", help="write all figures as CSV")
+    parser.add_argument("--html", type=Path, metavar="PATH", help="write one HTML page with plots")
     parser.add_argument(
-        "--no-comparison", action="store_true", help="leave the matrices alone: quick"
+        "--no-comparison", action="store_true", help="skip the comparison of matrices"
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""One matrix divided among several tasks: what `shard=3/8` stands for."""
+"""The division of one matrix among several tasks: the option `shard=3/8`."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from jobs.errors import ConfigurationError, JobError
 if TYPE_CHECKING:
     from outputs import Shard
 
-LARGEST_COMMON_CHUNK = 64
-_UNITS_A_SHARD = 8
+_LARGEST_COMMON_CHUNK = 64
+_UNITS_PER_SHARD = 8
 
 
 def check_shard(shard: str | None, shards: int | None) -> tuple[int, int] | None:
-    """Read the options `shard` and `shards`.
+    """Parse the options `shard` and `shards`.
 
     Args:
         shard: Index and count, ``3/8``; or the index alone, with the count in `shards`.
-        shards: The count.
+        shards: The count, or None.
 
     Returns:
-        Index and count, or None where the whole matrix is wanted.
+        Index and count, or None for the whole matrix.
 
     Raises:
-        ConfigurationError: They are not valid.
+        ConfigurationError: The options are not valid.
     """
     if shards is not None and shards < 1:
         raise ConfigurationError(f"shards={shards}: valid are integers from 1 on")
     if shard is None:
         if shards is not None:
             raise ConfigurationError(
-                f"shards={shards}: which of them is missing; valid are shard=0 to "
+                f"shards={shards}: the index of the shard is missing; valid are shard=0 to "
                 f"shard={shards - 1}, and with --multirun 'shard=range({shards})'"
             )
         return None
@@ -52,22 +52,22 @@ def check_shard(shard: str | None, shards: int | None) -> tuple[int, int] | None
 
 
 def share(index: int, count: int, lines: int, axis: str) -> Shard:
-    """The lines of one shard: as many as of any other, but for some at its edges.
+    """Return the lines of one shard; all shards have nearly the same number of lines.
 
-    Edges are multiples of a power of two, up to 64, that is small beside a shard. So chunks of
-    such a size are the same whether or not the matrix is divided, and no edge depends on
-    the chunk size, which every task may choose for itself.
+    Shards begin and end at multiples of a power of two, up to 64, that is small compared with a
+    shard. So chunks of such a size are the same whether or not the matrix is divided, and no
+    boundary depends on the chunk size, which every task may choose for itself.
 
     Args:
-        index: Which shard, from 0.
-        count: How many there are.
-        lines: Rows or columns of the whole matrix.
-        axis: What they are.
+        index: The index of the shard, from 0.
+        count: The number of shards.
+        lines: The number of rows or columns of the whole matrix.
+        axis: ``rows`` or ``columns``.
 
     Raises:
         JobError: There are fewer lines than shards.
     """
-    # Options are read before anything large is imported.
+    # Options are checked before anything large is imported.
     from outputs import Shard
 
     if count > lines:
@@ -75,7 +75,7 @@ def share(index: int, count: int, lines: int, axis: str) -> Shard:
             f"shard={index}/{count}: the matrix has {lines} {axis}; valid are up to {lines} shards"
         )
     unit = 1
-    while unit < LARGEST_COMMON_CHUNK and 2 * unit * _UNITS_A_SHARD * count <= lines:
+    while unit < _LARGEST_COMMON_CHUNK and 2 * unit * _UNITS_PER_SHARD * count <= lines:
         unit *= 2
     units = -(-lines // unit)
     start, stop = (min(lines, units * edge // count * unit) for edge in (index, index + 1))

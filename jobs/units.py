@@ -1,4 +1,4 @@
-"""Figures with units, for people."""
+"""Sizes and durations as text with units."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SIZE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})")
 
 
 def parse_size(text: str) -> int:
-    """The number of bytes that a size such as ``8GiB``, ``512MiB`` or ``4.5GB`` stands for.
+    """Return the number of bytes of a size such as ``8GiB``, ``512MiB`` or ``4.5GB``.
 
     Raises:
-        ValueError: It is no size, or nothing.
+        ValueError: The text is no size, or the size is zero.
     """
     found = _SIZE.fullmatch(text.strip())
     count = round(float(found[1]) * _UNITS[found[2]]) if found else 0
@@ -26,7 +26,7 @@ def parse_size(text: str) -> int:
 
 
 def size(count: int) -> str:
-    """A number of bytes in SI units."""
+    """Return a number of bytes as text, in SI units with three digits."""
     value, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB", "PB"):
         if value < 1000:
@@ -36,7 +36,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span for people."""
+    """Return a time span, given in seconds, as text."""
     if 0 < seconds < 1e-4:
         return f"{seconds * 1e6:.3g} µs"
     if 0 < seconds < 0.1:

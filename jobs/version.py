@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def own_version() -> str:
-    """The installed version; ``not installed`` in a checkout that pip does not know."""
+    """Return the installed version; ``not installed`` in a checkout that pip did not install."""
     try:
         return version("autodiff-jobs")
     except PackageNotFoundError:

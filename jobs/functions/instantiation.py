@@ -14,7 +14,7 @@ from jobs.errors import ConfigurationError, JobError
 from jobs.functions.importing import import_target
 from jobs.functions.tracebacks import frames_of_user, one_line, told_with_frames
 
-TARGET, PARTIAL, ARGUMENTS = "_target_", "_partial_", "_args_"
+TARGET, _PARTIAL, _ARGUMENTS = "_target_", "_partial_", "_args_"
 
 
 def applied(
@@ -61,14 +61,14 @@ def instantiated(option: str, node: Any) -> Any:
         raise ConfigurationError(
             f"{option}: {node[TARGET]} is of type {type(target).__name__} and cannot be called"
         )
-    arguments = [instantiated(option, each) for each in node.get(ARGUMENTS, [])]
+    arguments = [instantiated(option, each) for each in node.get(_ARGUMENTS, [])]
     keywords = {
         str(key): instantiated(option, value)
         for key, value in node.items()
-        if key not in (TARGET, PARTIAL, ARGUMENTS)
+        if key not in (TARGET, _PARTIAL, _ARGUMENTS)
     }
     bound = functools.partial(target, *arguments, **keywords)
-    return bound if node.get(PARTIAL, False) else _called(option, bound)
+    return bound if node.get(_PARTIAL, False) else _called(option, bound)
 
 
 def _target(option: str, path: Any) -> Any:

@@ -27,7 +27,7 @@ from jobs.functions.tracebacks import told_with_frames
 from jobs.problems import load_builder
 
 SECOND_ORDER = ("hessian", "vhp", "hvp")
-SCALAR_PROBLEMS = "rosenbrock, mlp_parameters, pairwise_energy and gp_residual"
+_SCALAR_PROBLEMS = "rosenbrock, mlp_parameters, pairwise_energy and gp_residual"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _load_problem(
             raise ConfigurationError(
                 f"op={operation} function={config.name} has no meaning: a Hessian needs a scalar "
                 f"function, and this one returns a vector; valid are op=jacobian, or one of the "
-                f"functions {SCALAR_PROBLEMS}"
+                f"functions {_SCALAR_PROBLEMS}"
             )
         function = problem.scalar
     return LoadedFunction(

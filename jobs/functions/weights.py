@@ -12,8 +12,8 @@ from torch.nn import Module
 from jobs.errors import ConfigurationError, did_you_mean, unknown
 from jobs.sources.tensor_files import load_safetensors, load_torch
 
-OPTION = "function.weights"
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_OPTION = "function.weights"
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def load_weights(module: Module, path: str, key: str | None) -> None:
@@ -30,15 +30,15 @@ def load_weights(module: Module, path: str, key: str | None) -> None:
     file = Path(path)
     if not file.is_file():
         raise ConfigurationError(
-            f"{OPTION}={path}: there is no such file; looked for {file.absolute()}"
+            f"{_OPTION}={path}: there is no such file; looked for {file.absolute()}"
         )
-    if file.suffix not in SUFFIXES:
-        raise ConfigurationError(f"{OPTION}={path}: valid are files {', '.join(SUFFIXES)}")
+    if file.suffix not in _SUFFIXES:
+        raise ConfigurationError(f"{_OPTION}={path}: valid are files {', '.join(_SUFFIXES)}")
     loaded: Any
     if file.suffix == ".safetensors":
-        loaded = load_safetensors(OPTION, path)
+        loaded = load_safetensors(_OPTION, path)
     else:
-        loaded = load_torch(OPTION, path)
+        loaded = load_torch(_OPTION, path)
     weights = _within(path, loaded, key)
     _check(path, weights, dict(module.state_dict(keep_vars=True)))
     # assign=False copies into the module's own tensors, so that tied ones stay tied.
@@ -49,14 +49,14 @@ def _within(path: str, loaded: Any, key: str | None) -> Mapping[str, Tensor]:
     found = loaded
     for part in key.split(".") if key else []:
         if not isinstance(found, Mapping) or part not in found:
-            raise unknown(f"{OPTION}_key", key, _names(found))
+            raise unknown(f"{_OPTION}_key", key, _names(found))
         found = found[part]
     if isinstance(found, Mapping) and all(isinstance(value, Tensor) for value in found.values()):
         return found
     nested = [name for name in _names(found) if isinstance(found[name], Mapping)]
-    hint = f"; the weights may be under one of {OPTION}_key={', '.join(nested)}" if nested else ""
+    hint = f"; the weights may be under one of {_OPTION}_key={', '.join(nested)}" if nested else ""
     raise ConfigurationError(
-        f"{OPTION}={path}: this is no dictionary of tensors, such as module.state_dict(){hint}"
+        f"{_OPTION}={path}: this is no dictionary of tensors, such as module.state_dict(){hint}"
     )
 
 
@@ -73,11 +73,11 @@ def _check(path: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) 
         parts = [f"has no {_some(missing)}"] if missing else []
         parts += [f"has {_some(surplus)}, which the module has not"] if surplus else []
         hint = did_you_mean(surplus[0], own) if surplus else ""
-        raise ConfigurationError(f"{OPTION}={path}: the file {' and '.join(parts)}{hint}")
+        raise ConfigurationError(f"{_OPTION}={path}: the file {' and '.join(parts)}{hint}")
     for name, tensor in weights.items():
         if tensor.shape != own[name].shape:
             raise ConfigurationError(
-                f"{OPTION}={path}: {name} has the shape {tuple(tensor.shape)} in the file and "
+                f"{_OPTION}={path}: {name} has the shape {tuple(tensor.shape)} in the file and "
                 f"{tuple(own[name].shape)} in the module"
             )
 

@@ -1,4 +1,4 @@
-"""Copies of blocks from a CUDA device to the host, on a stream of their own."""
+"""Copy blocks from a CUDA device to the host, on a separate CUDA stream."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 Copy = Callable[[Tensor, np.dtype], Callable[[], np.ndarray]]
-"""Begins to copy entries as a stored dtype; what it gives waits for the copy and hands it over."""
+"""Begins to copy entries in a given dtype; returns a function that waits for the copy."""
 
 
 def ready_to_copy(values: Tensor, stored: np.dtype) -> Tensor:
-    """Entries on their device as numpy will store them: of that dtype, in one piece.
+    """Convert entries, on their device, to the dtype and layout in which numpy will store them.
 
     Args:
         values: Entries of any floating-point or complex dtype.
         stored: The dtype in the file.
+
+    Returns:
+        A contiguous tensor of the dtype `stored`.
     """
     wide = values.float() if values.dtype == torch.bfloat16 else values
     kind = torch.from_numpy(np.empty(0, stored)).dtype
@@ -25,9 +28,9 @@ def ready_to_copy(values: Tensor, stored: np.dtype) -> Tensor:
 
 
 def copies_to_host(device: torch.device) -> Copy | None:
-    """Copies that go on while the device computes; None where blocks are on the host already.
+    """Return a function whose copies run while the device computes; None for the CPU.
 
-    They go through pinned memory, which torch keeps for the next one when an array is dropped.
+    The copies use pinned memory, which torch reuses for the next copy when an array is freed.
     """
     if device.type != "cuda":
         return None
@@ -41,7 +44,7 @@ def copies_to_host(device: torch.device) -> Copy | None:
         with torch.cuda.stream(side):
             target.copy_(source, non_blocking=True)
             copied.record(side)
-        # Its memory is not given to the next block while it is read.
+        # The allocator must not reuse the memory of the source while it is read.
         source.record_stream(side)
 
         def finish() -> np.ndarray:

@@ -1,8 +1,8 @@
-"""A slot for each device, which one job of this machine holds at a time.
+"""A slot for each device, which at most one job of this machine holds at a time.
 
-A slot is a file under the kernel's lock (flock(2)): it is free again at the moment when its holder
-ends, in whatever way. Job numbers modulo the number of devices would collide as soon as jobs take
-different times.
+A slot is a file locked by the kernel (flock(2)): the kernel frees it when its holder ends for any
+reason. Assigning devices by job number modulo the number of devices would let jobs collide as soon
+as they take different times.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class DeviceSlots:
     """The slots of the devices of this machine.
 
     Args:
-        tell: Is told, as a sentence, that slots are waited for.
-        directory: Where the files are; None takes one of this user's own.
+        tell: Called with a sentence when a job waits for slots or shares a device.
+        directory: The directory of the files; None takes a directory of this user.
     """
 
     def __init__(self, tell: Callable[[str], None], directory: Path | None = None) -> None:
@@ -33,24 +33,24 @@ class DeviceSlots:
 
     @contextmanager
     def one_of(self, names: Sequence[str]) -> Iterator[str]:
-        """Hold the slot of any one device, the first that is or becomes free.
+        """Hold the slot of one device, the first that is or becomes free.
 
         Args:
-            names: The devices, by names that last, such as the numbers of their hardware.
+            names: Names of the devices that do not depend on the process, such as their UUIDs.
 
         Yields:
-            The one that is held.
+            The name of the device that is held.
         """
-        is_told = False
+        has_told = False
         while True:
             for name in names:
                 with self._attempt(name) as is_held:
                     if is_held:
                         yield name
                         return
-            if not is_told:
+            if not has_told:
                 self._tell(f"waiting for one of {len(names)} devices, which other jobs hold")
-                is_told = True
+                has_told = True
             time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
 
     @contextmanager
@@ -58,16 +58,16 @@ class DeviceSlots:
         """Hold the slots of several devices.
 
         Args:
-            names: The devices.
-            wait: Whether to wait for those that other jobs hold; else they are shared.
+            names: The names of the devices.
+            wait: Whether to wait for devices that other jobs hold; otherwise they are shared.
         """
         with ExitStack() as held:
-            # In one order, so that no two jobs wait for one another.
+            # All jobs take slots in the same order, so that no two wait for each other.
             for name in sorted(names):
                 if wait:
                     held.enter_context(self.one_of([name]))
                 elif not held.enter_context(self._attempt(name)):
-                    self._tell("another job holds a device of this one, which both share")
+                    self._tell("another job uses a device of this job; they share it")
             yield
 
     @contextmanager

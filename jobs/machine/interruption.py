@@ -1,8 +1,7 @@
-"""Ctrl-C and SIGTERM: the block at hand is finished and written, then the job leaves.
+"""Ctrl-C and SIGTERM: the job finishes and writes the current block, then stops.
 
-A launcher that handles a signal itself keeps it: under SLURM, submitit lets SIGTERM pass, so that
-a job computes on until it is queued again or killed. What it asks of SLURM then is kept from
-dying of the answer.
+A signal that a launcher handles itself is left to the launcher: under SLURM, submitit ignores
+SIGTERM, so that a job computes until it is queued again or killed.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The job was asked to stop.
+    """A signal asks the job to stop.
 
     Attributes:
-        exit_code: 128 plus the number of the signal, as shells have it.
+        exit_code: 128 plus the number of the signal, as in shells.
     """
 
     def __init__(self, number: int) -> None:
-        """Take the number of the signal."""
+        """Create the exception for the signal of this number."""
         super().__init__(number)
         self.exit_code = 128 + number
 
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """While the body runs, SIGTERM ends it by an exception as Ctrl-C does."""
+    """Let SIGTERM raise an exception in the body, as Ctrl-C does."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
@@ -41,51 +40,51 @@ def leaving_at_once() -> Iterator[None]:
         yield
 
 
-class Leave:
-    """Whether the job was asked to stop.
+class StopRequest:
+    """Records the signals that ask the job to stop.
 
     Attributes:
-        received: The signals that have come.
+        received: The numbers of the signals that have arrived.
     """
 
     def __init__(self) -> None:
-        """None has come yet."""
+        """Start without a signal."""
         self.received: list[int] = []
 
     def is_asked(self) -> bool:
-        """Whether a signal has come."""
+        """Return whether a signal has arrived."""
         return bool(self.received)
 
     def take(self) -> None:
-        """Leave, if it was asked for.
+        """Stop the job if a signal has arrived.
 
         Raises:
-            Interrupted: A signal has come.
+            Interrupted: A signal has arrived.
         """
         if self.received:
             raise Interrupted(self.received[0])
 
 
 @contextmanager
-def leaving_after_a_block() -> Iterator[Leave]:
-    """While the body runs, a first signal is only remembered, and a second one ends it at once.
+def leaving_after_a_block() -> Iterator[StopRequest]:
+    """Record a first signal while the body runs; let a second one end the body at once.
 
     Yields:
-        What to ask between blocks.
+        The record, which the body checks between blocks.
     """
-    leave = Leave()
+    request = StopRequest()
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if leave.received:
+        if request.received:
             raise Interrupted(number)
-        leave.received.append(number)
+        request.received.append(number)
 
     with _handling(remember):
-        yield leave
+        yield request
 
 
 class _Handler:
-    """A handler of this module, which another of this module may replace."""
+    """A handler that this module installed, and may therefore replace."""
 
     def __init__(self, handler: SignalHandler) -> None:
         self._handler = handler

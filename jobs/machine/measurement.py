@@ -1,4 +1,4 @@
-"""What a piece of work takes: its time, and the memory at its peak."""
+"""Measure the time and the peak memory of a piece of work."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from torch.utils._pytree import tree_leaves
 from jobs.machine.process_memory import kernel_figure, peak_resident_memory
 
 _CLEAR = Path("/proc/self/clear_refs")
-# To proc(5): forget the largest resident set so far.
+# What proc(5) takes to reset the peak of the resident set.
 _FORGET_PEAK = "5"
 
 
 @dataclass
 class Measurement:
-    """What a piece of work took.
+    """The cost of a piece of work.
 
     Attributes:
         seconds: Its duration.
-        peak_bytes: The most memory in use while it ran: of this process on a CPU, of what is
-            allocated on the device elsewhere.
+        peak_bytes: The peak of memory in use while it ran: the memory of this process on a CPU,
+            the memory allocated on the device otherwise.
     """
 
     seconds: float = 0.0
@@ -41,7 +41,7 @@ class Measurement:
 
 @contextmanager
 def timing(device: torch.device) -> Iterator[Measurement]:
-    """Measure the time that the body takes in memory that is at hand; its peak is left at zero."""
+    """Measure the time of the body with memory already available; leave its peak at zero."""
     found = Measurement()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -54,14 +54,14 @@ def timing(device: torch.device) -> Iterator[Measurement]:
 
 @contextmanager
 def measuring(device: torch.device) -> Iterator[Measurement]:
-    """Measure what the body takes; the figures are there when it has ended.
+    """Measure time and peak memory of the body; the figures are set when it has ended.
 
-    What was freed before is given back to the system, so that the peak shows. Taking it anew costs
+    Freed memory is returned to the system first, so that the peak shows. Allocating it again costs
     time, which `timing` leaves out.
 
-    On CUDA the statistics of the allocator tell the memory. On a CPU it is the kernel's
-    high-water mark, which includes what operators use inside; where it cannot be reset (not on
-    Linux), the bytes of live tensors are counted on top of what the process occupied.
+    On CUDA the memory is that of the allocator's statistics. On a CPU it is the kernel's
+    high-water mark, which includes the temporary memory of operators; where the mark cannot be
+    reset (not on Linux), the bytes of live tensors are added to the peak of the process before.
     """
     found = Measurement()
     if device.type == "cuda":
@@ -87,14 +87,14 @@ def measuring(device: torch.device) -> Iterator[Measurement]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory that was in use: of the device, or of this process on a CPU, in bytes."""
+    """Return the peak of memory in use, in bytes: of a CUDA device, otherwise of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_resident_memory()
 
 
 def forget_peak() -> bool:
-    """Let the high-water mark of this process begin anew; False where the system cannot."""
+    """Reset the high-water mark of this process; return False if the system cannot."""
     _trim()
     try:
         _CLEAR.write_text(_FORGET_PEAK)
@@ -104,7 +104,7 @@ def forget_peak() -> bool:
 
 
 def release_memory() -> None:
-    """Give back to the system what is free: a later peak is then not hidden in old free space."""
+    """Return free memory to the system, so that a later peak is not hidden in it."""
     gc.collect()
     _trim()
     if torch.cuda.is_initialized():
@@ -119,10 +119,10 @@ def _trim() -> None:
 
 @contextmanager
 def limited_memory(most: int) -> Iterator[None]:
-    """Let allocations fail, as on a full machine, rather than take this process beyond a limit.
+    """Let allocations beyond a limit fail while the body runs, as on a machine without free memory.
 
     Args:
-        most: Bytes that the process may take beyond what it has; on a CPU only.
+        most: The bytes of host memory that the process may take beyond what it has.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     data = kernel_figure("VmData")
@@ -143,17 +143,17 @@ class TensorBytes(TorchDispatchMode):
     """Counts the bytes of tensors that are created and still alive.
 
     Attributes:
-        live: Bytes now.
-        peak: The most at any time.
+        live: The bytes now.
+        peak: The largest value of `live` so far.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # As the recorder of the core has it: skipping loads torch's compiler.
+        # As in the recorder of autodiff_core: skipping would load torch's compiler.
         return False
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Begin with no tensors."""
         super().__init__()
         self.live = 0
         self.peak = 0
@@ -162,9 +162,9 @@ class TensorBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run the operator and count what it made."""
+        """Run the operator and count the tensors that it creates."""
         result = func(*args, **(kwargs or {}))
-        # A view of what was there before takes nothing.
+        # A view of an existing tensor takes no memory.
         before = {storage._cdata for storage in _storages((args, kwargs))}
         for storage in _storages(result):
             if storage._cdata not in before | self._known:

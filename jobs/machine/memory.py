@@ -1,4 +1,4 @@
-"""How much memory a job may use: what the user grants, or a share of what is free."""
+"""The memory that a job may use: what the user allows, or a share of what is free."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class Budget:
     """The memory that a job may use.
 
     Attributes:
-        bytes: On a CPU, of the whole process; on another device, of what the job allocates there.
-        reason: Where the figure comes from.
+        bytes: On a CPU the memory of the whole process, on another device the memory that the job
+            allocates there.
+        reason: Where the figure comes from, for the plan.
     """
 
     bytes: int
@@ -30,21 +31,21 @@ class Budget:
 
 
 def memory_budget(granted: int | None, device: torch.device, workers: int = 1) -> Budget:
-    """The budget of a job on a device.
+    """Return the budget of a job, or of each of its processes.
 
     Args:
-        granted: Bytes that the user allows; None takes a share of what is free.
-        device: Where the job computes.
-        workers: How many processes of the job compute; on a CPU they share the memory.
+        granted: The bytes that the user allows; None takes a share of what is free.
+        device: The device that computes.
+        workers: The number of processes that compute; on a CPU they share the memory.
     """
     if device.type == "cuda":
         workers = 1
     shared = f", of each of {workers} processes" if workers > 1 else ""
     if granted is not None:
-        return Budget(granted // workers, f"as asked for{shared}")
+        return Budget(granted // workers, f"given by the option memory{shared}")
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What torch's allocator holds and does not use is as good as free.
+        # Memory that torch's allocator holds without using it is free for the job.
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return Budget(round(_DEVICE_SHARE * free), f"{_DEVICE_SHARE:.0%} of what is free")
     free, reason = available_host_memory()
@@ -53,17 +54,18 @@ def memory_budget(granted: int | None, device: torch.device, workers: int = 1) -
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes in use now: of what is allocated on a CUDA device, else of this process."""
+    """Return the bytes in use: allocated on a CUDA device, otherwise resident in this process."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return resident_memory()
 
 
 def available_host_memory() -> tuple[int, str]:
-    """The bytes that this process could still take, and what sets the limit.
+    """Return the bytes that this process could still take, and what sets the limit.
 
-    The least of what the machine has, what the control groups above the process allow, as
-    containers and batch systems set them, and what the resource limits of the process leave.
+    The figure is the least of the memory that is free on the machine, the memory that the control
+    groups of the process allow (containers and batch systems set them), and the memory that the
+    resource limits of the process leave.
     """
     machine = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
     figures = [(int(machine[1]) * 1024, "")] if machine else []
@@ -81,11 +83,11 @@ def available_host_memory() -> tuple[int, str]:
 def control_group_memory(
     process: Path = Path("/proc/self"), root: Path = Path("/")
 ) -> Iterator[int]:
-    """What each control group above the process, of version 1 or 2, still allows, in bytes.
+    """Yield the bytes that each control group of the process, version 1 or 2, still allows.
 
     Args:
-        process: The process's directory in the proc file system.
-        root: The directory under which the mount points stand.
+        process: The directory of the process in the proc file system.
+        root: The directory that the mount points are relative to.
     """
     paths = {}
     for line in _lines(process / "cgroup"):
@@ -104,7 +106,7 @@ def control_group_memory(
         else:
             continue
         top = root / mount.lstrip("/")
-        # Inside a container the mount shows a part of the hierarchy only.
+        # Inside a container the mount shows only a part of the hierarchy.
         inner = path.removeprefix(mounted) if mounted != "/" else path
         group = top / inner.lstrip("/")
         for directory in (group, *group.parents):

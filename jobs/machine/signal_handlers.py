@@ -15,7 +15,12 @@ SignalHandler = Callable[[int, FrameType | None], None]
 def installed(
     handlers: Mapping[int, SignalHandler],
 ) -> Iterator[None]:
-    # Python lets the main thread alone handle signals; elsewhere the launcher's rules hold.
+    """Install signal handlers while the body runs; do nothing outside of the main thread.
+
+    Args:
+        handlers: Number of a signal to its handler.
+    """
+    # Python handles signals in the main thread only. In other threads the launcher's handlers stay.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

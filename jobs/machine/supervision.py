@@ -1,8 +1,8 @@
-"""A process above the one that computes: it survives when the system kills for want of memory.
+"""Run a program in a child process, and restart it if the system kills it for lack of memory.
 
-The system's out-of-memory killer takes the largest process. That is the one that computes; the
-one above it holds next to nothing, sees the death, and starts the same command once more, which
-goes on where it stopped, with half the chunk size.
+The system's out-of-memory killer chooses the largest process: the child, which computes. The parent
+holds almost no memory. It detects the kill and starts the same program again, which resumes with
+half the chunk size.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from types import FrameType
 KILLED_PROCESS = "AUTODIFF_JOBS_KILLED_PROCESS"
 """Environment variable: the number of the process that the system killed before this one."""
 
-MOST_RESTARTS = 32
+_MOST_RESTARTS = 32
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def supervised(program: Callable[[], None]) -> None:
-    """Run a program in a process of its own, again where the system killed it for want of memory.
+    """Run a program in a child process, and again each time the system kills it for lack of memory.
 
-    On systems without Linux's figures of such kills the program simply runs.
+    On systems that do not count such kills, as Linux does, the program runs in this process.
 
     Args:
-        program: Runs until it returns or raises SystemExit; imports what is large itself.
+        program: Runs until it returns or raises SystemExit; it imports large modules itself.
 
     Raises:
-        SystemExit: With the exit code of the program.
+        SystemExit: The program has ended; the exit code is that of the program.
     """
     if out_of_memory_kills() is None:
         program()
         return
-    for _ in range(MOST_RESTARTS):
+    for _ in range(_MOST_RESTARTS):
         before = out_of_memory_kills()
         process = _start(program)
         code = _wait(process)
         if code != -signal.SIGKILL or out_of_memory_kills() == before:
             break
         print(
-            "the system killed the job because no memory was free; it goes on with less at a time",
+            "the system killed the job because no memory was free; it resumes with smaller chunks",
             file=sys.stderr,
             flush=True,
         )
         os.environ[KILLED_PROCESS] = str(process)
     if code < 0:
-        # As shells report it; the signal itself would tell the same of a process without us.
+        # As shells report a process that a signal ended.
         sys.exit(128 - code)
     sys.exit(code)
 
 
 def out_of_memory_kills() -> int | None:
-    """How many processes the system has killed for want of memory; None where it does not say."""
+    """Return how many processes the system has killed for lack of memory; None if unknown."""
     try:
         figures = Path("/proc/vmstat").read_text()
     except OSError:
@@ -73,7 +73,7 @@ def _start(program: Callable[[], None]) -> int:
     process = os.fork()
     if process:
         return process
-    # A group of its own: what the terminal sends arrives once, from the process above.
+    # In a process group of its own the child gets signals of the terminal once, from its parent.
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
@@ -109,7 +109,7 @@ def _flush() -> None:
 
 
 def _wait(process: int) -> int:
-    """Wait for a process and hand signals on to it; gives its code, negative for a signal."""
+    """Wait for a process and forward signals to it; return its exit code, negative for a signal."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         os.kill(process, number)

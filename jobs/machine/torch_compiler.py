@@ -1,4 +1,4 @@
-"""Keep torch's compiler out of a process that compiles nothing: it takes a second to load."""
+"""Keep torch's compiler out of a process that compiles nothing: loading it takes a second."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-# Where torch keeps the form of a function that the compiler leaves alone.
-_KEPT = "__dynamo_disable"
+# The attribute in which torch keeps the variant of a function that its compiler does not trace.
+_UNTRACED = "__dynamo_disable"
 _REFERENCES = ("add", "sub", "mul", "true_divide")
 
 
 def spare_compiler() -> None:
-    """Let forward mode go without the compiler until something else loads it.
+    """Let forward mode run without loading torch's compiler, until other code loads it.
 
-    Forward mode multiplies by zeros that take no memory. What shape they give torch asks of its
-    Python references of add, sub, mul and div, and at its first call each of these loads the
-    compiler, only to be left alone by it. As long as nobody has loaded it, there is nothing to be
-    left alone by. Where torch is built otherwise than 2.11 to 2.13 are, nothing is changed, and the
-    compiler is loaded.
+    Forward mode multiplies by zero tensors that take no memory. To find the shapes of the results,
+    torch calls its Python references of add, sub, mul and div. At its first call, each of these
+    loads the compiler only to exclude itself from being compiled, which is unnecessary as long as
+    the compiler is not loaded. If the references are not defined as in torch 2.11 to 2.13, nothing
+    is changed and the compiler is loaded.
     """
     references, sparing = (sys.modules.get(f"torch.{name}") for name in ("_refs", "_compile"))
     for name in _REFERENCES:
@@ -32,8 +32,8 @@ def spare_compiler() -> None:
             function = inspect.getclosurevars(reference).nonlocals["fn"]
         except (AttributeError, KeyError, TypeError):
             continue
-        if not hasattr(function, _KEPT):
-            setattr(function, _KEPT, _unless_loaded(function))
+        if not hasattr(function, _UNTRACED):
+            setattr(function, _UNTRACED, _unless_loaded(function))
 
 
 def _unless_loaded(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,7 +41,7 @@ def _unless_loaded(function: Callable[..., Any]) -> Callable[..., Any]:
         if "torch._dynamo" not in sys.modules:
             return function(*args, **kwargs)
         disabled = torch._dynamo.disable(function, True, wrapping=False)
-        setattr(function, _KEPT, disabled)
+        setattr(function, _UNTRACED, disabled)
         return disabled(*args, **kwargs)
 
     return call

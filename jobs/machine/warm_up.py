@@ -1,4 +1,4 @@
-"""What a process does once before derivatives are measured or computed in it."""
+"""Prepare a process before derivatives are measured or computed in it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import torch
 
 from jobs.machine.torch_compiler import spare_compiler
 
-# A little less than the largest piece of memory that glibc takes from its heap, of 32 MiB.
+# Slightly less than the largest block that glibc ever takes from its heap, 32 MiB.
 _LARGEST_ON_THE_HEAP = 32 * 2**20 - 2**16
 
 
 def warm_up() -> None:
-    """Let torch load what it loads at a first derivative, and start its threads.
+    """Make torch load the modules of its first derivative, and start its threads.
 
-    These belong to no strategy; and threads cannot be started where memory is limited.
+    No strategy is to be charged with this time; and threads cannot be started once memory is
+    limited.
     """
     spare_compiler()
     point = torch.ones(2**16)
     torch.func.vmap(lambda tangent: torch.func.jvp(torch.sin, (point,), (tangent,))[1])(
         torch.ones(2, 2**16)
     )
-    # glibc returns what is freed to the system, and the system fills pages with zeros when they
-    # are taken again (measured: half of the time of a Hessian), until a large piece has been
-    # freed: then it keeps up to twice as much. It does not go beyond this size.
+    # glibc returns freed memory to the system, and the system fills its pages with zeros when they
+    # are allocated again (measured: half of the time of a Hessian). Once a large block has been
+    # freed, glibc keeps up to twice its size instead; this block is the largest that counts.
     torch.empty(_LARGEST_ON_THE_HEAP, dtype=torch.uint8)

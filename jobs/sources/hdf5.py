@@ -1,4 +1,4 @@
-"""Datasets of HDF5 files, and the point of an earlier result."""
+"""Read datasets of HDF5 files, and the point of an earlier result."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from outputs import ResultError, is_sparse_result, open_result, open_sparse_resu
 
 
 def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
-    """Datasets under their last names; each is read where it is indexed.
+    """Open datasets, named by the last part of their path; data are read when they are indexed.
 
     Raises:
         ConfigurationError: The file is damaged or another kind of file, or has no such dataset.
     """
     try:
-        # Never closed by hand: HDF5 closes it with the last of its datasets.
+        # Not closed here: HDF5 closes the file with the last of its datasets.
         file = h5py.File(config.path, "r")
     except OSError as error:
         raise ConfigurationError(
@@ -38,10 +38,10 @@ def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
 
 
 def read_result(option: str, config: ResultSource) -> dict[str, SourceArray]:
-    """The tensors of the point at which an earlier job was.
+    """Read the tensors of the point of an earlier job.
 
     Raises:
-        ConfigurationError: The file is no finished result.
+        ConfigurationError: The file is not a finished result.
     """
     try:
         is_sparse = is_sparse_result(config.path)

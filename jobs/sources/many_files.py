@@ -1,4 +1,4 @@
-"""Read the point of each of many files."""
+"""Read the points of many files, one point per file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jobs.sources.source_array import SourceArray
 
 
 def read_files(option: str, config: FileSource) -> dict[str, SourceArray]:
-    """The arrays of all files that a pattern names, stacked along a leading dimension.
+    """Read the arrays of all files that match a pattern, stacked along a leading dimension.
 
     Args:
-        option: The option that asks for them, for messages.
+        option: The option that names the source, for messages.
         config: The source; its path is a pattern such as ``geometries/*.npy``.
 
     Raises:
-        ConfigurationError: There is no such file, or one has other arrays or shapes.
+        ConfigurationError: No file matches, or the files differ in their arrays or shapes.
     """
     paths = sorted(glob.glob(config.path, recursive=True))
     if not paths:
@@ -56,10 +56,10 @@ def _numpy(array: SourceArray) -> np.ndarray:
 
 
 def count_points(arrays: Mapping[str, SourceArray]) -> int:
-    """The length of the leading dimension that all arrays share.
+    """Return the length of the leading dimension that all arrays share.
 
     Raises:
-        ConfigurationError: They share none.
+        ConfigurationError: The lengths differ, or there is no such dimension.
     """
     counts = {array.shape[:1] for array in arrays.values()}
     if len(counts) != 1 or counts == {()} or counts == {(0,)}:

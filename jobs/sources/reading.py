@@ -1,4 +1,4 @@
-"""Which reader a source has."""
+"""Read the arrays of a source by the reader of its format."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from jobs.sources.tensor_files import read_numpy, read_safetensors, read_torch
 
 
 def read_source(option: str, config: SourceConfig) -> dict[str, SourceArray]:
-    """The arrays of a file, or constants.
+    """Read the arrays of a file, or constants.
 
     Args:
-        option: The option that asks for them, such as ``inputs``, for messages.
+        option: The option that names the source, such as ``inputs``, for messages.
         config: The source.
 
     Returns:
         Name to array; a single array without a name has the name "".
 
     Raises:
-        ConfigurationError: The file does not exist, cannot be read or holds no such array.
+        ConfigurationError: The file does not exist, cannot be read or has no such array.
     """
     if isinstance(config, ConstantSource):
         return _constants(option, config.values)
@@ -87,7 +87,6 @@ def _constants(option: str, values: Mapping[str, Any]) -> dict[str, SourceArray]
     for name, value in values.items():
         try:
             array = np.asarray(value)
-        # Lists of different lengths.
         except ValueError as error:
             raise ConfigurationError(
                 f"{option}.values.{name}={value}: the lists within have different lengths"

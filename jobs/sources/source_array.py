@@ -1,4 +1,4 @@
-"""An array that may still lie in its file, with words for where it comes from."""
+"""An array that may still be in its file, with a text that says where it comes from."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class SourceArray:
     """A named array of a source.
 
     Attributes:
-        values: What holds the numbers: a numpy array (perhaps a memory map), an HDF5 dataset or a
-            tensor; read where it is indexed.
-        origin: Where they are from, for messages: the option, the file and the place in it.
+        values: The numbers: a numpy array (perhaps a memory map), an HDF5 dataset or a tensor;
+            data are read when they are indexed.
+        origin: The option, the file and the name in it, for messages.
     """
 
     values: Any
@@ -34,7 +34,7 @@ class SourceArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape."""
+        """The shape of the array."""
         return tuple(self.values.shape)
 
     @property
@@ -48,11 +48,11 @@ class SourceArray:
         return _kind(self.values) == "f"
 
     def part(self, text: str | None) -> SourceArray:
-        """A part of the array.
+        """Return a part of the array.
 
         Args:
-            text: In Python's notation, such as ``7`` or ``0:100`` or ``0:10,:,3``; None stands
-                for the whole.
+            text: An index in Python's notation, such as ``7`` or ``0:100`` or ``0:10,:,3``; None
+                takes the whole array.
 
         Raises:
             ConfigurationError: The text is no such index, or the array has no such part.
@@ -71,7 +71,7 @@ class SourceArray:
                     f"{origin}: there is no index {each} in dimension {position}; the shape is "
                     f"{self.shape}"
                 )
-        # HDF5 knows no negative indices.
+        # HDF5 has no negative indices.
         plain = tuple(
             each % length if isinstance(each, int) else slice(*each.indices(length))
             for each, length in zip(index, self.shape, strict=False)
@@ -82,11 +82,11 @@ class SourceArray:
         """Check that the values can be converted, and that they are finite.
 
         Args:
-            dtype: What floating-point values are going to be converted to.
-            name: The tensor they are for.
+            dtype: The dtype that floating-point values will be converted to.
+            name: The name of the tensor, for messages.
 
         Raises:
-            ConfigurationError: They cannot, or are not.
+            ConfigurationError: The values cannot be converted or are not finite.
         """
         if _kind(self.values) not in "fiucb":
             raise ConfigurationError(
@@ -106,23 +106,23 @@ class SourceArray:
                 )
 
     def tensor(self, dtype: torch.dtype, device: torch.device, rows: slice | None = None) -> Tensor:
-        """The values, or some of them along the leading dimension, as a tensor.
+        """Return the values, or some of them along the leading dimension, as a tensor.
 
         Args:
-            dtype: Of the tensor.
-            device: Where it lies.
-            rows: Which of them; None stands for all.
+            dtype: The dtype of the tensor.
+            device: The device of the tensor.
+            rows: The indices of the leading dimension to take; None takes all.
         """
         return _as_tensor(self.values, rows).to(device, dtype)
 
     def kept(self, dtype: torch.dtype, device: torch.device, rows: slice | None = None) -> Tensor:
-        """The same for what is not differentiated: integers and truth values stay what they are."""
+        """Return a tensor as `tensor` does, but keep the dtype of integers and booleans."""
         tensor = _as_tensor(self.values, rows)
         is_number = tensor.is_floating_point() or tensor.is_complex()
         return tensor.to(device, dtype if is_number else tensor.dtype)
 
     def pieces(self) -> Iterator[Tensor]:
-        """The values piece by piece along the leading dimension, each of some 64 MiB."""
+        """Yield the values in pieces along the leading dimension, each of about 64 MiB."""
         if not self.shape:
             yield _as_tensor(self.values, None)
             return
@@ -133,7 +133,7 @@ class SourceArray:
 
 
 def source_of_tensor(tensor: Tensor, origin: str) -> SourceArray:
-    """A tensor as an array of a source."""
+    """Return a tensor as an array with an origin."""
     return SourceArray(tensor.detach(), origin)
 
 
@@ -143,7 +143,7 @@ def _as_tensor(values: Any, rows: slice | None) -> Tensor:
     if isinstance(part, Tensor):
         return part
     array = np.asarray(part)
-    # torch knows the native byte order and no long double, and wants to be free to write.
+    # torch has only the native byte order, no long double, and needs writable memory.
     dtype = {"f": np.float64, "c": np.complex128}.get(array.dtype.kind)
     if array.dtype.kind in "iu" and array.dtype != np.uint8:
         dtype = np.int64

@@ -1,4 +1,4 @@
-"""Columns of CSV and Parquet files."""
+"""Read columns of CSV and Parquet files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jobs.configuration.schema import TableSource
 from jobs.errors import ConfigurationError, unknown
 from jobs.sources.source_array import SourceArray
 
-SUFFIXES = (".csv", ".parquet")
+_SUFFIXES = (".csv", ".parquet")
 
 
 def read_table(option: str, config: TableSource) -> dict[str, SourceArray]:
-    """Columns as vectors, several of them as the columns of a matrix.
+    """Read columns as vectors, or several of them as the columns of a matrix.
 
     Raises:
         ConfigurationError: pyarrow is not installed, the file cannot be read, or there is no
@@ -37,7 +37,7 @@ def read_table(option: str, config: TableSource) -> dict[str, SourceArray]:
 
 
 def _wanted(option: str, columns: Any, existing: list[str]) -> dict[str, Any]:
-    """A tensor's name to a column or a list of columns."""
+    """Return, for each tensor's name, a column or a list of columns."""
     if columns is None:
         return {name: name for name in existing}
     if isinstance(columns, Mapping) and columns:
@@ -59,8 +59,8 @@ def _wanted(option: str, columns: Any, existing: list[str]) -> dict[str, Any]:
 
 def _load(option: str, path: str) -> Any:
     suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ConfigurationError(f"{option}.path={path}: valid are files {' and '.join(SUFFIXES)}")
+    if suffix not in _SUFFIXES:
+        raise ConfigurationError(f"{option}.path={path}: valid are files {' and '.join(_SUFFIXES)}")
     try:
         import pyarrow.csv
         import pyarrow.parquet
@@ -72,7 +72,7 @@ def _load(option: str, path: str) -> Any:
     try:
         if suffix == ".csv":
             return pyarrow.csv.read_csv(path)
-        # A memory map; only the columns that are asked for are decoded.
+        # The file is mapped into memory, and pyarrow decodes its columns.
         return pyarrow.parquet.read_table(path, memory_map=True)
     except (pyarrow.ArrowException, OSError) as error:
         raise ConfigurationError(
@@ -81,5 +81,5 @@ def _load(option: str, path: str) -> Any:
 
 
 def _vector(option: str, path: str, table: Any, column: str) -> np.ndarray:
-    # An empty cell becomes NaN, which is told as a value that is not finite.
+    # An empty cell becomes NaN, which `SourceArray.require_numbers` reports.
     return table.column(column).to_numpy()

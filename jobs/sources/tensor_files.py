@@ -1,4 +1,4 @@
-"""Arrays of numpy's files, of safetensors and of torch; pickled objects are refused everywhere."""
+"""Read arrays from files of numpy, safetensors and torch; pickled objects are always refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NPY = b"\x93NUMPY"
 
 
 def read_numpy(option: str, config: NumpySource) -> dict[str, SourceArray]:
-    """A ``.npy`` file as a memory map, or the arrays of an ``.npz`` archive.
+    """Read a ``.npy`` file as a memory map, or the arrays of an ``.npz`` archive.
 
     Raises:
         ConfigurationError: The file is damaged, another kind of file, or holds Python objects.
@@ -40,7 +40,7 @@ def read_numpy(option: str, config: NumpySource) -> dict[str, SourceArray]:
 
 
 def read_safetensors(option: str, config: SafetensorsSource) -> dict[str, SourceArray]:
-    """The tensors of a ``.safetensors`` file, as memory maps.
+    """Read the tensors of a ``.safetensors`` file, as memory maps.
 
     Raises:
         ConfigurationError: The file is damaged or another kind of file.
@@ -50,7 +50,7 @@ def read_safetensors(option: str, config: SafetensorsSource) -> dict[str, Source
 
 
 def read_torch(option: str, config: TorchSource) -> dict[str, SourceArray]:
-    """A tensor or dictionary of tensors that ``torch.save`` wrote, as memory maps.
+    """Read a tensor or dictionary of tensors that ``torch.save`` wrote, as memory maps.
 
     Raises:
         ConfigurationError: The file is damaged, another kind of file, or holds anything else.
@@ -67,7 +67,7 @@ def read_torch(option: str, config: TorchSource) -> dict[str, SourceArray]:
 
 
 def load_safetensors(option: str, path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a ``.safetensors`` file, mapped into memory and not yet read.
+    """Map all tensors of a ``.safetensors`` file into memory, without reading them.
 
     Args:
         option: The option that names the file, for messages.
@@ -88,7 +88,7 @@ def load_safetensors(option: str, path: str | Path) -> dict[str, Tensor]:
 
 
 def load_torch(option: str, path: str | Path) -> Any:
-    """What ``torch.save`` wrote, if it is made of tensors and plain values alone.
+    """Load a file that ``torch.save`` wrote, if it holds only tensors and plain values.
 
     Args:
         option: The option that names the file, for messages.

@@ -292,7 +292,7 @@ def test_slots_are_held_by_one_job_each_and_free_when_it_is_killed(tmp_path: Pat
     names = [holder.stdout.readline().strip() for holder in holders if holder.stdout]
     assert sorted(names) == ["a", "b"]
     with slots.all_of(["b"], wait=False):
-        assert told == ["another job holds a device of this one, which both share"]
+        assert told == ["another job uses a device of this job; they share it"]
     holders[0].kill()
     holders[0].wait()
     with slots.one_of(["a", "b"]) as free:
