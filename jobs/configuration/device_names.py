@@ -1,4 +1,4 @@
-"""What `devices=` says, as far as it can be told without torch."""
+"""Parse the option `devices`, without torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _VALID = "valid are auto, cpu, cpu:4 (four processes), cuda (all), cuda:0, [cuda
 
 
 def parse_devices(value: str | Sequence[str]) -> tuple[str, ...]:
-    """The names of the devices: ``auto``, ``cuda`` for all of them, or one name for each.
+    """Return the names of devices: ``auto``, ``cuda`` for all of them, or a name per process.
 
     Args:
-        value: The option; ``cpu:4`` stands for four processes on the processor.
+        value: The option; ``cpu:4`` stands for four processes on the CPU.
 
     Raises:
-        ConfigurationError: It names no devices, one twice, or devices of different kinds.
+        ConfigurationError: The option names no devices, one twice, or devices of different kinds.
     """
     shown = f"[{','.join(map(str, value))}]" if not isinstance(value, str) else value
     if isinstance(value, str):
@@ -30,7 +30,7 @@ def parse_devices(value: str | Sequence[str]) -> tuple[str, ...]:
         names = tuple(map(str, value))
         if names and all(re.fullmatch(r"cuda:\d+", name) for name in names):
             if len(set(names)) < len(names):
-                raise ConfigurationError(f"devices={shown}: one is named twice")
+                raise ConfigurationError(f"devices={shown}: a device is named twice")
             return names
         if names in (("cpu",), ("cuda",), ("auto",)):
             return names

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors in the words of this program."""
+"""Turn errors of Hydra and OmegaConf into messages in the terms of this program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.errors import ConfigurationError, unknown, unknown_option
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 
-# What OmegaConf says about a value of the wrong type, and what would be valid.
+# Messages of OmegaConf about a value of the wrong type, and what would be valid.
 _VALID = {
     r"Value '(.*)' of type '\w+' could not be converted to Integer": "valid is an integer",
     r"Value '(.*)' of type '\w+' could not be converted to Float": "valid is a number",
@@ -27,10 +27,10 @@ _VALID = {
 
 
 def explain(error: BaseException) -> str:
-    """One message that names the option, the value and what would be valid.
+    """Return one message that names the option, the value and what would be valid.
 
     Args:
-        error: What Hydra or OmegaConf raised while the configuration was composed.
+        error: The exception that Hydra or OmegaConf raised while composing the configuration.
     """
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
@@ -65,13 +65,13 @@ def explain(error: BaseException) -> str:
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
-    """Refuse what is no option at all, before Hydra stumbles over it.
+    """Refuse arguments that are no options, which Hydra would not report by name.
 
     Args:
-        arguments: Those of the command line.
+        arguments: The arguments of the command line.
 
     Raises:
-        ConfigurationError: One has no name, such as ``=3``.
+        ConfigurationError: An argument has no name, such as ``=3``.
     """
     for argument in arguments:
         if re.match(r"[+~]*([=@]|$)", argument):
@@ -79,12 +79,15 @@ def check_arguments(arguments: Iterable[str]) -> None:
 
 
 def refused_option(error: BaseException) -> str:
-    """One message about the option that Hydra was applying when it failed; empty if it was not.
+    """Return one message about the option that Hydra was applying when it failed.
 
-    Hydra meets a path through an option that is null with a bare assertion, which names nothing.
+    For an option below another one that is null, Hydra raises an assertion without any text.
 
     Args:
-        error: What was raised, by anything.
+        error: Any exception.
+
+    Returns:
+        The message; empty if Hydra was not applying an option.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "_apply_overrides_to_config":
@@ -113,7 +116,7 @@ def _about_key(error: OmegaConfBaseException) -> str:
 
 
 def _siblings(error: OmegaConfBaseException) -> list[str]:
-    """The keys that stand where an unknown one was looked for, with their path."""
+    """Return the keys, with their paths, in the mapping where a key was not found."""
     parent = error.parent_node
     if not isinstance(parent, Container):
         return []

@@ -1,4 +1,4 @@
-"""The sources of ``inputs=named`` and ``vectors=named``: paths and mappings as typed options."""
+"""Turn the sources of ``inputs=named`` and ``vectors=named`` into typed options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.configuration.schema import NamedSource, SourceConfig
 from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.paths import config_directory
 
-# What a file's name ends in, the source that reads it, and the option that chooses within it.
+# The suffix of a file, the source that reads it, and the option that selects arrays in it.
 _SUFFIXES = {
     ".npy": ("numpy", None),
     ".npz": ("numpy", "arrays"),
@@ -34,10 +34,10 @@ def with_named_sources(group: str, config: SourceConfig) -> None:
 
     Args:
         group: ``inputs`` or ``vectors``.
-        config: The option; any other source is left as it is.
+        config: The option; a source of any other kind is not changed.
 
     Raises:
-        ConfigurationError: An entry is no source.
+        ConfigurationError: An entry is not a valid source.
     """
     if isinstance(config, NamedSource):
         for name, entry in config.tensors.items():
@@ -78,15 +78,15 @@ def _typed(group: str, option: str, entry: Any) -> SourceConfig:
 
 
 def _of_path(option: str, text: str) -> dict[str, Any]:
-    """The options that ``FILE`` or ``FILE:NAME`` stands for."""
+    """Return the options that ``FILE`` or ``FILE:NAME`` stands for."""
     path, colon, name = text.rpartition(":")
     if not colon or Path(path).suffix.lower() not in _SUFFIXES:
         path, name = text, ""
     suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
         raise ConfigurationError(
-            f"{option}={text}: valid are files {', '.join(_SUFFIXES)}, with :NAME of what is meant "
-            "in them"
+            f"{option}={text}: valid are files {', '.join(_SUFFIXES)}, followed by :NAME to "
+            "select an array in the file"
         )
     source, key = _SUFFIXES[suffix]
     if key is None or not name:

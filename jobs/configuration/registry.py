@@ -71,11 +71,11 @@ GROUPS = {
 
 
 def register() -> None:
-    """Make the schemas known to Hydra, under names that the YAML files refer to.
+    """Register the schemas with Hydra, under the names that the YAML files refer to.
 
-    And ``${sweep_id:}``, which tells a sweep from others that start in the same second.
+    Also register ``${sweep_id:}``, which distinguishes sweeps that start in the same second.
     """
-    # Computed once for each configuration, which the launchers hand on to all jobs.
+    # Computed once per configuration, which the launchers pass on to all jobs.
     OmegaConf.register_new_resolver(
         "sweep_id", lambda: uuid.uuid4().hex[:8], use_cache=True, replace=True
     )
@@ -87,10 +87,10 @@ def register() -> None:
 
 
 def _open_mappings(schema: type) -> DictConfig:
-    """A schema whose mappings take any key, so that none has to be added with a plus sign."""
+    """Return a schema whose mappings accept any key without Hydra's plus sign."""
     node = OmegaConf.structured(schema)
     for key in node:
-        # A missing value is no node of its own; asking for it would raise.
+        # Accessing a missing value would raise.
         if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
             OmegaConf.set_struct(node[key], False)
     return node

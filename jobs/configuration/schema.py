@@ -1,7 +1,7 @@
-"""The types of all options: dataclasses under the YAML files of `conf/`.
+"""The types of all options: dataclasses that the YAML files of `conf/` are checked against.
 
-Default values stand in the YAML files, where users look for them; here stands what they may be.
-This module imports no torch, so that ``--help`` and mistakes answer at once.
+Default values are in the YAML files, where users look for them; this module defines what is valid.
+It does not import torch, so that ``--help`` and invalid options are answered at once.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ POINTS = ("leading", "files")
 
 @dataclass
 class FunctionConfig:
-    """What is differentiated: a built-in problem or the user's own function."""
+    """The function to differentiate: a built-in problem or the user's own function."""
 
     name: str = MISSING
 
 
 @dataclass
 class PythonFunction(FunctionConfig):
-    """A function or torch.nn.Module of the user's."""
+    """The user's own function or torch.nn.Module."""
 
     # An import path, or a mapping by Hydra's conventions: _target_, _partial_ and arguments.
     target: Any = MISSING
@@ -49,7 +49,7 @@ class PythonFunction(FunctionConfig):
 
 @dataclass
 class WrtConfig:
-    """With respect to what is differentiated: inputs or parameters, chosen by their names."""
+    """The variables of differentiation: inputs or parameters, selected by name."""
 
     of: str = MISSING
     pattern: Any = MISSING
@@ -57,14 +57,14 @@ class WrtConfig:
 
 @dataclass
 class LossConfig:
-    """What is made of a function's output, and over what batches it is summed."""
+    """The loss that is computed from the function's output, if any."""
 
     kind: str = MISSING
 
 
 @dataclass
 class BatchedLoss(LossConfig):
-    """A loss over samples, which follow one another along the leading dimension of the data."""
+    """A loss over samples, which are stacked along the leading dimension of the data."""
 
     reduction: str = MISSING
     batch_size: int | None = None
@@ -72,21 +72,21 @@ class BatchedLoss(LossConfig):
 
 @dataclass
 class TargetLoss(BatchedLoss):
-    """A loss between the output and an input that is called `label`."""
+    """A loss that compares the output with the input named `label`."""
 
     label: str = MISSING
 
 
 @dataclass
 class PythonLoss(TargetLoss):
-    """A loss of the user's, by import path: of an output and a label."""
+    """The user's own loss of an output and labels, by import path."""
 
     target: str = MISSING
 
 
 @dataclass
 class SourceConfig:
-    """Where tensors come from: those of the point, or the vectors of a product."""
+    """The source of tensors: of the point, or of the vectors of a product."""
 
     source: str = MISSING
 
@@ -171,7 +171,7 @@ class ConstantSource(SourceConfig):
 
 @dataclass
 class NamedSource(SourceConfig):
-    """Each tensor from a source of its own: a path, or a mapping with `source` and its options."""
+    """A separate source per tensor: a path, or a mapping with `source` and its options."""
 
     tensors: dict[str, Any] = field(default_factory=dict)
 
@@ -202,7 +202,7 @@ class JobConfig:
     # A name, or a list of names.
     devices: Any = MISSING
     dtype: str = MISSING
-    # OmegaConf knows this form of a union alone.
+    # OmegaConf supports no other form of a union.
     chunk_size: Union[int, str] = MISSING  # noqa: UP007
     compile: str = MISSING
     memory: str = MISSING

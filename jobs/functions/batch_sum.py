@@ -13,7 +13,7 @@ from torch import Tensor
 class BatchSum:
     """A function of the point: the sum of the losses of all batches.
 
-    With ``mean``, a batch counts as much as it has samples, so that the sum is the mean over all.
+    With ``mean``, a batch is weighted by its share of the samples: the sum is the mean over all.
     """
 
     def __init__(
@@ -26,11 +26,10 @@ class BatchSum:
         """Describe the sum; nothing is loaded yet.
 
         Args:
-            batch: Loads some of the samples and returns the loss of these, as a function of the
-                point.
-            samples: How many samples there are.
-            batch_size: How many of them make a batch.
-            reduction: ``mean`` or ``sum``: what the loss of a batch is.
+            batch: Loads a slice of the samples and returns their loss as a function of the point.
+            samples: The number of samples.
+            batch_size: The number of samples in a batch.
+            reduction: ``mean`` or ``sum``: how the loss of a batch combines its samples.
         """
         self._batch = batch
         self._samples = samples
@@ -38,11 +37,11 @@ class BatchSum:
         self._reduction = reduction
 
     def __call__(self, *point: Tensor) -> Any:
-        """The sum, batch by batch."""
+        """Return the sum, computed batch by batch."""
         return reduce(torch.add, (term(*point) for term in self.terms()))
 
     def terms(self) -> Iterator[Callable[..., Any]]:
-        """The terms of the sum one after the other, each loaded when it is asked for."""
+        """Yield the terms of the sum; the data of each are loaded when it is yielded."""
         for start in range(0, self._samples, self._batch_size):
             stop = min(start + self._batch_size, self._samples)
             loss = self._batch(slice(start, stop))

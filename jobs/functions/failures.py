@@ -1,4 +1,4 @@
-"""Failures inside the user's function, told as one message that points into their file."""
+"""Report failures inside the user's function as one message that points into their file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from autodiff_core import is_out_of_memory
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions.loading import LoadedFunction
-from jobs.functions.tracebacks import frames_of_user, one_line, told_with_frames
+from jobs.functions.tracebacks import error_with_frames, frames_of_user, one_line
 from jobs.machine.launchers import is_of_launcher
 
 _logger = logging.getLogger(__name__)
@@ -24,13 +24,13 @@ _logger = logging.getLogger(__name__)
 def explaining_failures(function: LoadedFunction) -> Iterator[None]:
     """Turn an exception inside the function, or about it, into a `JobError`.
 
-    An exception inside the function is told with the user's own frames, and the point is kept in
-    a file. The whole traceback goes to the log of the job.
+    The message of an exception inside the function includes the user's own frames, and the point
+    is saved to a file. The whole traceback goes to the log of the job. Exceptions of the launcher
+    are not changed.
 
     Raises:
         OutOfMemoryError: An allocation failed.
-        JobError: Anything else but a `JobError`, or an exception of the launcher, was raised
-            inside.
+        JobError: Any other exception was raised in the body.
     """
     try:
         yield
@@ -43,19 +43,19 @@ def explaining_failures(function: LoadedFunction) -> Iterator[None]:
         _logger.debug("the computation failed", exc_info=error)
         if is_out_of_memory(error):
             raise OutOfMemoryError(one_line(error)) from error
-        # The core's own errors name what in the function is in the way.
+        # The errors of autodiff_core name the operation that caused them; frames add nothing.
         is_ours = type(error).__module__.partition(".")[0] == "autodiff_core"
         if is_ours or not frames_of_user(error):
             raise JobError(f"function={function.reference}: {one_line(error)}") from error
         kept = _keep_point(function)
         raise JobError(
-            f"function={function.reference}: {told_with_frames(error)}"
+            f"function={function.reference}: {error_with_frames(error)}"
             + (f"\nthe point is kept in {kept}" if kept else "")
         ) from error
 
 
 def _keep_point(function: LoadedFunction) -> str | None:
-    """Save the point for reproduction, as ``inputs=numpy`` reads it; its file."""
+    """Save the point in a file that ``inputs=numpy`` reads; return its path, None if not saved."""
     if function.failures is None or not function.point:
         return None
     arrays = {name: _array(tensor) for name, tensor in function.point.items()}

@@ -1,4 +1,4 @@
-"""Import what the user names: by import path or by file."""
+"""Import objects that the user names by import path or by file."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from types import ModuleType
 from typing import Any
 
 from jobs.errors import ConfigurationError, JobError, did_you_mean
-from jobs.functions.tracebacks import told_with_frames
+from jobs.functions.tracebacks import error_with_frames
 
 
 def import_target(option: str, target: str) -> Any:
     """Import an object by ``package.module:name`` or ``./file.py:name``.
 
-    The directory from which the program was started counts as a place to import from, after all
-    others: a directory of the user's must never stand in for a package of ours. So does the
-    directory of a file.
+    The directory from which the program was started, and the directory of a file, are searched
+    after all others: a directory of the user must never hide a package of this program.
 
     Args:
         option: The option that holds the path, for messages.
         target: The import path.
 
     Raises:
-        JobError: There is no such module, file or name, or importing it fails.
+        JobError: There is no such module, file or name, or the import fails.
     """
     found: Any = import_module(option, target)
     place, _, name = target.rpartition(":")
@@ -44,10 +43,10 @@ def import_target(option: str, target: str) -> Any:
 
 
 def import_module(option: str, target: str) -> ModuleType:
-    """Import the module of an import path, or take it as it was imported before.
+    """Import the module of an import path, unless it is imported already.
 
     Raises:
-        JobError: There is no such module or file, or importing it fails.
+        JobError: There is no such module or file, or the import fails.
     """
     place, _, name = target.rpartition(":")
     if not (place and name):
@@ -56,7 +55,7 @@ def import_module(option: str, target: str) -> ModuleType:
             "such as ./energy.py:name"
         )
     _also_import_from(Path.cwd())
-    # A file may have been written a moment ago.
+    # The import system would not notice a file that was written a moment ago.
     importlib.invalidate_caches()
     try:
         return _of_file(option, target) if _is_file(place) else importlib.import_module(place)
@@ -71,10 +70,10 @@ def import_module(option: str, target: str) -> ModuleType:
             f"{option}={target}: there is no module {error.name}; looked in {os.getcwd()} and "
             "among the installed packages" + _file_hint(place)
         ) from error
-    # The user's module may fail in any way while it is imported; a script ends the program.
+    # Importing the user's module may raise anything; a script raises SystemExit.
     except (Exception, SystemExit) as error:
         raise JobError(
-            f"{option}={target}: importing {place} failed with {told_with_frames(error)}"
+            f"{option}={target}: importing {place} failed with {error_with_frames(error)}"
         ) from error
 
 
@@ -86,7 +85,7 @@ def _of_file(option: str, target: str) -> ModuleType:
             f"{option}={target}: there is no such file; looked for {file}"
             + did_you_mean(file.name, beside)
         )
-    # A name of its own: the file must not hide an installed package that is called like it.
+    # A unique name: the file must not hide an installed package of the same name.
     name = f"{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -95,7 +94,7 @@ def _of_file(option: str, target: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle look a module up by its name, already while it is imported.
+    # Dataclasses and pickle look up a module by its name while it is still being imported.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -110,7 +109,7 @@ def _is_file(place: str) -> bool:
 
 
 def _is_within(module: str, missing: str | None) -> bool:
-    """Whether a module is missing itself, and not one that it imports."""
+    """Return whether the missing module is the given one or a parent of it, not an import in it."""
     return missing is not None and (module + ".").startswith(missing + ".")
 
 

@@ -1,7 +1,7 @@
-"""Calls and partial applications that the configuration describes, by Hydra's conventions.
+"""Create the objects that the configuration describes by Hydra's conventions.
 
-Not by `hydra.utils.instantiate`: what it returns for ``_partial_`` and which targets it lets
-through differ between the releases that are supported, and it knows no files.
+`hydra.utils.instantiate` is not used: what it returns for ``_partial_`` and which targets it allows
+differ between the supported releases, and it cannot import from files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.errors import ConfigurationError, JobError
 from jobs.functions.importing import import_target
-from jobs.functions.tracebacks import frames_of_user, one_line, told_with_frames
+from jobs.functions.tracebacks import error_with_frames, frames_of_user, one_line
 
 TARGET, _PARTIAL, _ARGUMENTS = "_target_", "_partial_", "_args_"
 
@@ -23,14 +23,14 @@ def applied(
     """Call something with keyword arguments, or bind them to it.
 
     Args:
-        option: The option that holds all of this, for messages.
-        target: What can be called.
-        keywords: The arguments. Mappings with ``_target_`` among them are made into objects
-            first, at every depth.
-        call: Whether it is called; else the arguments are bound to it.
+        option: The option that holds target and arguments, for messages.
+        target: The callable.
+        keywords: The arguments. Mappings with ``_target_`` in them, at any depth, are replaced by
+            the objects that they describe first.
+        call: Whether to call the target; otherwise the arguments are bound to it.
 
     Raises:
-        JobError: An argument cannot be made, or the call fails.
+        JobError: An argument cannot be created, or the call fails.
     """
     made = {str(name): instantiated(option, value) for name, value in keywords.items()}
     if not call:
@@ -39,13 +39,13 @@ def applied(
 
 
 def instantiated(option: str, node: Any) -> Any:
-    """Make the objects that mappings with ``_target_`` describe, at every depth.
+    """Replace mappings with ``_target_``, at any depth, by the objects that they describe.
 
     Args:
-        option: The option that holds them, for messages.
-        node: Mappings, lists and values. ``_target_`` is a dotted path as Hydra has it, or one
-            with a colon or a file as ``function.target`` has it; ``_partial_: true`` binds the
-            arguments instead of calling; ``_args_`` are positional arguments.
+        option: The option that holds the mappings, for messages.
+        node: Mappings, lists and values. ``_target_`` is a dotted path as in Hydra, or a path with
+            a colon or a file as in ``function.target``; ``_partial_: true`` binds the arguments
+            instead of calling; ``_args_`` are positional arguments.
 
     Raises:
         JobError: There is no such target, or it cannot be called with these arguments.
@@ -76,7 +76,7 @@ def _target(option: str, path: Any) -> Any:
         raise ConfigurationError(f"{option}: {TARGET}={path}: valid is an import path")
     if ":" in path:
         return import_target(option, path)
-    # In a dotted path, the last part is the name; a method's class stands before it.
+    # The last part of a dotted path is the name; the class of a method belongs to the module part.
     module, _, name = path.rpartition(".")
     return import_target(option, f"{module}:{name}")
 
@@ -86,8 +86,10 @@ def _called(option: str, call: functools.partial[Any]) -> Any:
         return call()
     except JobError:
         raise
-    # The user's code may fail in any way, and may end the program.
+    # The user's code may raise anything, SystemExit included.
     except (Exception, SystemExit) as error:
         if frames_of_user(error):
-            raise JobError(f"{option}: calling it failed with {told_with_frames(error)}") from error
+            raise JobError(
+                f"{option}: calling it failed with {error_with_frames(error)}"
+            ) from error
         raise ConfigurationError(f"{option}: {one_line(error)}") from error

@@ -23,7 +23,7 @@ from jobs.errors import ConfigurationError, JobError
 from jobs.functions.importing import import_module, import_target
 from jobs.functions.instantiation import TARGET, applied, instantiated
 from jobs.functions.modules import prepared_module
-from jobs.functions.tracebacks import told_with_frames
+from jobs.functions.tracebacks import error_with_frames
 from jobs.problems import load_builder
 
 SECOND_ORDER = ("hessian", "vhp", "hvp")
@@ -35,17 +35,17 @@ class LoadedFunction:
     """A function that is ready to be called.
 
     Attributes:
-        name: What it is called in file names and reports.
-        function: The function; called with the tensors of the point as its arguments.
-        reference: What determines it: the name and all parameters.
-        files: The source files that it is defined in and imported from.
-        arguments: The names of its arguments in order; None where they cannot be known.
-        point: The point by argument name: its default one, or that of the job; None where it has
-            none.
-        outputs: The names of its outputs in order; None where they cannot be known.
+        name: The name of the function in file names and reports.
+        function: The function; its arguments are the tensors of the point.
+        reference: The text that identifies it: the name and all parameters.
+        files: The source files in which it is defined and from which it is imported.
+        arguments: The names of its arguments in order; None if they are unknown.
+        point: The default point, or the point of the job, by argument name; None if it has none.
+        outputs: The names of its outputs in order; None if they are unknown.
         origin: Where the default point comes from, for messages.
-        module: The module that the function is; None where it is none.
-        failures: The directory where the point is kept when the function fails; None keeps none.
+        module: The function as a torch.nn.Module; None if it is not one.
+        failures: The directory in which the point is saved when the function fails; None saves
+            nothing.
     """
 
     name: str
@@ -68,18 +68,20 @@ def load_function(
     label: str | None = None,
     seed: int = 0,
 ) -> LoadedFunction:
-    """Load what the option `function` names.
+    """Load the function that the option `function` names.
 
     Args:
         config: The option.
-        operation: What is to be computed: the second-order operations need the scalar form.
+        operation: The operation of the job: second-order operations need the scalar form.
         dtype: The dtype of the default point.
         device: The device of the default point.
-        label: An input beside the function's arguments, which a loss compares the output with.
-        seed: Of torch's generators, when the function is made: a module draws its weights.
+        label: The name of an input besides the function's arguments, with which a loss compares
+            the output; None if there is none.
+        seed: The seed of torch's generators while the function is created: a module draws its
+            weights.
 
     Raises:
-        JobError: The function does not exist or cannot be made, or the operation has no meaning
+        JobError: The function does not exist or cannot be created, or the operation has no meaning
             for it.
     """
     if isinstance(config, PythonFunction):
@@ -127,7 +129,8 @@ def _load_python(
     label: str | None,
     seed: int,
 ) -> LoadedFunction:
-    # Imported first: what a module draws while it is imported, it draws in the first job alone.
+    # Import before seeding: a module draws numbers while it is imported only in the first job of a
+    # sweep.
     source = _module_of(config)
     torch.manual_seed(seed)
     target, function = _make(config)
@@ -140,14 +143,7 @@ def _load_python(
             f"function.weights={config.weights}: weights are for a torch.nn.Module; "
             f"{_target_text(config)} is of type {type(function).__name__}"
         )
-    arguments = _argument_names(function)
-    if label is not None and arguments is not None:
-        if label in arguments:
-            raise ConfigurationError(
-                f"loss.label={label}: the function has an argument of this name; choose another "
-                "one for the labels"
-            )
-        arguments = (*arguments, label)
+    arguments = _with_label(_argument_names(function), label)
     return LoadedFunction(
         name=_name(target, config),
         function=function,
@@ -161,8 +157,19 @@ def _load_python(
     )
 
 
+def _with_label(arguments: tuple[str, ...] | None, label: str | None) -> tuple[str, ...] | None:
+    if label is None or arguments is None:
+        return arguments
+    if label in arguments:
+        raise ConfigurationError(
+            f"loss.label={label}: the function has an argument of this name; choose another one "
+            "for the labels"
+        )
+    return (*arguments, label)
+
+
 def _make(config: PythonFunction) -> tuple[Any, Any]:
-    """What the target names, and the function that is made of it with the keywords."""
+    """Return the object that the target names, and the function made of it with the keywords."""
     option = f"function.target={_target_text(config)}"
     if isinstance(config.target, Mapping):
         if TARGET not in config.target:
@@ -202,7 +209,7 @@ def _name(target: Any, config: PythonFunction) -> str:
 
 
 def _reference(config: PythonFunction) -> str:
-    """The import path and the arguments."""
+    """Return the import path and the arguments as text."""
     if isinstance(config.target, Mapping):
         arguments = {k: v for k, v in config.target.items() if k != TARGET}
     else:
@@ -240,10 +247,10 @@ def _default_point(target: str, arguments: tuple[str, ...] | None) -> dict[str, 
     if callable(point) and not isinstance(point, Tensor):
         try:
             point = point()
-        # The user's function may fail in any way.
+        # The user's function may raise anything.
         except Exception as error:
             raise JobError(
-                f"function.point={target}: calling it failed with {told_with_frames(error)}"
+                f"function.point={target}: calling it failed with {error_with_frames(error)}"
             ) from error
     named: dict[str, Any]
     if isinstance(point, dict):
@@ -267,14 +274,14 @@ def _default_point(target: str, arguments: tuple[str, ...] | None) -> dict[str, 
 
 
 def argument_names(arguments: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
-    """The names of `count` arguments: the function's own where they are known and fit."""
+    """Return names for `count` arguments: the function's own names if they are known and fit."""
     if arguments is not None and len(arguments) == count:
         return arguments
     return ("input",) if count == 1 else tuple(f"input{index}" for index in range(count))
 
 
 def _defining_module(function: Any) -> ModuleType | None:
-    """The module of a function that may be wrapped, bound, or imported from elsewhere."""
+    """Return the module that defines a function, which may be wrapped, bound or imported."""
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, Module):
@@ -284,6 +291,6 @@ def _defining_module(function: Any) -> ModuleType | None:
 
 
 def _source_files(*modules: ModuleType | None) -> tuple[Path, ...]:
-    """The files of modules, each once, where there are some."""
+    """Return the files of modules that have one, each file once."""
     names = (getattr(module, "__file__", None) for module in modules)
     return tuple(dict.fromkeys(Path(name) for name in names if name and Path(name).exists()))

@@ -1,4 +1,4 @@
-"""A torch.nn.Module as a function: of its inputs, or of its parameters."""
+"""Use a torch.nn.Module as a function of its inputs or of its parameters."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def prepared_module(
     *,
     is_shared: bool,
 ) -> Module:
-    """A module with its weights, in its mode, dtype and place.
+    """Return a module with its weights loaded, in the requested mode, dtype and device.
 
     Args:
         config: The option `function`.
         module: The module.
         dtype: The dtype of its floating-point parameters and buffers.
-        device: Where they lie.
-        is_shared: Whether the module belongs to the user's code, so that a copy is changed: the
-            next job of a sweep must find it as it was.
+        device: The device of its parameters and buffers.
+        is_shared: Whether the user's code holds the module, so that a copy must be changed: the
+            next job of a sweep needs the original.
 
     Raises:
         ConfigurationError: The mode is unknown, or the weights do not fit.
@@ -43,10 +43,10 @@ def prepared_module(
     if is_shared:
         module = copy.deepcopy(module)
     with warnings.catch_warnings():
-        # torch calls complex modules a new feature.
+        # torch warns that complex modules are a new feature.
         warnings.simplefilter("ignore", UserWarning)
         module.to(device=device, dtype=dtype)
-    # After the conversion: float64 weights must not pass through float32 parameters.
+    # Loaded after the conversion: float64 weights must not be rounded to float32 parameters.
     if config.weights is not None:
         load_weights(module, config.weights, config.weights_key)
     return module.train(config.mode == "train")
@@ -56,22 +56,22 @@ class ModuleCall:
     """A module as a pure function of its inputs and of some of its parameters.
 
     Buffers that a module in training mode changes (running statistics) are replaced by copies at
-    each evaluation: every one starts from the same, and the module is left as it was.
+    each evaluation: each evaluation starts from the same values, and the module is not changed.
     """
 
     def __init__(self, module: Module, names: Sequence[str] = ()) -> None:
-        """Take a module.
+        """Prepare a module; its parameters do not require a gradient afterwards.
 
         Args:
-            module: The module; its parameters need no gradient afterwards.
-            names: Those of its parameters that are arguments.
+            module: The module.
+            names: The names of the parameters that are arguments.
         """
-        # Parameters that are constants must not be recorded.
+        # autograd must not record operations on parameters that are constants.
         self._module = module.requires_grad_(False)
         self._names = tuple(names)
 
     def __call__(self, parameters: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
-        """Evaluate the module with other values for the parameters that were named."""
+        """Evaluate the module with the given values of the named parameters."""
         replaced = dict(zip(self._names, parameters, strict=True))
         if self._module.training:
             replaced |= {name: buffer.clone() for name, buffer in self._module.named_buffers()}
@@ -81,7 +81,7 @@ class ModuleCall:
 
 
 def trainable(module: Module) -> dict[str, Tensor]:
-    """The parameters by name that require a gradient; tied ones once."""
+    """Return the parameters that require a gradient, by name; tied ones once."""
     return {
         name: parameter.detach()
         for name, parameter in module.named_parameters()

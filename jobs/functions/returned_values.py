@@ -11,20 +11,20 @@ from jobs.functions.loading import LoadedFunction
 
 
 def nested(tensors: dict[str, Tensor]) -> Any:
-    """A single tensor by itself, several as a tuple."""
+    """Return a single tensor by itself, several as a tuple."""
     values = tuple(tensors.values())
     return values[0] if len(values) == 1 else values
 
 
 def leaves_of(value: Any) -> list[Any]:
-    """What a function returned, as a list: a single output, or those of a container."""
+    """Return the outputs of a function as a list, whether it returned one or a container."""
     if isinstance(value, dict):
         return list(value.values())
     return list(value) if isinstance(value, tuple | list) else [value]
 
 
 def named_outputs(function: LoadedFunction, value: Any) -> dict[str, Tensor]:
-    """A function's outputs by name: its own names, the keys of a dictionary, or numbered ones.
+    """Return the outputs by name: known names, the keys of a dictionary, or numbered names.
 
     Raises:
         ConfigurationError: The outputs nest deeper than a tuple, list or dictionary of tensors,

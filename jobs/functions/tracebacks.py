@@ -1,4 +1,4 @@
-"""The part of a traceback that lies in the user's own files."""
+"""Reduce tracebacks to the frames in the user's own files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INSTALLED = tuple(
 
 
 def frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
-    """The frames of a traceback that are neither ours nor torch's, outermost first.
+    """Return the frames outside of this program and of torch, outermost first.
 
     Frames of other installed packages and of the standard library are left out, unless there are
     no others: the function itself may come from such a package.
@@ -41,13 +41,13 @@ def frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """Return the first line of an error's text, or its type if the text is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def told_with_frames(error: BaseException) -> str:
-    """An error as Python tells it, cut to the user's frames; in several lines."""
+def error_with_frames(error: BaseException) -> str:
+    """Return an error as Python prints it, reduced to the user's frames; several lines."""
     lines = [f"{type(error).__name__}: {one_line(error)}"]
     for frame in frames_of_user(error):
         lines.append(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}')

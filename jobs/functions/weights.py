@@ -1,4 +1,4 @@
-"""Weights of a torch.nn.Module from a file, never from a pickle that could run code."""
+"""Load weights of a torch.nn.Module from a file, never from a pickle that could run code."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def load_weights(module: Module, path: str, key: str | None) -> None:
     """Load the parameters and buffers of a module.
 
     Args:
-        module: Gets the weights, all of them.
-        path: A ``.safetensors`` file, or one that ``torch.save`` wrote.
-        key: Where in such a file the weights are; None for its top level. Dots lead deeper.
+        module: The module whose parameters and buffers are all replaced.
+        path: A ``.safetensors`` file, or a file that ``torch.save`` wrote.
+        key: The key of the weights in a file of ``torch.save``, with dots for nested dictionaries;
+            None if the weights are at its top level.
 
     Raises:
         ConfigurationError: The file does not exist or does not fit the module.
@@ -41,7 +42,7 @@ def load_weights(module: Module, path: str, key: str | None) -> None:
         loaded = load_torch(_OPTION, path)
     weights = _within(path, loaded, key)
     _check(path, weights, dict(module.state_dict(keep_vars=True)))
-    # assign=False copies into the module's own tensors, so that tied ones stay tied.
+    # The default, assign=False, copies into the module's own tensors, so that tied ones stay tied.
     module.load_state_dict(dict(weights))
 
 

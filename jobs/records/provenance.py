@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, machine, commit, time."""
+"""The origin of a result: versions, machine, commit, time."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SECONDS_FOR_GIT = 10
 
 
 def provenance(job: Job, commit: str) -> dict[str, str | int | float | bool]:
-    """The facts that a result file keeps about its origin.
+    """Collect the facts about its origin that a result file stores.
 
     Args:
         job: The job.
-        commit: What `git_commit` found.
+        commit: The commit of the function, from `git_commit`; empty if there is none.
     """
     facts: dict[str, str | int | float | bool] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -52,14 +52,14 @@ def provenance(job: Job, commit: str) -> dict[str, str | int | float | bool]:
 
 @contextmanager
 def git_commit(job: Job) -> Iterator[Callable[[], str]]:
-    """Asks git for the commit of a function while the body runs, which may take git a while.
+    """Ask git for the commit of a function while the body runs, because git may take seconds.
 
     Args:
         job: The job.
 
     Yields:
-        A function that waits for the answer: the commit of the checkout that holds the function,
-        with "+" where files of it are changed; or "" where there is none.
+        A function that waits for the answer: the commit of the checkout that contains the function,
+        with a "+" if files in it are changed; empty if there is no commit.
     """
     process = _git_status(job.function.files[0].parent) if job.function.files else None
     try:
@@ -71,7 +71,7 @@ def git_commit(job: Job) -> Iterator[Callable[[], str]]:
 
 
 def _git_status(folder: Path) -> subprocess.Popen[str] | None:
-    # One call for commit and changes: starting git takes longer than its answer.
+    # One call returns commit and changes: starting git takes longer than its work.
     command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch"]
     try:
         return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Whether strategies agree: results of the same derivative, compared matrix against matrix."""
+"""Check whether strategies agree, by comparing the matrices of results of the same derivative."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from outputs import (
     open_sparse_result,
 )
 
-# The one that survives most functions is what the others are held against.
+# Other strategies are compared with the most widely applicable one.
 _REFERENCE = "reverse-loop"
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two results of one derivative.
+    """The comparison of two results of one derivative.
 
     Attributes:
-        derivative: Operation, function and shape.
-        reference: Strategy and directory of the result that is held against.
-        other: Those of the result that is compared with it.
+        derivative: Operation, function and shape, as text.
+        reference: Strategy and directory of the reference result.
+        other: Strategy and directory of the result that is compared with the reference.
         relative: The largest difference relative to the largest entry.
-        tolerance: What is allowed: the square root of the rounding unit of the shorter dtype, as
-            for the check of a result.
-        place: Row and column of the largest difference; None where there is none.
-        problem: Why they cannot be compared; empty if they were.
+        tolerance: The largest `relative` of results that agree: the square root of the rounding
+            unit of the less precise dtype, as in the check of a result.
+        place: Row and column of the largest difference; None if there is no difference.
+        problem: Why the results cannot be compared; empty if they can.
     """
 
     derivative: str
@@ -51,22 +51,22 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is one of rounding."""
+        """Whether the difference is within rounding errors."""
         return not self.problem and self.relative <= self.tolerance
 
 
 def compare_strategies(directory: Path) -> list[Agreement]:
-    """Compare the whole results below a directory that are of the same function and point.
+    """Compare the complete results below a directory that are of the same derivative.
 
-    Results are the same derivative where operation, function, shape, point and vectors are the
-    same. Each is compared with the one by `reverse-loop`, or else with the first.
+    Two results are of the same derivative if operation, function, shape, point and vectors are
+    equal. Each result is compared with that of `reverse-loop`, or with the first if there is none.
     """
     groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in sorted(directory.rglob(RESULT)):
         try:
             with _opened(path) as result:
                 groups[_key(result)].append(path)
-        # Shards and damaged files; the report's table names the latter.
+        # Shards, and damaged files, which the table of jobs names.
         except ResultError:
             continue
     return [found for paths in groups.values() for found in _compared(paths, directory)]
@@ -77,7 +77,7 @@ def _opened(path: Path) -> Result | SparseResult:
 
 
 def _key(result: Result | SparseResult) -> tuple[str, ...]:
-    """What two results share that can be compared: sparse ones with sparse ones."""
+    """Return what two results must have in common to be compared."""
     vectors = result.vectors if isinstance(result, Result) else {}
     digests = [_digest(arrays) for arrays in (result.points, vectors)]
     kind = type(result).__name__

@@ -1,4 +1,4 @@
-"""What a person, or a program that reads a log, sees of a job: plan, progress, outcome."""
+"""Choose how a job shows its plan, progress and outcome."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from jobs.reporting.terminal import Display
 
 
 class QuietDisplay(Display):
-    """Prints the path of the result and nothing else."""
+    """Prints only the path of the result."""
 
     def plan(self, plan: Plan) -> None:
-        """Nothing."""
+        """Print nothing."""
 
     def outcome(self, facts: dict[str, str], path: str) -> None:
-        """The path alone."""
+        """Print the path of the result."""
         self.console.print(path, markup=False)
 
     def already_finished(self, shape: str, path: str) -> None:
-        """The path alone."""
+        """Print the path of the result."""
         self.console.print(path, markup=False)
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Print nothing."""
 
     @contextmanager
     def progress(self, total: int, unit: str) -> Iterator[Advance]:
-        """Nothing."""
+        """Print nothing."""
         yield lambda lines: None
 
 
 def display_for(progress: str) -> Display:
-    """The display that the option `progress` asks for.
+    """Return the display for the option `progress`.
 
     Args:
         progress: ``auto``, ``lines``, ``quiet`` or ``json``.

@@ -1,7 +1,4 @@
-"""A report as one HTML page that needs nothing else: tables, and plots as SVG inside it.
-
-Imports matplotlib; imported itself only where a page is asked for.
-"""
+"""Write a report as one self-contained HTML page with tables and SVG plots."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from pathlib import Path
 
 from jobs.reporting.agreement import Agreement
 from jobs.reporting.summary import JobSummary
-from jobs.reporting.tables import AGREEMENT_HEADINGS, agreement_cells, cells_of, headings
+from jobs.reporting.tables import AGREEMENT_HEADINGS, JOB_HEADINGS, agreement_cells, job_cells
 from outputs import MissingDependencyError
 
 _INK, _BAD, _FAINT = "#1f3b5c", "#c0392b", "#9aa5b1"
@@ -37,17 +34,17 @@ svg { max-width: 100%; height: auto; }
 def write_page(
     path: Path, directory: Path, summaries: Sequence[JobSummary], agreements: Sequence[Agreement]
 ) -> None:
-    """Write the page; it takes its name when it is complete.
+    """Write the page; the file appears under its name when it is complete.
 
     Raises:
-        MissingDependencyError: If matplotlib is not installed.
-        OSError: If it cannot be written.
+        MissingDependencyError: matplotlib is not installed.
+        OSError: The page cannot be written.
     """
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     parts = [
         f"<h1>{len(summaries)} jobs in {html.escape(str(directory.absolute()))}</h1>",
         f"<p>{now}</p>",
-        _table(headings(), [(cells_of(one), one.state != "finished") for one in summaries]),
+        _table(JOB_HEADINGS, [(job_cells(one), one.state != "finished") for one in summaries]),
         *_plots(summaries),
     ]
     if agreements:
@@ -97,7 +94,7 @@ def _megabytes(one: JobSummary) -> float | None:
 
 
 def _bars(values: Sequence[tuple[str, float]], unit: str) -> str:
-    """Horizontal bars as SVG; a logarithmic scale where they differ by more than a hundred."""
+    """Draw horizontal bars as SVG, on a logarithmic scale if they differ by a factor over 100."""
     try:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -124,7 +121,7 @@ def _bars(values: Sequence[tuple[str, float]], unit: str) -> str:
         axes.spines[side].set_visible(False)
     target = io.StringIO()
     canvas.print_svg(target)
-    # What stands before it is for files of their own.
+    # The XML header is only valid in a separate file.
     text = target.getvalue()
     return text[text.index("<svg") :]
 

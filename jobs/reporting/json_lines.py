@@ -1,4 +1,4 @@
-"""Show a job as lines of JSON."""
+"""Show a job as JSON, one object per line."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobs.planning.plan import Plan
-from jobs.reporting.progress import SECONDS_BETWEEN_LINES, Advance, Now, bytes_of_a_line
+from jobs.reporting.progress import SECONDS_BETWEEN_LINES, Advance, Progress, bytes_of_a_line
 from jobs.reporting.terminal import Display
 
 
 class JsonDisplay(Display):
-    """Prints an object of JSON a line, with the key ``event``: for logs and other programs.
+    """Prints one JSON object per line, with the key ``event``, for logs and other programs.
 
-    Events are ``plan``, ``progress``, ``note`` and ``done``, whose ``facts`` are for people.
-    Numbers are in bytes and seconds.
+    Events are ``plan``, ``progress``, ``note`` and ``done``. Numbers are in bytes and seconds; the
+    ``facts`` of ``done`` are text for people.
     """
 
     def plan(self, plan: Plan) -> None:
-        """All of the plan's fields."""
+        """Print all fields of the plan."""
         self._bytes_of_a_line = bytes_of_a_line(plan)
         self._emit("plan", **plan.figures())
 
     def outcome(self, facts: dict[str, str], path: str) -> None:
-        """How it went; ``result`` is the path."""
+        """Print the facts of a finished job; ``result`` is the path."""
         self._emit("done", result=path, facts=facts)
 
     def already_finished(self, shape: str, path: str) -> None:
-        """That there was nothing to do; ``result`` is the path."""
+        """Print that the job was finished before; ``result`` is the path."""
         self._emit("done", result=path, facts={"matrix": shape}, finished_already=True)
 
     def say(self, text: str) -> None:
-        """A note."""
+        """Print a note."""
         self._emit("note", text=text)
 
     @contextmanager
     def progress(self, total: int, unit: str) -> Iterator[Advance]:
-        """Progress now and then."""
-        yield Now(total, unit, self._bytes_of_a_line).every(
+        """Print the progress every five seconds while the body runs."""
+        yield Progress(total, unit, self._bytes_of_a_line).every(
             SECONDS_BETWEEN_LINES, lambda now: self._emit("progress", **now.figures())
         )
 

@@ -1,8 +1,9 @@
-"""Progress of a job: rates, remaining time and memory."""
+"""The progress of a job: rates, remaining time and memory."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from jobs.machine.process_memory import resident_memory
@@ -13,15 +14,21 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Advance(Protocol):
-    """Is told how many rows or columns have been computed."""
+    """Called with the number of rows or columns that were computed since the last call."""
 
     def __call__(self, lines: int) -> None:
-        """Count some more."""
+        """Count more rows or columns."""
         ...
 
 
-class Now:
-    """How far a job is, from when it was made."""
+class Progress:
+    """Counts the rows or columns that a job has computed since this object was created.
+
+    Args:
+        total: The number of rows or columns to compute.
+        unit: ``rows`` or ``columns``.
+        bytes_of_a_line: The bytes of one of them.
+    """
 
     def __init__(self, total: int, unit: str, bytes_of_a_line: int) -> None:
         self._total = total
@@ -31,11 +38,16 @@ class Now:
         self._started = time.monotonic()
 
     def count(self, lines: int) -> None:
-        """Count some more."""
+        """Count more rows or columns."""
         self._done += lines
 
-    def every(self, seconds: float, tell: Any) -> Advance:
-        """Count, and tell at the end and when some time has passed since the last time."""
+    def every(self, seconds: float, show: Callable[[Progress], None]) -> Advance:
+        """Return a function that counts, and shows the progress at intervals and at the end.
+
+        Args:
+            seconds: The least time between two calls of `show`, except for the last.
+            show: Called with this object.
+        """
         last = self._started
 
         def advance(lines: int) -> None:
@@ -43,12 +55,12 @@ class Now:
             self.count(lines)
             if time.monotonic() - last >= seconds or self._done >= self._total:
                 last = time.monotonic()
-                tell(self)
+                show(self)
 
         return advance
 
     def figures(self) -> dict[str, Any]:
-        """Numbers, in bytes and seconds."""
+        """Return the progress as numbers, in bytes and seconds."""
         elapsed = max(time.monotonic() - self._started, 1e-9)
         rate = self._done / elapsed
         return {
@@ -63,7 +75,7 @@ class Now:
         }
 
     def rest(self) -> str:
-        """Rate, time, memory and speed, for people."""
+        """Return rates, memory and times as text."""
         now = self.figures()
         return (
             f"{now['lines_per_second']:.3g}/s, {size(round(now['bytes_per_second']))}/s, "
@@ -77,5 +89,5 @@ class Now:
 
 
 def bytes_of_a_line(plan: Plan) -> int:
-    """Bytes of one row or column of a planned matrix, whichever its blocks consist of."""
+    """Return the bytes of one line of a planned matrix: a row or a column, as the plan computes."""
     return plan.bytes_of_matrix // max(1, plan.lines)

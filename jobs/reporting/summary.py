@@ -1,4 +1,4 @@
-"""What became of each job below a directory: from its result, or where there is none its status."""
+"""Summarise the jobs below a directory from their results or, without a result, their status."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from outputs import (
 
 @dataclass(frozen=True)
 class JobSummary:
-    """One line of a report.
+    """A job in a report; facts that are not known are empty or None.
 
     Attributes:
-        job: Directory of the run, relative to where the report begins.
-        state: ``finished``, or what the status says.
-        operation: What was computed.
-        function: Of what.
-        strategy: How.
-        matrix: Rows x columns and dtype, of the part that a shard holds.
-        device: Where.
-        host: On which machine.
-        seconds: How long computing and writing took.
-        entries_per_second: Of the matrix, while it was computed.
-        peak_memory_bytes: Of the process, or of the device.
-        chunk_size: Rows or columns at once.
-        fallbacks: Slower ways that were taken, as sentences.
-        error: The largest relative error that the verification found.
-        tolerance: The largest that it allows.
-        verification: What was verified, or why nothing was.
-        message: Why it failed.
+        job: The directory of the run, relative to the directory of the report.
+        state: ``finished``, ``unreadable``, or the state of the status file.
+        operation: The operation, such as ``hessian``.
+        function: The function's name and parameters.
+        strategy: The strategy's name.
+        matrix: Shape and dtype of the matrix as text; of a shard also its lines.
+        device: The name of the device that computed.
+        host: The name of the machine.
+        seconds: The time of computing and writing.
+        entries_per_second: The entries of the matrix per second of that time.
+        peak_memory_bytes: The peak of memory in use, of the process or of the device.
+        chunk_size: The number of rows or columns computed at once.
+        fallbacks: The fallbacks to slower methods, as sentences.
+        error: The largest relative error that the verification found; None if nothing was
+            verified.
+        tolerance: The largest relative error that the verification allows.
+        verification: The kind of verification, or why nothing was verified.
+        message: Why the job failed; empty if it did not.
     """
 
     job: str
@@ -63,7 +64,7 @@ class JobSummary:
 
 
 def summarise(directory: Path) -> list[JobSummary]:
-    """Every job below a directory that has a result or a status, in order of their names."""
+    """Summarise every job below a directory with a result or a status, in order of their names."""
     runs = {path.parent for name in (RESULT, STATUS) for path in directory.rglob(name)}
     return [_summary(run, directory) for run in sorted(runs)]
 

@@ -1,4 +1,4 @@
-"""The tables of `python -m jobs.report`, for the terminal and as CSV."""
+"""The tables of `python -m jobs.report`, on the terminal and as CSV."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jobs.reporting.agreement import Agreement
 from jobs.reporting.summary import JobSummary
 from jobs.units import duration, size
 
-_COLUMNS = (
+JOB_HEADINGS = (
     *("job", "state", "time", "throughput", "peak memory", "chunk", "fallbacks"),
     *("verification", "message"),
 )
 
 
-def cells_of(one: JobSummary) -> tuple[str, ...]:
-    """What a table shows of a job, under the headings `_COLUMNS`."""
+def job_cells(one: JobSummary) -> tuple[str, ...]:
+    """Return the cells of a job's line, under `JOB_HEADINGS`."""
     rate = "" if one.entries_per_second is None else f"{one.entries_per_second:.3g} entries/s"
     verified = one.verification
     if one.error is not None and one.tolerance is not None:
@@ -39,13 +39,8 @@ def cells_of(one: JobSummary) -> tuple[str, ...]:
     )
 
 
-def headings() -> tuple[str, ...]:
-    """The headings of `cells_of`."""
-    return _COLUMNS
-
-
 def agreement_cells(one: Agreement) -> tuple[str, ...]:
-    """What a table shows of two results."""
+    """Return the cells of a comparison's line, under `AGREEMENT_HEADINGS`."""
     verdict = one.problem or ("agree" if one.agrees else "DISAGREE")
     place = "" if one.place is None else f"row {one.place[0]}, column {one.place[1]}"
     return (one.derivative, one.reference, one.other, f"{one.relative:.1e}", place, verdict)
@@ -57,17 +52,17 @@ AGREEMENT_HEADINGS = (
 
 
 def job_table(summaries: Sequence[JobSummary]) -> Table:
-    """One line a job."""
+    """Return a table with one line per job."""
     table = Table(title=f"{len(summaries)} jobs", title_justify="left")
-    for heading in _COLUMNS:
+    for heading in JOB_HEADINGS:
         table.add_column(heading, overflow="fold")
     for one in summaries:
-        table.add_row(*map(Text, cells_of(one)))
+        table.add_row(*map(Text, job_cells(one)))
     return table
 
 
 def agreement_table(agreements: Sequence[Agreement]) -> Table:
-    """One line for each two results of the same derivative."""
+    """Return a table with one line per comparison of two results."""
     table = Table(title="agreement between strategies", title_justify="left")
     for heading in AGREEMENT_HEADINGS:
         table.add_column(heading, overflow="fold")
@@ -77,7 +72,7 @@ def agreement_table(agreements: Sequence[Agreement]) -> Table:
 
 
 def write_csv(path: Path, summaries: Sequence[JobSummary]) -> None:
-    """Write all figures with full digits, one line a job."""
+    """Write all figures with full precision, one line per job."""
     names = [field.name for field in fields(JobSummary)]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)

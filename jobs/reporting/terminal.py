@@ -1,4 +1,4 @@
-"""Show a job on a terminal."""
+"""Show a job on a terminal, or as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich import box
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -17,29 +17,29 @@ from jobs.reporting.console import WIDTH_WITHOUT_TERMINAL
 from jobs.reporting.progress import (
     SECONDS_BETWEEN_LINES,
     Advance,
-    Now,
+    Progress,
     bytes_of_a_line,
 )
 from jobs.units import duration, size
 
 
 class _Terminal(Console):
-    """Standard output. A closed pipe ends the program with an exit code of its own, not rich's."""
+    """Standard output. A closed pipe ends the program with its own exit code, not with rich's."""
 
     def on_broken_pipe(self) -> None:
-        """Let the error go on to where the exit code is decided."""
+        """Raise the error, so that `jobs.run` sets the exit code."""
         raise
 
 
 class Display:
-    """Prints to the terminal, in plain lines where there is none."""
+    """Prints plan, progress and outcome of a job."""
 
     def __init__(self, console: Console | None = None, *, bar: bool = True) -> None:
-        """Print on standard output unless another console is given.
+        """Create a display.
 
         Args:
-            console: Where to print.
-            bar: Whether a terminal shows a bar; else lines now and then, as elsewhere.
+            console: The console; None takes standard output.
+            bar: Whether a terminal shows a progress bar instead of a line every five seconds.
         """
         self.console = console or _Terminal(highlight=False, soft_wrap=True)
         self._bar = bar
@@ -49,7 +49,7 @@ class Display:
             self.console.width = WIDTH_WITHOUT_TERMINAL
 
     def plan(self, plan: Plan) -> None:
-        """Show what is going to happen."""
+        """Show the plan."""
         self._bytes_of_a_line = bytes_of_a_line(plan)
         self._table(
             f"{plan.operation} of {plan.function}",
@@ -73,7 +73,7 @@ class Display:
         )
 
     def outcome(self, facts: dict[str, str], path: str) -> None:
-        """Show how it went; the last line is the path of the result."""
+        """Show the facts of a finished job; the last line is the path of the result."""
         if self.console.is_terminal:
             card = Panel(_grid(facts), title="done", box=box.ROUNDED, expand=False, style="green")
             self.console.print(card)
@@ -82,35 +82,38 @@ class Display:
         self.say(path)
 
     def already_finished(self, shape: str, path: str) -> None:
-        """Say that there is nothing to do; the last line is the path of the result."""
+        """Show that the job was finished before; the last line is the path of the result."""
         self.say(f"this job is finished already ({shape}); overwrite=true computes it again")
         self.say(path)
 
     def say(self, text: str) -> None:
-        """Print a line as it is."""
+        """Print a line without interpreting markup."""
         self.console.print(text, markup=False)
 
     @contextmanager
     def progress(self, total: int, unit: str) -> Iterator[Advance]:
-        """Show progress while the body runs: a bar on a terminal, else a line now and then.
+        """Show the progress while the body runs: a bar, or a line every five seconds.
 
         Args:
-            total: How many rows or columns there are to compute.
-            unit: What they are.
+            total: The number of rows or columns to compute.
+            unit: ``rows`` or ``columns``.
+
+        Yields:
+            A function to call with the number of rows or columns computed since its last call.
         """
         if not (self.console.is_terminal and self._bar):
-            yield Now(total, unit, self._bytes_of_a_line).every(
+            yield Progress(total, unit, self._bytes_of_a_line).every(
                 SECONDS_BETWEEN_LINES, lambda now: self.say(f"  {now}")
             )
             return
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rest]}"),
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[rest]}"),
         )
-        now = Now(total, unit, self._bytes_of_a_line)
-        with Progress(*columns, console=self.console) as bar:
+        now = Progress(total, unit, self._bytes_of_a_line)
+        with rich_progress.Progress(*columns, console=self.console) as bar:
             task = bar.add_task(unit, total=total, rest="")
 
             def advance(lines: int) -> None:
