@@ -21,9 +21,10 @@ from jobs.paths import config_directory
 PAGE = Path(__file__).parent / "options.md"
 HEAD = """# Options
 
-Each is set as `option=value` on the command line of `python -m jobs.run`; the defaults stand in the
-YAML files of `conf/`. A group is chosen by its name (`function=mlp`), its members' options by
-`group.option=value`. `python -m jobs.run --help` has the same in short.
+Set each option as `option=value` on the command line of `python -m jobs.run`; the defaults are in
+the YAML files of `conf/`. Choose a member of a group by its name (`function=mlp`), and set the
+options of the member as `group.option=value`. `python -m jobs.run --help` is a short form of this
+page.
 
 This page is generated from the schema by `docs/generate_options.py`.
 """
@@ -39,11 +40,11 @@ def main() -> None:
 
 
 def text() -> str:
-    """The page."""
+    """Return the page."""
     conf = config_directory()
     config = conf / "config.yaml"
     options = [each for each in dataclasses.fields(JobConfig) if each.name not in GROUPS]
-    parts = [HEAD, "## Of every job\n", *_table("", options, config)]
+    parts = [HEAD, "## Options of every job\n", *_table("", options, config)]
     for group, members in GROUPS.items():
         chosen = _default_member(config, group)
         parts += [f"\n## `{group}=`\n", f"The default is `{group}={chosen}`.\n"]
@@ -56,7 +57,7 @@ def text() -> str:
 
 
 def _said_by(group: str) -> tuple[str, ...]:
-    """The field in which a member of a group says which one it is; nobody sets it."""
+    """Return the field in which a member of a group names itself, and which no user sets."""
     return {"function": ("name",), "wrt": ("of",), "loss": ("kind",)}.get(group, ("source",))
 
 
@@ -83,7 +84,7 @@ def _row(option: str, field: Any, default: Any, meaning: str) -> str:
 
 
 def _comments(file: Path) -> dict[str, str]:
-    """What stands behind each option, and in comment lines below it."""
+    """Return the comments behind each option and in the comment lines below it."""
     found: dict[str, str] = {}
     key = parent = ""
     for line in file.read_text().splitlines():
