@@ -1,4 +1,4 @@
-"""Jobs in this process, and the command line in this one and in its own."""
+"""Fixtures that run jobs in this process, and the command line in this or another process."""
 
 import copy
 import functools
@@ -36,7 +36,7 @@ def pytest_configure() -> None:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command line ended."""
+    """The exit code and the output of a command line."""
 
     code: int
     out: str
@@ -49,7 +49,7 @@ class Finished:
 
 @pytest.fixture
 def compose_config() -> Callable[..., DictConfig]:
-    """Compose the options of a command line, with Hydra's own where asked for."""
+    """Compose the options of a command line, with Hydra's own options if `hydra` is true."""
     register()
 
     def composed(*overrides: str, hydra: bool = False) -> DictConfig:
@@ -61,7 +61,7 @@ def compose_config() -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory in which the job is started; what it imports is forgotten afterwards."""
+    """The directory in which jobs are started; modules that they import are removed afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     known = set(sys.modules)
@@ -73,7 +73,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @functools.cache
 def composed_groups(*choices: str) -> DictConfig:
-    """The options with members of groups chosen; composing takes longer than a small job."""
+    """Compose options with chosen members of groups, once: it takes longer than a small job."""
     register()
     with initialize_config_dir(version_base="1.3", config_dir=str(config_directory())):
         return compose("config", [*choices])
@@ -81,7 +81,7 @@ def composed_groups(*choices: str) -> DictConfig:
 
 @pytest.fixture
 def resolved(directory: Path) -> Callable[..., Job]:
-    """The job of a command line."""
+    """Resolve the job of a command line."""
 
     def job(*overrides: str) -> Job:
         choices = [each for each in overrides if each.partition("=")[0] in GROUPS]
@@ -94,7 +94,7 @@ def resolved(directory: Path) -> Callable[..., Job]:
 
 @pytest.fixture
 def said() -> io.StringIO:
-    """What jobs in this process print."""
+    """The output of jobs in this process."""
     return io.StringIO()
 
 
@@ -127,7 +127,7 @@ def command_line(
     """Run the program in this process, as the interpreter would."""
 
     def run(*arguments: str) -> Finished:
-        # main() sets it; what it was before comes back after the test.
+        # main() sets the variable; monkeypatch restores it after the test.
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setattr(sys, "argv", ["jobs.run", *arguments])
         capfd.readouterr()
@@ -148,7 +148,7 @@ def command_line(
 
 @pytest.fixture(scope="session")
 def run_cli() -> Callable[..., Finished]:
-    """Run the program as a process of its own."""
+    """Run the program in a separate process."""
 
     def run(*arguments: str, cwd: Path, command: tuple[str, ...] = ()) -> Finished:
         command = command or (sys.executable, "-m", "jobs.run")

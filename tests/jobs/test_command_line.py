@@ -1,4 +1,4 @@
-"""The program as a user meets it: exit codes, messages, help, sweeps, places."""
+"""The command line: exit codes, messages, help, sweeps, directories."""
 
 import dataclasses
 import io
@@ -35,7 +35,7 @@ p = torch.ones(3)
 """
 
 
-def test_an_unknown_flag_is_told_with_the_valid_ones(command_line: Run) -> None:
+def test_an_unknown_flag_is_reported_with_the_valid_ones(command_line: Run) -> None:
     ended = command_line("--nowhere")
     assert ended.code == 2
     assert "--multirun" in ended.err
@@ -49,7 +49,7 @@ def test_a_mistake_in_a_process_of_its_own(run_cli: Run, tmp_path: Path) -> None
     assert len(ended.err.splitlines()) == 1
 
 
-def test_the_traceback_is_there_for_who_asks(
+def test_the_log_of_a_failed_job_has_the_traceback(
     command_line: Run, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "user.py").write_text(USER)
@@ -66,7 +66,7 @@ def test_the_traceback_is_there_for_who_asks(
 
 
 def schema_options() -> set[str]:
-    """Every option that the schema knows, as it is spelled on the command line."""
+    """Return every option of the schema, as it is spelled on the command line."""
     options = {field.name for field in dataclasses.fields(JobConfig)} - {"output"}
     options.add("output.compression")
     for group, members in GROUPS.items():
@@ -105,7 +105,7 @@ def test_the_composed_configuration_is_yaml_of_every_option(command_line: Run) -
 # What is installed
 
 
-def test_the_version_is_told(run_cli: Run, tmp_path: Path) -> None:
+def test_the_version_is_printed(run_cli: Run, tmp_path: Path) -> None:
     ended = run_cli("--version", cwd=tmp_path)
     assert (ended.code, ended.out) == (0, f"autodiff-jobs {own_version()}\n")
 
@@ -125,7 +125,7 @@ def test_the_shell_completes_options(
     assert "complete -o" in installed.out
 
 
-def test_the_doctor_tells_what_there_is_and_tries_it(
+def test_the_doctor_describes_the_installation_and_tests_it(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     doctor.main(["--runs", "somewhere/below"])
@@ -135,7 +135,7 @@ def test_the_doctor_tells_what_there_is_and_tries_it(
     assert not list(directory.iterdir())
 
 
-def test_the_doctor_says_what_fails(
+def test_the_doctor_reports_what_fails(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "SELF_TEST", ("op=hesian",))
@@ -254,7 +254,7 @@ def test_a_job_that_fails_does_not_stop_a_sweep(
 ) -> None:
     ended = command_line("--multirun", "op=hessian", f"function={values}", "function.n=5")
     assert ended.code == 1
-    # The second line is Hydra's, with the overrides of the job that failed.
+    # Hydra prints the second line, with the overrides of the job that failed.
     message, which = ended.err.splitlines()
     assert message.startswith("error: op=hessian function=mlp has no meaning")
     assert "function=mlp" in which
@@ -274,7 +274,7 @@ def test_a_sweep_started_again_runs_only_what_is_missing(
     assert len(list(directory.glob("runs/*/result.h5"))) == 2
 
 
-# Places
+# Directories
 
 LOOK = "import jobs, outputs, json; print(json.dumps([jobs.__file__, outputs.__file__]))"
 
@@ -299,7 +299,7 @@ def test_foreign_directories_of_the_same_names_do_no_harm(run_cli: Run, tmp_path
 def test_the_console_script_runs_also_beside_packages_of_the_same_name(
     run_cli: Run, tmp_path: Path
 ) -> None:
-    # `python -m` puts the directory of the start first; the script does not.
+    # `python -m` puts the current directory first on the path; the script does not.
     for name in ("outputs", "jobs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong one')")

@@ -1,4 +1,4 @@
-"""What may import what, and where Hydra's own types may appear."""
+"""Which package may import which, and where Hydra's types may appear."""
 
 import ast
 import subprocess
@@ -18,12 +18,12 @@ KNOWS_DICTCONFIG = {
     "schema.py",
     "sweeps.py",
 }
-# Asks Hydra which launchers there are.
+# Lists the launchers that Hydra finds.
 KNOWS_HYDRA = {"doctor.py"}
 
 
 def imports(path: Path) -> set[str]:
-    """The top-level packages that a file imports, wherever it does so."""
+    """Return the top-level packages that a file imports, at its top or anywhere else."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The built-in problems against closed forms, numpy, torch.nn and central differences."""
+"""The built-in problems checked against closed forms, numpy, torch.nn and central differences."""
 
 import math
 import subprocess
@@ -14,7 +14,7 @@ from torch import Tensor
 from jobs.problems import BUILDERS, load_builder
 from jobs.problems.problem import Problem
 
-# torch's own: its first forward derivative imports a module that calls the deprecated function.
+# A warning of torch: its first forward derivative imports a module with a deprecated call.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 
 CASES = {
@@ -49,7 +49,7 @@ def inputs(problem: Problem) -> tuple[Tensor, ...]:
 
 
 def captured(problem: Problem) -> dict:
-    """The constants that the function carries."""
+    """Return the constants of the function."""
     return problem.function.keywords if isinstance(problem.function, partial) else {}
 
 
@@ -61,7 +61,7 @@ def tensors(value) -> list[Tensor]:
 
 
 def flattened(func, shapes):
-    """Let func take one vector and give one vector."""
+    """Return func as a function from one vector to one vector."""
 
     def of_vector(vector: Tensor) -> Tensor:
         parts = vector.split([math.prod(shape) for shape in shapes])
@@ -97,7 +97,7 @@ ENGINES = {
 
 
 def gradient(func, x: Tensor) -> Tensor:
-    """The gradient, itself differentiable by autograd."""
+    """Return the gradient, which autograd can differentiate again."""
     if not x.requires_grad:
         x = x.detach().requires_grad_()
     return torch.autograd.grad(func(x).sum(), x, create_graph=True)[0]
@@ -121,7 +121,7 @@ def central_differences(func, x: Tensor, step: float = 1e-5) -> Tensor:
 
 
 def assert_close(actual, expected, tolerance: float = 1e-12) -> None:
-    """Compare relative to the largest entry."""
+    """Compare arrays relative to the largest entry."""
     actual, expected = torch.as_tensor(actual).double(), torch.as_tensor(expected).double()
     assert actual.shape == expected.shape
     assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
@@ -339,7 +339,7 @@ def test_rosenbrock_has_its_minimum_at_ones():
 
 
 def perceptron_in_numpy(x: np.ndarray, parameters: list[np.ndarray]):
-    """The activations of a three-layer perceptron and dy/d(pre-activation) of its hidden layers."""
+    """Return a three-layer perceptron's activations and dy/d(pre-activation) of hidden layers."""
     w1, b1, w2, b2, w3, b3 = parameters
     h1 = np.tanh(w1 @ x + b1)
     h2 = np.tanh(w2 @ h1 + b2)
@@ -521,7 +521,7 @@ def test_neighbour_energy_sums_over_twelve_nearest_neighbours():
     between -= edge * torch.round(between / edge)
     distances = between.norm(dim=2) + 99 * torch.eye(len(positions))
     nearest = distances.sort(1).values[:, :12]
-    # Displaced by at most 0.05 a coordinate: the next ones stand 1.4 times as far.
+    # Atoms are displaced by at most 0.05 per coordinate; second neighbours are 1.4 times as far.
     assert nearest.max() < 1.3 < distances.sort(1).values[:, 12].min()
     expected = (4 * (nearest**-12 - nearest**-6)).sum() / 2
     assert_close(problem.function(positions), expected)
@@ -588,7 +588,7 @@ def test_finite_elements_resist_neither_motion_nor_rotation():
     for motion in (torch.ones(16, 2).double(), rotation):
         (forces,) = tensors(problem.function(motion))
         assert forces.abs().max() < 1e-12
-    # Stretched by e in x with the sides free to give way: stress is e in x alone.
+    # Stretched by e in x with free sides: the only stress is e, in x.
     stretched = 1e-4 * torch.stack([nodes[:, 0], -0.3 * nodes[:, 1]], 1)
     (forces,) = tensors(problem.function(stretched))
     forces = forces.reshape(4, 4, 2)

@@ -1,4 +1,4 @@
-"""Shards of a job: their lines, their directories, and the whole that they make up."""
+"""Shards of a job: their lines, their directories, and the merged matrix."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_shard_is_written_in_two_ways(
         (("shard=0/41",), "the matrix has 40 rows; valid are up to 40 shards"),
     ],
 )
-def test_mistakes_are_told(
+def test_mistakes_are_reported(
     command_line: Callable[..., Any], options: tuple[str, ...], message: str
 ) -> None:
     finished = command_line(*MLP, *options)

@@ -1,4 +1,4 @@
-"""Kill the real command at random instants, again and again, until its result is complete.
+"""Kill the real command at random instants, repeatedly, until its result is complete.
 
 The suite kills some of the jobs a few times; ``make torture`` sets AUTODIFF_JOBS_KILLS for the full
 number, and all of them.
@@ -74,7 +74,7 @@ def only_result(directory: Path) -> Path:
 
 
 def wait_until_at_work(process: subprocess.Popen[str], directory: Path, started: float) -> None:
-    """Until this process has opened its result: kills before hit imports and probes alone."""
+    """Wait until this process has opened its result: earlier kills hit only imports and probes."""
     while process.poll() is None:
         for path in directory.glob("runs/*/status.json"):
             is_new = path.stat().st_mtime >= started
@@ -100,11 +100,11 @@ def test_a_job_survives_being_killed_at_any_instant(name: str, tmp_path: Path) -
     for number in range(kills):
         began = time.time()
         process = start(options, killed)
-        if number % 5 == 4:  # at any instant of its life, the imports included
+        if number % 5 == 4:  # at any instant, during the imports as well
             time.sleep((opening + working) * randomness.random())
         else:
             wait_until_at_work(process, killed, began)
-            # Late moments are rarer, so that several kills fit into one result.
+            # Late instants are less frequent, so that several kills fit into one result.
             time.sleep(working * randomness.random() ** 2)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -113,10 +113,10 @@ def test_a_job_survives_being_killed_at_any_instant(name: str, tmp_path: Path) -
             only_result(killed).unlink()
             progress.append(0)
         else:
-            # No block that was committed is ever lost.
+            # No committed block is ever lost.
             progress.append(committed(killed))
             assert progress[-1] >= progress[-2]
-    # Many kills have hit the work itself, or nothing was shown.
+    # The test is only meaningful if many kills hit the computation itself.
     assert kills < 10 or max(progress) > 0
     if not list(killed.glob("runs/*/result.h5")):
         finish(start(options, killed))

@@ -1,4 +1,4 @@
-"""An installed wheel carries its own configuration and needs no checkout."""
+"""An installed wheel contains its own configuration and needs no checkout."""
 
 import os
 import subprocess
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Marks the configuration of the wheel, so that it cannot be mistaken for that of the checkout.
+# Marks the configuration of the wheel, to distinguish it from that of the checkout.
 MARK = "n: 7  # of the wheel\n"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built offline by the backend itself."""
+    """Build a wheel offline with the build backend."""
     pytest.importorskip("hatchling", reason="hatchling builds the wheel; the extra `test` has it")
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]

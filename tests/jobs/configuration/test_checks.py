@@ -1,4 +1,4 @@
-"""Composing the configuration, and what is said about options that are not valid."""
+"""Composing the configuration, and the messages about options that are not valid."""
 
 import re
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from jobs.problems import BUILDERS
 
 Compose = Callable[..., DictConfig]
 CONF = config_directory()
-# Those of the group cluster choose a launcher, and are no options of a job.
+# Members of the group cluster choose a launcher, and are no options of a job.
 MEMBERS = [
     (path.parent.name, path.stem)
     for path in sorted(CONF.glob("*/*.yaml"))
     if path.parent.name != "cluster"
 ]
-# What a group's member needs beside its name.
+# The options that a group's member needs besides its name.
 NEEDED = {
     ("function", "python"): ["function.target=m:f"],
     ("loss", "python"): ["loss.target=m:f"],
@@ -39,18 +39,18 @@ NEEDED = {
 
 
 def refusal(compose_config: Compose, *overrides: str) -> str:
-    """What a person is told about options that do not compose or are not valid."""
+    """Return the message about options that do not compose or are not valid."""
     try:
         check_config(compose_config(*overrides))
     except JobError as error:
         return str(error)
-    # Hydra's, in the words of the command line.
+    # An error of Hydra, in the terms of the command line.
     except Exception as error:
         return explain(error)
     pytest.fail(f"{overrides} are not refused")
 
 
-# Where things go
+# Directories
 
 
 @pytest.mark.parametrize("option", ["run", "sweep"])
@@ -151,14 +151,14 @@ def test_the_yaml_of_a_job_composes_to_the_same_job(compose_config: Compose) -> 
         (["seed=-1"], ["seed=-1", "0 to 2^63 - 1"]),
         (["runs="], ["runs=", "directory"]),
         (["runs=${nowhere}"], ["nowhere"]),
-        # What is missing.
+        # A missing value.
         (["function=python"], ["function.target", "a value is needed"]),
         (["inputs=numpy"], ["inputs.path", "a value is needed"]),
         (["inputs=hdf5", "inputs.path=x"], ["inputs.datasets", "a value is needed"]),
         # Two options that do not fit.
         (["op=vjp", "strategy=forward-mode"], ["op=vjp strategy=forward-mode", "op=jvp"]),
         (["op=vhp", "strategy=forward-mode"], ["op=vhp strategy=forward-mode", "op=hvp"]),
-        # What is no option at all.
+        # An argument that is no option.
         (["foo"], ["foo", "option=value"]),
         (["inputs=numpy", "inputs.path=a=b"], ["a=b", "quotes"]),
         (["op=jacobian,hessian"], ["op=jacobian,hessian", "--multirun"]),
@@ -172,11 +172,11 @@ def test_a_mistake_is_named_with_what_would_be_valid(
     for part in parts:
         assert part in text
     assert "\n" not in text
-    # Nothing of the machinery shows.
+    # No internal names appear in the message.
     assert not re.search(r"Config|Optional|struct|\?\?\?|object_type", text)
 
 
-# Values that are valid alone, and have no meaning for the function
+# Values that are valid, but have no meaning for the function
 
 
 @pytest.mark.parametrize("operation", ["hessian", "vhp", "hvp"])

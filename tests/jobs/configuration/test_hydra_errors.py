@@ -1,4 +1,4 @@
-"""What people do wrong: each ends with one message, without our traceback, and nothing is lost."""
+"""Invalid commands: each ends with one message, without a traceback of ours, and loses nothing."""
 
 import hashlib
 import os
@@ -69,7 +69,7 @@ def own(name: str, *more: str) -> tuple[str, ...]:
     return (*OWN, f"function.target=user:{name}", "function.point=user:p", *more)
 
 
-# By kind: what is typed, and a part of the message.
+# By kind: the arguments, and a part of the message.
 MISTAKES: list[tuple[tuple[str, ...], str]] = [
     # Names
     (("op=hesian",), "op=hesian: valid are jacobian, hessian, vjp, jvp, vhp, hvp; did you mean"),
@@ -85,7 +85,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("--config-name=nowhere",), "nowhere"),
     (("function.name=mlp2",), "function.name=mlp2: this is not set by itself"),
     ((*MLP, "inputs=nmpy"), "did you mean numpy?"),
-    # What is no option
+    # Arguments that are no options
     (("foo",), "option=value"),
     (("=3",), "=3: valid is option=value"),
     (("=",), "=: valid is option=value"),
@@ -108,7 +108,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("progress=loud",), "progress=loud: valid are auto, lines, quiet, json"),
     ((*MLP, "output.tile=[0,1]"), "output.tile=[0, 1]"),
     ((*MLP, "inputs=constants", "inputs.values=3"), "inputs.values: valid is a mapping, in braces"),
-    # What does not go together
+    # Options that do not fit together
     (("op=vjp", "strategy=forward-mode"), "has no meaning"),
     (("op=hessian", "function=mlp"), "a Hessian needs a scalar function"),
     ((*MLP, "wrt=params"), "mlp is no torch.nn.Module"),
@@ -166,7 +166,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*own("Net"), "wrt=params", "wrt.pattern=lin.*"), "no parameter has such a name; there are"),
     ((*own("vector"), "function.weights=wrong.safetensors"), "weights are for a torch.nn.Module"),
 ]
-# Those in which the user's code raises: their frames are told as well.
+# Functions in which the user's code raises, and the frames that the message shows.
 FRAMES = {
     "raising": ["raising"],
     "leaving": ["leaving"],
@@ -187,7 +187,7 @@ def write_files(directory: Path) -> None:
     save_file({"other": torch.ones(3)}, directory / "wrong.safetensors")
     with h5py.File(directory / "a.h5", "w") as file:
         file["x"] = np.ones(4)
-    # What an earlier job has left: a result, and the part of another one.
+    # Files of earlier jobs: a result, and an unfinished result.
     earlier = directory / "runs/mlp-jacobian-vectorize-01234567"
     earlier.mkdir(parents=True)
     (earlier / "result.h5").write_bytes(os.urandom(100))

@@ -1,4 +1,4 @@
-"""Points, vectors and functions from every source, and what is said where they do not fit."""
+"""Points, vectors and functions from every source, and the messages if they do not fit."""
 
 import os
 import subprocess
@@ -70,7 +70,7 @@ def failing_point(): raise RuntimeError("no point")
 
 @pytest.fixture
 def own(directory: Path) -> Path:
-    """A module of the user's, `own`, in the directory of the start."""
+    """Write the user's module `own` into the directory in which jobs are started."""
     (directory / "own.py").write_text(FUNCTIONS)
     return directory
 
@@ -249,7 +249,7 @@ def write_bad_files(directory: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_point_that_does_not_fit_is_told(
+def test_a_point_that_does_not_fit_is_reported(
     overrides: list[str], pattern: str, directory: Path, resolved: Resolve
 ) -> None:
     write_bad_files(directory)
@@ -267,7 +267,7 @@ def test_a_point_that_does_not_fit_is_told(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_vectors_that_do_not_fit_are_told(
+def test_vectors_that_do_not_fit_are_reported(
     overrides: list[str], pattern: str, directory: Path, resolved: Resolve
 ) -> None:
     write_bad_files(directory)
@@ -422,12 +422,12 @@ def test_entries_that_are_not_finite_are_kept(own: Path, run_job: Run) -> None:
     ],
 )
 @pytest.mark.parametrize("operation", ["jacobian", "vjp"])
-def test_a_function_that_does_not_fit_is_told(
+def test_a_function_that_does_not_fit_is_reported(
     operation: str, name: str, point: str | None, pattern: str, own: Path, run_job: Run
 ) -> None:
     with pytest.raises(JobError, match=f"(?m){pattern}") as caught:
         run_job(*of(name, point), f"op={operation}", "strategy=reverse-loop")
-    # The frames of what fails are told with it, and where the point is kept.
+    # The message includes the frames of the failure, and the file in which the point is saved.
     frames = {"raising": 3, "leaving": 3, "failing_point": 2}
     lines = 1 + frames.get(name, frames.get(str(point), 0))
     assert len(str(caught.value).splitlines()) == lines
@@ -464,7 +464,7 @@ def test_a_module_that_cannot_be_imported(
         resolved("op=jacobian", "function=python", f"'function.target={target}'".strip("'"))
 
 
-# What the fingerprint knows
+# What the fingerprint depends on
 
 
 def test_a_changed_source_is_another_job(directory: Path, resolved: Resolve) -> None:

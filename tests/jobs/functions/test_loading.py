@@ -1,4 +1,4 @@
-"""Functions and modules of the user's: by path or file, with arguments, weights and losses."""
+"""The user's functions and modules: by path or file, with arguments, weights and losses."""
 
 import sys
 from collections.abc import Callable
@@ -99,7 +99,7 @@ point = torch.arange(3.0) + 1
 
 @pytest.fixture
 def model(directory: Path) -> Path:
-    """A file of the user's beside the start, `code/model.py`, that imports its neighbour."""
+    """Write the user's file `code/model.py`, which imports a file beside it."""
     (directory / "code").mkdir()
     (directory / "code/helper.py").write_text("def half(x): return x / 2\n")
     (directory / "code/model.py").write_text(MODEL)
@@ -115,7 +115,7 @@ VALUES = ("inputs=constants", "inputs.values.x=[1.0,2,3]")
 
 
 def user(job: Job) -> Any:
-    """The user's own module, as it was imported from the file."""
+    """Return the user's module, as it was imported from the file."""
     (name,) = (name for name in sys.modules if name.startswith("model_"))
     return sys.modules[name]
 
@@ -186,7 +186,7 @@ def test_arguments_are_part_of_the_job(model: Path, resolved: Resolve) -> None:
 
 
 def reference(module: torch.nn.Module, x: torch.Tensor, names: list[str]) -> torch.Tensor:
-    """The Jacobian by parameters from torch itself, (outputs, parameters)."""
+    """Return the Jacobian with respect to parameters by torch itself, (outputs, parameters)."""
     parameters = dict(module.named_parameters())
 
     def function(*values: torch.Tensor) -> torch.Tensor:
@@ -294,7 +294,7 @@ def test_modes_of_a_module_with_running_statistics(
 
 
 def trained(model: Path, resolved: Resolve) -> torch.nn.Module:
-    """A module of the user's with weights that are not those of its construction."""
+    """Return the user's module with other weights than those of its construction."""
     job = resolved("op=jacobian", *of("Net"), *VALUES)
     net = user(job).Net()
     with torch.no_grad():
@@ -357,7 +357,7 @@ def test_weights_from_a_file(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_weights_that_do_not_fit_are_told(
+def test_weights_that_do_not_fit_are_reported(
     weights: list[str], pattern: str, model: Path, resolved: Resolve
 ) -> None:
     trained(model, resolved)
@@ -504,7 +504,7 @@ def test_a_batch_is_all_that_is_read_at_once(model: Path, resolved: Resolve) -> 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_choices_that_do_not_fit_are_told(
+def test_choices_that_do_not_fit_are_reported(
     overrides: list[str], pattern: str, model: Path, resolved: Resolve
 ) -> None:
     values = VALUES
@@ -536,7 +536,7 @@ def test_labels_of_another_shape_are_not_broadcast(model: Path, run_job: Run) ->
         ("{_target_: code/model.py:make}", "make.*missing 1 required positional argument"),
     ],
 )
-def test_a_target_that_does_not_exist_is_told(
+def test_a_target_that_does_not_exist_is_reported(
     target: str, pattern: str, model: Path, command_line: Any
 ) -> None:
     ended = command_line("op=jacobian", "function=python", f"function.target={target}", *VALUES)

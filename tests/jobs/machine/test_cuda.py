@@ -1,4 +1,4 @@
-"""Jobs on CUDA devices: equal to those on the processor, within their memory."""
+"""Jobs on CUDA devices give the results of jobs on the CPU, within their memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_result_is_that_of_the_processor(
 def test_a_worker_copies_what_it_computed(
     run_job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two workers on one device: the way of several devices, where there is one.
+    # Two workers on one device take the code path of several devices.
     monkeypatch.setattr(
         "jobs.job.choose_devices", lambda value: (torch.device("cuda:0"), torch.device("cuda:0"))
     )

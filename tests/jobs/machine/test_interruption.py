@@ -12,10 +12,10 @@ submitit = pytest.importorskip("submitit")
 from submitit.core import utils  # noqa: E402
 from submitit.slurm.slurm import SlurmJobEnvironment  # noqa: E402
 
-# By submitit.
+# The signals that submitit handles.
 HANDLED = (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2)
 
-# What SLURM does to a request that comes from within the job: it is told to end with the job.
+# SLURM ends a request that comes from within the job together with the job.
 SCONTROL = """#!/bin/sh
 kill -TERM $$
 echo "$@" > {asked}
@@ -24,7 +24,7 @@ echo "$@" > {asked}
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A job under submitit, in this process; gives the file with what is asked of SLURM."""
+    """Install submitit's handlers in this process; return the file that records its requests."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text(SCONTROL.format(asked=tmp_path / "asked"))
@@ -51,7 +51,7 @@ def test_the_request_to_queue_a_job_again_outlives_the_end_of_the_job(asked):
 
 
 def test_without_that_the_request_dies(asked):
-    """What would be seen if submitit, or Python, came to protect the request itself."""
+    """Fails if submitit, or Python, comes to protect the request itself."""
     with pytest.raises(subprocess.CalledProcessError, match="SIGTERM"):
         signal.raise_signal(signal.SIGUSR2)
 

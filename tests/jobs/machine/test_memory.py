@@ -1,4 +1,4 @@
-"""Budgets and measurements, against known allocations, limits of the system, and real kills."""
+"""Budgets and measurements, checked against known allocations, system limits and real kills."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ from outputs import open_result
 
 CPU = torch.device("cpu")
 MIB = 2**20
-# ``AUTODIFF_JOBS_BLOCKS=10000`` is the full number, a minute.
+# ``AUTODIFF_JOBS_BLOCKS=10000`` is the full number, and takes a minute.
 BLOCKS = int(os.environ.get("AUTODIFF_JOBS_BLOCKS", "1000"))
 HUNGRY = """
 import torch
@@ -77,7 +77,7 @@ def test_live_tensors_are_counted_through_transformations() -> None:
     with TensorBytes() as counted:
         jacobian = torch.func.jacfwd(lambda x: (weights @ x).sin())(x)
         view = weights[:10]
-    # Identity, its product and the result; the weights were there before.
+    # The identity, its product and the result; the weights were allocated before.
     assert 2 * weights.nbytes < counted.peak < 6 * weights.nbytes
     assert jacobian.nbytes <= counted.live < 2 * jacobian.nbytes
     del jacobian
@@ -225,7 +225,7 @@ def test_an_allocation_that_fails_halves_the_chunk(tmp_path: Path) -> None:
         assert result[...].sum() == pytest.approx(float(expected_sum(x)), rel=1e-10)
 
 
-def test_one_line_that_does_not_fit_is_told_with_figures(tmp_path: Path) -> None:
+def test_the_message_about_one_line_that_does_not_fit_has_figures(tmp_path: Path) -> None:
     options = [*HUNGRY_JOB[:-3], "chunk_size=auto", "memory=200MiB"]
     done = run_in(None, tmp_path, *options)
     assert done.returncode == 1
@@ -235,7 +235,7 @@ def test_one_line_that_does_not_fit_is_told_with_figures(tmp_path: Path) -> None
 
 
 class Watching(Display):
-    """Notes the memory of the process after each block."""
+    """Records the memory of the process after each block."""
 
     def __init__(self) -> None:
         super().__init__(Console(file=io.StringIO()))
@@ -252,7 +252,7 @@ def test_memory_does_not_grow_with_the_number_of_blocks(resolved: Callable[..., 
     execute(resolved("op=hessian", *function, "strategy=reverse-loop", "chunk_size=1"), display)
     grown = display.occupied[-1] - display.occupied[10]
     assert len(display.occupied) == BLOCKS
-    # Of each block the ledger keeps some numbers in memory; a block has 8 bytes a column.
+    # The ledger keeps some numbers per block in memory; a block has 8 bytes per column.
     assert grown < 2**20 + 200 * BLOCKS < 8 * BLOCKS**2 / 4
 
 

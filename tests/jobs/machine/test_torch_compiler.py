@@ -1,4 +1,4 @@
-"""torch's compiler stays out of jobs that compile nothing, and works where it is wanted."""
+"""Jobs that compile nothing do not load torch's compiler, and it works where it is needed."""
 
 from __future__ import annotations
 

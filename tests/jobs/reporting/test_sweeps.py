@@ -1,4 +1,4 @@
-"""Sweeps on this machine: launchers, failures, starting again; what is told of a SLURM."""
+"""Sweeps on this machine: launchers, failures, restarts, and the warning about SLURM accounting."""
 
 import os
 import pickle
@@ -138,7 +138,7 @@ def test_what_submitit_raises_in_a_job_is_its_own(tmp_path: Path) -> None:
         ("sleep 60", "does not answer within"),
     ],
 )
-def test_accounting_that_does_not_answer_is_told(
+def test_accounting_that_does_not_answer_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, problem: str
 ) -> None:
     monkeypatch.setattr("jobs.machine.launchers._SECONDS_FOR_AN_ANSWER", 0.5)

@@ -1,4 +1,4 @@
-"""Watching jobs by their status files, and putting what became of them side by side."""
+"""Watching jobs by their status files, and reports that compare finished jobs."""
 
 import csv
 import json
@@ -58,14 +58,14 @@ def put(tmp_path: Path) -> Callable[..., Path]:
         ({"host": socket.gethostname(), "pid": 2**22 + 1}, "killed"),
     ],
 )
-def test_a_job_that_cannot_speak_any_more_is_told(
+def test_the_state_of_a_job_that_ended_without_writing_it_is_detected(
     put: Callable[..., Path], changes: dict[str, Any], state: str
 ) -> None:
     assert JobStatus.read(put("job", **changes)).state_now() == state
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b'{"state": "run'])
-def test_a_status_that_is_none_stops_nobody(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_status_file_raises_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "status.json").write_bytes(content)
     assert JobStatus.read(tmp_path / "status.json").state_now() == "unreadable"
 
@@ -89,7 +89,7 @@ def test_the_table_shows_every_job(
 
 
 @pytest.mark.parametrize("command", [status.main, report.main])
-def test_a_directory_without_jobs_is_told(
+def test_a_directory_without_jobs_is_reported(
     command: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command([str(tmp_path)]) == 1
@@ -97,7 +97,7 @@ def test_a_directory_without_jobs_is_told(
 
 
 class Page(HTMLParser):
-    """What a page refers to, and its text."""
+    """Collects the references, the tags and the text of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        # A name space is no address, and a plot refers to its own parts.
+        # An XML namespace is no reference, and a plot refers to its own parts.
         self.elsewhere += [
             str(value)
             for name, value in attrs
@@ -147,7 +147,7 @@ def test_a_report_of_a_sweep(
     assert "Agreement between strategies" in page.text
 
 
-def test_strategies_that_disagree_are_told(
+def test_strategies_that_disagree_are_reported(
     command_line: Callable[..., Any], directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command_line("--multirun", *MLP, "strategy=reverse-loop,vectorize", "function.n=4,5")
@@ -200,7 +200,7 @@ def test_a_comparison_finds_the_largest_difference_in_any_layout(
 def test_entries_that_are_not_finite_are_compared(
     command_line: Callable[..., Any], value: float, other: float, relative: float
 ) -> None:
-    # Of one chunk size, for the last bit may differ between chunks of different ones.
+    # With one chunk size, because the last bit may differ between chunks of different sizes.
     options = (*MLP, "strategy=vectorize", "chunk_size=2")
     paths = [command_line(*options, f"runs={name}").result for name in ("one", "two")]
     for path, entry in zip(paths, (value, other), strict=True):

@@ -1,4 +1,4 @@
-"""Every source of inputs and vectors: what it gives, what stays on the disk, what is refused."""
+"""Every source of inputs and vectors: its arrays, what is not read, what is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ POINTS = np.array([0.5, 1.5, 2.5])
 
 
 def write_files(directory: Path) -> None:
-    """The same point in every format, and an array of ten of them."""
+    """Write the same point in every format, and an array of ten points."""
     many = np.arange(30.0).reshape(10, 3)
     many[7] = POINTS
     scale = np.array(0.25)
@@ -192,7 +192,7 @@ def test_bfloat16_is_read(files: Path) -> None:
     assert array.tensor(torch.float64, torch.device("cpu")).tolist() == POINTS.tolist()
 
 
-# What does not fit
+# Sources that do not fit
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_bfloat16_is_read(files: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_source_that_does_not_fit_is_told(
+def test_a_source_that_does_not_fit_is_reported(
     overrides: list[str], pattern: str, files: Path, resolved: Resolve
 ) -> None:
     with pytest.raises(JobError, match=pattern) as caught:
@@ -270,7 +270,7 @@ def test_a_source_that_does_not_fit_is_told(
         ("0:2,", " is no index"),
     ],
 )
-def test_a_slice_that_does_not_exist_is_told(text: str, pattern: str) -> None:
+def test_a_slice_that_does_not_exist_is_reported(text: str, pattern: str) -> None:
     with pytest.raises(JobError, match=f"here, slice {text}: {pattern}"):
         SourceArray(np.zeros((10, 3)), "here").part(text)
 
