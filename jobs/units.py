@@ -16,12 +16,12 @@ def parse_size(text: str) -> int:
     """Return the number of bytes of a size such as ``8GiB``, ``512MiB`` or ``4.5GB``.
 
     Raises:
-        ValueError: The text is no size, or the size is zero.
+        ValueError: The text is not a size, or the size is zero.
     """
     found = _SIZE.fullmatch(text.strip())
     count = round(float(found[1]) * _UNITS[found[2]]) if found else 0
     if not count:
-        raise ValueError(f"{text!r} is no size")
+        raise ValueError(f"{text!r} is not a size")
     return count
 
 

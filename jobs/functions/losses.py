@@ -59,7 +59,7 @@ def _mse(reduction: str) -> Loss:
                 f"loss=mse: the output has the shape {tuple(output.shape)} and the labels "
                 f"{tuple(label.shape)}; they need the same"
             )
-        # Not mse_loss, whose backward torch 2.13 cannot differentiate forward.
+        # mse_loss is not used: torch 2.13 cannot differentiate its backward in forward mode.
         squares = (output - label).square()
         return squares.sum() if reduction == "sum" else squares.mean()
 
@@ -68,7 +68,7 @@ def _mse(reduction: str) -> Loss:
 
 def _cross_entropy(reduction: str) -> Loss:
     def loss(output: Tensor, label: Tensor) -> Tensor:
-        # Not nll_loss: its backward has no forward derivative either.
+        # nll_loss is not used: its backward has no forward derivative either.
         logarithms = torch.log_softmax(output, dim=1)
         if label.shape == output.shape and label.is_floating_point():
             values = -(label * logarithms).sum(dim=1)

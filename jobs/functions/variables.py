@@ -122,7 +122,7 @@ def _matching(wrt: WrtConfig, names: Sequence[str] | Mapping[str, Any], what: st
 def _parameters(function: LoadedFunction) -> dict[str, Tensor]:
     if function.module is None:
         raise ConfigurationError(
-            f"wrt=params: {function.name} is no torch.nn.Module, so that it has no parameters; "
+            f"wrt=params: {function.name} is not a torch.nn.Module, so it has no parameters; "
             "valid is wrt=inputs, or a module as function.target"
         )
     parameters = trainable(function.module)

@@ -57,7 +57,7 @@ def _within(path: str, loaded: Any, key: str | None) -> Mapping[str, Tensor]:
     nested = [name for name in _names(found) if isinstance(found[name], Mapping)]
     hint = f"; the weights may be under one of {_OPTION}_key={', '.join(nested)}" if nested else ""
     raise ConfigurationError(
-        f"{_OPTION}={path}: this is no dictionary of tensors, such as module.state_dict(){hint}"
+        f"{_OPTION}={path}: this is not a dictionary of tensors, such as module.state_dict(){hint}"
     )
 
 

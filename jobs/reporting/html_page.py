@@ -1,4 +1,7 @@
-"""Write a report as one self-contained HTML page with tables and SVG plots."""
+"""Write a report as one self-contained HTML page with tables and SVG plots.
+
+The plots need matplotlib, which is imported when they are drawn.
+"""
 
 from __future__ import annotations
 

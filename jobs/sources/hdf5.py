@@ -21,7 +21,7 @@ def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
         file = h5py.File(config.path, "r")
     except OSError as error:
         raise ConfigurationError(
-            f"{option}.path={config.path}: this is no readable HDF5 file"
+            f"{option}.path={config.path}: this is not a readable HDF5 file"
         ) from error
     arrays: dict[str, SourceArray] = {}
     for name in config.datasets:

@@ -68,7 +68,7 @@ class SourceArray:
         for position, (each, length) in enumerate(zip(index, self.shape, strict=False)):
             if isinstance(each, int) and not -length <= each < length:
                 raise ConfigurationError(
-                    f"{origin}: there is no index {each} in dimension {position}; the shape is "
+                    f"{origin}: there is not an index {each} in dimension {position}; the shape is "
                     f"{self.shape}"
                 )
         # HDF5 has no negative indices.
@@ -166,7 +166,7 @@ def _index(text: str, origin: str) -> int | slice:
     found = _RANGE.fullmatch(text)
     if not found or found[3] == "0":
         raise ConfigurationError(
-            f"{origin}: {text} is no index; valid are integers and ranges, such as 7 or 0:100 or "
-            "0:10,:,3"
+            f"{origin}: {text} is not an index; valid are integers and ranges, such as 7 or 0:100 "
+            "or 0:10,:,3"
         )
     return slice(*(None if part is None else int(part) for part in found.groups()))

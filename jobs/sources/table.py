@@ -76,7 +76,8 @@ def _load(option: str, path: str) -> Any:
         return pyarrow.parquet.read_table(path, memory_map=True)
     except (pyarrow.ArrowException, OSError) as error:
         raise ConfigurationError(
-            f"{option}.path={path}: this is no readable {suffix} file: {str(error).splitlines()[0]}"
+            f"{option}.path={path}: this is not a readable {suffix} file: "
+            + str(error).splitlines()[0]
         ) from error
 
 

@@ -29,7 +29,7 @@ def read_numpy(option: str, config: NumpySource) -> dict[str, SourceArray]:
     # A damaged file makes numpy and zipfile raise errors of many types.
     except Exception as error:
         raise ConfigurationError(
-            f"{option}.path={config.path}: this is no readable .npy or .npz file without Python "
+            f"{option}.path={config.path}: this is not a readable .npy or .npz file without Python "
             "objects"
         ) from error
     origin = f"{option}.path={config.path}"
@@ -83,7 +83,7 @@ def load_safetensors(option: str, path: str | Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ConfigurationError(
-            f"{option}={path}: this is no readable .safetensors file"
+            f"{option}={path}: this is not a readable .safetensors file"
         ) from error
 
 
@@ -111,7 +111,7 @@ def load_torch(option: str, path: str | Path) -> Any:
     # A damaged file makes torch, zipfile and pickle raise errors of many types.
     except Exception as error:
         raise ConfigurationError(
-            f"{option}={path}: this is no readable file of torch.save"
+            f"{option}={path}: this is not a readable file of torch.save"
         ) from error
 
 

@@ -111,7 +111,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     # Options that do not fit together
     (("op=vjp", "strategy=forward-mode"), "has no meaning"),
     (("op=hessian", "function=mlp"), "a Hessian needs a scalar function"),
-    ((*MLP, "wrt=params"), "mlp is no torch.nn.Module"),
+    ((*MLP, "wrt=params"), "mlp is not a torch.nn.Module"),
     ((*MLP, "loss=mse"), "a loss is for function=python"),
     # Dtypes and devices
     (("dtype=float65",), "dtype=float65: valid are"),
@@ -121,7 +121,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*FILE, "inputs.path=text.npy"), "text.npy: x is of dtype <U1; valid are real and complex"),
     # Paths
     ((*FILE, "inputs.path=nowhere.npy"), "there is no such file; looked for "),
-    ((*FILE, "inputs.path=user.py"), "user.py: this is no readable .npy or .npz file"),
+    ((*FILE, "inputs.path=user.py"), "user.py: this is not a readable .npy or .npz file"),
     ((*FILE, "inputs.path=objects.npy"), "without Python objects"),
     ((*MLP, "inputs=hdf5", "inputs.path=a.h5", "inputs.datasets=[/y]"), "/y: valid are /x"),
     ((*MLP, "runs=a_file"), "a_file"),
@@ -130,7 +130,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     # Shapes and numbers of inputs
     ((*FILE, "inputs.path=five.npy"), "x has the shape (5,); the function needs (4,)"),
     ((*FILE, "inputs.path=nan.npy"), "nan.npy: x holds 1 values that are not finite"),
-    ((*FILE, "inputs.path=five.npy", "inputs.slice=7"), "there is no index 7 in dimension 0"),
+    ((*FILE, "inputs.path=five.npy", "inputs.slice=7"), "there is not an index 7 in dimension 0"),
     (("op=vjp", "strategy=vectorize", *MLP[1:], "vectors.count=0"), "vectors.count=0"),
     (
         ("op=vjp", "strategy=vectorize", *MLP[1:], "vectors=numpy", "vectors.path=five.npy"),

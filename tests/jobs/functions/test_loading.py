@@ -339,7 +339,7 @@ def test_weights_from_a_file(
     [
         (["function.weights=no.pt"], "function.weights=no.pt: there is no such file.*no.pt"),
         (["function.weights=net.txt"], "valid are files .safetensors, .pt"),
-        (["function.weights=damaged.pt"], "damaged.pt: this is no readable file of torch.save"),
+        (["function.weights=damaged.pt"], "damaged.pt: this is not a readable file of torch.save"),
         (["function.weights=damaged.safetensors"], "no readable .safetensors file"),
         (["function.weights=whole.pt"], "more than tensors and plain values, and loading it could"),
         (["function.weights=checkpoint.pt"], "no dictionary of tensors.*weights_key=run"),

@@ -212,8 +212,11 @@ def test_bfloat16_is_read(files: Path) -> None:
             "inputs.arrays=log_length: .*did you mean log_lengthscale",
         ),
         (["inputs=table", "inputs.path=points.npy"], "valid are files .csv and .parquet"),
-        (["inputs=table", "inputs.path=damaged.parquet"], "damaged.parquet: this is no readable"),
-        (["inputs=table", "inputs.path=damaged.csv"], "damaged.csv: this is no readable .csv"),
+        (
+            ["inputs=table", "inputs.path=damaged.parquet"],
+            "damaged.parquet: this is not a readable",
+        ),
+        (["inputs=table", "inputs.path=damaged.csv"], "damaged.csv: this is not a readable .csv"),
         (["inputs=table", "inputs.path=table.csv", "inputs.columns=[c]"], "columns=c: valid are a"),
         (["inputs=table", "inputs.path=table.csv", "inputs.columns=[]"], "valid is a list of col"),
         (["inputs=result", "inputs.path=point.h5"], "inputs.path=point.h5: "),
@@ -263,11 +266,11 @@ def test_a_source_that_does_not_fit_is_reported(
 @pytest.mark.parametrize(
     ("text", "pattern"),
     [
-        ("10", r"there is no index 10 in dimension 0; the shape is \(10, 3\)"),
+        ("10", r"there is not an index 10 in dimension 0; the shape is \(10, 3\)"),
         ("0,0,0", r"this has 3 dimensions; the shape is \(10, 3\)"),
-        ("a:b", "a:b is no index; valid are integers and ranges"),
-        ("::0", "::0 is no index"),
-        ("0:2,", " is no index"),
+        ("a:b", "a:b is not an index; valid are integers and ranges"),
+        ("::0", "::0 is not an index"),
+        ("0:2,", " is not an index"),
     ],
 )
 def test_a_slice_that_does_not_exist_is_reported(text: str, pattern: str) -> None:
