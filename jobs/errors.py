@@ -1,9 +1,13 @@
-"""The errors that end a job with one message for the user."""
+"""The errors that end a job with one message for the user, and the exit codes of commands."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
 class JobError(Exception):

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from jobs.configuration.hydra_errors import HYDRA_ERRORS, explain, refused_option
-from jobs.errors import JobError
+from jobs.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, JobError
 from jobs.machine.launchers import install_hint, lost_job
-
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
 
 
 def failure_message(error: BaseException) -> tuple[str, int] | None:

@@ -6,13 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from jobs.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from jobs.reporting.agreement import compare_strategies
 from jobs.reporting.console import command_console
 from jobs.reporting.summary import summarise
 from jobs.reporting.tables import agreement_table, job_table, write_csv
 from outputs import ResultError
-
-_EXIT_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,16 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
         return _report(directory, options)
     except (ResultError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return EXIT_FAILED
     except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def _report(directory: Path, options: argparse.Namespace) -> int:
     summaries = summarise(directory)
     if not summaries:
         print(f"there are no jobs in {directory.absolute()}", file=sys.stderr)
-        return 1
+        return EXIT_FAILED
     agreements = [] if options.no_comparison else compare_strategies(directory)
     console = command_console()
     console.print(job_table(summaries))
@@ -54,7 +53,7 @@ def _report(directory: Path, options: argparse.Namespace) -> int:
 
         write_page(options.html, directory, summaries, agreements)
         console.print(str(options.html.absolute()), markup=False, soft_wrap=True)
-    return 0 if all(one.agrees for one in agreements) else 1
+    return 0 if all(one.agrees for one in agreements) else EXIT_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:

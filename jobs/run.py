@@ -22,9 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from jobs.configuration.checks import check_config
 from jobs.configuration.hydra_errors import check_arguments
 from jobs.configuration.registry import register
-from jobs.errors import ConfigurationError, JobError
-from jobs.failure_messages import EXIT_FAILED, failure_message
-from jobs.machine.launchers import end_workers
+from jobs.errors import EXIT_FAILED, ConfigurationError, JobError
+from jobs.failure_messages import failure_message
+from jobs.machine.interruption import leaving_at_once
+from jobs.machine.launchers import end_workers, queueing_again_unharmed
 from jobs.machine.supervision import supervised
 from jobs.paths import config_directory
 from jobs.version import own_version
@@ -40,8 +41,6 @@ def run_job(composed: DictConfig) -> None:
     from jobs.execution.execute import execute
     from jobs.job import resolve
     from jobs.machine.devices import choose_devices, holding_devices
-    from jobs.machine.interruption import leaving_at_once
-    from jobs.machine.launchers import queueing_again_unharmed
     from jobs.reporting.display import display_for
 
     display = display_for(config.progress)

@@ -6,11 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from jobs.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from jobs.records.status_file import status_files
 from jobs.reporting.console import command_console
 from jobs.reporting.status_table import print_statuses, watch
-
-_EXIT_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,14 +26,14 @@ def main(arguments: list[str] | None = None) -> int:
     console = command_console()
     if not status_files(directory):
         print(f"there are no jobs in {directory.absolute()}", file=sys.stderr)
-        return 1
+        return EXIT_FAILED
     if options.once or not console.is_terminal:
         print_statuses(directory)
         return 0
     try:
         watch(directory, console)
     except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     return 0
 
 
