@@ -4,24 +4,50 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# A second environment, of the lowest supported versions, which have wheels for the lowest Python.
+LOWEST := .venv-lowest
+LOWEST_PYTHON ?= python3.11
 
-.PHONY: run test test-slurm check format docs journeys torture big bench bench-full bench-memory \
-  bench-peers-memory \
+# Parity with torch, blocks, the planner's arithmetic, files written and read, the configuration,
+# whole jobs that are interrupted and resumed: well under a minute on two cores. They need pytest and
+# hypothesis beside what the package needs.
+FAST := tests/core/test_parity.py tests/core/test_blocks.py tests/jobs/planning/test_cost.py \
+  tests/jobs/execution/test_chunk_size.py tests/jobs/execution/test_resume.py \
+  tests/jobs/configuration/test_checks.py tests/outputs/test_round_trip.py \
+  tests/outputs/writing/test_writer.py tests/outputs/reading/test_result.py
+
+.PHONY: run test test-fast test-lowest test-pythons test-slurm check format docs journeys torture \
+  big bench bench-full bench-memory bench-peers-memory \
   bench-overlap bench-batches bench-planner bench-verify bench-workers bench-sparse clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
 
-# A process a core, each with one thread: torch's threads would only wait for one another. What has
-# the machine for itself comes afterwards: the newcomers, and SLURM where it is installed.
+# One process per core, each with one thread: torch's threads would only wait for one another. What
+# needs the machine for itself comes afterwards: the journeys, and SLURM where it is installed.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 	OMP_NUM_THREADS=1 AUTODIFF_JOBS_JOURNEYS=1 AUTODIFF_JOBS_SLURM=1 \
 	  $(BIN)/python -m pytest -n auto --dist loadgroup tests/test_journeys.py tests/slurm
 
+test-fast: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(FAST)
+
+# The fast tests with the lowest versions that pyproject.toml allows, torch excepted.
+test-lowest:
+	@if $(LOWEST_PYTHON) -c '' 2>/dev/null; then \
+	  $(MAKE) --no-print-directory $(LOWEST)/.installed && \
+	  OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest $(FAST); \
+	else echo "test-lowest: skipped, $(LOWEST_PYTHON) is not installed"; fi
+
+# The fast tests with every other supported Python that is installed: see the script.
+test-pythons: $(VENV)/.installed-test
+	.ci/other-pythons $(FAST)
+
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python docs/check_prose.py
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.installed-test
@@ -88,6 +114,12 @@ $(BIN)/python:
 	  { echo "error: $(PYTHON) is older than Python 3.11; choose another one with make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints-lowest.txt -e . pytest hypothesis
+	@touch $@
+
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e .
 	@touch $@
@@ -101,4 +133,4 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .venv-python* build dist .pytest_cache .ruff_cache .hypothesis
