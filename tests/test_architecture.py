@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("jobs", "autodiff_core", "outputs")
-# The folders of each package, from top to bottom: a folder imports from those below it only. A module
-# at the top of a package has no level; the tests of circles hold for it.
+# The folders of each package, from top to bottom: a folder imports from those below it only.
+# Modules at the top of a package have no level; the tests of circles hold for them.
 ORDER = {
     "jobs": [
         "execution",
