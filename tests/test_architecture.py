@@ -225,18 +225,52 @@ def test_the_init_of_a_folder_is_one_docstring(package: str) -> None:
         assert isinstance(body[0].value, ast.Constant), folder
 
 
-def _tree_of_the_page() -> set[str]:
+def _tree_of_the_page() -> list[str]:
     """Return the folders that the tree in docs/design.md names, as paths from the root."""
     page = (ROOT / "docs/design.md").read_text()
     (tree,) = re.findall(r"^```text\n(jobs/.*?)^```", page, re.MULTILINE | re.DOTALL)
-    found: set[str] = set()
+    found: list[str] = []
     parents: list[str] = []
     for indent, folder in re.findall(r"^( *)(\w+)/", tree, re.MULTILINE):
         parents = [*parents[: len(indent) // 2], folder]
-        found.add("/".join(parents))
+        found.append("/".join(parents))
     return found
 
 
 def test_the_tree_in_the_documentation_names_the_folders_that_exist() -> None:
     folders = set(PACKAGES).union(*map(_folders, PACKAGES))
-    assert _tree_of_the_page() == folders
+    assert sorted(_tree_of_the_page()) == sorted(folders)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_tree_in_the_documentation_is_in_the_order_of_imports(package: str) -> None:
+    split = [folder.split("/") for folder in _tree_of_the_page()]
+    assert [parts[1] for parts in split if parts[0] == package and len(parts) == 2] == ORDER[
+        package
+    ]
+
+
+def _functions_of_the_page() -> list[tuple[str, str]]:
+    """Return what docs/design.md names as `module: function`, the function with its class."""
+    page = (ROOT / "docs/design.md").read_text()
+    return re.findall(r"`([\w/]+\.py): ([\w.]+)`", page)
+
+
+def _defined(path: Path) -> set[str]:
+    """Return the names of the functions and classes of a file, methods with their class."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+            found |= {f"{node.name}.{each.name}" for each in methods}
+    return found
+
+
+def test_the_functions_in_the_documentation_exist() -> None:
+    named = _functions_of_the_page()
+    assert len(named) >= 20
+    modules = {path for path, _ in named}
+    assert [path for path in sorted(modules) if not (ROOT / path).is_file()] == []
+    assert [f"{path}: {name}" for path, name in named if name not in _defined(ROOT / path)] == []
