@@ -1,4 +1,4 @@
-"""Everything that a user can type in the README and the docs is executed here, page by page."""
+"""Run every command and every block of Python in the README and the docs, page by page."""
 
 import os
 import re
@@ -12,16 +12,20 @@ import pytest
 from tests.support.warm_interpreter import WarmInterpreter
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
+]
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^ {4}((?:python -m|autodiff-jobs|make) .*)$", re.MULTILINE)
 FILE_NAME = re.compile(r"`(\w+\.py)`:?\s*$")
-# What sets the environment up is what this test itself runs in.
+# The test itself runs in the environment that this line activates.
 ACTIVATION = ". .venv/bin/activate"
 
 
 def steps(text: str) -> list[tuple[str, str]]:
-    """The blocks of a page in order: (kind, content), the kind of a named file being its name."""
+    """Return the blocks of a page in order: (kind, content); for a named file, (name, content)."""
     found = []
     for match in BLOCK.finditer(text):
         indent, language, body = match.groups()
@@ -41,7 +45,7 @@ Run = Callable[[list[str], Path], None]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Run ``python`` with some words in a directory."""
+    """Return a function that runs ``python`` with some arguments in a directory."""
     interpreter = WarmInterpreter(tmp_path_factory.mktemp("interpreter"))
 
     def words_in(words: list[str], directory: Path) -> None:
@@ -53,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def make_result(run: Run, directory: Path) -> None:
-    """The result that a page about results speaks of."""
+    """Make the result that a page about results reads."""
     job = ["op=jacobian", "strategy=vectorize", "function=mlp"]
     run(["-m", "jobs.run", *job], directory)
     (result,) = directory.glob("runs/*/result.h5")
