@@ -32,8 +32,8 @@ PHRASES = (
     "survives most",
 )
 SUFFIXES = (".py", ".md", ".yaml")
-# The source of a built-in problem is part of the fingerprint of its results, so it stays as it is. The
-# check and its test contain the phrases themselves.
+# The source of a built-in problem is part of the fingerprint of its results, so it stays as it is.
+# The check and its test contain the phrases themselves.
 EXEMPT = ("jobs/problems/", "docs/check_prose.py", "tests/test_prose.py")
 # A phrase may be broken over two lines, with the mark of a comment between its words. Underscores
 # separate words too, so that identifiers are found.
