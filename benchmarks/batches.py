@@ -1,8 +1,8 @@
-"""Memory and time of a loss's Hessian over data in batches, beside all data at once.
+"""Measure memory and time of a loss's Hessian over data in batches, and over all data at once.
 
     python benchmarks/batches.py --samples 1000000 --batch-size 10000
 
-Each job is a process of its own; a job over few samples shows what the program itself takes.
+Each job runs in a separate process; a job over few samples shows what the program itself needs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ JOB = (
 
 
 def write_data(path: Path, samples: int) -> None:
-    """Random data and labels, written in pieces."""
+    """Write random data and labels, in pieces."""
     random = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         x = file.create_dataset("x", (samples, FEATURES), dtype="f8")
@@ -49,7 +49,7 @@ def write_data(path: Path, samples: int) -> None:
 
 
 def run(folder: Path, data: str, batch_size: str) -> dict[str, str]:
-    """Run a job; its figures as it tells them."""
+    """Run a job and return the figures that it prints."""
     files = ("inputs=hdf5", f"inputs.path={data}", "inputs.datasets=[/x,/label]")
     command = [sys.executable, "-m", "jobs.run", *JOB, *files, f"loss.batch_size={batch_size}"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)

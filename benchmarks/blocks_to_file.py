@@ -1,11 +1,11 @@
-"""How fast blocks of a few rows or columns go into a file, by plain h5py and by our writer.
+"""Measure how fast plain h5py and our writer write blocks of a few rows or columns.
 
     python benchmarks/blocks_to_file.py [--repeats 5]
 
 A matrix of 128 MiB in float64 is written block by block. Plain h5py assigns slices of a contiguous
-dataset, or of tiles of 2 MiB, and checks nothing. Our writer takes the layout that a job chooses
-for such blocks, forms checksums and enters each block in the ledger. Both only fill the memory of
-the system. Each way is repeated, interleaved, and the medians are printed; a way that takes longer
+dataset, or of tiles of 2 MiB, and checks nothing. Our writer uses the layout that a job chooses for
+such blocks, computes checksums and enters each block in the ledger. Both write to the page cache
+only. Each variant is repeated, interleaved, and the medians are printed; a variant that takes longer
 than a second is stopped and extrapolated.
 """
 
@@ -50,10 +50,10 @@ def main() -> None:
 
 
 def ways(axis: str, shape: tuple[int, int], size: int) -> Iterator[tuple[str, float]]:
-    """Each way and its MiB/s."""
+    """Yield each variant and its MiB/s."""
     place = 0 if axis == "rows" else 1
     block = np.random.default_rng(0).random((size, shape[1]) if place == 0 else (size, shape[0]))
-    # Columns come from the computation as lines, too.
+    # The computation also delivers columns as contiguous lines.
     values = block if axis == "rows" else block.T
 
     def rate(write: Callable[[int, int, np.ndarray], None]) -> float:
@@ -71,7 +71,6 @@ def ways(axis: str, shape: tuple[int, int], size: int) -> Iterator[tuple[str, fl
         for way, tile in (("contiguous", None), ("tiles", TILES[axis])):
             with h5py.File(directory / f"{way}.h5", "w") as file:
                 matrix = file.create_dataset("m", shape, np.float64, chunks=tile)
-
                 yield way, rate(partial(assign, matrix, axis))
         described = description(*shape, axis, dtype="float64", block_lines=size)
         with ResultWriter.create(directory / "r.h5", described) as writer:

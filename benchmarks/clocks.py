@@ -1,4 +1,4 @@
-"""The clocks of the speed benchmark, of the host or of the device that computes, and their use."""
+"""Clocks of the speed benchmark: of the host, or of the device that computes."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 now = time.perf_counter
-"""The clock of the host; `--cpu-time` puts that of the processor here."""
+"""The clock of the host; `--cpu-time` replaces it by processor time."""
 
 
 class Clock(Protocol):
-    """Measures what is done between `start` and `seconds`."""
+    """Measures the work between `start` and `seconds`."""
 
     def start(self) -> None:
-        """Begin, where nothing that was done before is still under way."""
+        """Start the clock when all earlier work is done."""
         ...
 
     def is_within(self, seconds: float) -> bool:
-        """Whether there is time for more."""
+        """Return whether less than this time has passed."""
         ...
 
     def seconds(self) -> float:
-        """The time until everything was done."""
+        """Return the time until all work was done."""
         ...
 
 
 class HostClock:
-    """For what is done when a call returns."""
+    """A clock for work that is done when a call returns."""
 
     def __init__(self) -> None:
         self._started = now()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the clock."""
         self._started = now()
 
     def is_within(self, seconds: float) -> bool:
-        """Whether there is time for more."""
+        """Return whether less than this time has passed."""
         return now() - self._started < seconds
 
     def seconds(self) -> float:
-        """The time since the beginning."""
+        """Return the time since the start."""
         return now() - self._started
 
 
 def median_time(
     action: Callable[[], Any], clock: Clock | None = None, *, repeats: int = 5
 ) -> float:
-    """The median time of an action, after one that does not count."""
+    """Return the median time of an action, after one run that does not count."""
     clock = clock or HostClock()
     action()
     times = []

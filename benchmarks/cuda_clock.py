@@ -1,4 +1,4 @@
-"""Time work on a CUDA device by its events."""
+"""Time work on a CUDA device by CUDA events."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections import deque
 import torch
 
 AHEAD = 4
-"""How many chunks may be handed to the device before the first of them is waited for."""
+"""How many chunks may be queued on the device before the host waits for the first of them."""
 
 
 class CudaClock:
-    """Events of the device: from its being idle to its having done everything."""
+    """A clock that runs from the moment the device is idle until it has done all work."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.start()
 
     def start(self) -> None:
-        """Begin when the device is idle."""
+        """Start the clock when the device is idle."""
         torch.cuda.synchronize(self._device)
         self._marks: deque[torch.cuda.Event] = deque()
         self._started = self._mark()
 
     def is_within(self, seconds: float) -> bool:
-        """Whether there is time for more, as seen some chunks behind.
+        """Return whether less than this time has passed, as of some chunks earlier.
 
-        The device need not become idle for the answer, and the host does not hand over chunks
-        for a time much longer than that given.
+        The device need not become idle for the answer, and the host does not queue chunks for much
+        longer than the given time.
         """
         self._marks.append(self._mark())
         if len(self._marks) <= AHEAD:
@@ -37,7 +37,7 @@ class CudaClock:
         return self._started.elapsed_time(behind) / 1000 < seconds
 
     def seconds(self) -> float:
-        """The time until the device has done everything."""
+        """Return the time until the device has done all work."""
         end = self._mark()
         torch.cuda.synchronize(self._device)
         return self._started.elapsed_time(end) / 1000

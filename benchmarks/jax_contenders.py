@@ -1,6 +1,6 @@
-# JAX is a peer in these benchmarks, and installed for them alone.
+# JAX is a peer in these benchmarks, and installed for them only.
 # pyright: reportMissingImports=false
-"""JAX, jitted: the same functions written in jax.numpy, with every chunk size."""
+"""Jitted JAX: the same functions written in jax.numpy, with every chunk size."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ _BUILDERS = {
 
 
 def jax_contenders(instance: Instance) -> Iterator[Contender]:
-    """Linearised once, pushed or pulled in jitted chunks; compilation is not counted."""
+    """Yield maps that are linearized once and applied in jitted chunks; compilation is not timed."""
     shapes = [tuple(part.shape) for part in instance.point]
     ends = np.cumsum([part.numel() for part in instance.point])[:-1]
     function = _BUILDERS[instance.workload.problem](instance.constants)
@@ -156,7 +156,7 @@ def jax_contenders(instance: Instance) -> Iterator[Contender]:
     vectors = None if given is None else _given(given)
 
     def lines_of(linear: Any, size: int, chunk: int) -> Lines:
-        # The linear map is a pytree of its residuals: an argument, not a constant of the program.
+        # The linear map, a pytree of its residuals, is an argument and not a constant of the program.
         @jax.jit
         def compute(linear: Any, start: Array) -> Array:
             if vectors is None:
@@ -166,7 +166,7 @@ def jax_contenders(instance: Instance) -> Iterator[Contender]:
             return jax.vmap(linear)(basis)
 
         def lines(start: int, stop: int) -> Array:
-            # A last chunk that is short is computed in full, as a fixed shape demands.
+            # A short last chunk is computed at full size, because jit fixes the shape.
             result = compute(linear, max(0, stop - chunk) if vectors is not None else start)
             return jax.block_until_ready(result)
 

@@ -1,9 +1,9 @@
-"""How much memory a job needs beside torch: a Jacobian of 2 GiB written block by block.
+"""Measure the memory that a job needs beyond torch's: a Jacobian of 2 GiB, block by block.
 
     python benchmarks/memory.py [--gigabytes 2] [--chunk-size 32]
 
-A small job of the same kind runs first, so that what torch, HDF5 and the transformations take
-once for all counts as their footprint; then the large one, in the same process. Printed are the
+A small job of the same kind runs first, so that memory that torch, HDF5 and the transformations
+allocate once is not counted; then the large job runs in the same process. The benchmark prints the
 resident memory before, its peak, and the growth, for blocks of rows and of columns.
 """
 
@@ -27,19 +27,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the matrix in GiB")
     parser.add_argument("--chunk-size", type=int, default=32)
-    parser.add_argument("--strategy", help="run one strategy in this process (used by itself)")
+    parser.add_argument("--strategy", help="run one strategy in this process (internal)")
     options = parser.parse_args()
     if options.strategy:
         measure(options.strategy, options.gigabytes, options.chunk_size)
         return
     for strategy in ("vectorize", "forward-mode"):
-        # A process each: the peak of the first would hide that of the second.
+        # Separate processes: the peak of the first would hide that of the second.
         arguments = [f"--gigabytes={options.gigabytes}", f"--chunk-size={options.chunk_size}"]
         subprocess.run([sys.executable, __file__, f"--strategy={strategy}", *arguments], check=True)
 
 
 def measure(strategy: str, gigabytes: float, chunk_size: int) -> None:
-    """Run one job and print what it took."""
+    """Run one job and print its memory and time."""
     directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-memory-"))
     try:
         run(strategy, 16, chunk_size, directory)
@@ -59,7 +59,7 @@ def measure(strategy: str, gigabytes: float, chunk_size: int) -> None:
 
 
 def run(strategy: str, n: int, chunk_size: int, directory: Path) -> Path:
-    """Run the job ``op=jacobian function=brusselator``; returns the path of the result."""
+    """Run the job ``op=jacobian function=brusselator`` and return the path of the result."""
     from hydra import compose, initialize_config_dir
     from rich.console import Console
 
@@ -87,7 +87,7 @@ def run(strategy: str, n: int, chunk_size: int, directory: Path) -> Path:
 
 
 class PeakMemory:
-    """The resident memory of this process, sampled every few milliseconds by a thread."""
+    """The resident memory of this process, sampled by a thread every few milliseconds."""
 
     def __enter__(self) -> PeakMemory:
         import psutil

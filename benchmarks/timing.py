@@ -11,11 +11,11 @@ from contenders import Contender, Lines
 from workloads import Instance
 
 Keep = Callable[[int, int, Any], None]
-"""Does with the lines start, ..., stop - 1 what is to be done with them."""
+"""Stores, or drops, the lines start, ..., stop - 1."""
 
 
 def clock_for(group: str, device: torch.device) -> Clock:
-    """The clock of a group of contenders; JAX, whose streams are its own, is waited for instead."""
+    """Return the clock of a group; JAX has its own streams, so the host waits for it instead."""
     if device.type == "cuda" and group != "JAX":
         from cuda_clock import CudaClock
 
@@ -31,15 +31,15 @@ def timed(
     keep: Keep = (lambda start, stop, values: None),
     end: Callable[[], None] = (lambda: None),
 ) -> float:
-    """The time for all lines, from as many chunks as fit into the given time.
+    """Return the time for all lines, from as many chunks as fit into the given time.
 
     Args:
-        lines: Computes some.
-        contender: Whose they are.
+        lines: Computes a range of lines.
+        contender: The contender that they belong to.
         instance: The workload.
-        seconds: The time given.
-        keep: What is done with computed lines.
-        end: What is done after the last ones.
+        seconds: The time available.
+        keep: Called with each range of computed lines.
+        end: Called after the last range, within the measured time.
     """
     size = contender.chunk_size
     clock = clock_for(contender.group, instance.device)
@@ -47,7 +47,7 @@ def timed(
     clock.start()
     keep(0, size, lines(0, size))
     first = clock.seconds()
-    # A long first chunk is measurement enough, unless it was compiled.
+    # A long first chunk is a sufficient measurement, unless it included compilation.
     if first > seconds and contender.group != "JAX":
         return first * contender.lines / size
     clock.start()

@@ -1,10 +1,10 @@
-"""How fast a result is verified, beside plainly reading the same bytes.
+"""Measure how fast a result is verified, compared with reading the same bytes.
 
     python benchmarks/verify.py [--gigabytes 2] [--axis rows] [--compression none] [--directory D]
 
-A result is written into a temporary directory. Its bytes are read plainly, from the first to the
-last, and then it is verified (structure, ledger, checksums, probe products, entries not finite),
-each from a cold and from a warm page cache. Printed are the speeds and their ratio.
+A result is written into a temporary directory. Its bytes are read sequentially, and then it is
+verified (structure, ledger, checksums, probe products, entries that are not finite), each from a
+cold and from a warm page cache. The benchmark prints the speeds and their ratio.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the matrix in GiB")
     parser.add_argument("--axis", choices=("rows", "columns"), default="rows")
     parser.add_argument("--compression", choices=("none", "gzip"), default="none")
-    parser.add_argument("--directory", help="where the file is made; the disk that is measured")
+    parser.add_argument("--directory", help="where the file is written; the disk that is measured")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
         path = Path(folder) / "result.h5"
@@ -91,7 +91,7 @@ def read(path: Path) -> None:
 def check(path: Path) -> None:
     found = verify_result(path)
     if not found.ok:
-        raise SystemExit(f"The result is not sound: {found.problems}")
+        raise SystemExit(f"the result is not valid: {found.problems}")
 
 
 def timed(action: Callable[[], None], path: Path, *, cold: bool) -> float:

@@ -1,4 +1,4 @@
-"""The default job as a user gets it, from call to finished file, beside peers from call to file."""
+"""Time the default job from call to finished file, and peers from call to file."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ register()
 
 
 def job_of(options: list[str]) -> Job:
-    """The job that a command with these options runs."""
+    """Return the job that a command with these options runs."""
     with initialize_config_dir(version_base="1.3", config_dir=str(config_directory())):
         return resolve(check_config(compose("config", options)))
 
 
 def default_job(instance: Instance) -> dict[str, Any]:
-    """Plan, compute, verify and write a workload in this process, nothing tuned.
+    """Plan, compute, verify and write a workload in this process, without any tuning.
 
     Args:
         instance: The workload.
 
     Returns:
-        ``seconds`` in all, ``probing_seconds`` and ``computing_seconds`` of them, and what was
-        chosen: ``strategy``, ``engine`` and ``chunk_size``, the last one in a run that tries larger
-        ones.
+        ``seconds`` in all, ``probing_seconds`` and ``computing_seconds`` of them, and the choices
+        ``strategy``, ``engine`` and ``chunk_size`` (the last one, if the run tries larger ones).
     """
     workload = instance.workload
     options = [
@@ -57,10 +56,10 @@ def default_job(instance: Instance) -> dict[str, Any]:
     try:
         job = job_of([*options, f"runs={place}"])
         settle_disk(instance)
-        # What torch keeps on a CUDA device for others is not free for the job.
+        # Memory that torch caches on a CUDA device is not free for the job.
         torch.cuda.empty_cache()
         started = time.perf_counter()
-        # A job tells its result's path.
+        # A job prints the path of its result.
         with redirect_stdout(StringIO()):
             path = execute(job, display_for("quiet"))
         seconds = time.perf_counter() - started
@@ -79,11 +78,11 @@ def default_job(instance: Instance) -> dict[str, Any]:
 
 
 def whole_peer(contender: Contender, instance: Instance) -> dict[str, float]:
-    """A peer's job, JAX's compilation not counted.
+    """Run a peer's job; JAX's compilation is not timed.
 
     Returns:
-        ``seconds`` from the call to the closed file, and ``durable_seconds`` until it is on the
-        disk as well, which is where ours ends.
+        ``seconds`` from the call to the closed file, and ``durable_seconds`` until the file is on
+        the disk as well, which is when our job ends.
     """
     wait_for(instance.device)
     settle_disk(instance)
@@ -106,6 +105,6 @@ def whole_peer(contender: Contender, instance: Instance) -> dict[str, float]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until a CUDA device has done everything; the processor has."""
+    """Wait until a CUDA device has done all work; a CPU already has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,12 +1,12 @@
-"""Jobs whose naive way asks for far more memory than the machine has, within small budgets.
+"""Run jobs within small memory budgets that would exceed the machine's memory as one matrix.
 
     python benchmarks/within_memory.py [--only pairwise gp big]
 
-Each is the real command with `memory=`, in a process tree of its own whose resident memory is
-watched from outside every 20 milliseconds. The last one writes a matrix of 32 GiB and runs under a
-hard limit of the system besides: a control group where one can be made (as root), else a limit of
-the address space (`ulimit -v`). Printed are the budget, the most that the computing process
-occupied, what the plan predicted, and the times.
+Each runs the real command with `memory=`, in its own process tree, whose resident memory is sampled
+from outside every 20 milliseconds. The last one writes a matrix of 32 GiB and also runs under a hard
+limit: a control group if one can be created (as root), else a limit of the address space
+(`ulimit -v`). The benchmark prints the budget, the peak memory of the computing process, the
+prediction of the plan, and the times.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SECONDS_BETWEEN_LOOKS = 0.02
 
 @dataclass(frozen=True)
 class Case:
-    """A job, its budget, and the hard limit of the system that it runs under."""
+    """A job, its budget, and the hard limit under which it runs, if any."""
 
     options: tuple[str, ...]
     memory: str
@@ -60,7 +60,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
-    parser.add_argument("--directory", help="where the results are made, and removed again")
+    parser.add_argument("--directory", help="where the results are written, and removed again")
     given = parser.parse_args()
     for name in given.only:
         with tempfile.TemporaryDirectory(dir=given.directory) as place:
@@ -81,7 +81,7 @@ def run(name: str, case: Case, place: Path) -> None:
     seconds = time.monotonic() - started
     output = process.communicate()[0]
     if process.returncode:
-        raise SystemExit(f"{name}: the job ended with {process.returncode}")
+        raise SystemExit(f"{name}: the job exited with {process.returncode}")
     budget = parse_size(case.memory)
     with open_result(output.splitlines()[-1]) as result:
         record, shape = result.execution, result.shape
@@ -98,7 +98,7 @@ def run(name: str, case: Case, place: Path) -> None:
 
 
 def watched(process: subprocess.Popen[str]) -> int:
-    """The most that one process of the tree occupied, in bytes."""
+    """Return the peak resident memory of the largest process of the tree, in bytes."""
     most = 0
     parent = psutil.Process(process.pid)
     while process.poll() is None:
@@ -111,7 +111,7 @@ def watched(process: subprocess.Popen[str]) -> int:
 
 @contextlib.contextmanager
 def hard_limit(limit: str | None) -> Iterator[tuple[Callable[[], object] | None, str]]:
-    """What a new process does to run under a limit, and what it is, in words."""
+    """Yield what a new process calls to run under a limit, and a description of the limit."""
     if limit is None:
         yield None, ""
         return

@@ -1,9 +1,9 @@
-"""How much faster two worker processes are than one: one thread each, interleaved, medians.
+"""Measure how much faster two worker processes are than one: one thread each, interleaved, medians.
 
     python benchmarks/workers.py
 
-What is compared is the time from the first task to the last block written, which both need; the
-start of the processes, some seconds, is printed beside.
+The benchmark compares the times from the first task to the last written block. It also prints the
+times of the whole commands, which include starting the processes, some seconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WORKLOADS = {
 
 
 def measure(options: tuple[str, ...], devices: str, directory: str) -> tuple[float, float]:
-    """Seconds of computing and writing, and of the whole command."""
+    """Return the seconds of computing and writing, and those of the whole command."""
     command = [sys.executable, "-m", "jobs.run", *options, f"devices={devices}"]
     command += [f"runs={directory}", "overwrite=true", "progress=quiet"]
     started = time.perf_counter()
@@ -56,7 +56,7 @@ def measure(options: tuple[str, ...], devices: str, directory: str) -> tuple[flo
         raise SystemExit(done.stderr)
     with open_result(Path(done.stdout.splitlines()[-1])) as result:
         record = result.execution
-    # One process begins at once; several begin when the first has built the function.
+    # One process starts at once; several start when the first has built the function.
     return record["seconds"] - record["seconds_to_start"], whole
 
 

@@ -16,10 +16,10 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Workload:
-    """A function, a point and what is wanted of them.
+    """A function, a point and an operation.
 
     Attributes:
-        name: For the table.
+        name: The name in the table.
         problem: The name of the built-in problem.
         operation: ``jacobian``, ``hessian``, ``hvp`` or ``vjp``.
         standard: The problem's options for a run of minutes.
@@ -35,7 +35,7 @@ class Workload:
     vectors: int = 0
 
     def build(self, *, is_full: bool, device: torch.device = CPU) -> Instance:
-        """The function and the point, in float32."""
+        """Build the function and the point, in float32."""
         options = self.full if is_full else self.standard
         built = load_builder(self.problem)(dtype=torch.float32, device=device, **options)
         is_second_order = self.operation in ("hessian", "hvp")
@@ -75,7 +75,7 @@ class Instance:
 
     @property
     def device(self) -> torch.device:
-        """Where everything lies; of several CUDA devices the very one."""
+        """The device of all tensors, with its index if it is a CUDA device."""
         return self.point[0].device
 
     @property
@@ -85,11 +85,11 @@ class Instance:
 
     @property
     def constants(self) -> dict[str, Any]:
-        """What the function was built with beside its arguments."""
+        """The constants of the function."""
         return self.function.keywords  # type: ignore[attr-defined]
 
     def drawn_vectors(self) -> Tensor | None:
-        """The vectors of a product, flattened; shape (vectors, elements)."""
+        """Return the vectors of a product, flattened to shape (vectors, elements); else None."""
         if not self.workload.vectors:
             return None
         with torch.no_grad():
