@@ -5,8 +5,8 @@
 A matrix of 128 MiB in float64 is written block by block. Plain h5py assigns slices of a contiguous
 dataset, or of tiles of 2 MiB, and checks nothing. Our writer uses the layout that a job chooses for
 such blocks, computes checksums and enters each block in the ledger. Both write to the page cache
-only. Each variant is repeated, interleaved, and the medians are printed; a variant that takes longer
-than a second is stopped and extrapolated.
+only. Each variant is repeated, interleaved, and the medians are printed; a variant that takes
+longer than a second is stopped and extrapolated.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the speed benchmark compares: ours, and what a user would write by hand in torch.
+"""The contenders of the speed benchmark: ours, and what a user would write by hand in torch.
 
-A contender computes a range of rows or columns of the matrix; how it prepares for that is not
-counted, as JAX's compilation and our check of the first chunk are not.
+A contender computes a range of rows or columns of the matrix. Its preparation is not timed; this
+includes JAX's compilation and our check of the first chunk.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import autodiff_core
 CHUNK_SIZES: tuple[int | None, ...] = (1, 4, 16, 64, 256, None)
 
 swept: Sequence[int | None] = CHUNK_SIZES
-"""Those of them that this run tries."""
+"""The chunk sizes that this run tries."""
 
 DEFAULT, SWEPT = "ours", "ours, chosen by hand"
-"""The groups of our blocks: as the default job chose them, and the fastest of those swept."""
+"""The groups of our blocks: as the default job chose them, and the fastest of a sweep."""
 
 Lines = Callable[[int, int], Any]
-"""Computes the rows or columns start, ..., stop - 1; gives (lines, elements), or JAX's alike."""
+"""Computes the rows or columns start, ..., stop - 1; returns (lines, elements), in torch or JAX."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to the matrix.
+    """One variant of computing the matrix.
 
     Attributes:
-        group: Whose way it is.
-        name: Which of its ways, with the chunk size.
-        axis: What it computes at once: ``rows`` or ``columns``.
-        lines: How many there are.
-        chunk_size: How many it computes at once.
-        prepare: Makes the function that computes.
+        group: The library it belongs to.
+        name: The variant's name, with the chunk size.
+        axis: The axis of its chunks: ``rows`` or ``columns``.
+        lines: The number of rows or columns.
+        chunk_size: The number of lines per chunk.
+        prepare: Returns the function that computes lines.
     """
 
     group: str
@@ -55,7 +55,7 @@ class Contender:
 
 
 def flat_function(instance: Instance) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The function, or the gradient, of one flat vector, and the point as such."""
+    """Return the function of one flat vector, and the flat point."""
     shapes = [part.shape for part in instance.point]
     sizes = [part.numel() for part in instance.point]
 
@@ -67,14 +67,14 @@ def flat_function(instance: Instance) -> tuple[Callable[[Tensor], Tensor], Tenso
 
 
 def one_hot(size: int, start: int, stop: int, device: torch.device) -> Tensor:
-    """A range of the standard basis."""
+    """Return a range of the standard basis."""
     basis = torch.zeros(stop - start, size, device=device)
     basis[:, start:stop].fill_diagonal_(1)
     return basis
 
 
 def ours(instance: Instance) -> Iterator[Contender]:
-    """Blocks of `autodiff_core` by each strategy, plain and captured."""
+    """Yield blocks of `autodiff_core` by each strategy, plain and captured."""
     operation = instance.workload.operation
     strategies = ("vectorize",) if operation == "vjp" else ("vectorize", "forward-mode")
     for strategy in strategies:
@@ -84,11 +84,11 @@ def ours(instance: Instance) -> Iterator[Contender]:
 
 
 def ours_compiled(instance: Instance, seconds: dict[str, float]) -> Iterator[Contender]:
-    """Captured programs compiled, at the best chunk size of each strategy: it takes seconds.
+    """Yield compiled programs, at the best chunk size of each strategy: compiling takes seconds.
 
     Args:
         instance: The problem.
-        seconds: The time of each of ours by its name.
+        seconds: The time of each of our contenders, by name.
     """
     for strategy in ("vectorize", "forward-mode"):
         captured = {n: t for n, t in seconds.items() if n.startswith(f"{strategy} captured")}
@@ -101,7 +101,7 @@ def ours_compiled(instance: Instance, seconds: dict[str, float]) -> Iterator[Con
 
 
 def ours_by_default(instance: Instance, job: dict[str, Any]) -> Contender:
-    """Ours with the strategy, the engine and the chunk size that a job came to."""
+    """Return ours with the strategy, the engine and the chunk size that a job chose."""
     (chosen,) = ours_by(instance, job["strategy"], job["engine"], [job["chunk_size"]])
     return replace(chosen, group=DEFAULT)
 
@@ -109,7 +109,7 @@ def ours_by_default(instance: Instance, job: dict[str, Any]) -> Contender:
 def ours_by(
     instance: Instance, strategy: str, engine: str, sizes: Sequence[int] | None = None
 ) -> Iterator[Contender]:
-    """Ours by one strategy and engine, with each chunk size, or with those that are given."""
+    """Yield ours by one strategy and engine, with each chunk size, or with the given ones."""
     vectors = nested_vectors(instance)
     is_by_rows = strategy == "vectorize" or gives_rows(instance)
     lines = instance.rows if is_by_rows else instance.columns
@@ -125,14 +125,14 @@ def ours_by(
 
 
 def gives_rows(instance: Instance) -> bool:
-    """Whether forward mode gives rows: images of vectors, and columns of what is symmetric."""
+    """Return whether forward mode computes rows: of products, and of symmetric matrices."""
     return instance.workload.vectors > 0 or instance.workload.operation == "hessian"
 
 
 def our_lines(
     instance: Instance, strategy: str, engine: str, chunk_size: int, vectors: Any
 ) -> Lines:
-    """The blocks of a stream."""
+    """Open a stream and return the function that computes its lines."""
     stream = autodiff_core.blocks(
         instance.function,
         instance.point,
@@ -153,7 +153,7 @@ def our_lines(
 
 
 def nested_vectors(instance: Instance) -> Any:
-    """The vectors of a product in the shapes of the tensors that they multiply."""
+    """Return the vectors of a product in the shapes of the tensors that they multiply."""
     vectors = instance.drawn_vectors()
     if vectors is None:
         return None
@@ -169,7 +169,7 @@ def nested_vectors(instance: Instance) -> Any:
 
 
 def torch_func(instance: Instance) -> Iterator[Contender]:
-    """`torch.func` and batched autograd, each by hand with every chunk size."""
+    """Yield hand-written `torch.func` and batched autograd, each with every chunk size."""
     function, point = flat_function(instance)
     target: Any = function
     if instance.is_second_order:
@@ -237,9 +237,9 @@ def torch_func(instance: Instance) -> Iterator[Contender]:
 
 
 def functional(instance: Instance) -> Iterator[Contender]:
-    """`torch.autograd.functional`, which computes all at once; here of the first rows.
+    """Yield `torch.autograd.functional`, which computes everything at once, for the first rows.
 
-    A Hessian is there the Jacobian of the gradient. A product has one vector at a time.
+    A Hessian is computed as the Jacobian of the gradient; a product, one vector at a time.
     """
     function, point = flat_function(instance)
     vectors = instance.drawn_vectors()
@@ -271,7 +271,7 @@ def functional(instance: Instance) -> Iterator[Contender]:
 
     lines = instance.rows
     for vectorize in (False, True):
-        # The loop is measured on few rows, with the evaluation of the function before them.
+        # The loop is measured on few rows, including the evaluation of the function.
         size = min(lines, 8) if not vectorize else lines
         yield Contender(
             "torch.autograd.functional",
@@ -297,5 +297,5 @@ def functional(instance: Instance) -> Iterator[Contender]:
 
 
 def chunk_sizes(lines: int) -> list[int]:
-    """The chunk sizes that are swept, none of them twice."""
+    """Return the distinct chunk sizes that are swept."""
     return sorted({min(lines, lines if size is None else size) for size in swept})

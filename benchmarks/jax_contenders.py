@@ -140,7 +140,7 @@ _BUILDERS = {
 
 
 def jax_contenders(instance: Instance) -> Iterator[Contender]:
-    """Yield maps that are linearized once and applied in jitted chunks; compilation is not timed."""
+    """Yield maps that are linearized once and applied in jitted chunks."""
     shapes = [tuple(part.shape) for part in instance.point]
     ends = np.cumsum([part.numel() for part in instance.point])[:-1]
     function = _BUILDERS[instance.workload.problem](instance.constants)
@@ -156,7 +156,7 @@ def jax_contenders(instance: Instance) -> Iterator[Contender]:
     vectors = None if given is None else _given(given)
 
     def lines_of(linear: Any, size: int, chunk: int) -> Lines:
-        # The linear map, a pytree of its residuals, is an argument and not a constant of the program.
+        # The linear map is a pytree of its residuals: an argument, not a constant of the program.
         @jax.jit
         def compute(linear: Any, start: Array) -> Array:
             if vectors is None:

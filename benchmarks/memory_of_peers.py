@@ -1,22 +1,21 @@
-"""What a few chunks take in memory: ours beside torch's own ways and JAX, at equal chunk sizes.
+"""Measure the memory of a few chunks: ours, torch's and JAX's, at equal chunk sizes.
 
     python benchmarks/memory_of_peers.py [--full] [--only NAME ...] [--chunk-sizes 16 64]
                                          [--repeats 1] [--json FILE]
 
-Every contender has a process of its own, on the CPU with one thread. The process builds the
-workload, does the same thing at a tiny size, so that what torch or JAX loads for it is there,
-reads in all code, gives free memory back to the system and lets its high-water mark begin anew.
-Then the contender is prepared and computes three chunks, each dropped before the next.
+Every contender runs in a separate process, on the CPU with one thread. The process builds the
+workload, computes a tiny instance of it, so that torch or JAX has loaded everything, reads all code
+into memory, returns free memory to the system and resets its high-water mark. Then the contender is
+prepared and computes three chunks, each released before the next.
 
-Printed is by how much the peak was above what was resident before: of each strategy by its default
-engine, with that of the plain one in brackets, beside the least of the peers of the same axis and
-of all. The last column leaves preparing and the first chunk out, and with them our recording and
-proving and JAX's compilation: the highest that two more chunks reach, against the least of all
-peers.
+The benchmark prints how far the peak exceeded the resident memory before: for each strategy by its
+default engine (in brackets: by the plain one), beside the smallest peer of the same axis and of all
+peers. The last column leaves out preparation and the first chunk, and with them our recording and
+checking and JAX's compilation: it has the peak of two more chunks, relative to the smallest peer.
 
-The mark of a process includes what its allocator keeps, which differs from run to run: with
+The high-water mark includes memory that the allocator caches, which differs from run to run: with
 `--repeats 3` each figure is the median of three processes. Contenders that take longer than a
-minute are stopped and told.
+minute are stopped and reported.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ CHUNKS = 3
 MORE_CHUNKS = 2
 
 LARGEST_OF_TINY = {"n": 8, "samples": 4, "inducing": 4, "width": 16}
-"""The options of a workload that is computed to load what is loaded once."""
+"""Upper bounds of the options of the tiny instance that makes the libraries load."""
 
 MEBIBYTE = 2**20
 
@@ -58,17 +57,17 @@ POPULATE_READ = 22
 
 @dataclass(frozen=True)
 class Case:
-    """A contender at a chunk size, and what was measured of it.
+    """A contender at a chunk size, and its figures.
 
     Attributes:
         workload: The name of the workload.
-        chunk_size: The chunk size that was asked for; a shorter matrix has fewer lines.
-        group: Whose way it is.
-        name: Which of its ways.
-        axis: What it computes at once.
-        peak: By how many bytes the peak of memory was above what was resident before.
-        later_peak: The same of chunks that follow, with everything prepared.
-        reason: Why there are no figures.
+        chunk_size: The requested chunk size; a shorter matrix has fewer lines.
+        group: The library it belongs to.
+        name: The variant's name, with the chunk size.
+        axis: The axis of its chunks.
+        peak: How many bytes the peak memory exceeded the resident memory before; None if unknown.
+        later_peak: The same for later chunks, when everything is prepared.
+        reason: Why there are no figures; else empty.
     """
 
     workload: str
@@ -92,10 +91,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of workloads, or parts of them")
     parser.add_argument("--chunk-sizes", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--repeats", type=int, default=1, help="processes for each contender")
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds for a contender")
+    parser.add_argument("--time-limit", type=float, default=60.0, help="seconds for a contender")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at the same time")
     parser.add_argument("--json", type=Path)
-    # What a process of this script is told to measure.
+    # The case that a child process measures.
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     settle_jax(CPU)
@@ -107,7 +106,7 @@ def main() -> None:
     for workload in WORKLOADS:
         if options.only and not any(part in workload.name for part in options.only):
             continue
-        measure = partial(in_its_own_process, is_full=options.full, patience=options.patience)
+        measure = partial(in_its_own_process, is_full=options.full, time_limit=options.time_limit)
         with ThreadPoolExecutor(options.processes) as pool:
             given = cases_of(workload, options)
             rounds = [pool.map(measure, given) for _ in range(options.repeats)]
@@ -120,7 +119,7 @@ def main() -> None:
 
 
 def cases_of(workload: Workload, options: argparse.Namespace) -> list[Case]:
-    """Every contender of a workload with every chunk size."""
+    """Return every contender of a workload with every chunk size."""
     instance = workload.build(is_full=options.full)
     cases = []
     for size in options.chunk_sizes:
@@ -130,7 +129,7 @@ def cases_of(workload: Workload, options: argparse.Namespace) -> list[Case]:
 
 
 def contenders_of(instance: Instance, size: int, group: str | None = None) -> Iterator[Contender]:
-    """The contenders, or those of one group, with a chunk size."""
+    """Yield the contenders, or those of one group, with a chunk size."""
     contenders.swept = [size]
     if group in (None, SWEPT):
         yield from ours(instance)
@@ -142,26 +141,26 @@ def contenders_of(instance: Instance, size: int, group: str | None = None) -> It
         yield from jax_contenders(instance)
 
 
-def in_its_own_process(case: Case, *, is_full: bool, patience: float) -> Case:
-    """The case with its figures, or with the reason why there are none."""
+def in_its_own_process(case: Case, *, is_full: bool, time_limit: float) -> Case:
+    """Measure a case in a separate process; return it with its figures or the reason for none."""
     command = [sys.executable, __file__, "--case", json.dumps(asdict(case))]
     command += ["--full"] if is_full else []
     # The buffers of several threads would add the number of cores to the figures.
     environment = {"OMP_NUM_THREADS": "1"} | dict(os.environ)
     try:
         ended = subprocess.run(
-            command, capture_output=True, text=True, timeout=patience, env=environment
+            command, capture_output=True, text=True, timeout=time_limit, env=environment
         )
     except subprocess.TimeoutExpired:
-        return dataclasses.replace(case, reason=f"stopped after {patience:.0f} s")
+        return dataclasses.replace(case, reason=f"stopped after {time_limit:.0f} s")
     if ended.returncode:
-        told = ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"]
-        return dataclasses.replace(case, reason=told[-1][:200])
+        lines = ended.stderr.strip().splitlines() or [f"exited with {ended.returncode}"]
+        return dataclasses.replace(case, reason=lines[-1][:200])
     return dataclasses.replace(case, **json.loads(ended.stdout.splitlines()[-1]))
 
 
 def typical(tries: Sequence[Case]) -> Case:
-    """A case with the medians of its figures; as it is where a try has none."""
+    """Return a case with the medians of its figures, or a failed try if there is one."""
     failed = next((case for case in tries if case.reason), None)
     if failed is not None:
         return failed
@@ -181,9 +180,9 @@ def measured(case: Case, *, is_full: bool) -> dict[str, int]:
     read_programs()
     release_memory()
     if not forget_peak():
-        raise SystemExit("the high-water mark of memory can be reset on Linux alone")
+        raise SystemExit("the high-water mark of memory can be reset on Linux only")
     before = peak_memory(CPU)
-    # A contender that needs more than the machine has fails, rather than being killed.
+    # A contender that needs more memory than the machine has fails instead of being killed.
     with limited_memory(available_host_memory()[0]):
         lines = contender.prepare()
         compute(lines, contender, CHUNKS)
@@ -194,7 +193,7 @@ def measured(case: Case, *, is_full: bool) -> dict[str, int]:
 
 
 def rehearse(workload: Workload, case: Case) -> None:
-    """Do the same with a tiny problem: what is loaded at a first time belongs to no contender."""
+    """Compute a tiny instance, so that no contender pays for loading libraries."""
     options = {
         name: min(value, LARGEST_OF_TINY.get(name, value))
         for name, value in workload.standard.items()
@@ -205,9 +204,9 @@ def rehearse(workload: Workload, case: Case) -> None:
 
 
 def read_programs() -> None:
-    """Have the code of all libraries in memory, whichever of it a contender is the first to use.
+    """Read the code of all libraries into memory, whichever contender uses it first.
 
-    It is the system's cache of files that are shared by all processes.
+    It is in the page cache, which all processes share.
     """
     madvise = ctypes.CDLL(None).madvise
     for mapping in Path("/proc/self/maps").read_text().splitlines():
@@ -218,13 +217,13 @@ def read_programs() -> None:
 
 
 def contender_of(instance: Instance, size: int, case: Case) -> Contender:
-    """The contender of a case, of this or another instance."""
+    """Return the contender of a case for an instance."""
     found = contenders_of(instance, size, case.group)
     return next(each for each in found if each.way == case.way)
 
 
 def compute(lines: Lines, contender: Contender, count: int) -> None:
-    """Compute the first chunks, of which none is held when the next is computed."""
+    """Compute the first chunks, and release each before the next."""
     for number in range(count):
         start = number * contender.chunk_size % contender.lines
         lines(start, min(start + contender.chunk_size, contender.lines))
@@ -238,7 +237,7 @@ def heading() -> str:
 
 
 def table(cases: Sequence[Case]) -> str:
-    """The lines of a workload: one for each chunk size and strategy of ours."""
+    """Return the lines of a workload: one for each chunk size and strategy of ours."""
     lines = []
     for size in dict.fromkeys(case.chunk_size for case in cases):
         at_size = [case for case in cases if case.chunk_size == size]
@@ -250,7 +249,7 @@ def table(cases: Sequence[Case]) -> str:
 
 
 def defaults(cases: Sequence[Case]) -> list[Case]:
-    """Ours by the engine that each strategy takes unasked."""
+    """Return ours by the default engine of each strategy."""
     mine = {case.way: case for case in cases if case.group == SWEPT}
     return [
         case
@@ -273,7 +272,7 @@ def line(mine: Case, at_size: Sequence[Case]) -> str:
 
 
 def least(cases: Sequence[Case], *, axis: str | None = None, kind: str = "peak") -> Case | None:
-    """The peer, of an axis or of all, that takes least."""
+    """Return the peer, of one axis or of all, that needs least memory."""
     peers = [
         case
         for case in cases
@@ -291,14 +290,14 @@ def title(case: Case | None) -> str:
 
 
 def ratio(mine: Case, peer: Case | None, kind: str = "peak") -> str:
-    """Ours over a peer's; a page is the least that can be told apart."""
+    """Return the ratio of ours to a peer's; less than a page cannot be resolved."""
     if peer is None or mine.peak is None:
         return "-"
     return f"{getattr(mine, kind) / max(4096, getattr(peer, kind)):.2f}"
 
 
 def summary(cases: Sequence[Case]) -> str:
-    """At how many sizes the leanest strategy of ours takes no more than the leanest peer."""
+    """Report in how many cases our leanest strategy needs no more than the leanest peer."""
     held, missed = 0, []
     for workload, size in dict.fromkeys((case.workload, case.chunk_size) for case in cases):
         here = [case for case in cases if (case.workload, case.chunk_size) == (workload, size)]
@@ -311,7 +310,7 @@ def summary(cases: Sequence[Case]) -> str:
         else:
             missed.append(f"{workload} {size} ({mine / max(4096, peer.peak):.2f})")
     more = f"; more for {', '.join(missed)}" if missed else ""
-    return f"\nour leanest strategy takes no more than the leanest peer in {held} cases{more}"
+    return f"\nour leanest strategy needs no more than the leanest peer in {held} cases{more}"
 
 
 if __name__ == "__main__":

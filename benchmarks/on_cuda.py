@@ -1,4 +1,4 @@
-"""What the speed benchmark does on a CUDA device alone."""
+"""The parts of the speed benchmark that need a CUDA device."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from torch.profiler import ProfilerActivity, profile
 from jobs.machine.device_copies import copies_to_host
 
 BLOCKS = 32
-"""How many blocks the figures of a stream are taken from."""
+"""The number of blocks from which the figures of a stream are computed."""
 
 
 def description(device: torch.device) -> dict[str, Any]:
-    """The device and what drives it."""
+    """Describe the device and its driver."""
     return {
         "device": torch.cuda.get_device_name(device),
         "device_bytes": torch.cuda.get_device_properties(device).total_memory,
@@ -35,23 +35,23 @@ def description(device: torch.device) -> dict[str, Any]:
 
 
 def driver() -> str:
-    """The version of NVIDIA's driver; empty where it cannot be told."""
+    """Return the version of NVIDIA's driver; empty if it is unknown."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
     query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
-    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
-    return told[0].strip() if told else ""
+    printed = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
+    return printed[0].strip() if printed else ""
 
 
 def free_bytes(device: torch.device) -> int:
-    """What is free on the device, with what torch keeps for later given back before."""
+    """Return the free memory of the device, after torch has released its cache."""
     torch.cuda.empty_cache()
     return torch.cuda.mem_get_info(device)[0]
 
 
 def rate_of_copies_to_host(device: torch.device) -> float:
-    """Bytes a second from the device into pinned memory."""
+    """Return the bytes per second from the device into pinned memory."""
     source = torch.ones(64 * 2**20, device=device)
     target = torch.empty(source.shape, pin_memory=True)
     seconds = median_time(lambda: target.copy_(source, non_blocking=True), CudaClock(device))
@@ -59,17 +59,18 @@ def rate_of_copies_to_host(device: torch.device) -> float:
 
 
 def figures(lines: Lines, contender: Contender, device: torch.device) -> dict[str, float]:
-    """How well ours keeps the device at work.
+    """Measure how well our stream keeps the device busy.
 
     Args:
-        lines: Computes blocks of ours.
-        contender: Which of ours.
+        lines: Computes our blocks.
+        contender: The contender.
         device: The device.
 
     Returns:
-        ``computing_seconds`` and ``copying_seconds`` of some blocks by themselves and
-        ``both_seconds`` of the stream that does both, as in a job; ``overlap``, the last over the
-        longer of the others; ``utilisation``, the share of the stream's time in which kernels ran.
+        ``computing_seconds`` and ``copying_seconds`` of some blocks separately, and
+        ``both_seconds`` of the stream that does both, as in a job; ``overlap``, the ratio of the
+        last to the longer of the others; ``utilisation``, the share of the stream's time in which
+        kernels ran.
     """
     ranges = blocks_of(contender)
     copy = copies_to_host(device)
@@ -109,14 +110,14 @@ def figures(lines: Lines, contender: Contender, device: torch.device) -> dict[st
 
 
 def blocks_of(contender: Contender) -> list[tuple[int, int]]:
-    """The ranges of some blocks, those of a short matrix again and again."""
+    """Return the ranges of some blocks, repeating those of a short matrix."""
     size, lines = contender.chunk_size, contender.lines
     ranges = [(start, min(start + size, lines)) for start in range(0, lines, size)]
     return list(islice(cycle(ranges), BLOCKS))
 
 
 def is_kernel(event: Any) -> bool:
-    """Whether an event of the profiler is a kernel: no copy, and nothing on the host."""
+    """Return whether an event of the profiler is a kernel: neither a copy nor host code."""
     return (
         event.device_type.name == "CUDA"
         and not event.is_user_annotation
@@ -125,7 +126,7 @@ def is_kernel(event: Any) -> bool:
 
 
 def length_of_union(intervals: Iterable[tuple[float, float]]) -> float:
-    """What intervals cover together, which kernels side by side cover once."""
+    """Return the length of the union of intervals; concurrent kernels count once."""
     covered, end = 0.0, -np.inf
     for start, stop in sorted(intervals):
         covered += max(0.0, stop - max(start, end))

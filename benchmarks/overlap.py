@@ -1,11 +1,11 @@
-"""Whether writing overlaps with computing: a written job against its two halves alone.
+"""Measure whether writing overlaps with computing: a job compared with its two halves.
 
     python benchmarks/overlap.py [--repeats 3]
 
-Three things are timed, interleaved, and the medians printed: computing all blocks and dropping
-them; writing the same number of ready blocks; and the job that does both, the last two until all
-is on the disk. Below is the ratio of the job to the longer half: of halves that take alike 1 is
-perfect overlap and 2 none.
+The benchmark times, interleaved, computing all blocks without keeping them, writing the same number
+of ready blocks, and the job that does both; the last two end when all data are on the disk. It
+prints the medians and the ratio of the job to the longer half: for halves of equal length, 1 is
+perfect overlap and 2 is none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--gigabytes", type=float, default=1.0)
     options = parser.parse_args()
-    # One thread computes, so that the writer's thread has a core of its own.
+    # One thread computes, so the writer's thread has a core to itself.
     torch.set_num_threads(1)
     stream = mlp_stream(options.gigabytes)
     ready = stream.block(0, CHUNK_SIZE).values.numpy()
@@ -61,11 +61,11 @@ def main() -> None:
     size = stream.shape[0] * stream.shape[1] * stream.dtype.itemsize / 2**30
     print(f"matrix {stream.shape[0]} x {stream.shape[1]}, {size:.2f} GiB, medians of", end=" ")
     print(f"{options.repeats}: " + ", ".join(f"{k} {v:.2f} s" for k, v in medians.items()))
-    print(f"the job takes {ratio:.2f} of the longer half")
+    print(f"the job takes {ratio:.2f} times the longer half")
 
 
 def mlp_stream(gigabytes: float) -> BlockStream:
-    """The input Jacobian of a perceptron, as rows."""
+    """Return a stream of the rows of a perceptron's input Jacobian."""
     n = int((gigabytes * 2**30 / 4) ** 0.5)
     generator = torch.Generator().manual_seed(0)
     inner = max(16, n // 64)
@@ -82,7 +82,7 @@ def mlp_stream(gigabytes: float) -> BlockStream:
 
 
 def compute(stream: BlockStream) -> None:
-    """Compute all blocks and drop them."""
+    """Compute all blocks without keeping them."""
     for _ in stream:
         pass
 
@@ -105,7 +105,7 @@ def both(directory: Path, stream: BlockStream) -> None:
 
 
 def writer(directory: Path, stream: BlockStream) -> ResultWriter:
-    """A new result file for the stream."""
+    """Create a result file for the stream."""
     return ResultWriter.create(directory / "result.h5", description(*stream.shape, "rows"))
 
 

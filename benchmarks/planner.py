@@ -1,9 +1,9 @@
-"""How true the plan is, and how good its choice.
+"""Measure how accurate the plan of a job is, and how good its choice.
 
-For each problem and operation a default job runs as a process of its own; its record tells what was
-predicted and what was used. Then, in this process, chunks of every strategy and of many sizes are
-timed, interleaved with the choice of the job: the ratio of the choice to the best is what an
-exhaustive search by hand would have gained.
+For each problem and operation a default job runs in a separate process; its record has the
+predicted and the actual figures. Then this process times chunks of every strategy and of many
+sizes, interleaved with the choice of the job: the ratio of the choice to the best is what an
+exhaustive search would have gained.
 
     python benchmarks/planner.py [--seconds 1.0] [--only mlp ...] [--json FILE]
 """
@@ -109,10 +109,10 @@ def case(options: list[str], seconds: float) -> dict[str, Any]:
 
 
 def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, int], float]:
-    """Predicted seconds of the whole run, from the median of chunks timed in turn."""
+    """Predict the seconds of the whole run, from the median of interleaved timings of chunks."""
     pullback_only = job.operation in ("vjp", "vhp")
     streams = {}
-    # As a job does it first.
+    # A job does so first.
     warm_up()
     for strategy in (*REVERSE, *(() if pullback_only else FORWARD)):
         try:
@@ -140,14 +140,14 @@ def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, 
 
 
 def timed(job: Job, stream: BlockStream, size: int) -> float:
-    """Seconds a line of one chunk takes, columns turned to be written."""
+    """Return the seconds per line of one chunk, with columns transposed for writing."""
     lines = stream.shape[0 if stream.axis == "rows" else 1]
     start = (lines - size) // 2
-    # Of chunks that follow one another the memory is used again, as in a run.
+    # Consecutive chunks reuse memory, as in a run.
     stream.block(start, start + size)
     began = time.perf_counter()
     values = to_numpy(stream.block(start, start + size).values)
-    # Those of a Hessian are written as rows.
+    # The columns of a Hessian are written as rows.
     if job.operation != "hessian":
         np.ascontiguousarray(values)
     return (time.perf_counter() - began) / size

@@ -1,13 +1,13 @@
-"""Sparse Jacobians and Hessians beside asdex: colours, detection, first and repeated evaluation.
+"""Compare sparse Jacobians and Hessians with asdex: colours, detection, first and later evaluation.
 
     python benchmarks/sparse.py
     python benchmarks/sparse.py --growth growth.png
 
-Both sides compute in float64 on the same machine, in turn; medians. asdex evaluates jitted, with
-compilation in the first evaluation, as its documentation advises.
+Both compute in float64 on the same machine, alternating; the figures are medians. asdex evaluates
+jitted, with compilation in the first evaluation, as its documentation advises.
 """
 
-# The peer is an extra of its own.
+# The peer is installed by the extra `bench` only.
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def theirs(shaped: Any, point: torch.Tensor, operation: str, repeat: int) -> dic
     import jax
     import jax.numpy as jnp
 
-    # asdex numbers elements by the product of all dimensions in int32, which flat ones fit.
+    # asdex indexes elements by the product of all dimensions in int32, in which flat inputs fit.
     x = jnp.asarray(point.numpy().reshape(-1))
     shape = tuple(point.shape)
 
@@ -178,7 +178,7 @@ def theirs(shaped: Any, point: torch.Tensor, operation: str, repeat: int) -> dic
 
 
 def _again(work: Callable[[], Any], repeat: int) -> float:
-    """Seconds of an evaluation: the median of at least `repeat`, and of a second's worth."""
+    """Return the median seconds of at least `repeat` evaluations, and of at least a second."""
     seconds: list[float] = []
     while len(seconds) < repeat or sum(seconds) < 1:
         started = time.perf_counter()
@@ -197,7 +197,7 @@ def compare(repeat: int, only: list[str] | None) -> dict[str, Any]:
         if only and name.split()[0] not in only:
             continue
         function, point = build(name, workload, workload.options)
-        # The kernels are compiled once for all, and kept on the disk.
+        # The kernels are compiled once, and cached on the disk.
         small, small_point = build(name, workload, workload.options | {"n": 3})
         ours(small, small_point, workload.operation, 1)
         in_jax = workload.jax(getattr(function, "keywords", {}))
@@ -206,7 +206,7 @@ def compare(repeat: int, only: list[str] | None) -> dict[str, Any]:
             found["ours"].append(ours(function, point, workload.operation, 5, with_compiler=True))
             try:
                 found["asdex"].append(theirs(in_jax, point, workload.operation, 5))
-            # What the peer cannot do is a finding.
+            # A failure of the peer is a finding.
             except Exception as error:
                 Console().print(f"asdex, {name}: {type(error).__name__}: {str(error)[:200]}")
         figures[name] = {
@@ -234,7 +234,7 @@ def compare(repeat: int, only: list[str] | None) -> dict[str, Any]:
 
 
 def growth(target: Path) -> dict[str, list[tuple[float, ...]]]:
-    """Seconds of each stage beside the number of entries."""
+    """Plot the seconds of each stage against the number of entries."""
     from matplotlib.figure import Figure
 
     figures: dict[str, list[tuple[float, ...]]] = {}
@@ -244,7 +244,7 @@ def growth(target: Path) -> dict[str, list[tuple[float, ...]]]:
         "d convolution_stack": (128, 256, 512),
     }.items():
         workload = WORKLOADS[name]
-        # The first of all imports and compiles.
+        # The first call imports and compiles.
         small, small_point = build(name, workload, workload.options | {"n": 8})
         ours(small, small_point, workload.operation, 1)
         for size in sizes:
@@ -270,7 +270,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="letters of workloads")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--growth", type=Path, help="plot how the stages grow, and nothing else")
+    parser.add_argument("--growth", type=Path, help="only plot how the stages scale")
     options = parser.parse_args()
     figures = growth(options.growth) if options.growth else compare(options.repeat, options.only)
     if options.json:

@@ -1,24 +1,23 @@
-"""How fast derivatives come, beside torch's own ways and JAX, and beside what the machine can do.
+"""Compare the speed of derivatives with torch's own ways, JAX, and the rates of the machine.
 
     python benchmarks/speed.py [--full] [--only NAME ...] [--repeats 3] [--json FILE] [--plot FILE]
                                [--device cuda]
 
-For each workload every way is tried briefly with chunk sizes of 1, 4, 16, 64, 256 and all. Then
-come whole jobs, from the call to the last line: the default job, which plans, verifies and writes,
-beside each peer with the chunk size that was found for it, linearising and a file written plainly
-by h5py included, nothing verified; with that file brought to the disk, as ours is, and without. Peers
-that would take longer than twenty seconds are left out of these.
+For each workload, every variant first runs briefly with chunk sizes of 1, 4, 16, 64, 256 and all.
+Whole jobs follow, from the call to the last line: the default job, which plans, verifies and
+writes, and each peer with its best chunk size, including linearization and a file written by plain
+h5py, but without verification; the times are taken with that file flushed to the disk, as ours is,
+and without. Peers that would take longer than twenty seconds are left out of this part.
 
-Last run blocks alone, interleaved, and medians are printed, with and without writing the matrix to
-an HDF5 file, until that is on the disk (plainly by h5py; ours by the job's writer): ours with the
-strategy, the engine and the chunk size that the default job came to, and the fastest of each group
-that was tried, of ours as well. What would take longer than the time that a measurement is given is
-measured on the first chunks and scaled up. Preparation is not counted: JAX's compilation, our
-recording and proving.
+Finally, blocks run interleaved, and the medians are printed, without and with writing the matrix to
+an HDF5 file on the disk (peers by plain h5py, ours by the writer of a job): ours with the strategy,
+engine and chunk size that the default job chose, and the fastest variant of each group, including
+ours. A variant that would take longer than the time limit of a measurement is measured on its first
+chunks and scaled up. Preparation is not timed: JAX's compilation, our recording and checking.
 
-On a CUDA device events of it are the clock, and two more figures are told of ours: the share of
-the time in which kernels run, and how much longer than the longer one of computing and copying to
-the host both together take.
+On a CUDA device, CUDA events are the clock, and two more figures are printed for ours: the share of
+the time in which kernels run, and the ratio of computing and copying together to the longer of the
+two.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ from whole_jobs import default_job, whole_peer
 from workloads import WORKLOADS, Instance
 
 SECONDS_OF_A_WHOLE_JOB = 20.0
-"""What a peer may take in all to be run from beginning to end."""
+"""The time limit of a peer's whole job."""
 
 
 def main() -> None:
@@ -97,13 +96,13 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--full", action="store_true", help="every workload at full size")
     parser.add_argument("--only", nargs="+", help="names of workloads, or parts of them")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--screen", type=float, default=0.5, help="seconds for a first look")
+    parser.add_argument("--screen", type=float, default=0.5, help="seconds for screening")
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds for a measurement")
     parser.add_argument("--chunk-sizes", type=int, nargs="+", help="instead of all of them")
     parser.add_argument("--no-writing", action="store_true", help="compute only")
@@ -112,7 +111,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--cpu-time",
         action="store_true",
-        help="count processor time instead of the clock's, for a machine that others use too",
+        help="count processor time instead of wall time, for a shared machine",
     )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -125,14 +124,14 @@ def parsed() -> argparse.Namespace:
 
 
 def compare(instance: Instance, options: argparse.Namespace) -> dict[str, Any]:
-    """Screen all ways, then time the best of each group interleaved."""
+    """Screen all variants, then time the best of each group interleaved."""
     screened, ways, left_out = screening(instance, options.screen)
     best = {
         group: min(of_group.values(), key=lambda each: screened[each.group][each.name])
         for group, of_group in ways.items()
     }
     default = next(c for c in functional(instance) if is_default(c))
-    # Which of a peer's ways is the best one is asked anew: some take long to prepare.
+    # A peer's best variant is determined again for whole jobs: some take long to prepare.
     apart = {**ways, "torch.autograd.functional, default": {default.way: default}}
     peers = {} if options.no_whole else whole_ways(apart, screened, instance)
     job, whole = whole_jobs(peers, options, instance)
@@ -161,12 +160,12 @@ def compare(instance: Instance, options: argparse.Namespace) -> dict[str, Any]:
 def screening(
     instance: Instance, seconds: float
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Contender]], dict[str, str]]:
-    """The times by group and name, each way at its best chunk size, and who is left out."""
+    """Return the times, the variants at their best chunk sizes, and the reasons for leaving out."""
     a_line = bytes_of_an_evaluation(instance)
     screened: dict[str, dict[str, float]] = {SWEPT: {}}
     ways: dict[str, dict[str, Contender]] = {}
     left_out: dict[str, str] = {}
-    # What is compiled follows from what was screened before.
+    # The times screened so far determine what is compiled.
     compiled = ours_compiled(instance, screened[SWEPT])
     for contender in chain(all_contenders(instance), compiled):
         title = f"{contender.group} {contender.name}"
@@ -176,7 +175,7 @@ def screening(
             continue
         try:
             taken = timed(contender.prepare(), contender, instance, seconds)
-        # A peer that cannot do a workload is a finding, of whatever type its exception is.
+        # A peer that cannot compute a workload is a finding, whatever the type of its exception.
         except Exception as error:
             left_out[title] = f"{type(error).__name__}: {error}"[:200]
             continue
@@ -190,7 +189,7 @@ def screening(
 
 
 def on_device(contender: Contender, device: torch.device) -> dict[str, float]:
-    """How well ours keeps a CUDA device at work; nothing elsewhere."""
+    """Measure how well ours keeps a CUDA device busy; return nothing for a CPU."""
     if device.type == "cpu":
         return {}
     from on_cuda import figures
@@ -203,7 +202,7 @@ def whole_ways(
     screened: dict[str, dict[str, float]],
     instance: Instance,
 ) -> dict[str, Contender]:
-    """The way of each peer that is fastest from call to file, of those that are quick enough."""
+    """Return each peer's variant that is fastest from call to file, within the time limit."""
 
     def is_quick(contender: Contender) -> bool:
         return screened[contender.group].get(contender.name, math.inf) <= SECONDS_OF_A_WHOLE_JOB
@@ -219,8 +218,8 @@ def whole_ways(
 def whole_jobs(
     peers: dict[str, Contender], options: argparse.Namespace, instance: Instance
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    """The default job of median time, and the times of whole jobs by group, interleaved."""
-    # What is loaded once a process belongs to no job.
+    """Return the default job of median time, and the times of interleaved whole jobs by group."""
+    # Loading, which happens once per process, is not part of a job.
     default_job(instance)
     jobs: list[dict[str, Any]] = []
     taken: dict[str, list[dict[str, float]]] = {group: [] for group in peers}
@@ -248,7 +247,7 @@ def all_contenders(instance: Instance) -> Iterator[Contender]:
 
 
 def is_default(contender: Contender) -> bool:
-    """Whether it is what `torch.autograd.functional` does unasked."""
+    """Return whether it is the default of `torch.autograd.functional`."""
     return contender.group == "torch.autograd.functional" and contender.name in (
         "vectorize=False",
         "hvp",
@@ -257,7 +256,7 @@ def is_default(contender: Contender) -> bool:
 
 
 class Allocations(TorchDispatchMode):
-    """Adds up the bytes of all results of operators that are no views of what they are given."""
+    """Sums the bytes of all results of operators that are not views of their arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -284,7 +283,7 @@ def interleaved(
     *,
     is_written: bool,
 ) -> dict[str, float]:
-    """The median time of each finalist, one after the other and again."""
+    """Return the median time of each finalist, measured in turn."""
     ready = {group: contender.prepare() for group, contender in finalists.items()}
     times: dict[str, list[float]] = {group: [] for group in finalists}
     for _ in range(options.repeats):

@@ -1,6 +1,6 @@
-# JAX is a peer in these benchmarks, and installed for them alone.
+# JAX is a peer in these benchmarks, and installed for them only.
 # pyright: reportMissingImports=false
-"""The machine under the speed benchmark: what it is, and what it can do."""
+"""The machine of the speed benchmark: its description and its rates."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from timing import clock_for
 from workloads import Instance
 
 BYTES_IN_USE = 4 * 2**30
-"""What a chunk may take at most, by a rough count; larger ones are left out."""
+"""The estimated memory that a chunk may need at most; larger chunks are left out."""
 
 EDGE_OF_PRODUCTS = {"cpu": 2048, "cuda": 4096}
-"""How large a product must be for the best rate."""
+"""The size of a product that reaches the best rate."""
 
 
 def limit_threads(count: int) -> None:
-    """Give torch and JAX so many threads; before JAX is loaded."""
+    """Limit the threads of torch and JAX; call it before JAX is loaded."""
     torch.set_num_threads(count)
     if count == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
@@ -37,17 +37,17 @@ def limit_threads(count: int) -> None:
 
 
 def settle_jax(device: torch.device) -> None:
-    """Let JAX compute where torch does, as exactly, and leave memory to it; before it is loaded."""
+    """Give JAX torch's device and precision, and leave it no memory; call it before loading."""
     if device.type == "cpu":
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         return
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    # Else products of float32 are computed in TF32, which torch does not do unasked.
+    # Otherwise products of float32 are computed in TF32, which torch does not do by default.
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
 
 def why_without_jax(device: torch.device) -> str | None:
-    """Why JAX is no contender; None where it is one."""
+    """Return why JAX is not a contender, or None if it is one."""
     if importlib.util.find_spec("jax") is None:
         return "not installed"
     if device.type == "cpu":
@@ -58,11 +58,11 @@ def why_without_jax(device: torch.device) -> str | None:
         found = {each.platform for each in jax.devices()}
     except RuntimeError as error:
         return f"left out: {error}"
-    return None if found & {"gpu", "cuda"} else "left out: installed for the processor alone"
+    return None if found & {"gpu", "cuda"} else "left out: installed for the CPU only"
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were seen on."""
+    """Describe the machine and the versions of the libraries."""
     versions = {"torch": torch.__version__, "h5py": h5py.__version__, "numpy": np.__version__}
     reason = why_without_jax(device)
     if reason is None:
@@ -88,7 +88,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's own name."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -97,7 +97,7 @@ def processor() -> str:
 
 
 def floor(device: torch.device) -> dict[str, float]:
-    """What this machine can do: products, copies and sequential writing."""
+    """Measure the rates of this machine: products, copies and sequential writing."""
     clock = clock_for("torch", device)
     edge = EDGE_OF_PRODUCTS[device.type]
     a, b = torch.randn(edge, 2 * edge), torch.randn(2 * edge, 2 * edge)
@@ -127,7 +127,7 @@ def floor(device: torch.device) -> dict[str, float]:
 
 
 def write_plainly(path: Path) -> None:
-    """256 MiB from memory to the disk."""
+    """Write 256 MiB from memory to the disk."""
     piece = bytes(2**22)
     with path.open("wb") as file:
         for _ in range(64):
@@ -137,9 +137,9 @@ def write_plainly(path: Path) -> None:
 
 
 def bytes_for_a_chunk(device: torch.device) -> int:
-    """What a chunk may take at most, by a rough count.
+    """Return the estimated memory that a chunk may need at most.
 
-    On a CUDA device half of what is free: several contenders are held at once.
+    On a CUDA device it is half of the free memory, because several contenders exist at once.
     """
     if device.type == "cpu":
         return BYTES_IN_USE
@@ -151,15 +151,15 @@ def bytes_for_a_chunk(device: torch.device) -> int:
 def fraction_of_floor(
     instance: Instance, seconds: float, floor: dict[str, float]
 ) -> dict[str, float]:
-    """Counted operations and bytes a second, as fractions of what the machine does."""
+    """Return operations and bytes per second as fractions of the machine's rates."""
     size = instance.rows * instance.columns * 4
     fractions = {"matrix_bytes_of_copying": size / seconds / floor["copied_bytes_per_second"]}
     if to_host := floor.get("copied_to_host_bytes_per_second"):
-        # Above one, a result in a file is bounded by bringing it to the host.
+        # Above one, copying to the host bounds a job that writes a file.
         fractions["matrix_bytes_of_copying_to_host"] = size / seconds / to_host
     if instance.workload.problem == "mlp":
         n = instance.options["n"]
-        # The products behind the last one, which with one-hot vectors is a selection.
+        # The products except the last one, which with one-hot vectors is a selection.
         operations = 2 * n * (4 * n * n + 2 * n * n)
         fractions["products_of_gemm"] = operations / seconds / floor["torch_gemm_flops"]
     return fractions

@@ -1,4 +1,4 @@
-"""The figures of the speed benchmark for people: paragraphs, ratios and a plot."""
+"""The report of the speed benchmark: paragraphs, ratios and a plot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contenders import DEFAULT
 
 
 def paragraph(found: dict[str, Any]) -> str:
-    """One workload for people."""
+    """Format one workload as text."""
     mine = found["seconds"][DEFAULT]
     lines = [f"\n{found['name']}, {found['shape'][0]} x {found['shape'][1]}, {found['options']}"]
     for group, seconds in found["seconds"].items():
@@ -48,7 +48,7 @@ def paragraph(found: dict[str, Any]) -> str:
 
 
 def on_device(figures: dict[str, float]) -> str:
-    """How well the device was kept at work, in words."""
+    """Format how well the device was kept busy."""
     return (
         f"kernels ran in {figures['utilisation']:.2f} of the time; computing "
         f"{figures['computing_seconds']:.4f} s, copying {figures['copying_seconds']:.4f} s, both "
@@ -57,10 +57,10 @@ def on_device(figures: dict[str, float]) -> str:
 
 
 def summary(found: list[dict[str, Any]]) -> str:
-    """Ratios to every group: geometric mean and worst."""
+    """Format the ratios to every group: geometric mean and smallest."""
     lines = [
-        "\nhow much longer than ours, geometric mean and least: blocks, (blocks written), whole "
-        "jobs, [whole jobs with the peer's file brought to the disk]"
+        "\nmultiples of our time, geometric mean and least: blocks, (blocks written), whole jobs, "
+        "[whole jobs with the peer's file flushed to the disk]"
     ]
     for group in {group: None for workload in found for group in workload["seconds"]}:
         ratios = ratios_to(group, found, "seconds")
@@ -89,7 +89,7 @@ def mean(ratios: Iterable[float]) -> float:
 
 
 def plot(found: list[dict[str, Any]], path: Path) -> None:
-    """How much longer than ours each group takes, as bars."""
+    """Plot the time of each group as a multiple of ours, as bars."""
     from matplotlib.figure import Figure
 
     groups = [

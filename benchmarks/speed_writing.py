@@ -1,4 +1,4 @@
-"""Writing the matrix to a file in the speed benchmark: plainly, and by the writer of a job."""
+"""Write the matrix to a file in the speed benchmark: by plain h5py, and by the writer of a job."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from outputs import Axis, BackgroundWriter, ResultDescription, ResultWriter, Ten
 STORED = np.dtype("float32")
 
 BYTES_OF_BLOCKS = 2**28
-"""So much of ready blocks no cache holds."""
+"""The size of ready blocks that exceeds every cache."""
 
 MEMORY = bytes(2**24)
-"""What is written to have memory at hand."""
+"""A piece that is written to fault in memory for the page cache."""
 
 Computed = tuple[int, int, Tensor]
-"""The start and the stop of some lines, and the lines."""
+"""The start and the stop of a range of lines, and the lines."""
 
 
 def timed_writing(lines: Lines, contender: Contender, instance: Instance, seconds: float) -> float:
-    """The time with the matrix written to a file, until the last byte is on the disk."""
+    """Return the time with the matrix written to a file, until the last byte is on the disk."""
     settle_disk(instance)
     directory = Path(tempfile.mkdtemp(prefix="autodiff-jobs-speed-"))
     try:
@@ -52,11 +52,11 @@ def timed_writing(lines: Lines, contender: Contender, instance: Instance, second
 
 
 def settle_disk(instance: Instance) -> None:
-    """Have all who write find the same: a disk at rest, and memory for the file at hand.
+    """Give every contender the same start: an idle disk, and memory ready for the file.
 
-    Who writes next would wait for what others wrote. And where a virtual machine is given its
-    memory when it first touches it, a file that comes there takes ten times as long to write as
-    one that takes the place of another (measured: 9 MB in 18 ms and in 2).
+    Otherwise a contender would wait for the writes of an earlier one. And if a virtual machine gets
+    its memory when it first touches it, a file in new memory takes ten times as long to write as
+    one that reuses memory (measured: 9 MB in 18 ms and in 2).
     """
     size = instance.rows * instance.columns * STORED.itemsize
     with tempfile.TemporaryFile(prefix="autodiff-jobs-speed-") as file:
@@ -70,8 +70,8 @@ def bring_to_disk(directory: Path, file: h5py.File | None = None) -> None:
     """Wait until the files of a directory are on the disk.
 
     Args:
-        directory: Where they are.
-        file: One of them that is open still.
+        directory: The directory.
+        file: One of the files, if it is still open.
     """
     if file is not None:
         file.flush()
@@ -84,7 +84,7 @@ def bring_to_disk(directory: Path, file: h5py.File | None = None) -> None:
 def plain_file(
     directory: Path, contender: Contender, instance: Instance
 ) -> Iterator[tuple[Keep, h5py.File]]:
-    """A file as h5py makes it unasked; gives what writes some lines of it, and the file."""
+    """Create a file with h5py's defaults; yield a function that writes lines, and the file."""
     with h5py.File(directory / "plain.h5", "w") as file:
         matrix = file.create_dataset("matrix", (instance.rows, instance.columns), "f4")
 
@@ -100,9 +100,9 @@ def plain_file(
 
 
 def writing_alone(contender: Contender, instance: Instance, repeats: int) -> float:
-    """The median time in which the writer of a job brings a matrix of ready blocks to the disk.
+    """Return the median time for the writer of a job to write ready blocks to the disk.
 
-    They come from memory, as those of a matrix do, not one and the same from the caches.
+    The blocks come from memory, as those of a matrix do, and are not one block in the caches.
     """
     lines = contender.prepare()
     first = as_block(lines(0, contender.chunk_size), contender).detach().cpu().numpy()
@@ -135,7 +135,7 @@ def writing_alone(contender: Contender, instance: Instance, repeats: int) -> flo
 def ours_written(
     lines: Lines, contender: Contender, instance: Instance, seconds: float, directory: Path
 ) -> float:
-    """Ours with the writer of a job: laid out before, written in the background."""
+    """Time ours with the writer of a job: laid out before, written in the background."""
     size = contender.chunk_size
     clock = clock_for(contender.group, instance.device)
 
@@ -163,9 +163,9 @@ def ours_written(
 def finished(
     computed: Iterable[Computed], contender: Contender, device: torch.device
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Blocks on the host, from a CUDA device each copied while the next one is computed.
+    """Yield blocks on the host; from a CUDA device, each is copied while the next is computed.
 
-    As `jobs.execution.local_source.LocalSource` does it.
+    `jobs.execution.local_source.LocalSource` does the same.
     """
     copy = copies_to_host(device)
     under_way: tuple[int, int, Callable[[], np.ndarray]] | None = None
@@ -184,14 +184,14 @@ def finished(
 
 
 def as_block(lines: Tensor, contender: Contender) -> Tensor:
-    """Lines as they stand in the matrix."""
+    """Return lines in the orientation of the matrix."""
     return lines if contender.axis == "rows" else lines.T
 
 
 def description(
     rows: int, columns: int, axis: str, *, dtype: str = "float32", block_lines: int | None = None
 ) -> ResultDescription:
-    """What the result file says; nothing but the shape matters here."""
+    """Return the description of a result file; only its shape matters here."""
     return ResultDescription(
         operation="jacobian",
         strategy="vectorize" if axis == "rows" else "forward-mode",

@@ -3,8 +3,8 @@
     python benchmarks/within_memory.py [--only pairwise gp big]
 
 Each runs the real command with `memory=`, in its own process tree, whose resident memory is sampled
-from outside every 20 milliseconds. The last one writes a matrix of 32 GiB and also runs under a hard
-limit: a control group if one can be created (as root), else a limit of the address space
+from outside every 20 milliseconds. The last one writes a matrix of 32 GiB and also runs under a
+hard limit: a control group if one can be created (as root), else a limit of the address space
 (`ulimit -v`). The benchmark prints the budget, the peak memory of the computing process, the
 prediction of the plan, and the times.
 """

@@ -1,10 +1,10 @@
-"""Laplace's approximation of a Bayesian classifier of tumours, from the Hessian of its loss.
+"""The Laplace approximation of a Bayesian classifier of tumours, from the Hessian of its loss.
 
-Logistic regression on the breast cancer data of scikit-learn, fitted by scikit-learn. The Hessian
-of the summed cross entropy is accumulated over batches; with a normal prior it is the precision of
-the posterior (D. J. C. MacKay, The evidence framework applied to classification networks, Neural
+scikit-learn fits a logistic regression to its breast cancer data. The job accumulates the Hessian
+of the summed cross entropy over batches; together with a normal prior it is the precision of the
+posterior (D. J. C. MacKay, The evidence framework applied to classification networks, Neural
 Computation 4 (1992), 720-736). For this model it equals the Gauss-Newton matrix
-Σ p (1 - p) x xᵀ, with which it is compared.
+Σ p (1 - p) x xᵀ, with which the example compares it.
 
     python examples/laplace.py
 
@@ -29,20 +29,20 @@ PRIOR_PRECISION = 1.0
 
 
 class Classifier(nn.Module):
-    """Scores of shape (samples,) of a linear classifier."""
+    """A linear classifier that returns scores of shape (samples,)."""
 
     def __init__(self) -> None:
-        """Start from weights that torch draws; they are loaded from a file."""
+        """Initialize random weights, which the job replaces by those of a file."""
         super().__init__()
         self.linear = nn.Linear(FEATURES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logarithm of the odds."""
+        """Return the logarithm of the odds."""
         return self.linear(x).squeeze(1)
 
 
 def cross_entropy(score: Tensor, label: Tensor) -> Tensor:
-    """The sum of -log p(label) over a batch."""
+    """Return the sum of -log p(label) over a batch."""
     return (torch.nn.functional.softplus(score) - label * score).sum()
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     score = data @ weight + bias
     probability = 1 / (1 + np.exp(-score))
     gauss_newton = (extended * (probability * (1 - probability))[:, None]).T @ extended
-    # The bias has no prior; scikit-learn does not shrink it either.
+    # The bias has no prior, because scikit-learn does not regularize it.
     prior = np.diag([PRIOR_PRECISION] * FEATURES + [0.0])
     covariance = np.linalg.inv(hessian + prior)
     deviation = np.sqrt(np.einsum("ij,jk,ik->i", extended, covariance, extended))

@@ -1,9 +1,10 @@
 """Newton's method for a nonlinear differential equation, with the Jacobian of its residual.
 
-The Bratu problem -u'' = λ exp(u) on (0, 1) with u = 0 at both ends, by central differences. Each
-step runs one job at the present u and solves with its Jacobian; the residual falls quadratically.
-The solution is compared with the exact one (G. Bratu, Bulletin de la Société Mathématique de France
-42 (1914), 113-142), from which it differs by the square of the spacing.
+The Bratu problem is -u'' = λ exp(u) on (0, 1) with u = 0 at both ends, here by central differences.
+Each step runs one job at the current u and solves with its Jacobian; the residual falls
+quadratically. The example compares the solution with the exact one (G. Bratu, Bulletin de la
+Société Mathématique de France 42 (1914), 113-142), from which it differs by the order of the
+spacing squared.
 
     python examples/newton.py
 """
@@ -23,7 +24,7 @@ POINTS = 99
 
 
 def residual(u: Tensor) -> Tensor:
-    """The residual at the inner points, of shape (n,), for u of the same shape."""
+    """Return the residual at the inner points, of shape (n,), for u of the same shape."""
     spacing = 1 / (len(u) + 1)
     padded = torch.nn.functional.pad(u, (1, 1))
     second = (padded[2:] - 2 * padded[1:-1] + padded[:-2]) / spacing**2
@@ -31,7 +32,7 @@ def residual(u: Tensor) -> Tensor:
 
 
 def solve(points: int) -> tuple[np.ndarray, list[float]]:
-    """The discrete solution, and the norms of the residuals on the way there."""
+    """Return the discrete solution, and the norms of the residuals of all steps."""
     u, norms = np.zeros(points), []
     for _ in range(10):
         np.save("u.npy", u)
@@ -50,7 +51,7 @@ def solve(points: int) -> tuple[np.ndarray, list[float]]:
 
 
 def exact(points: int) -> np.ndarray:
-    """The lower solution of the differential equation at the inner points."""
+    """Return the lower solution of the differential equation at the inner points."""
     theta = float(np.asarray(brentq(lambda t: t - np.sqrt(2 * LAMBDA) * np.cosh(t / 4), 0, 4)))
     x = np.linspace(0, 1, points + 2)[1:-1]
     return -2 * np.log(np.cosh((x - 0.5) * theta / 2) / np.cosh(theta / 4))

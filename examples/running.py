@@ -1,4 +1,4 @@
-"""Run a job from a script, by the command that one would type."""
+"""Run a job from a script, by the same command as in a shell."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def run_job(*overrides: str) -> Path:
-    """Run a job in the current directory; its result.
+    """Run a job in the current directory, and return the path of its result.
 
     Args:
         *overrides: Options, as on the command line.

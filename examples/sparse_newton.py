@@ -1,9 +1,9 @@
-"""A step of the Brusselator in time by Newton's method, its sparse Jacobian from the result file.
+"""A time step of the Brusselator by Newton's method, with a sparse Jacobian from the result file.
 
-Backward Euler for u' = f(u): the residual of a step is r(v) = v - u - dt f(v), and its Jacobian
-I - dt f'(v). Each Newton step is one job, `sparsity=auto`, whose result scipy's sparse solver takes
-as it is; the residual falls quadratically (C. T. Kelley, Solving Nonlinear Equations with Newton's
-Method, SIAM 2003).
+For backward Euler and u' = f(u), the residual of a step is r(v) = v - u - dt f(v), and its Jacobian
+I - dt f'(v). Each Newton step runs one job with `sparsity=auto`, and scipy's sparse solver uses its
+result directly; the residual falls quadratically (C. T. Kelley, Solving Nonlinear Equations with
+Newton's Method, SIAM 2003).
 
     python examples/sparse_newton.py
     python examples/sparse_newton.py 512
@@ -26,7 +26,7 @@ STEP = 1e-3
 
 
 def solve(points: int) -> tuple[list[float], float]:
-    """The norms of the residuals of one step, and how far the last Jacobian is from differences."""
+    """Return the norms of the residuals of one step, and the error of the last Jacobian."""
     problem = load_builder("brusselator")(n=points, dtype=torch.float64, device=torch.device("cpu"))
     start = problem.point["concentrations"].numpy()
     state, norms = start.copy(), []
@@ -43,7 +43,7 @@ def solve(points: int) -> tuple[list[float], float]:
         if norms[-1] < 1e-9:
             return norms, _difference(problem.function, state, jacobian)
         matrix = scipy.sparse.eye_array(residual.size, format="csr") - STEP * jacobian
-        # Diffusion couples in two directions: an iteration is faster than a factor that fills up.
+        # Diffusion couples two dimensions, so a factorization would fill in: iterate instead.
         diagonal = scipy.sparse.diags_array(1 / matrix.diagonal())
         change, failed = scipy.sparse.linalg.bicgstab(matrix, residual, rtol=1e-12, M=diagonal)
         if failed:
@@ -57,7 +57,7 @@ def _difference(
     state: np.ndarray,
     jacobian: scipy.sparse.csr_array,
 ) -> float:
-    """The Jacobian times a random direction against a difference of the rates, relative."""
+    """Return the relative error of the Jacobian times a random direction, by a difference."""
     direction, step = np.random.default_rng(0).standard_normal(state.shape), 1e-6
     ahead, behind = (
         function(torch.from_numpy(state + sign * step * direction)).numpy() for sign in (1, -1)
@@ -68,7 +68,7 @@ def _difference(
 
 
 def main() -> None:
-    """Solve one step and tell how the residual falls."""
+    """Solve one step and print how the residual falls."""
     points = int(sys.argv[1]) if len(sys.argv) > 1 else 24
     norms, difference = solve(points)
     print(f"{2 * points**2} unknowns, residuals: " + ", ".join(f"{norm:.1e}" for norm in norms))

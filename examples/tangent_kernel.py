@@ -1,9 +1,9 @@
 """The empirical neural tangent kernel of a network on handwritten digits, out of core.
 
-The kernel of samples a and b is J(a) J(b)ᵀ, with J the Jacobian of the outputs by all parameters
-(A. Jacot, F. Gabriel, C. Hongler, Neural Tangent Kernel, NeurIPS 2018). The Jacobian stays on the
-disk; the product reads it in bands of columns. It is compared with the kernel by `torch.func`,
-sample by sample.
+The kernel of samples a and b is J(a) J(b)ᵀ, where J is the Jacobian of the outputs with respect to
+all parameters (A. Jacot, F. Gabriel, C. Hongler, Neural Tangent Kernel, NeurIPS 2018). The Jacobian
+stays on the disk; the product reads it in bands of columns. The example compares the result with
+the kernel that `torch.func` computes from per-sample Jacobians.
 
     python examples/tangent_kernel.py
 
@@ -26,14 +26,14 @@ COLUMNS_AT_ONCE = 1000
 
 
 def network(width: int = 48) -> nn.Module:
-    """A network from the 64 pixels of a digit to 10 classes."""
+    """Return a network from the 64 pixels of a digit to 10 classes."""
     return nn.Sequential(
         nn.Linear(64, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 10)
     )
 
 
 def kernel(result: Result) -> np.ndarray:
-    """J Jᵀ of shape (rows, rows), from bands of columns."""
+    """Return J Jᵀ of shape (rows, rows), computed from bands of columns."""
     rows, columns = result.shape
     total = np.zeros((rows, rows))
     for start in range(0, columns, COLUMNS_AT_ONCE):
@@ -43,7 +43,7 @@ def kernel(result: Result) -> np.ndarray:
 
 
 def reference(module: nn.Module, data: Tensor) -> np.ndarray:
-    """The same from per-sample Jacobians in memory."""
+    """Return the same kernel from per-sample Jacobians in memory."""
     parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
 
     def outputs(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
