@@ -1,5 +1,5 @@
-# Everything is set up by the first command that needs it: a Python of at least 3.11 is enough.
-# The versions are those of constraints.txt.
+# The first command that needs it sets everything up, with the versions of constraints.txt; Python 3.11
+# or later is all that must be installed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,8 +54,8 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# The tests on a real SLURM, as root on a machine that has one installed (Debian's slurmctld,
-# slurmd, slurmdbd, slurm-client, munge and mariadb-server); minutes.
+# The tests on a real SLURM, as root, with Debian's slurmctld, slurmd, slurmdbd, slurm-client, munge and
+# mariadb-server installed; minutes.
 test-slurm: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 AUTODIFF_JOBS_SLURM=1 $(BIN)/python -m pytest tests/slurm
 
@@ -64,30 +64,29 @@ docs: $(VENV)/.installed-test
 	$(BIN)/python docs/generate_options.py
 	$(BIN)/python -m mkdocs build --strict
 
-# What a newcomer does, from a clean clone in an environment of its own; minutes.
+# The first steps of a new user, from a clean clone in a fresh environment; minutes.
 journeys: $(VENV)/.installed-test
 	AUTODIFF_JOBS_JOURNEYS=1 $(BIN)/python -m pytest tests/test_journeys.py
 
-# 200 kills of the real command, resumed each time; minutes, where the suite makes ten.
+# 200 kills of the real command, resumed each time (the suite makes ten); minutes.
 torture: $(VENV)/.installed-test
 	AUTODIFF_JOBS_KILLS=200 $(BIN)/python -m pytest tests/jobs/test_torture.py
 
-# Against torch and JAX: some twenty minutes, and hours at full size.
+# Speed beside torch and JAX: about twenty minutes, and hours at full size.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py --json speed.json --plot speed.png
 
 bench-full: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py --full --seconds 30 --screen 3 --json speed-full.json --plot speed-full.png
 
-# Peaks of memory at equal chunk sizes, ours beside torch.func and JAX; minutes.
+# Peak memory beside torch.func and JAX at equal chunk sizes; minutes.
 bench-peers-memory: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/memory_of_peers.py
 
 bench-memory: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/memory.py
 
-# Matrices that the naive way cannot hold, within small budgets; the last of 32 GiB, on a disk with
-# room for it.
+# Matrices larger than memory, within small budgets; the last has 32 GiB, for which the disk needs room.
 big: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/within_memory.py --directory .
 

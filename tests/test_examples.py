@@ -1,4 +1,4 @@
-"""Every example runs, and agrees with its independent reference."""
+"""Every example runs and agrees with its independent reference."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-# The largest difference from the reference, and what else must be said.
+# The bound of the difference from the reference, and a pattern of the other output.
 BOUNDS = {
     "vibrations": (2e-3, r"rigid motion: \d\.\de-0[3-9]"),
     "tangent_kernel": (1e-12, r"<Result jacobian of .*network"),

@@ -1,6 +1,6 @@
-"""What a newcomer does, from a clean clone in a virtual environment of its own.
+"""The first steps of a new user, from a clean clone in a fresh virtual environment.
 
-Slow, because it installs everything: `make journeys` runs it, and so does `make test`, afterwards.
+Slow, because everything is installed: `make journeys` runs it, and `make test` after the suite.
 """
 
 import os
@@ -20,7 +20,7 @@ Run = Callable[..., str]
 
 pytestmark = [
     pytest.mark.slow,
-    # One process makes the clone, and uses it for all of these.
+    # One process makes the clone and uses it for all of these tests.
     pytest.mark.xdist_group("journeys"),
     pytest.mark.skipif(
         os.environ.get("AUTODIFF_JOBS_JOURNEYS") != "1",
@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the last commit with the first command of the README done."""
+    """Clone the last commit and run the first command of the README."""
     folder = tmp_path_factory.mktemp("newcomer") / "autodiff-jobs"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
@@ -49,7 +49,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(clone: Path, tmp_path: Path) -> Run:
-    """Run a line in a directory of the newcomer's with the environment activated."""
+    """Return a function that runs a command in a user's directory, in the environment."""
     environment = {
         **{key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         "PATH": f"{clone / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
@@ -202,7 +202,7 @@ def test_an_own_module_with_its_weights_by_two_strategies(
 
 
 def require_picture(path: Path) -> None:
-    """A picture of something: more than a few colours, and of a size to look at."""
+    """Check that a picture shows something: it has many colours and a sensible size."""
     image = pytest.importorskip("matplotlib.image").imread(path)
     assert min(image.shape[:2]) > 200
     assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 50

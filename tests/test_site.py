@@ -1,4 +1,4 @@
-"""The site of the documentation builds without a warning, from pages that are up to date."""
+"""The documentation site builds without warnings, and its generated pages are up to date."""
 
 import subprocess
 import sys

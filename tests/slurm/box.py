@@ -1,7 +1,7 @@
-"""A real SLURM on the loopback of one machine: several nodes with devices that stand for GPUs.
+"""A real SLURM on the loopback interface of one machine: several nodes with stand-ins for GPUs.
 
-Started by root without systemd, in a directory of its own and on free ports; accounting (slurmdbd
-on MariaDB) included, because submitit asks sacct. Debian 12: see `.ci/run` for the packages.
+root starts it without systemd, in a separate directory and on free ports. It includes accounting
+(slurmdbd on MariaDB), because submitit calls sacct. `.ci/run` lists the packages of Debian 12.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HOST = socket.gethostname().partition(".")[0]
 
 
 def why_not() -> str:
-    """Why no SLURM can be started here; empty if it can."""
+    """Return why no SLURM can be started here; empty if one can."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         return f"no SLURM is installed: {', '.join(missing)} missing"
@@ -37,7 +37,7 @@ def why_not() -> str:
 
 
 class SlurmBox:
-    """The daemons of a cluster of `NODES` nodes, n1 and so on.
+    """The daemons of a cluster of `NODES` nodes: n1, n2, ....
 
     Partitions: main (n1, n2), crash (n3, n4), low and high (n5; high preempts low).
     """
@@ -52,7 +52,7 @@ class SlurmBox:
             (directory / name).mkdir(parents=True)
 
     def start(self) -> None:
-        """Start everything, and wait until all nodes are idle."""
+        """Start all daemons, and wait until all nodes are idle."""
         self._start_munge()
         self._start_accounting()
         self.configure(warn_before_preemption=True)
@@ -63,7 +63,7 @@ class SlurmBox:
         _wait(lambda: set(self.ask("sinfo", "-N", "-h", "-t", "idle", "-o", "%N").split()), NODES)
 
     def stop(self) -> None:
-        """End every daemon and every job, those that were left behind included."""
+        """End every daemon and every job, including orphans."""
         with contextlib.suppress(subprocess.SubprocessError):
             self.ask("scancel", "--user", "root")
             time.sleep(1)
@@ -79,7 +79,7 @@ class SlurmBox:
             self._server.wait(timeout=60)
 
     def ask(self, *command: str) -> str:
-        """The output of one of SLURM's programs."""
+        """Return the output of one of SLURM's programs."""
         done = subprocess.run(
             command,
             env=self.environment,
@@ -91,20 +91,22 @@ class SlurmBox:
         return done.stdout.strip()
 
     def crash(self, node: str, job_process: int) -> None:
-        """End a node without warning: its daemon, the job's keepers and the job.
+        """Kill a node without warning: its daemon, the job's slurmstepd processes and the job.
 
-        Then say what the controller finds out by itself after `SlurmdTimeout`.
+        Then report it to the controller, which would notice only after `SlurmdTimeout`.
         """
         daemon = int((self.directory / "run" / f"slurmd.{node}.pid").read_text())
-        keepers = [p.pid for p in psutil.process_iter(["name"]) if p.info["name"] == "slurmstepd"]
+        step_daemons = [
+            p.pid for p in psutil.process_iter(["name"]) if p.info["name"] == "slurmstepd"
+        ]
         job = psutil.Process(job_process)
-        above = [p.pid for p in job.parents() if p.pid in keepers]
+        above = [p.pid for p in job.parents() if p.pid in step_daemons]
         for pid in (daemon, *above, job_process):
             os.kill(pid, signal.SIGKILL)
         self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=crashed")
 
     def configure(self, *, warn_before_preemption: bool) -> None:
-        """Write the configuration, of daemons that run already as well."""
+        """Write the configuration, and have running daemons read it again."""
         path = self.directory / "slurm.conf"
         is_running = path.exists()
         path.write_text(self._configuration(warn_before_preemption))
@@ -125,7 +127,6 @@ class SlurmBox:
 
     def _start_accounting(self) -> None:
         here = self.directory
-        # A database that is only ever made once is copied from there.
         self._run(
             *("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={here}/db"),
             *("--auth-root-authentication-method=normal", "--skip-test-db"),
@@ -137,7 +138,7 @@ class SlurmBox:
                     *(f"--socket={here}/run/db.sock", f"--pid-file={here}/run/mariadbd.pid"),
                     *(f"--port={self._database}", "--bind-address=127.0.0.1"),
                     *("--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"),
-                    # Nothing in it outlives the tests.
+                    # Nothing in it needs to survive the tests.
                     *("--innodb-flush-log-at-trx-commit=0", "--skip-innodb-doublewrite"),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -171,7 +172,7 @@ StoragePass=box
 StorageLoc=slurm_acct
 """
         )
-        # Its programs need a configuration of the cluster to know where it is.
+        # sacctmgr finds slurmdbd by a configuration of the cluster.
         (here / "slurm.conf").write_text(self._configuration(True))
         self._run("slurmdbd")
         _wait(lambda: self._answers("sacctmgr", "-n", "-i", "show", "cluster"), 1)
@@ -183,7 +184,7 @@ StorageLoc=slurm_acct
         for index in range(GPUS):
             device = here / "dev" / f"gpu{index}"
             if not device.exists():
-                # A character device, as SLURM demands of a GPU: this one is /dev/null.
+                # SLURM requires a character device as a GPU: this one is /dev/null.
                 os.mknod(device, 0o600 | 0o020000, os.makedev(1, 3))
         (here / "gres.conf").write_text(f"Name=gpu File={here}/dev/gpu[0-{GPUS - 1}]\n")
         nodes = "\n".join(
@@ -269,7 +270,7 @@ def _free_ports(count: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def running(directory: Path) -> Iterator[SlurmBox]:
-    """A cluster while the body runs."""
+    """Run a cluster during the body."""
     box = SlurmBox(directory)
     try:
         box.start()

@@ -1,5 +1,5 @@
 import sys
 from pathlib import Path
 
-# The modules beside the tests, which the import mode of pytest does not find.
+# pytest's import mode does not find the modules beside the tests.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -1,4 +1,4 @@
-"""Jobs on a real SLURM: they are distributed, told, killed and queued again, and lose nothing."""
+"""Jobs on a real SLURM are distributed, signalled, killed and queued again, and lose nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from outputs.merge import main as merge
 
 pytestmark = [
     pytest.mark.slurm,
-    # One process starts the cluster, and runs all of these.
+    # One process starts the cluster and runs all of these tests.
     pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(bool(box.why_not()), reason=box.why_not()),
     pytest.mark.skipif(
@@ -32,12 +32,12 @@ pytestmark = [
     ),
 ]
 
-# The longest comes first; more at once would keep it from computing between its interruptions.
+# The longest comes first; with more at once it could not compute between its interruptions.
 SIDE_BY_SIDE = 5
 
 
 class Running:
-    """The scenarios, started when the first is asked for."""
+    """The scenarios, all started at once, and their outcomes."""
 
     def __init__(self, cluster: box.SlurmBox, directory: Path, pool: ThreadPoolExecutor) -> None:
         self._scenarios = {
@@ -51,7 +51,7 @@ class Running:
         self._futures: dict[str, Future[Any]] = {}
         for name, scenario in self._scenarios.items():
             if name == "preemption_unannounced":
-                # Whether a job is told is a setting of the whole cluster: one after the other.
+                # The warning before preemption is a setting of the whole cluster: run in sequence.
                 self._futures[name] = pool.submit(self._unannounced, cluster, scenario)
             else:
                 self._futures[name] = pool.submit(getattr(scenarios, name), scenario)
@@ -62,7 +62,7 @@ class Running:
         return scenarios.preemption(scenario)
 
     def __getitem__(self, name: str) -> tuple[Scenario, Any]:
-        """A scenario and what it returned."""
+        """Return a scenario and its outcome."""
         return self._scenarios[name], self._futures[name].result()
 
 
@@ -81,9 +81,9 @@ def require_right(result: Result) -> None:
 
 
 def require_resumed(scenario: Scenario, restarts: range) -> None:
-    """One directory, one result, blocks in it that the last start did not compute.
+    """Check that there is one directory and one result, with blocks of an earlier start.
 
-    SLURM may end a start before its first evaluation; how often it started counts all the same.
+    SLURM may end a start before its first evaluation; the start counts nevertheless.
     """
     (run,) = scenario.directory.glob("runs/*-jacobian-*")
     (path,) = scenario.results()
@@ -98,13 +98,13 @@ def test_an_array_has_a_device_each_and_a_failing_job_stops_no_other(outcome: Ru
     scenario, (first, again) = outcome["array_with_a_failure"]
     devices = {tuple(note[2:]) for note in scenario.notes() if note[2] != "none"}
     jobs = {note[0] for note in scenario.notes() if note[2] != "none"}
-    # Of three jobs that computed at the same time, none had the device of another.
+    # No two of the three concurrent jobs had the same device.
     assert len(jobs) == len(devices) == 3, devices
     assert first.code == 1
     assert "not yet repaired" in first.errors
     assert "Traceback" not in first.errors
     assert again.code == 0, again.errors
-    # The second start left alone what the first had finished.
+    # The second sweep skipped the jobs that the first had finished.
     assert again.errors.count("finished already") == 3
     assert len(scenario.results()) == 4
     for path in scenario.results():
@@ -119,13 +119,13 @@ def test_a_signal_queues_a_job_again_in_its_directory(outcome: Running) -> None:
 
 
 @pytest.mark.parametrize("name", ["preemption", "preemption_unannounced"])
-def test_a_preempted_job_goes_on_later(outcome: Running, name: str) -> None:
+def test_a_preempted_job_is_resumed_later(outcome: Running, name: str) -> None:
     scenario, ended = outcome[name]
     assert ended.code == 0, ended.errors
     require_resumed(scenario, restarts=range(1, 2))
 
 
-def test_a_killed_job_is_told_and_finished_by_the_next_start(outcome: Running) -> None:
+def test_a_killed_job_is_reported_and_finished_by_the_next_start(outcome: Running) -> None:
     scenario, (first, unfinished, again) = outcome["killed"]
     assert first.code == 1
     assert "error: Job" in first.errors
@@ -135,15 +135,15 @@ def test_a_killed_job_is_told_and_finished_by_the_next_start(outcome: Running) -
     require_resumed(scenario, restarts=range(1))
 
 
-def test_a_job_of_a_crashed_node_goes_on_elsewhere(outcome: Running) -> None:
+def test_a_job_of_a_crashed_node_is_resumed_on_another_node(outcome: Running) -> None:
     scenario, ended = outcome["crashed_node"]
-    # Asked at the wrong moment, sacct calls a job lost that is about to be queued again.
+    # At the wrong moment, sacct reports a job as lost that is about to be queued again.
     assert ended.code == 0 or "NODE_FAIL" in ended.errors, ended.errors
     require_resumed(scenario, restarts=range(1, 2))
     assert len({note[2] for note in scenario.notes()}) == 2
 
 
-def test_jobs_go_on_when_the_launcher_is_interrupted(outcome: Running) -> None:
+def test_jobs_continue_when_the_launcher_is_interrupted(outcome: Running) -> None:
     scenario, ended = outcome["interrupted_launcher"]
     assert ended.code == 130
     assert "interrupted" in ended.errors
@@ -178,7 +178,7 @@ def test_a_job_that_needs_more_than_its_time_is_queued_again_three_times(
 
 
 def test_a_time_limit_queues_a_job_again_until_it_is_done(tmp_path: Path) -> None:
-    """The same with SLURM's own signal, before the end of the shortest time that it has."""
+    """Use SLURM's own signal, before the shortest time limit that SLURM supports."""
     with box.running(tmp_path / "box") as cluster:
         scenario = Scenario(cluster, tmp_path / "time_limit")
         ended = scenarios.time_limit(scenario)

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, to be stopped and killed."""
+"""Jobs in separate processes, for tests that stop and kill them."""
 
 import os
 import signal
@@ -19,13 +19,13 @@ def start_job(*options: str, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell lets what it starts in the background ignore Ctrl-C.
+        # A shell makes its background processes ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
 def committed(directory: Path, parts: str = "runs/*/*.part") -> int:
-    """How many rows or columns the unfinished result holds; 0 where there is none."""
+    """Return the number of committed rows or columns of the unfinished result; 0 without one."""
     for part in directory.glob(parts):
         with open_result(part.with_suffix(""), allow_partial=True) as result:
             return int(result.mask.sum())
@@ -33,7 +33,7 @@ def committed(directory: Path, parts: str = "runs/*/*.part") -> int:
 
 
 def wait_for(condition: Callable[[], bool], job: subprocess.Popen[str] | None = None) -> None:
-    """Wait until something holds, which it must while a job, if given, is alive."""
+    """Wait until a condition holds; fail if the given job ends before."""
     limit = time.monotonic() + 100
     while not condition():
         assert job is None or job.poll() is None, job.communicate()

@@ -1,7 +1,8 @@
-"""An interpreter that has imported what all commands import, and forks for each of them.
+"""An interpreter that has imported what all commands import, and forks for each command.
 
-Run as a script it serves: a request a line, as JSON with `words`, `directory`, `out` and `err`; the
-exit code comes back. Importing torch for each of a hundred commands would take the suite minutes.
+As a script it is a server: it reads one request per line, as JSON with `words`, `directory`, `out`
+and `err`, and prints the exit code. Importing torch for each of a hundred commands would take
+minutes.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 
 class WarmInterpreter:
-    """Runs ``python -m module ...`` and ``python -c code``, each in a process of its own."""
+    """Runs ``python -m module ...`` and ``python -c code``, each in a separate process."""
 
     def __init__(self, directory: Path) -> None:
         self._files = directory / "out", directory / "err"
@@ -23,7 +24,7 @@ class WarmInterpreter:
         )
 
     def run(self, words: list[str], directory: Path) -> tuple[int, str]:
-        """The exit code of a command in a directory, and what it printed."""
+        """Run a command in a directory, and return its exit code and its output."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         out, err = map(str, self._files)
@@ -44,7 +45,7 @@ def serve() -> None:
     import jobs.execution.execute
     import jobs.machine.warm_up
 
-    # torch loads much at its first derivative. No thread is started by it: forks have none.
+    # The first derivative makes torch load a lot. Start no threads: forks do not inherit them.
     torch.set_num_threads(1)
     jobs.machine.warm_up.warm_up()
     torch.func.grad(torch.sin)(torch.ones(()))
@@ -58,7 +59,7 @@ def serve() -> None:
 
 
 def answer(request: dict[str, Any]) -> None:
-    """Be the command; does not come back."""
+    """Run the command in this process, and exit with its code."""
     os.chdir(request["directory"])
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
