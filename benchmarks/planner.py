@@ -24,13 +24,12 @@ from typing import Any
 import numpy as np
 from whole_jobs import job_of
 
-from autodiff_core import BlockStream
 from jobs.errors import JobError
 from jobs.job import Job
 from jobs.machine.warm_up import warm_up
-from jobs.planning.thresholds import LOOPS
-from jobs.streams.opening import open_stream
-from jobs.streams.stream import to_numpy
+from jobs.strategies import LOOPS
+from jobs.streams.opening import open_job_stream
+from jobs.streams.stream import Stream, to_numpy
 from outputs import open_result
 
 CASES = {
@@ -116,12 +115,12 @@ def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, 
     warm_up()
     for strategy in (*REVERSE, *(() if pullback_only else FORWARD)):
         try:
-            streams[strategy] = open_stream(job, strategy)
+            streams[strategy] = open_job_stream(job, strategy)
         except JobError:
             continue
     samples: dict[tuple[str, int], list[float]] = {}
     for strategy, stream in streams.items():
-        lines = stream.shape[0 if stream.axis == "rows" else 1]
+        lines = stream.axis.lines(stream.shape)
         stream.block(0, 1)  # verifies the batching
         line = timed(job, stream, 1)
         asked = {chosen[1]} if strategy == chosen[0] else set()
@@ -134,14 +133,14 @@ def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, 
     for _ in range(ROUNDS - 1):
         for (strategy, size), found in samples.items():
             stream = streams[strategy]
-            lines = stream.shape[0 if stream.axis == "rows" else 1]
+            lines = stream.axis.lines(stream.shape)
             found.append(timed(job, stream, size) * lines)
     return {key: statistics.median(found) for key, found in samples.items()}
 
 
-def timed(job: Job, stream: BlockStream, size: int) -> float:
+def timed(job: Job, stream: Stream, size: int) -> float:
     """Return the seconds per line of one chunk, with columns transposed for writing."""
-    lines = stream.shape[0 if stream.axis == "rows" else 1]
+    lines = stream.axis.lines(stream.shape)
     start = (lines - size) // 2
     # Consecutive chunks reuse memory, as in a run.
     stream.block(start, start + size)

@@ -20,11 +20,10 @@ from jobs.functions.returned_values import named_outputs, nested
 from jobs.functions.variables import Variables, choose_variables
 from jobs.functions.vectors import load_vectors
 from jobs.machine.devices import choose_devices
+from jobs.operations import OPERATIONS
 from jobs.paths import RunPaths, failure_directory
 from jobs.shards import check_shard
 from jobs.units import parse_size
-
-PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ def _variables(config: JobConfig, dtype: torch.dtype, device: torch.device) -> V
 def _vectors(
     config: JobConfig, variables: Variables, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Tensor]:
-    if config.op not in PRODUCTS:
+    if not OPERATIONS[config.op].is_product:
         return {}
     like = _outputs(variables, config.seed) if config.op == "vjp" else variables.point
     return load_vectors(config.vectors, like, dtype, device)

@@ -19,7 +19,6 @@ from jobs.configuration.schema import (
     DTYPES,
     FSYNCS,
     NONFINITE_POLICIES,
-    OPERATIONS,
     POINTS,
     PROGRESS,
     STORED_DTYPES,
@@ -32,7 +31,9 @@ from jobs.configuration.schema import (
     PythonFunction,
 )
 from jobs.errors import ConfigurationError, unknown, unknown_option
+from jobs.operations import OPERATIONS
 from jobs.shards import check_shard
+from jobs.strategies import FORWARD
 from jobs.units import parse_size
 
 
@@ -101,7 +102,7 @@ def _check_groups(config: JobConfig) -> None:
 
 
 def _check_choices(config: JobConfig) -> None:
-    _check_choice("op", config.op, OPERATIONS)
+    _check_choice("op", config.op, tuple(OPERATIONS))
     _check_choice("strategy", config.strategy, STRATEGIES)
     _check_choice("dtype", config.dtype, DTYPES)
     _check_choice("compile", config.compile, COMPILATIONS)
@@ -144,8 +145,9 @@ def _check_values(config: JobConfig) -> None:
 
 def _check_direction(config: JobConfig) -> None:
     """Check that the strategy can compute products from the left, if these are the operation."""
-    if config.strategy in ("forward-mode", "forward-loop") and config.op in ("vjp", "vhp"):
-        other = {"vjp": "jvp", "vhp": "hvp"}[config.op]
+    operation = OPERATIONS[config.op]
+    if config.strategy in FORWARD and operation.is_from_left:
+        other = operation.from_right
         raise ConfigurationError(
             f"op={config.op} strategy={config.strategy} has no meaning: a product from the left "
             f"pulls back, and forward mode pushes forward; valid are op={config.op} with "
@@ -162,7 +164,7 @@ def _check_points(config: JobConfig) -> None:
         and all(isinstance(each, FileSource) for each in source.tensors.values())
     )
     conflicts = {
-        f"op={config.op}": config.op in ("jacobian", "hessian"),
+        f"op={config.op}": not OPERATIONS[config.op].is_product,
         f"wrt={config.wrt.of}": config.wrt.of == "inputs",
         f"wrt.pattern={config.wrt.pattern}": config.wrt.pattern == "*",
         f"loss={config.loss.kind}": config.loss.kind == "none",
@@ -193,7 +195,7 @@ def _check_sparsity(config: JobConfig) -> None:
             "colouring"
         )
     conflicts = {
-        f"op={config.op}": config.op in ("jacobian", "hessian"),
+        f"op={config.op}": not OPERATIONS[config.op].is_product,
         f"points={config.points}": config.points is None,
         f"verify={config.verify}": config.verify != "sample",
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),

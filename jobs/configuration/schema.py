@@ -11,7 +11,6 @@ from typing import Any, Union
 
 from omegaconf import MISSING
 
-OPERATIONS = ("jacobian", "hessian", "vjp", "jvp", "vhp", "hvp")
 STRATEGIES = ("auto", "reverse-loop", "vectorize", "forward-mode", "forward-loop")
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 VERIFICATIONS = ("probe", "sample", "off")

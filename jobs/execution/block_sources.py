@@ -10,9 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from jobs.execution.chunk_size import ChunkSize
-from jobs.streams.at_points import block_end
 from jobs.streams.nonfinite import Entries
-from jobs.streams.stream import StreamFacts
+from jobs.streams.stream import StreamFacts, block_end
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Remaining:
         if not self._ranges:
             return None
         lines = self._ranges.popleft()
-        end = block_end(lines.start, self.chunks.size, self.facts.unit, self.facts.is_divisible)
+        end = block_end(self.facts, lines.start, self.chunks.size)
         if end < lines.stop:
             self._ranges.appendleft(range(end, lines.stop))
         return range(lines.start, min(end, lines.stop))

@@ -15,7 +15,7 @@ from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host
 from jobs.machine.measurement import release_memory
 from jobs.streams.nonfinite import Entries, entries_not_finite
-from jobs.streams.stream import stored_dtype, to_numpy
+from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from jobs.verification.check import Check
 
 _logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class LocalSource:
         shares_cores: Whether the device is the CPU.
     """
 
-    def __init__(self, job: Job, stream: Any, check: Check) -> None:
+    def __init__(self, job: Job, stream: Stream, check: Check) -> None:
         self._job = job
         self._stream = stream
         self._check = check
@@ -101,7 +101,7 @@ class LocalSource:
 
 
 def compute_block(
-    job: Job, stream: Any, check: Check, lines: range
+    job: Job, stream: Stream, check: Check, lines: range
 ) -> tuple[Block, float, Entries]:
     """Compute a block, once more if it fails the check.
 

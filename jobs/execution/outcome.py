@@ -88,8 +88,7 @@ def status_facts(prepared: Prepared) -> dict[str, Any]:
 
 def _facts(prepared: Prepared, record: Record, check: Check) -> dict[str, str]:
     job, plan = prepared.job, prepared.plan
-    across = plan.columns if plan.axis == "rows" else plan.rows
-    rate = record.lines * across * plan.itemsize / max(record.seconds, 1e-9)
+    rate = record.lines * plan.across * plan.itemsize / max(record.seconds, 1e-9)
     facts = {
         "matrix": f"/{job.operation}, {plan.extent}",
         "time": f"{duration(record.seconds)}, {size(round(rate))}/s",

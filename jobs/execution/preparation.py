@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,10 +24,11 @@ from jobs.planning.symmetry import rows_by_symmetry
 from jobs.records.description import describe
 from jobs.records.provenance import git_commit
 from jobs.records.status_file import JobStatus, StatusFile
-from jobs.streams.stream import StreamFacts
+from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.selection import prepare_check
 from outputs import (
+    Axis,
     ResultDescription,
     open_result,
     part_path,
@@ -59,7 +59,7 @@ class Prepared:
     check: Check
     description: ResultDescription
     plan: Plan
-    stream: Any
+    stream: Stream | None
     facts: StreamFacts
     chunk_limit: int | None
 
@@ -98,7 +98,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         description = describe(job, decision.stream, decision.strategy, commit())
         decision, check = rows_by_symmetry(job, decision, _check(job, decision.stream), axis)
         description = replace(
-            description, axis=decision.stream.axis, block_lines=decision.chunk_size
+            description, axis=Axis(decision.stream.axis), block_lines=decision.chunk_size
         )
         lines = description.lines if missing is None else missing
         plan = make_plan(job, decision, description, budget, target, lines)
@@ -138,7 +138,7 @@ def _chunk_limit(job: Job) -> int | None:
     return chunk_size // 2
 
 
-def _check(job: Job, stream: Any) -> Check:
+def _check(job: Job, stream: Stream) -> Check:
     try:
         with explaining_failures(job.function):
             return prepare_check(job, stream)

@@ -24,9 +24,9 @@ from jobs.functions.importing import import_module, import_target
 from jobs.functions.instantiation import TARGET, applied, instantiated
 from jobs.functions.modules import prepared_module
 from jobs.functions.tracebacks import error_with_frames
+from jobs.operations import OPERATIONS
 from jobs.problems import load_builder
 
-SECOND_ORDER = ("hessian", "vhp", "hvp")
 _SCALAR_PROBLEMS = "rosenbrock, mlp_parameters, pairwise_energy and gp_residual"
 
 
@@ -103,7 +103,7 @@ def _load_problem(
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     function = problem.function
-    if operation in SECOND_ORDER:
+    if OPERATIONS[operation].is_second_order:
         if problem.scalar is None:
             raise ConfigurationError(
                 f"op={operation} function={config.name} has no meaning: a Hessian needs a scalar "
@@ -118,7 +118,7 @@ def _load_problem(
         files=tuple(sorted(Path(problems.__file__).parent.glob("*.py"))),
         arguments=tuple(problem.point),
         point=problem.point,
-        outputs=problem.outputs if operation not in SECOND_ORDER else None,
+        outputs=problem.outputs if not OPERATIONS[operation].is_second_order else None,
     )
 
 

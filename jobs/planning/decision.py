@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autodiff_core import BlockStream
 from jobs.planning.cost import Costs
+from jobs.streams.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Decision:
 
     strategy: str
     engine: str
-    stream: BlockStream
+    stream: Stream
     chunk_size: int
     largest_chunk: int
     costs: Costs

@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.errors import JobError
 from jobs.units import size
+from outputs import Axis
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Plan:
     workers: int
     rows: int
     columns: int
-    axis: str
+    axis: Axis
     chunk_size: int
     chunk_reason: str
     missing: int
@@ -70,7 +71,12 @@ class Plan:
     @property
     def lines(self) -> int:
         """Rows or columns in all, along the axis of the blocks."""
-        return self.rows if self.axis == "rows" else self.columns
+        return self.axis.lines((self.rows, self.columns))
+
+    @property
+    def across(self) -> int:
+        """The number of entries of a line."""
+        return self.axis.across((self.rows, self.columns))
 
     @property
     def rows_of_a_point(self) -> int:

@@ -47,11 +47,10 @@ def make_plan(
         target: The file.
         missing: Rows or columns that are not on the disk yet.
     """
-    stream = decision.stream
     rows, columns = description.stored_shape
     itemsize = np.dtype(description.dtype).itemsize
     directory = next(parent for parent in target.parents if parent.exists())
-    across = columns if stream.axis == "rows" else rows
+    across = description.axis.across((rows, columns))
     on_host = job.device.type == "cpu"
     compute = decision.seconds(missing) / len(job.devices)
     if on_host:  # the writer takes processor time from the computation
@@ -68,7 +67,7 @@ def make_plan(
         workers=len(job.devices),
         rows=rows,
         columns=columns,
-        axis=stream.axis,
+        axis=description.axis,
         chunk_size=decision.chunk_size,
         chunk_reason=decision.chunk_reason,
         missing=missing,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autodiff_core import Block, BlockStream
+from autodiff_core import Block
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
@@ -31,12 +31,10 @@ from jobs.planning.thresholds import (
     COMPILED_SHARE,
     COMPILES_FROM_SECONDS,
     FAR_BEHIND,
-    FORWARD,
     HOPELESS,
     LASTING_SECONDS,
     LINES_TO_OPEN,
     LOADING_SECONDS,
-    LOOPS,
     REPETITIONS,
     SECONDS_ANYWAY,
     SECONDS_AT_MOST,
@@ -48,10 +46,11 @@ from jobs.planning.thresholds import (
     WORSE,
     WORSE_IN_A_ROW,
 )
-from jobs.streams.at_points import PointStream, block_end
+from jobs.strategies import FORWARD, LOOPS
+from jobs.streams.at_points import PointStream
 from jobs.streams.nonfinite import entries_not_finite
-from jobs.streams.opening import open_stream
-from jobs.streams.stream import stored_dtype, to_numpy
+from jobs.streams.opening import open_job_stream
+from jobs.streams.stream import block_end, stored_dtype, to_numpy
 from jobs.units import duration, size
 from jobs.verification.probe_check import ProbeCheck
 
@@ -158,11 +157,11 @@ class _Search:
             return stream
         self._fallbacks.clear()
         release_memory()
-        return open_stream(self._job, strategy, self._engines[strategy])
+        return open_job_stream(self._job, strategy, self._engines[strategy])
 
     def _may_compile(self, stream: Any, strategy: str, chunk_size: int) -> bool:
         """Whether the programs of the captured engine are compiled, to see what that gives."""
-        is_captured = isinstance(stream, BlockStream) and stream.engine == "captured"
+        is_captured = stream.engine == "captured"
         if self._job.compile == "never" or not is_captured or 0 in stream.shape:
             return False
         if self._job.compile == "always":
@@ -180,7 +179,7 @@ class _Search:
         note = "not compiled, which does not fit into the memory"
         try:
             with self._within_budget():
-                stream = open_stream(self._job, strategy, "compiled")
+                stream = open_job_stream(self._job, strategy, "compiled")
                 first = self._trial(strategy, stream, chunk_size, costs.lines)
                 if stream.engine != "compiled":
                     return f"not compiled ({stream.engine_refusal})", stream
@@ -200,7 +199,7 @@ class _Search:
             pass
         self._fallbacks.clear()
         release_memory()
-        return note, open_stream(self._job, strategy, self._engines[strategy])
+        return note, open_job_stream(self._job, strategy, self._engines[strategy])
 
     def _pays(self, compiled: float, before: float) -> bool:
         return self._job.compile == "always" or compiled < COMPILED_SHARE * before
@@ -280,7 +279,7 @@ class _Search:
 
     def _measure_engine(self, strategy: str, remaining: int, even_if_hopeless: bool) -> None:
         with measuring(self._job.device) as opening:
-            stream = open_stream(self._job, strategy, self._engines[strategy])
+            stream = open_job_stream(self._job, strategy, self._engines[strategy])
         self._streams[strategy] = stream
         self._fallbacks[strategy] = []
         rows, columns = stream.shape
@@ -461,7 +460,7 @@ class _Search:
             with explaining_failures(self._job.function):
                 stop = start + chunk_size
                 if isinstance(stream, PointStream):
-                    stop = block_end(start, chunk_size, stream.unit, stream.is_divisible)
+                    stop = block_end(stream, start, chunk_size)
                 block = stream.block(start, stop)
             self._fallbacks.setdefault(strategy, []).extend(map(str, block.fallbacks))
             self._handle(stream, block)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autodiff_core import BlockStream
+from autodiff_core import Axis
 from jobs.job import Job
 from jobs.planning.decision import Decision
 from jobs.verification.check import Check
@@ -30,17 +30,14 @@ def rows_by_symmetry(
     Returns:
         The decision and the check, for blocks of rows where that is so.
     """
-    stream = decision.stream
-    is_candidate = (
-        job.operation == "hessian"
-        and job.shard is None
-        and isinstance(stream, BlockStream)
-        and stream.axis == "columns"
-    )
+    is_by_columns = job.operation == "hessian" and decision.stream.axis is Axis.COLUMNS
     is_probed = isinstance(check, ProbeCheck)
     is_symmetric = begun is None and is_probed and check.shows_symmetry
-    if not is_candidate or not (is_symmetric or begun == "rows"):
+    if not is_by_columns or job.shard is not None or not (is_symmetric or begun == Axis.ROWS):
         return decision, check
-    reason = f"{decision.strategy_reason}; written as rows, for the Hessian is symmetric"
-    by_rows = replace(decision, stream=stream.rows_by_symmetry(), strategy_reason=reason)
+    stream = decision.stream.rows_by_symmetry()
+    if stream is None:
+        return decision, check
+    reason = f"{decision.strategy_reason}; written as rows, because the Hessian is symmetric"
+    by_rows = replace(decision, stream=stream, strategy_reason=reason)
     return by_rows, check.of_rows() if is_probed else check

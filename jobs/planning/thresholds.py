@@ -70,9 +70,3 @@ COMPILES_FROM_SECONDS = 120.0
 
 
 COMPILED_SHARE = 0.85
-
-
-LOOPS = {"vectorize": "reverse-loop", "forward-mode": "forward-loop"}
-
-
-FORWARD = ("forward-mode", "forward-loop")

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodiff_core import AxisLayout, BlockStream
-from jobs.functions.loading import SECOND_ORDER
+from autodiff_core import AxisLayout
 from jobs.functions.returned_values import named_outputs
-from jobs.job import PRODUCTS, Job
+from jobs.job import Job
+from jobs.operations import OPERATIONS
 from jobs.records.provenance import git_commit, provenance
 from jobs.shards import share
-from jobs.streams.stream import stored_dtype, to_numpy
+from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from outputs import Axis, Probes, ResultDescription, Shard, TensorSpec
 
 
-def describe(job: Job, stream: BlockStream, strategy: str, commit: str) -> ResultDescription:
+def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDescription:
     """Describe a dense result.
 
     Args:
@@ -58,20 +58,18 @@ def describe(job: Job, stream: BlockStream, strategy: str, commit: str) -> Resul
 _Specs = tuple[TensorSpec, ...]
 
 
-def _axes(
-    job: Job, stream: BlockStream, outputs: tuple[str, ...]
-) -> tuple[_Specs, _Specs, bool, bool]:
+def _axes(job: Job, stream: Stream, outputs: tuple[str, ...]) -> tuple[_Specs, _Specs, bool, bool]:
     """Return the tensors of rows and of columns, and whether each side is a tuple of tensors."""
     inputs = tuple(job.point)
     inputs_are_tuple = len(inputs) > 1
     outputs_are_tuple = not isinstance(stream.value, Tensor)
-    if job.operation in PRODUCTS:
+    if OPERATIONS[job.operation].is_product:
         rows = (TensorSpec("vectors", (stream.rows.size,), "int64"),)
         if job.operation == "jvp":
             return rows, _specs(outputs, stream.columns), False, outputs_are_tuple
         return rows, _specs(inputs, stream.columns), False, inputs_are_tuple
     columns = _specs(inputs, stream.columns)
-    if job.operation in SECOND_ORDER:
+    if OPERATIONS[job.operation].is_second_order:
         return _specs(inputs, stream.rows), columns, inputs_are_tuple, inputs_are_tuple
     return _specs(outputs, stream.rows), columns, outputs_are_tuple, inputs_are_tuple
 
@@ -89,7 +87,7 @@ def describe_sparse(
         probes: The products that verify the matrix; None if it is not verified.
     """
     outputs = named_outputs(job.function, value)
-    is_second_order = job.operation in SECOND_ORDER
+    is_second_order = OPERATIONS[job.operation].is_second_order
     leaves = job.point if is_second_order else outputs
     with git_commit(job) as commit:
         origin = provenance(job, commit())
@@ -116,11 +114,10 @@ def describe_sparse(
     )
 
 
-def _shard(job: Job, stream: BlockStream) -> Shard | None:
+def _shard(job: Job, stream: Stream) -> Shard | None:
     if job.shard is None:
         return None
-    lines = stream.shape[0 if stream.axis == "rows" else 1]
-    return share(*job.shard, lines, stream.axis)
+    return share(*job.shard, stream.axis.lines(stream.shape), stream.axis)
 
 
 def _specs(names: tuple[str, ...], layout: AxisLayout) -> tuple[TensorSpec, ...]:

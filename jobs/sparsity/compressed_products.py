@@ -15,7 +15,9 @@ from autodiff_core.sparse import (
 )
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
+from jobs.operations import OPERATIONS
 from jobs.sparsity.detection import _value, colouring_file
+from jobs.strategies import FORWARD, LOOPS
 
 _SIDES = {"right": "columns", "left": "rows"}
 
@@ -28,26 +30,24 @@ def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
         colouring: Its colouring.
         side: ``right`` or ``left``.
     """
-    is_hessian = job.operation == "hessian"
-    right, left = ("hvp", "vhp") if is_hessian else ("jvp", "vjp")
-    operation = right if side == "right" else left
+    of_job = OPERATIONS[job.operation]
+    operation = OPERATIONS[of_job.from_right if side == "right" else of_job.from_left]
     colours = colouring.column_colours if side == "right" else colouring.row_colours
     count = colouring.columns if side == "right" else colouring.rows
     assert colours is not None
     like: dict[str, Tensor] = job.point
-    if operation == "vjp":
+    if operation.name == "vjp":
         like = {f"output{i}": leaf for i, leaf in enumerate(leaves_of(_value(job)))}
     stacked = seeds(colours, count, list(like.values()))
     strategy = job.strategy
-    if operation in ("vjp", "vhp"):  # products from the left have no forward mode
-        reverse = {"forward-mode": "vectorize", "forward-loop": "reverse-loop"}
-        strategy = reverse.get(strategy, strategy)
+    if operation.is_from_left and strategy in FORWARD:
+        strategy = "vectorize" if strategy in LOOPS else "reverse-loop"
     digest = hashlib.sha256(f"{job.fingerprint} {side} {count}".encode())
     for part in (colouring.pattern.indptr, colouring.pattern.indices, colours):
         digest.update(np.ascontiguousarray(part).data)
     return replace(
         job,
-        operation=operation,
+        operation=operation.name,
         strategy=strategy,
         vectors=dict(zip(like, stacked, strict=True)),
         sparsity="none",

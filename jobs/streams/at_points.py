@@ -19,28 +19,14 @@ _ELEMENTS_AT_ONCE = 2**22
 class PointStream:
     """The derivatives at many points as blocks of rows, those of one point after another's.
 
-    A block of several points is computed for all of them at once, one within a point from that
-    point's own linearisation, which is kept for the next block. By forward mode a point's matrix
-    is computed whole.
-
-    Attributes:
-        axis: ``rows``.
-        rows: The tensors along the rows of one point.
-        columns: The tensors along the columns.
-        dtype: The dtype of the matrices.
-        shape: (points * rows, columns).
-        value: The function's value at every point, nested as it returns it, stacked.
-        passes: How many passes one point takes.
-        unit: The rows of one point.
-        is_divisible: Whether a part of a point takes less than the whole.
-        chunk_size: How many rows a block has.
-        points: None: a block is of two dimensions, as of one point.
-        engine: The plain one: what is linearised for few blocks is not worth capturing.
-        engine_refusal: None.
+    A block of several points is computed for all of them at once. A block within one point is
+    computed from that point's own linearisation, which is kept for the next block. Forward mode
+    computes a point's matrix whole. The engine is the plain one, because a linearisation that
+    computes few blocks is not worth capturing. The attributes are those of a `Stream`; the shape
+    is (points * rows of a point, columns).
     """
 
-    axis = "rows"
-    points = None
+    axis = Axis.ROWS
     engine = "plain"
     engine_refusal = None
 
@@ -52,17 +38,15 @@ class PointStream:
         seed: int,
         operation: str,
         strategy: str,
-        chunk_size: int | None = None,
     ) -> None:
-        """Linearise at the first point to learn the layout, and evaluate at all.
+        """Linearise at the first point to learn the layout, and evaluate at all points.
 
         Args:
             function: The function of one point.
             inputs: Its arguments, each with a leading dimension over points.
-            seed: Of torch's generators.
+            seed: The seed of torch's generators.
             operation: ``jacobian`` or ``hessian``.
-            strategy: One of those of `autodiff_core`.
-            chunk_size: How many rows a block has; None leaves it to the caller.
+            strategy: A strategy of `autodiff_core`.
         """
         self._function = function
         self._inputs = tuple(inputs)
@@ -77,12 +61,11 @@ class PointStream:
         self.rows: AxisLayout = first.rows
         self.columns: AxisLayout = first.columns
         self.dtype = first.dtype
-        self.is_divisible = first.axis == "rows"
+        self.is_divisible = first.axis is Axis.ROWS
         self.unit, across = first.shape
         self.passes = self.unit if self.is_divisible else across
         count = len(self._inputs[0])
         self.shape = (count * self.unit, across)
-        self.chunk_size = chunk_size or self.unit
         self.value: Any = _values(function, self._inputs, seed)
 
     def block(self, start: int, stop: int) -> Block:
@@ -103,15 +86,14 @@ class PointStream:
             shape, device = (last - first, *stream.shape), inputs[0].device
             values = torch.empty(shape, dtype=self.dtype, device=device)
             for block in stream:
-                lines = slice(block.start, block.stop)
-                if block.axis == "rows":
-                    values[:, lines] = block.values
-                else:
-                    values[:, :, lines] = block.values
+                values[:, *block.axis.region(block.start, block.stop)] = block.values
                 fallbacks.update({str(each): each for each in block.fallbacks})
             values = values.reshape(-1, self.shape[1])
             values = values[start - first * self.unit : stop - first * self.unit]
         return Block(Axis.ROWS, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
+
+    def rows_by_symmetry(self) -> None:
+        """Return None: the blocks are of rows already."""
 
     def _within(self, point: int, start: int, stop: int) -> Tensor:
         if self._kept[0] != point:
@@ -125,24 +107,6 @@ class PointStream:
         torch.manual_seed(self._seed)
         inputs = tuple(tensor[point] for tensor in self._inputs)
         return autodiff_core.blocks(self._function, inputs, **self._options)
-
-
-def block_end(start: int, size: int, unit: int, is_divisible: bool) -> int:
-    """Where a block ends that begins at a line: at most a size further, and not amid a point.
-
-    A block lies within one point, or is of whole ones.
-
-    Args:
-        start: The first line.
-        size: How many lines are wanted.
-        unit: How many lines belong to one point; 1 where there is one point only.
-        is_divisible: Whether a part of a point can be computed by itself.
-    """
-    inner = start % unit
-    if inner == 0 and size >= unit:
-        return start + size - size % unit
-    end = start - inner + unit
-    return min(start + size, end) if is_divisible else end
 
 
 def _values(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -> Any:

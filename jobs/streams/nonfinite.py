@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from autodiff_core import Block
+from autodiff_core import Axis, Block
 from jobs.errors import JobError
 
 LOCATIONS_KEPT = 5
@@ -37,7 +37,7 @@ def entries_not_finite(block: Block) -> Entries:
     count = int(found.sum())
     if not count:
         return Entries()
-    row, column = (block.start, 0) if block.axis == "rows" else (0, block.start)
+    row, column = (block.start, 0) if block.axis is Axis.ROWS else (0, block.start)
     places = found.nonzero()[:LOCATIONS_KEPT].tolist()
     return Entries(count, tuple((row + i, column + j) for i, j in places))
 

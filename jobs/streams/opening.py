@@ -1,25 +1,29 @@
-"""The stream of blocks of a job."""
+"""Open the stream of blocks that fits a job: at one point, of a sum, or at many points."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
+
+import autodiff_core
+from jobs.functions.batch_sum import BatchSum
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
-from jobs.streams import summed as batches
 from jobs.streams.at_points import PointStream
+from jobs.streams.single import SingleStream
+from jobs.streams.stream import Stream
+from jobs.streams.summed import SummedStream
 
 
-def open_stream(job: Job, strategy: str, engine: str = "auto") -> Any:
-    """The blocks of a job by a strategy; the same random numbers are drawn each time.
+def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
+    """Open the blocks of a job by a strategy; the same random numbers are drawn each time.
 
     Args:
         job: The job.
         strategy: The strategy.
         engine: ``auto``, or one of those that `autodiff_core.engines` names.
-
-    Returns:
-        A `BlockStream`, or what has the same attributes and methods.
 
     Raises:
         JobError: The strategy cannot differentiate the function.
@@ -32,9 +36,8 @@ def open_stream(job: Job, strategy: str, engine: str = "auto") -> Any:
                 seed=job.seed,
                 operation=job.operation,
                 strategy=strategy,
-                chunk_size=job.chunk_size,
             )
-        return batches.open_stream(
+        return open_function_stream(
             job.function.function,
             job.inputs,
             seed=job.seed,
@@ -42,5 +45,21 @@ def open_stream(job: Job, strategy: str, engine: str = "auto") -> Any:
             strategy=strategy,
             engine=engine,
             vectors=job.stacked_vectors,
-            chunk_size=job.chunk_size,
         )
+
+
+def open_function_stream(
+    function: Callable[..., Any], inputs: Any, *, seed: int, **options: Any
+) -> Stream:
+    """Open the derivative of a function at one point, batch by batch where it is a sum.
+
+    Args:
+        function: The function.
+        inputs: The point, as `autodiff_core.blocks` takes it.
+        seed: The seed of torch's generators.
+        **options: Further options of `autodiff_core.blocks`.
+    """
+    if isinstance(function, BatchSum):
+        return SummedStream(function, inputs, seed, **options)
+    torch.manual_seed(seed)
+    return SingleStream(autodiff_core.blocks(function, inputs, **options))

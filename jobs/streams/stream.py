@@ -3,58 +3,138 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.streams.at_points import PointStream
+from autodiff_core import Axis, AxisLayout, Block
+
+
+class Stream(Protocol):
+    """The derivative of a job's function as blocks of lines, which are rows or columns."""
+
+    @property
+    def axis(self) -> Axis:
+        """The axis along which the blocks follow one another."""
+        ...
+
+    @property
+    def rows(self) -> AxisLayout:
+        """The tensors along the rows; of many points, along the rows of one point."""
+        ...
+
+    @property
+    def columns(self) -> AxisLayout:
+        """The tensors along the columns."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the matrix."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the whole matrix, of all points where there are many."""
+        ...
+
+    @property
+    def value(self) -> Any:
+        """The function's value, nested as it is returned; of many points, stacked."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """How many passes through the function one point takes."""
+        ...
+
+    @property
+    def unit(self) -> int:
+        """How many lines belong together: the rows of one of many points, else 1."""
+        ...
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether a part of a unit can be computed by itself."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """The engine that computes the blocks; final after the first one."""
+        ...
+
+    @property
+    def engine_refusal(self) -> str | None:
+        """Why the plain engine replaced another, in one line; None if it did not."""
+        ...
+
+    def block(self, start: int, stop: int) -> Block:
+        """Compute the lines start, ..., stop - 1."""
+        ...
+
+    def rows_by_symmetry(self) -> Stream | None:
+        """Return the columns of a symmetric matrix as rows; None where the stream cannot."""
+        ...
 
 
 @dataclass(frozen=True)
 class StreamFacts:
-    """What is to be known of a stream of blocks by those who do not compute them.
+    """What a process that does not compute the blocks of a stream needs to know of it.
 
     Attributes:
-        axis: ``rows`` or ``columns``.
+        axis: The axis along which the blocks follow one another.
         shape: (rows, columns).
-        dtype: That of the entries.
-        unit: How many lines belong to one of many points.
+        dtype: The dtype of the entries.
+        unit: How many lines belong to one of many points; 1 at a single point.
         is_divisible: Whether a part of a point can be computed by itself.
     """
 
-    axis: str
+    axis: Axis
     shape: tuple[int, int]
     dtype: torch.dtype
     unit: int
     is_divisible: bool
 
     @classmethod
-    def of(cls, stream: Any) -> StreamFacts:
-        """Those of a stream."""
-        is_of_points = isinstance(stream, PointStream)
-        return cls(
-            stream.axis,
-            tuple(stream.shape),
-            stream.dtype,
-            stream.unit if is_of_points else 1,
-            stream.is_divisible if is_of_points else True,
-        )
+    def of(cls, stream: Stream) -> StreamFacts:
+        """Return those of a stream."""
+        return cls(stream.axis, stream.shape, stream.dtype, stream.unit, stream.is_divisible)
 
     @property
     def across(self) -> int:
-        """The length of a line."""
-        return self.shape[1] if self.axis == "rows" else self.shape[0]
+        """The number of entries of a line."""
+        return self.axis.across(self.shape)
+
+    @property
+    def smallest(self) -> int:
+        """The smallest number of lines that can be computed by themselves."""
+        return 1 if self.is_divisible else self.unit
+
+
+def block_end(stream: Stream | StreamFacts, start: int, size: int) -> int:
+    """Return where a block that begins at a line ends: within one point, or after whole ones.
+
+    Args:
+        stream: The stream, which knows how many lines belong to a point.
+        start: The first line of the block.
+        size: The largest number of lines; exceeded only where a point is not divisible.
+    """
+    inner = start % stream.unit
+    if inner == 0 and size >= stream.unit:
+        return start + size - size % stream.unit
+    end = start - inner + stream.unit
+    return min(start + size, end) if stream.is_divisible else end
 
 
 def to_numpy(values: Tensor) -> np.ndarray:
-    """A block as numpy stores it: on the host, bfloat16 widened to float32."""
+    """Return a tensor as numpy stores it: on the host, bfloat16 widened to float32."""
     if values.dtype == torch.bfloat16:
         values = values.float()
     return values.detach().resolve_conj().resolve_neg().cpu().numpy()
 
 
 def stored_dtype(dtype: torch.dtype) -> np.dtype:
-    """The numpy dtype that holds a torch dtype without loss."""
+    """Return the numpy dtype that holds a torch dtype without loss."""
     return to_numpy(torch.empty(0, dtype=dtype)).dtype

@@ -1,8 +1,8 @@
-"""A loss over many samples as the sum of batches, of which one at a time is in memory."""
+"""A loss over many samples as the sum of batches, with one batch in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
@@ -17,24 +17,16 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 class SummedStream:
-    """The derivative of a sum as blocks; the blocks of its terms are added up.
+    """The derivative of a sum as blocks: each block is the sum of the blocks of its terms.
 
-    Each term is linearised anew for every block and forgotten after it: memory holds the graph of
-    one batch, at the price of one more evaluation of each batch for every block.
-
-    Attributes:
-        axis: Along which axis of the matrix the blocks follow one another.
-        rows: The tensors along the rows.
-        columns: The tensors along the columns.
-        dtype: The dtype of the matrix.
-        shape: (rows, columns).
-        chunk_size: How many rows or columns a block has.
-        points: None; there is one point.
-        engine: The plain one: what is linearised for one block is not worth capturing.
-        engine_refusal: None.
+    Each term is linearised anew for every block and discarded after it: memory holds the graph of
+    one batch, at the price of one more evaluation of each batch for every block. The engine is the
+    plain one, because a linearisation that computes one block is not worth capturing. The
+    attributes are those of a `Stream`.
     """
 
-    points = None
+    unit = 1
+    is_divisible = True
     engine = "plain"
     engine_refusal = None
 
@@ -44,8 +36,8 @@ class SummedStream:
         Args:
             function: The sum.
             inputs: The point, as `autodiff_core.blocks` takes it.
-            seed: Of torch's generators: with its number added, that of each term.
-            **options: What else `autodiff_core.blocks` takes.
+            seed: The seed of torch's generators; each term uses it plus the term's index.
+            **options: Further options of `autodiff_core.blocks`.
         """
         self._function = function
         self._inputs = inputs
@@ -62,51 +54,30 @@ class SummedStream:
         self.columns: AxisLayout = first.columns
         self.dtype = first.dtype
         self.shape = first.shape
-        self.chunk_size = first.chunk_size
-
-    def blocks(self, within: Iterable[range]) -> Iterator[Block]:
-        """The blocks of given ranges of rows or columns, as `BlockStream.blocks` has them."""
-        for wanted in within:
-            for start in range(wanted.start, wanted.stop, self.chunk_size):
-                yield self.block(start, min(start + self.chunk_size, wanted.stop))
+        self.passes = self.axis.lines(self.shape)
 
     def block(self, start: int, stop: int) -> Block:
-        """Compute one block: the sum of those of all terms."""
+        """Compute one block as the sum of the blocks of all terms."""
         totals: list[Tensor] = []
         block: Block | None = None
         fallbacks = {}
         for stream in self._streams():
             block = stream.block(start, stop)
             fallbacks.update({str(fallback): fallback for fallback in block.fallbacks})
-            # Half precision would lose small terms beside a large sum.
+            # Half precision would round small terms away beside a large sum.
             pieces = [p.float() if p.dtype in _HALF else p for p in block.pieces]
             totals = [a + b for a, b in zip(totals, pieces, strict=True)] if totals else pieces
         assert block is not None
         sums = tuple(a.to(b.dtype) for a, b in zip(totals, block.pieces, strict=True))
         return Block(block.axis, start, stop, sums, block.dtype, tuple(fallbacks.values()))
 
+    def rows_by_symmetry(self) -> None:
+        """Return None: the terms of a sum are linearised anew, always by columns."""
+
     def _streams(self) -> Iterator[BlockStream]:
         for number, term in enumerate(self._function.terms()):
             torch.manual_seed(self._seed + number)
             yield autodiff_core.blocks(term, self._inputs, **self._options)
-
-
-def open_stream(function: Callable[..., Any], inputs: Any, *, seed: int, **options: Any) -> Any:
-    """The derivative of a function as a stream of blocks, batch by batch where it is a sum.
-
-    Args:
-        function: The function.
-        inputs: The point, as `autodiff_core.blocks` takes it.
-        seed: Of torch's generators.
-        **options: What else `autodiff_core.blocks` takes.
-
-    Returns:
-        A `BlockStream`, or what has the same attributes and methods.
-    """
-    if isinstance(function, BatchSum):
-        return SummedStream(function, inputs, seed, **options)
-    torch.manual_seed(seed)
-    return autodiff_core.blocks(function, inputs, **options)
 
 
 def product(
@@ -118,15 +89,15 @@ def product(
     seed: int,
     **options: Any,
 ) -> Any:
-    """A product of a function's derivative with one vector, batch by batch where it is a sum.
+    """Return a product of a function's derivative with one vector, batch by batch for a sum.
 
     Args:
         operation: ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
         function: The function.
         inputs: The point.
         vector: The vector, as the operation takes it.
-        seed: Of torch's generators.
-        **options: What else the operation takes.
+        seed: The seed of torch's generators.
+        **options: Further options of the operation.
 
     Returns:
         The product, nested as `autodiff_core` returns it.

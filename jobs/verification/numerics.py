@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs.functions.loading import SECOND_ORDER
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
+from jobs.operations import OPERATIONS
 
 
 def rounding_floor(job: Job, returned: Any, probe: Probe, tolerance: float) -> float:
     """The size of products of which rounding alone is left, so that √ε of it is 16 ε of theirs."""
     value = _size([leaf for leaf in leaves_of(returned) if torch.is_floating_point(leaf)])
     point = _size(list(job.point.values())) or 1.0
-    entry = value / point ** (2 if job.operation in SECOND_ORDER else 1)
+    entry = value / point ** (2 if OPERATIONS[job.operation].is_second_order else 1)
     vectors = _size(list(job.vectors.values())) if job.vectors else 1.0
     return 16 * tolerance * entry * vectors * float(_wide(probe.vector).abs().square().sum().sqrt())
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from autodiff_core import Block, BlockStream
-from jobs.job import PRODUCTS, Job
+from autodiff_core import Axis, Block
+from jobs.job import Job
+from jobs.operations import OPERATIONS
+from jobs.streams.stream import Stream
 from jobs.verification.numerics import (
     Probe,
     _wide,
@@ -87,18 +89,19 @@ class ProbeCheck:
         )
 
     @classmethod
-    def rehearsal(cls, job: Job, stream: BlockStream) -> ProbeCheck:
+    def rehearsal(cls, job: Job, stream: Stream) -> ProbeCheck:
         """A check against nothing, that takes the time and the memory of a real one."""
-        rows, columns = stream.shape
-        lines, across = (rows, columns) if stream.axis == "rows" else (columns, rows)
+        lines, across = stream.axis.lines(stream.shape), stream.axis.across(stream.shape)
         # Of a product with complex images only the real part counts.
         kind = {"dtype": stream.dtype.to_real(), "device": job.device}
         probe = Probe(_wide(torch.ones(across, **kind)), _wide(torch.zeros(lines, **kind)))
-        return cls(probe, None, None, math.inf, 0.0, is_product=job.operation in PRODUCTS)
+        return cls(
+            probe, None, None, math.inf, 0.0, is_product=OPERATIONS[job.operation].is_product
+        )
 
     def error(self, block: Block) -> float:
         """The largest error of a line relative to |line| |vector|."""
-        values = _wide(block.values if block.axis == "rows" else block.values.T)
+        values = _wide(block.values if block.axis is Axis.ROWS else block.values.T)
         vector = self._probe.vector.to(values.dtype)
         given = project(values, vector, is_product=self._is_product)
         expected = self._probe.product[block.start : block.stop].to(given.dtype)

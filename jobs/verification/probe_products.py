@@ -8,18 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.functions.loading import SECOND_ORDER
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
+from jobs.operations import OPERATIONS
 from jobs.streams.at_points import products_at_points
 from jobs.streams.summed import product
 from jobs.verification.numerics import Probe, _flat, _wide, project
-
-_PUSHFORWARD = {"jacobian": "jvp", "vjp": "jvp", "hessian": "hvp", "vhp": "hvp"}
-
-
-_PULLBACK = {"jacobian": "vjp", "jvp": "vjp", "hessian": "vhp", "hvp": "vhp"}
-
 
 # Dual numbers, or the double-backward trick where an operator has no forward derivative.
 _FORWARD_ROUTES = ("forward-loop", "reverse-loop")
@@ -34,9 +28,9 @@ class ProbeProducts:
     def __init__(self, job: Job, value: Any) -> None:
         """Take the job and what its function returns at the point."""
         self._job = job
-        is_second_order = job.operation in SECOND_ORDER
+        self._operation = OPERATIONS[job.operation]
         self._inputs = list(job.point.values())
-        self._outputs = self._inputs if is_second_order else leaves_of(value)
+        self._outputs = self._inputs if self._operation.is_second_order else leaves_of(value)
         self._generator = torch.Generator()
         self._is_complex = any(t.is_complex() for t in (*self._outputs, *self._inputs))
 
@@ -46,7 +40,7 @@ class ProbeProducts:
         if self._job.points is not None:
             return self._right_at_points()
         vector = self._draw(self._inputs, real=True)
-        operation = _PUSHFORWARD[self._job.operation]
+        operation = self._operation.from_right
         pushed, reason = self._product(operation, vector, _FORWARD_ROUTES)
         if pushed is None:
             return None, reason
@@ -67,7 +61,7 @@ class ProbeProducts:
 
         def multiply(strategy: str) -> list[Tensor]:
             return products_at_points(
-                _PUSHFORWARD[self._job.operation],
+                self._operation.from_right,
                 self._job.function.function,
                 self._inputs,
                 vector,
@@ -75,7 +69,7 @@ class ProbeProducts:
                 strategy=strategy,
             )
 
-        pushed, reason = _first_route(multiply, _PUSHFORWARD[self._job.operation], _FORWARD_ROUTES)
+        pushed, reason = _first_route(multiply, self._operation.from_right, _FORWARD_ROUTES)
         return (None, reason) if pushed is None else (Probe(_flat(vector), _flat(pushed)), "")
 
     def left(self) -> tuple[Probe | None, str]:
@@ -109,10 +103,9 @@ class ProbeProducts:
         A row of a pullback is Mᵀ V_i, and <Mᵀ V_i, w> = <V_i, M w>; of a pushforward likewise.
         """
         self._generator.manual_seed(seed(self._job))
-        operation = self._job.operation
-        if operation in _PUSHFORWARD:
+        if self._operation.is_from_left:
             vector = self._draw(self._inputs, real=False)
-            image, reason = self._product(_PUSHFORWARD[operation], vector, _FORWARD_ROUTES)
+            image, reason = self._product(self._operation.from_right, vector, _FORWARD_ROUTES)
         else:
             vector = self._draw(self._outputs, real=False)
             image, reason = self._pull(vector)
@@ -140,8 +133,7 @@ class ProbeProducts:
         )
 
     def _pull(self, vector: Sequence[Tensor]) -> tuple[list[Tensor] | None, str]:
-        operation = _PULLBACK.get(self._job.operation, self._job.operation)
-        return self._product(operation, vector, _REVERSE_ROUTES)
+        return self._product(self._operation.from_left, vector, _REVERSE_ROUTES)
 
     def _product(
         self, operation: str, vector: Sequence[Tensor], strategies: Sequence[str]

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core import Block, BlockStream
-from jobs.job import PRODUCTS, Job
-from jobs.streams.summed import open_stream
+from autodiff_core import Axis, Block
+from jobs.job import Job
+from jobs.operations import OPERATIONS
+from jobs.streams.opening import open_function_stream
+from jobs.streams.stream import Stream
 from jobs.verification.numerics import largest_difference
 from jobs.verification.probe_products import seed
 from outputs import Probes
@@ -21,14 +23,14 @@ SAMPLES = 3
 class SampleCheck:
     """A few random rows and columns are held against those of another strategy."""
 
-    def __init__(self, job: Job, stream: BlockStream, tolerance: float) -> None:
+    def __init__(self, job: Job, stream: Stream, tolerance: float) -> None:
         """Compute the rows by `reverse-loop` and the columns by `forward-loop`."""
         self.tolerance = tolerance
         self._largest = 0.0
         self._reason = ""
         self._rows: dict[int, Tensor] = {}
         self._columns: dict[int, Tensor] = {}
-        if job.operation in PRODUCTS:
+        if OPERATIONS[job.operation].is_product:
             self._reason = "verify=sample is for whole matrices"
             return
         generator = torch.Generator().manual_seed(seed(job))
@@ -38,7 +40,7 @@ class SampleCheck:
         ):
             drawn = torch.randperm(length, generator=generator)[:SAMPLES].tolist()
             try:
-                other = open_stream(
+                other = open_function_stream(
                     job.function.function,
                     job.inputs,
                     seed=job.seed,
@@ -53,7 +55,7 @@ class SampleCheck:
     def error(self, block: Block) -> float:
         """The largest error of an entry relative to the largest of its row or column."""
         lines, along, across = block.values, self._rows, self._columns
-        if block.axis == "columns":
+        if block.axis is Axis.COLUMNS:
             lines, along, across = lines.T, across, along
         pairs = [
             (lines[index - block.start], expected)

@@ -29,8 +29,10 @@ from __future__ import annotations
 
 import torch
 
-from autodiff_core import BlockStream
-from jobs.job import PRODUCTS, Job
+from autodiff_core import Axis
+from jobs.job import Job
+from jobs.operations import OPERATIONS
+from jobs.streams.stream import Stream
 from jobs.verification.check import Check, NoCheck
 from jobs.verification.numerics import rounding_floor
 from jobs.verification.probe_check import ProbeCheck
@@ -38,7 +40,7 @@ from jobs.verification.probe_products import ProbeProducts
 from jobs.verification.sample_check import SampleCheck
 
 
-def prepare_check(job: Job, stream: BlockStream) -> Check:
+def prepare_check(job: Job, stream: Stream) -> Check:
     """Compute by other routes what the blocks of a job are held against.
 
     Args:
@@ -53,13 +55,13 @@ def prepare_check(job: Job, stream: BlockStream) -> Check:
     if job.verify == "sample":
         return SampleCheck(job, stream, tolerance)
     probes = ProbeProducts(job, stream.value)
-    is_product = job.operation in PRODUCTS
+    is_product = OPERATIONS[job.operation].is_product
     right, reason = probes.of_product() if is_product else probes.right()
     # Of many points the sum of uᵀ M over them would be known, and no line of it.
     is_right_only = is_product or job.points is not None
     left, left_reason = (None, "") if is_right_only else probes.left()
-    needed = left if stream.axis == "columns" else right
+    needed = left if stream.axis is Axis.COLUMNS else right
     if needed is None:
-        return NoCheck(left_reason if stream.axis == "columns" else reason)
+        return NoCheck(left_reason if stream.axis is Axis.COLUMNS else reason)
     floor = rounding_floor(job, stream.value, needed, tolerance)
     return ProbeCheck(needed, right, left, tolerance, floor, is_product=is_product)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autodiff_core import Axis
 from jobs.configuration.schema import JobConfig
 from jobs.streams.nonfinite import Entries
 from jobs.verification.check import Check
@@ -35,7 +36,7 @@ class Assignment:
     threads: int | None
     strategy: str
     engine: str
-    axis: str
+    axis: Axis
     smallest: int
     check: Check
     buffers: int

@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from autodiff_core import Axis
 from jobs.errors import JobError
 from jobs.execution.block_sources import ComputedBlock, Remaining
 from jobs.execution.workers.messages import (
@@ -133,7 +134,7 @@ class WorkerPool:
             strategy=strategy,
             engine=engine,
             axis=facts.axis,
-            smallest=1 if facts.is_divisible else facts.unit,
+            smallest=facts.smallest,
             check=check.on(torch.device("cpu")),
             buffers=_BUFFERS,
             buffer_bytes=max(1, chunk_size * facts.across * stored.itemsize),
@@ -298,7 +299,7 @@ class WorkerPool:
         return ComputedBlock(
             done.task.lines.start,
             done.task.lines.stop,
-            values if self._facts.axis == "rows" else values.T,
+            values if self._facts.axis is Axis.ROWS else values.T,
             done.error,
             done.not_finite,
             done.fallbacks,

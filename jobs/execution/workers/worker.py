@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from autodiff_core import Block
+from autodiff_core import Axis, Block
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.local_source import compute_block
 from jobs.execution.workers.copies import CopiesFromDevice, CopiesOnHost
@@ -36,9 +35,9 @@ from jobs.job import Job, resolve
 from jobs.machine.devices import device_name
 from jobs.machine.measurement import forget_peak, peak_memory, release_memory
 from jobs.machine.warm_up import warm_up
-from jobs.planning.thresholds import LOOPS
-from jobs.streams.opening import open_stream
-from jobs.streams.stream import stored_dtype
+from jobs.strategies import LOOPS
+from jobs.streams.opening import open_job_stream
+from jobs.streams.stream import Stream, stored_dtype
 from jobs.verification.check import Check
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -94,7 +93,6 @@ class _Worker:
         self._connection = connection
         self._buffers = buffers
         self._tasks: deque[Task] = deque()
-        self._is_leaving = False
         device = torch.device(assignment.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -108,9 +106,7 @@ class _Worker:
                 "the function or its inputs changed while the job was started; start it again"
             )
         warm_up()
-        self._stream: Any = open_stream(self._job, assignment.strategy, assignment.engine)
-        if self._stream.axis != assignment.axis:
-            self._stream = self._stream.rows_by_symmetry()
+        self._stream = self._opened(assignment)
         self._check: Check = assignment.check.on(device)
         self._stored = stored_dtype(self._job.storage or self._stream.dtype)
         # A first line captures and verifies the programs, which is a part of getting ready.
@@ -122,6 +118,14 @@ class _Worker:
         )
         forget_peak()
         connection.send(Ready(device_name(device)))
+
+    def _opened(self, assignment: Assignment) -> Stream:
+        stream = open_job_stream(self._job, assignment.strategy, assignment.engine)
+        if stream.axis is assignment.axis:
+            return stream
+        by_rows = stream.rows_by_symmetry()
+        assert by_rows is not None
+        return by_rows
 
     def run(self) -> None:
         """Compute tasks in the order in which they come."""
@@ -176,4 +180,4 @@ class _Worker:
 
 def _lines(block: Block) -> Tensor:
     """The entries of a block line by line: shape (lines, across)."""
-    return block.values if block.axis == "rows" else block.values.T
+    return block.values if block.axis is Axis.ROWS else block.values.T

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from jobs.errors import JobError
-from jobs.streams.at_points import PointStream, block_end
+from jobs.streams.at_points import PointStream
+from jobs.streams.stream import block_end
 from outputs import open_result, part_path, verify_result
 from outputs.merge import main as merge
 from tests.support.processes import committed, start_job, wait_for
@@ -225,6 +226,6 @@ def test_a_block_lies_within_a_point_or_is_of_whole_ones(
     stream = PointStream(function, inputs, seed=0, operation="jacobian", strategy="vectorize")
     assert stream.unit == unit
     for start in range(3 * unit):
-        stop = block_end(start, size, stream.unit, stream.is_divisible)
+        stop = block_end(stream, start, size)
         assert start < stop <= start + size
         assert start // unit == (stop - 1) // unit or start % unit == stop % unit == 0

@@ -10,16 +10,16 @@ from jobs.streams.nonfinite import Entries, entries_not_finite
 
 
 def block(values: torch.Tensor, axis: Axis = Axis.ROWS) -> Block:
-    lines = values if axis == "rows" else values.T
+    lines = values if axis is Axis.ROWS else values.T
     return Block(axis, 10, 10 + len(lines), (lines,), values.dtype)
 
 
-@pytest.mark.parametrize("axis", ["rows", "columns"])
+@pytest.mark.parametrize("axis", list(Axis))
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_each_is_counted_and_located(bad: float, axis: Axis) -> None:
     values = torch.ones(3, 4)
     values[1, 2], values[2, 0] = bad, -bad
-    offset = (10, 0) if axis == "rows" else (0, 10)
+    offset = (10, 0) if axis is Axis.ROWS else (0, 10)
     places = tuple((row + offset[0], column + offset[1]) for row, column in [(1, 2), (2, 0)])
     assert entries_not_finite(block(values, axis)) == Entries(2, places)
 
