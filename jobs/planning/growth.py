@@ -1,24 +1,133 @@
-"""How the time and memory of a strategy grow with the chunk size."""
+"""Measure a candidate in chunks of growing size, as long as larger ones may pay."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 
-from jobs.planning.cost import Costs
+from jobs.machine.measurement import measuring, timing
+from jobs.planning.candidate import Candidate, Growth, Search
+from jobs.planning.cost import Costs, Trial
+from jobs.planning.trials import measure_chunk
 
 
-@dataclass
-class Growth:
-    """How far a strategy has been measured in chunks of growing size.
+def start_growth(search: Search, candidate: Candidate, costs: Costs, opening_bytes: int) -> None:
+    """Let the growth of a candidate begin anew, with the chunk sizes that are worth measuring."""
+    candidate.growth = Growth(costs, opening_bytes, _sizes(search, costs))
 
-    Attributes:
-        costs: What was measured.
-        opening: The peak of memory while it was opened, in bytes.
-        sizes: The chunk sizes that are still to be measured.
-        worse: How many of the last ones were slower than a smaller one.
+
+def grow(search: Search, candidate: Candidate, remaining: int) -> None:
+    """Measure chunks of growing size until they get slower, too large, or time is up.
+
+    Args:
+        search: The search.
+        candidate: The candidate; its stream is open.
+        remaining: How many strategies share the time that is left, this one included.
     """
+    growth = candidate.growth
+    assert growth is not None
+    if not growth.costs.lines or 0 in candidate.opened.shape:
+        candidate.costs = growth.costs.with_trial(Trial(1, 0.0, growth.opening_bytes))
+        return
+    while growth.sizes:
+        chunk_size = growth.sizes[0]
+        if growth.costs.trials:
+            if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
+                return
+            if remaining > 1 and _can_wait(search, growth.costs, chunk_size):
+                return
+        growth.sizes.pop(0)
+        _measure_size(search, candidate, growth, chunk_size, remaining)
+        # Where other work takes a core, chunks that are large enough for several threads are
+        # slow, and still larger ones are not.
+        trials = growth.costs.trials
+        growth.worse = growth.worse + 1 if _is_worse(search, trials[-1], trials) else 0
+        if growth.worse == search.thresholds.worse_in_a_row:
+            growth.sizes.clear()
 
-    costs: Costs
-    opening: int
-    sizes: list[int]
-    worse: int = 0
+
+def _can_wait(search: Search, costs: Costs, chunk_size: int) -> bool:
+    """Return whether another strategy is measured first, which takes no longer than this step.
+
+    This candidate has to stay open meanwhile.
+    """
+    limits = search.thresholds
+    seconds = limits.repetitions * chunk_size * costs.line_seconds(chunk_size)
+    is_small = search.held_bytes <= limits.share_to_keep * search.budget.bytes
+    return seconds >= costs.first_seconds and is_small
+
+
+def _measure_size(
+    search: Search, candidate: Candidate, growth: Growth, chunk_size: int, remaining: int
+) -> None:
+    """Measure chunks of one size; of several the fastest counts."""
+    limits, first_seconds = search.thresholds, 0.0
+    search.tell(chunk_size)
+    for repetition in range(limits.repetitions):
+        costs, loaded = growth.costs, len(sys.modules)
+        by = measuring if repetition == 0 or not costs.trials else timing
+        trial = measure_chunk(search.job, candidate, chunk_size, by)
+        has_loaded = len(sys.modules) > loaded
+        if has_loaded and repetition == 0 and trial.seconds < limits.loading_seconds:
+            growth.opening_bytes = max(growth.opening_bytes, trial.peak_bytes)
+            continue
+        if not costs.trials:
+            first_seconds = trial.seconds
+        # A disappointing chunk is measured again: it would end the search.
+        disappoints = bool(costs.trials) and _is_worse(search, trial, costs.trials)
+        peak_bytes = max(growth.opening_bytes, trial.peak_bytes)
+        costs = costs.with_trial(Trial(chunk_size, trial.seconds, peak_bytes))
+        if chunk_size == 1:
+            costs = costs.with_first(first_seconds)
+        growth.costs = candidate.costs = costs
+        # The very first chunk verifies the batching as well; a later one is needed to count.
+        is_first = (chunk_size, repetition) == (1, 0)
+        is_sure = trial.seconds > limits.lasting_seconds and not is_first
+        if is_sure or not (disappoints or search.affords(trial.seconds, remaining)):
+            break
+        search.spent += 0.0 if is_first else trial.seconds
+
+
+def _is_worse(search: Search, trial: Trial, others: Sequence[Trial]) -> bool:
+    best = min(each.seconds / each.chunk_size for each in others)
+    return trial.seconds / trial.chunk_size > search.thresholds.worse * best
+
+
+def _sizes(search: Search, costs: Costs) -> list[int]:
+    """Return the chunk sizes that are worth measuring, in ascending order."""
+    if search.limit is None:
+        return costs.ladder() if not costs.is_loop else costs.ladder()[:2]
+    given = max(1, min(search.limit, costs.lines))
+    if costs.unit > 1:
+        given = max(costs.smallest, given - given % costs.unit if given > costs.unit else given)
+    if search.job.chunk_size is not None:
+        return sorted({costs.smallest, given})
+    return [each for each in costs.ladder() if each < given] + [given]
+
+
+def _is_worth_trying(
+    search: Search, candidate: Candidate, growth: Growth, chunk_size: int, remaining: int
+) -> bool:
+    costs = growth.costs
+    smaller = costs.trials[-1]
+    seconds = chunk_size * smaller.seconds / smaller.chunk_size
+    here = costs.seconds(smaller.chunk_size)
+    rivals = [
+        other.measured.seconds(trial.chunk_size)
+        for other in search.measured
+        if other is not candidate
+        for trial in other.measured.trials
+        if trial.chunk_size == smaller.chunk_size
+    ]
+    return (
+        costs.fits(chunk_size, search.budget.bytes)
+        and search.affords(seconds, remaining)
+        and _promises_more(search, costs, search.thresholds.repetitions * seconds)
+        and not any(here > search.thresholds.far_behind * rival for rival in rivals)
+    )
+
+
+def _promises_more(search: Search, costs: Costs, seconds: float) -> bool:
+    """Return whether a larger chunk may well save the time that it takes to measure it."""
+    best = min(each.run_seconds for each in search.measured)
+    return seconds <= search.thresholds.share * best or best - costs.promised_seconds >= seconds

@@ -1,72 +1,63 @@
-"""The thresholds of planning, each with the measurement behind it."""
+"""The thresholds of planning, each with the measurement or the reason behind it."""
 
 from __future__ import annotations
 
-# Probing takes at most this share of the predicted run; of a short run a larger one, but no more
-# than two seconds.
-SHARE = 0.05
+from dataclasses import dataclass
 
 
-SHARE_OF_SHORT_RUNS = 0.25
+@dataclass(frozen=True)
+class Thresholds:
+    """When the search measures, stops, waits and compiles.
+
+    Attributes:
+        share: Probing takes at most this share of the predicted run.
+        share_of_short_runs: The share of a short run, beyond `seconds_anyway`.
+        seconds_anyway: Seconds that probing may always take.
+        seconds_at_most: Seconds that probing takes of a short run at most.
+        lasting_seconds: Chunks shorter than this are measured repeatedly and the fastest counts:
+            the first one takes its memory from the system.
+        repetitions: How often they are measured.
+        loading_seconds: A chunk that took less than this while torch loaded parts of itself is
+            measured again; loading torch's compiler was measured to take two seconds.
+        lines_to_open: Opening a strategy verifies its batching, which takes about as long as so
+            many lines, or as it took for another strategy.
+        share_to_keep: A stream that holds at most this share of the memory budget stays open while
+            others are measured.
+        hopeless: With so many times more rows than columns, or the other way round, the strategy
+            with more passes is not tried.
+        far_behind: A strategy that is this many times slower than another at the same chunk size
+            is given up.
+        worse: A chunk is worse than a smaller one if a line takes this many times longer: its
+            data have left the caches.
+        worse_in_a_row: So many worse chunks in a row end the growth.
+        small_batch: Batches this small may be slower than the loop over lines.
+        share_of_peak: The share by which the peak of memory may grow with chunks that only the run
+            tries.
+        chunks_of_a_worker: Each worker gets at least so many chunks, so that all end at about the
+            same time.
+        compiles_from_seconds: The run, for each tensor, for which the few seconds of compiling are
+            little.
+        compiled_share: Compiled chunks pay if they take at most this share of the time.
+    """
+
+    share: float = 0.05
+    share_of_short_runs: float = 0.25
+    seconds_anyway: float = 0.01
+    seconds_at_most: float = 2.0
+    lasting_seconds: float = 0.2
+    repetitions: int = 2
+    loading_seconds: float = 10.0
+    lines_to_open: int = 8
+    share_to_keep: float = 0.01
+    hopeless: float = 30
+    far_behind: float = 3.0
+    worse: float = 1.3
+    worse_in_a_row: int = 2
+    small_batch: int = 4
+    share_of_peak: float = 0.05
+    chunks_of_a_worker: int = 4
+    compiles_from_seconds: float = 120.0
+    compiled_share: float = 0.85
 
 
-SECONDS_ANYWAY = 0.01
-
-
-SECONDS_AT_MOST = 2.0
-
-
-# Chunks shorter than this are measured twice, and the faster counts: the first one takes its memory
-# from the system.
-LASTING_SECONDS = 0.2
-
-
-REPETITIONS = 2
-
-
-# A chunk that took less than this while torch loaded parts of itself, such as its compiler, which
-# takes two seconds, is measured again.
-LOADING_SECONDS = 10.0
-
-
-# Opening a strategy verifies its batching, which takes about as long as so many lines, or as it took
-# for another one.
-LINES_TO_OPEN = 8
-
-
-# A stream that holds no more than this share of the budget stays open while others are measured.
-SHARE_TO_KEEP = 0.01
-
-
-# With so many more rows than columns, or the other way round, the longer way is not even tried.
-HOPELESS = 30
-
-
-# At one chunk size a strategy this much slower than another is given up, and so many chunks this
-# much slower a line than a smaller one end the search: they have left the caches.
-FAR_BEHIND = 3.0
-
-
-WORSE = 1.3
-
-
-WORSE_IN_A_ROW = 2
-
-
-# Batches as small as this may be slower than no batches.
-SMALL_BATCH = 4
-
-
-# By so much may the peak of memory grow with chunks that the run tries.
-SHARE_OF_PEAK = 0.05
-
-
-# So many, or more, so that workers end at about the same time.
-CHUNKS_OF_A_WORKER = 4
-
-
-# A run for which compiling, a few seconds, is little; and how much faster it makes chunks that pay.
-COMPILES_FROM_SECONDS = 120.0
-
-
-COMPILED_SHARE = 0.85
+THRESHOLDS = Thresholds()

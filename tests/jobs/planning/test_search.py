@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from jobs.execution.execute import execute
 from jobs.execution.preparation import Prepared, prepare
 from jobs.job import Job
 from jobs.machine.memory import Budget
+from jobs.planning import growth
 from jobs.planning import search as planner
+from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.planning.decision import Decision
 from jobs.planning.search import decide
+from jobs.planning.thresholds import THRESHOLDS
 from jobs.records.status_file import JobStatus
 from jobs.reporting.terminal import Display
 from outputs import Result, ResultWriter, open_result, part_path
@@ -62,16 +66,15 @@ def measured(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     def plan(**seconds: Callable[[int], float]) -> tuple[Decision, list[tuple[str, int]]]:
         tried: list[tuple[str, int]] = []
 
-        def trial(
-            self: object, strategy: str, stream: object, chunk_size: int, *others: object
-        ) -> Trial:
+        def trial(job: Job, candidate: Candidate, chunk_size: int, *others: object) -> Trial:
+            strategy = candidate.strategy
             # The very first chunk verifies the batching.
             first = 0.0 if strategy in dict(tried) else 0.2
             taken = seconds[strategy.replace("-", "_")](chunk_size)
             tried.append((strategy, chunk_size))
             return Trial(chunk_size, first + taken, 2**20)
 
-        monkeypatch.setattr(planner._Search, "_trial", trial)
+        monkeypatch.setattr(growth, "measure_chunk", trial)
         job = resolved("op=jacobian", "function=brusselator", "function.n=16", "compile=never")
         budget = Budget(2**34, "as a test has it")
         # Each size is tried twice.
@@ -157,9 +160,8 @@ def test_a_loop_has_the_passes_of_its_batched_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Loops are compared where batches are small, here always, and there is time enough.
-    monkeypatch.setattr("jobs.planning.search.SMALL_BATCH", 10**6)
-    monkeypatch.setattr("jobs.planning.search.SECONDS_ANYWAY", 10.0)
-    monkeypatch.setattr("jobs.planning.search.SECONDS_AT_MOST", 20.0)
+    given = {"small_batch": 10**6, "seconds_anyway": 10.0, "seconds_at_most": 20.0}
+    monkeypatch.setattr(planner, "THRESHOLDS", replace(THRESHOLDS, **given))
     plan = planned(function, point).plan
     assert f"{loop} not tried" not in plan.strategy_reason
     assert plan.strategy == loop or f"; {loop} " in plan.strategy_reason
@@ -176,7 +178,7 @@ def test_a_function_without_forward_derivatives_is_pulled_back(
 def test_what_was_asked_for_is_kept(planned: Callable[..., Prepared]) -> None:
     plan = planned("tall", "short", "strategy=vectorize", "chunk_size=123").plan
     assert (plan.strategy, plan.chunk_size) == ("vectorize", 123)
-    assert plan.strategy_reason == plan.chunk_reason == "as asked for"
+    assert plan.strategy_reason == plan.chunk_reason == "as requested"
 
 
 def test_a_chunk_that_was_asked_for_and_does_not_fit_is_refused(
@@ -209,14 +211,14 @@ def test_programs_are_compiled_where_a_long_run_gains(
     short = run_job("op=jacobian", *problem, f"compile={choice}")
     assert short.execution["engine"] == ("compiled" if choice == "always" else "captured")
     # As if this were a long run, and any compiled chunk fast enough.
-    monkeypatch.setattr(planner, "COMPILES_FROM_SECONDS", 0.0)
-    monkeypatch.setattr(planner, "COMPILED_SHARE", 1e9)
+    eager = replace(THRESHOLDS, compiles_from_seconds=0.0, compiled_share=1e9)
+    monkeypatch.setattr(planner, "THRESHOLDS", eager)
     long = run_job("op=jacobian", *problem, f"compile={choice}", "runs=long")
     assert long.execution["engine"] == ("captured" if choice == "never" else "compiled")
     plan = long.execution["plan"]["strategy_reason"]
     assert ("compiled in" in plan) == (choice != "never")
     np.testing.assert_allclose(long[:], short[:], rtol=1e-12)
-    monkeypatch.setattr(planner, "COMPILED_SHARE", 0.0)
+    monkeypatch.setattr(planner, "THRESHOLDS", replace(eager, compiled_share=0.0))
     again = run_job("op=jacobian", *problem, f"compile={choice}", "runs=hopeless")
     assert again.execution["engine"] == ("compiled" if choice == "always" else "captured")
     assert ("not compiled, which gives" in again.execution["plan"]["strategy_reason"]) == (
@@ -279,9 +281,10 @@ def test_what_was_begun_by_one_strategy_is_not_gone_on_with_by_another(
         written.append(start)
         write(self, start, stop, values)
 
-    monkeypatch.setattr(
-        planner._Search, "_measure_all", lambda self: self._measure("reverse-loop", remaining=1)
-    )
+    def measure_the_loop(search: Search) -> None:
+        planner._measure(search, "reverse-loop", remaining=1)
+
+    monkeypatch.setattr(planner, "_measure_all", measure_the_loop)
     monkeypatch.setattr("jobs.planning.cost.SECONDS_OF_A_BLOCK", 0.0)
     monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
     monkeypatch.setattr(ResultWriter, "write", fail_later)

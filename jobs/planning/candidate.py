@@ -1,0 +1,151 @@
+"""The strategies under consideration, and what the search knows of them so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jobs.errors import JobError
+from jobs.job import Job
+from jobs.machine.memory import Budget, memory_in_use
+from jobs.planning.cost import Costs
+from jobs.planning.thresholds import Thresholds
+from jobs.streams.stream import Stream
+from jobs.units import duration
+
+
+@dataclass
+class Growth:
+    """How far a strategy has been measured in chunks of growing size.
+
+    Attributes:
+        costs: What was measured.
+        opening_bytes: The peak of memory while the stream was opened.
+        sizes: The chunk sizes that are still to be measured.
+        worse: How many of the last chunks were slower per line than a smaller one.
+    """
+
+    costs: Costs
+    opening_bytes: int
+    sizes: list[int]
+    worse: int = 0
+
+
+@dataclass
+class Candidate:
+    """A strategy that the search considers.
+
+    Attributes:
+        strategy: Its name.
+        engine: The engine that it was last opened with: ``auto``, ``plain`` or ``compiled``.
+        stream: Its stream of blocks; None while it is closed.
+        growth: The measurement with that engine; None before the first.
+        costs: What was measured, of the last engine that completed a chunk; None before the first.
+        note: Why it was not measured or does not fit, in words; empty if there is no reason.
+        fallbacks: Slower ways that the stream has already taken, as sentences.
+        ran_out: Whether a chunk did not fit into the memory.
+        line: What a line is: ``row`` or ``column``; empty before the stream was first opened.
+    """
+
+    strategy: str
+    engine: str = "auto"
+    stream: Stream | None = None
+    growth: Growth | None = None
+    costs: Costs | None = None
+    note: str = ""
+    fallbacks: list[str] = field(default_factory=list)
+    ran_out: bool = False
+    line: str = ""
+
+    @property
+    def run_seconds(self) -> float:
+        """The shortest time of the whole run in chunks of a measured size."""
+        costs = self.measured
+        return min(costs.seconds(trial.chunk_size) for trial in costs.trials)
+
+    @property
+    def measured(self) -> Costs:
+        """The costs of a candidate of which a chunk was measured."""
+        assert self.costs is not None
+        return self.costs
+
+    @property
+    def opened(self) -> Stream:
+        """The stream of a candidate that is open."""
+        assert self.stream is not None
+        return self.stream
+
+    @property
+    def seconds_of_a_line(self) -> str:
+        """The time that a row or column takes, in words."""
+        return f"{duration(self.run_seconds / max(1, self.measured.lines))} a {self.line}"
+
+    def fits(self, budget: int) -> bool:
+        """Return whether a measured chunk size stays within a budget of bytes."""
+        return self.costs is not None and self.costs.best_chunk(budget) is not None
+
+
+@dataclass
+class Search:
+    """The state of a search: what is asked, what it may take, and the candidates so far.
+
+    Attributes:
+        job: The job.
+        budget: The memory that it may use.
+        limit: The largest chunk size that may be chosen; None for any.
+        tell: Called with each chunk size before it is tried.
+        thresholds: When to measure, stop, wait and compile.
+        occupied: Bytes of memory in use before the search.
+        candidates: The candidates by strategy, in the order in which they were considered.
+        spent: Seconds that chunks have taken so far.
+        failure: The first failure of a strategy; None if there was none.
+        shape: (rows, columns) of the matrix at one point; None before a stream was opened.
+    """
+
+    job: Job
+    budget: Budget
+    limit: int | None
+    tell: Callable[[int], None]
+    thresholds: Thresholds
+    occupied: int
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    spent: float = 0.0
+    failure: JobError | None = None
+    shape: tuple[int, int] | None = None
+
+    def candidate(self, strategy: str) -> Candidate:
+        """Return the candidate of a strategy, a new one where there is none yet."""
+        return self.candidates.setdefault(strategy, Candidate(strategy))
+
+    @property
+    def measured(self) -> list[Candidate]:
+        """The candidates of which at least one chunk was measured."""
+        return [each for each in self.candidates.values() if each.costs is not None]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that the open streams hold, about."""
+        return memory_in_use(self.job.device) - self.occupied
+
+    def affords(self, seconds: float, remaining: int) -> bool:
+        """Return whether there is time for another probe: a share of the run as now predicted.
+
+        Args:
+            seconds: How long the probe takes.
+            remaining: How many strategies share the time that is left.
+        """
+        limits = self.thresholds
+        run = min((each.run_seconds for each in self.measured), default=float("inf"))
+        short = min(
+            limits.seconds_at_most, limits.seconds_anyway + limits.share_of_short_runs * run
+        )
+        return self.spent + seconds <= max(limits.share * run, short) / remaining
+
+    def fastest(self) -> Candidate:
+        """Return the measured candidate that is fastest within the memory budget."""
+
+        def seconds(candidate: Candidate) -> float:
+            best = candidate.measured.best_chunk(self.budget.bytes)
+            return float("inf") if best is None else candidate.measured.seconds(best)
+
+        return min(self.measured, key=seconds)

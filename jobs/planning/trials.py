@@ -1,0 +1,71 @@
+"""Measure single chunks as the job will compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy as np
+import torch
+
+from autodiff_core import Block
+from jobs.functions.failures import explaining_failures
+from jobs.job import Job
+from jobs.machine.measurement import Measurement, limited_memory, measuring
+from jobs.machine.process_memory import resident_memory
+from jobs.planning.candidate import Candidate, Search
+from jobs.planning.cost import Trial
+from jobs.streams.nonfinite import entries_not_finite
+from jobs.streams.stream import Stream, block_end, stored_dtype, to_numpy
+from jobs.verification.probe_check import ProbeCheck
+
+Measure = Callable[[torch.device], AbstractContextManager[Measurement]]
+
+
+def measure_chunk(
+    job: Job, candidate: Candidate, chunk_size: int, by: Measure = measuring
+) -> Trial:
+    """Compute a chunk of a candidate, handle it as the job will, and return what that took.
+
+    Args:
+        job: The job.
+        candidate: The candidate; its stream is open.
+        chunk_size: How many rows or columns are computed.
+        by: How time and memory are measured.
+
+    Raises:
+        JobError: The strategy cannot differentiate the function.
+        OutOfMemoryError: The chunk does not fit into the memory.
+    """
+    stream = candidate.opened
+    # From the middle: the lines at an edge often depend on little.
+    start = (stream.axis.lines(stream.shape) - chunk_size) // 2
+    start -= start % stream.unit
+    with by(job.device) as found:
+        with explaining_failures(job.function):
+            block = stream.block(start, block_end(stream, start, chunk_size))
+        candidate.fallbacks.extend(map(str, block.fallbacks))
+        _handle(job, stream, block)
+    return Trial(chunk_size, found.seconds, found.peak_bytes)
+
+
+def _handle(job: Job, stream: Stream, block: Block) -> None:
+    """Do with a block what the job will do: inspect it, verify it, bring it to the host."""
+    entries_not_finite(block)
+    if job.verify == "probe":
+        ProbeCheck.rehearsal(job, stream).error(block)
+    stored = stored_dtype(job.storage or stream.dtype)
+    values = to_numpy(block.values).astype(stored, copy=False)
+    # Columns are turned to be written; those of a Hessian are rows, by symmetry.
+    if job.operation != "hessian":
+        np.ascontiguousarray(values)
+
+
+@contextmanager
+def within_budget(search: Search) -> Iterator[None]:
+    """Let a probe that would exceed the memory budget fail, as on a machine with no more."""
+    if search.job.device.type == "cuda":
+        yield
+        return
+    with limited_memory(max(0, search.budget.bytes - resident_memory())):
+        yield
