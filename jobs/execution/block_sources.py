@@ -1,4 +1,4 @@
-"""Sources of computed blocks: this process, or a pool of workers."""
+"""The contract of a source of computed blocks, and the lines that remain to be computed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from jobs.streams.stream import StreamFacts, block_end
 
 @dataclass(frozen=True)
 class ComputedBlock:
-    """A block on the host that agrees with the check.
+    """A block on the host that has passed the check.
 
     Attributes:
         start: The first row or column.
         stop: One past the last.
         values: The entries in the orientation of the matrix.
-        error: How far it is from the check.
-        not_finite: Its entries that are NaN or infinite.
-        fallbacks: Slower ways that were first taken, as sentences.
-        written: To be called when the values are not needed any more, where somebody waits for it.
+        error: The largest relative error that the check found.
+        not_finite: The entries that are NaN or infinite.
+        fallbacks: Slower ways that were first taken for it, as sentences.
+        written: Called when the values are not needed any more; None if no process waits for that.
     """
 
     start: int
@@ -38,10 +38,10 @@ class ComputedBlock:
 
 
 class Source(Protocol):
-    """Where computed blocks come from.
+    """A source of computed blocks: this process, or a pool of workers.
 
     Attributes:
-        shares_cores: Whether the cores that compute are those of this process.
+        shares_cores: Whether blocks are computed on processor cores of this process.
     """
 
     shares_cores: bool
@@ -49,11 +49,11 @@ class Source(Protocol):
     def blocks(
         self, remaining: Remaining, is_leaving: Callable[[], bool]
     ) -> Generator[ComputedBlock, None, None]:
-        """The blocks of what remains, until it is none or the job is leaving."""
+        """Yield the remaining blocks, until none remains or the job is leaving."""
         ...
 
     def figures(self) -> dict[str, Any]:
-        """How products were computed, and what each process did, for the record."""
+        """Return how products were computed, and what each process did, for the record."""
         ...
 
 
@@ -62,8 +62,8 @@ class Remaining:
 
     Args:
         missing: The ranges of lines.
-        chunks: The size of a chunk, which may get smaller.
-        facts: Of the stream.
+        chunks: The size of a chunk, which may change.
+        facts: What is known of the stream.
     """
 
     def __init__(self, missing: list[range], chunks: ChunkSize, facts: StreamFacts) -> None:
@@ -77,7 +77,7 @@ class Remaining:
         return not self._ranges
 
     def take(self) -> range | None:
-        """The next chunk; None where nothing remains."""
+        """Return the next chunk; None if nothing remains."""
         if not self._ranges:
             return None
         lines = self._ranges.popleft()
@@ -88,9 +88,9 @@ class Remaining:
 
     @property
     def lines(self) -> int:
-        """How many remain."""
+        """The number of lines that remain."""
         return sum(map(len, self._ranges))
 
     def put_back(self, lines: range) -> None:
-        """Give back a chunk that was not computed; it is the next to be handed out."""
+        """Take back a chunk that was not computed; it is the next to be handed out."""
         self._ranges.appendleft(lines)

@@ -10,20 +10,20 @@ from jobs.machine.memory import Budget
 from jobs.planning.cost import LADDER
 from jobs.units import size
 
-# Larger chunks are kept where a line takes at most this share of its time in smaller ones.
+# Larger chunks are kept if a line takes at most this share of its time in smaller ones.
 FASTER = 0.95
-# Of so many blocks of a size the fastest counts: any one may have waited for something else.
+# The fastest of so many blocks of a size counts: a single one may have waited for other work.
 BLOCKS_OF_A_SIZE = 2
 
 
 class ChunkSize:
     """The chunk size of a running job.
 
-    An allocation that fails halves it. Where planning had no time to measure larger chunks, they
-    are tried in the run itself, where a block that is computed is not lost.
+    A failed allocation halves it. Where planning had no time to measure larger chunks, the run
+    tries them, whose blocks are part of the result.
 
     Attributes:
-        size: Rows or columns at once, now.
+        size: The number of rows or columns that are computed at once now.
         used: All sizes so far, in order.
     """
 
@@ -38,27 +38,27 @@ class ChunkSize:
         """Begin with a size.
 
         Args:
-            size: Rows or columns at once.
-            budget: What the job may use, for messages.
-            report: Is told each halving, as a sentence.
-            largest: How large chunks may become; None leaves them as they are.
+            size: The number of rows or columns that are computed at once.
+            budget: The memory that the job may use, for messages.
+            report: Called with a sentence at each halving.
+            largest: The largest size that the run may try; None for `size`.
         """
         self.size = size
         self.used = [size]
         self._budget = budget
         self._report = report
         self._largest = largest or size
-        # Seconds a line in blocks of the size, and the size before with those in blocks of it.
+        # Seconds per line in blocks of this size; the previous size with its seconds per line.
         self._seconds: list[float] = []
         self._smaller: tuple[int, float] | None = None
 
     def learn(self, lines: int, seconds: float, remaining: int) -> None:
-        """Take larger chunks from now on where a block shows that this may pay, or smaller again.
+        """Take larger chunks from now on if a block shows that they may pay, or smaller ones again.
 
         Args:
-            lines: How many rows or columns the block had.
-            seconds: How long it took, written as well.
-            remaining: How many are still to be computed.
+            lines: The number of rows or columns of the block.
+            seconds: The time to compute and write it.
+            remaining: The number of rows or columns that are still to be computed.
         """
         if lines != self.size or (self._smaller is None and self.size >= self._largest):
             return
@@ -83,12 +83,12 @@ class ChunkSize:
         self._smaller = smaller
 
     def halve(self, start: int, axis: str, reason: str) -> None:
-        """Go on with half the size.
+        """Continue with half the size.
 
         Args:
             start: The first line of the block that did not fit.
             axis: ``rows`` or ``columns``.
-            reason: What the allocator said.
+            reason: The message of the allocator.
 
         Raises:
             JobError: The block was a single line.
@@ -96,11 +96,11 @@ class ChunkSize:
         if self.size == 1:
             raise JobError(
                 f"out of memory with one of the {axis} at a time ({reason}); the budget was "
-                f"{size(self._budget.bytes)}. What was computed is kept; the same command goes on "
+                f"{size(self._budget.bytes)}. What was computed is kept; the same command resumes "
                 "where more memory is free"
             )
         self._take(math.ceil(self.size / 2), None)
         self._largest = self.size
         self._report(
-            f"out of memory at {axis} {start} ({reason}); going on with {self.size} at a time"
+            f"out of memory at {axis} {start} ({reason}); continuing with {self.size} at a time"
         )

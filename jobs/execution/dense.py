@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from jobs.execution.block_sources import Remaining, Source
 from jobs.execution.chunk_size import ChunkSize
-from jobs.execution.failure_status import telling
+from jobs.execution.failure_status import reported_failures
 from jobs.execution.local_source import LocalSource
-from jobs.execution.outcome import Record, _facts, execution, status_facts
+from jobs.execution.outcome import (
+    Record,
+    execution_record,
+    outcome_summary,
+    running_status,
+)
 from jobs.execution.preparation import Prepared, prepare
 from jobs.execution.workers.pool import WorkerPool
 from jobs.job import Job
@@ -24,7 +27,6 @@ from jobs.machine.measurement import forget_peak, release_memory
 from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
 from jobs.streams.nonfinite import NonFinite
-from jobs.verification.check import Check
 from outputs import (
     BackgroundWriter,
     ResultDescription,
@@ -51,16 +53,16 @@ def execute_dense(
 
     Args:
         job: The job; its result is not finished, or `overwrite` is set.
-        display: Where plan, progress and outcome are shown.
+        display: Shows plan, progress and outcome.
         overwrite: Whether a finished result is replaced.
         plan_only: Whether to stop after the plan.
-        is_part: Whether another job, of which this is a part, reports the outcome.
+        is_part: Whether a larger job, of which this one is a part, reports the outcome.
 
     Returns:
         The path of the result.
 
     Raises:
-        JobError: The job cannot start or continue. What is on the disk stays there.
+        JobError: The job cannot start or continue. Computed blocks stay on the disk.
     """
     final = job.paths.result
     # A replacement grows beside the finished result and takes its place in one step.
@@ -71,72 +73,78 @@ def execute_dense(
         prepared.plan.check()
         return final
     status = StatusFile(job.paths.status)
-    with telling(status):
+    with reported_failures(status):
         prepared = prepare(job, target, status)
         display.plan(prepared.plan)
         prepared.plan.check()
         if len(job.devices) > 1 and 0 not in prepared.facts.shape:
-            # The workers open streams of their own: free this one.
+            # The workers open their own streams: free this one.
             decision = replace(prepared.decision, stream=None)
             prepared = replace(prepared, decision=decision, stream=None)
             release_memory()
-        facts = _run(prepared, status, display)
+        summary = _run(prepared, status, display)
         target.replace(final)
-        status.update(state="finished", message="", verification=facts["verified"])
+        status.update(state="finished", message="", verification=summary["verified"])
     if not is_part:
-        display.outcome(facts, str(final))
+        display.outcome(summary, str(final))
     return final
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A prepared job while its blocks are computed.
+
+    Attributes:
+        prepared: What was decided before.
+        record: What happens, for the result.
+        chunks: The chunk size, which changes as the job runs.
+        status: Where watchers read the progress.
+        display: Where the user sees it.
+    """
+
+    prepared: Prepared
+    record: Record
+    chunks: ChunkSize
+    status: StatusFile
+    display: Display
+
+
 def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, str]:
-    """Compute, verify and write what is missing; gives the facts for people."""
+    """Compute, verify and write what is missing; return the summary for the user."""
     job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
-    check = prepared.check
     record = Record(NonFinite(job.nonfinite), display.say)
     for fallback in decision.fallbacks:
         record.note(fallback)
     if prepared.chunk_limit is not None:
         record.note(
-            "the system killed the job for want of memory; going on with at most "
+            "the system killed the job because memory ran out; continuing with at most "
             f"{prepared.chunk_limit} {axis} at a time"
         )
     chunks = ChunkSize(
         decision.chunk_size, prepared.budget, record.note, largest=decision.largest_chunk
     )
-    description = replace(prepared.description, probes=check.probes())
+    description = replace(prepared.description, probes=prepared.check.probes())
     forget_peak()
     with (
         _writer(prepared.target, description, job.fsync) as writer,
-        _source(prepared, check, record) as source,
+        _source(prepared, record) as source,
     ):
         if writer.damaged:
             damaged = ", ".join(f"{start} to {stop}" for start, stop in writer.damaged)
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
-        status.update(state="running", **status_facts(prepared))
-        _compute(prepared, source, writer, chunks, record, check, status, display)
-        writer.finish(execution(prepared, source, chunks, record, check))
-    return _facts(prepared, record, check)
+        status.update(state="running", **running_status(prepared))
+        _compute(_Run(prepared, record, chunks, status, display), source, writer)
+        writer.finish(execution_record(prepared, source, chunks, record))
+    return outcome_summary(prepared, record)
 
 
 @contextmanager
-def _source(prepared: Prepared, check: Check, record: Record) -> Iterator[Source]:
-    """Where blocks come from: this process, or one for each of several devices."""
-    job, decision, facts = prepared.job, prepared.decision, prepared.facts
+def _source(prepared: Prepared, record: Record) -> Iterator[Source]:
+    """Yield the source of blocks: this process, or a process for each of several devices."""
     if prepared.stream is not None:
-        yield LocalSource(job, prepared.stream, check)
+        yield LocalSource(prepared.job, prepared.stream, prepared.check)
         return
-    stored = np.dtype(prepared.description.dtype)
-    with WorkerPool(
-        job,
-        job.devices,
-        facts,
-        decision.strategy,
-        decision.engine,
-        stored,
-        decision.chunk_size,
-        check,
-        record.note,
-    ) as pool:
+    with WorkerPool(prepared, record.note) as pool:
         yield pool
 
 
@@ -144,7 +152,7 @@ def _source(prepared: Prepared, check: Check, record: Record) -> Iterator[Source
 def _writer(
     target: Path, description: ResultDescription, fsync: Literal["block", "end"]
 ) -> Iterator[ResultWriter]:
-    """A writer that goes on where an earlier one stopped.
+    """Yield a writer of a new file, or of one that an earlier run began.
 
     A new file that ends without a single block is removed again: it holds nothing to keep, and
     reserves space on the disk.
@@ -155,7 +163,7 @@ def _writer(
         target.parent.mkdir(parents=True, exist_ok=True)
         writer = ResultWriter.create(target, description, fsync=fsync)
     except ResultExistsError:
-        # Also where another process was faster just now: resuming names it.
+        # Also where another process has just created the file: resuming names that process.
         is_new = False
         writer = ResultWriter.resume(target, description.fingerprint, fsync=fsync)
     is_empty = False
@@ -172,38 +180,31 @@ def _writer(
         raise
 
 
-def _compute(
-    prepared: Prepared,
-    source: Source,
-    writer: ResultWriter,
-    chunks: ChunkSize,
-    record: Record,
-    check: Check,
-    status: StatusFile,
-    display: Display,
-) -> None:
-    facts = prepared.facts
+def _compute(run: _Run, source: Source, writer: ResultWriter) -> None:
+    """Compute and write the missing blocks, and report each of them."""
+    prepared, record, axis = run.prepared, run.record, run.prepared.facts.axis
     missing = writer.missing()
     total = sum(map(len, missing))
     lines = prepared.description.lines
+    remaining = Remaining(missing, run.chunks, prepared.facts)
     started = time.monotonic()
     with (
         BackgroundWriter(writer, shares_cores=source.shares_cores) as background,
-        display.progress(total, facts.axis) as advance,
+        run.display.progress(total, axis) as advance,
         leaving_after_a_block() as leave,
         # Closed first, also where a block cannot be written: nothing is computed in vain.
-        closing(source.blocks(Remaining(missing, chunks, facts), leave.is_asked)) as blocks,
+        closing(source.blocks(remaining, leave.is_asked)) as blocks,
     ):
         for block in blocks:
             for fallback in block.fallbacks:
                 record.note(fallback)
-            check.record(block.start, block.stop, block.error)
-            record.nonfinite.record(f"{facts.axis} {block.start} to {block.stop}", block.not_finite)
+            prepared.check.record(block.start, block.stop, block.error)
+            record.nonfinite.record(f"{axis} {block.start} to {block.stop}", block.not_finite)
             background.submit(block.start, block.stop, block.values, block.written)
             record.lines += block.stop - block.start
             record.seconds = time.monotonic() - started
             advance(block.stop - block.start)
             done = lines - total + record.lines
-            status.progress(done, lines, record.lines, record.seconds)
+            run.status.progress(done, lines, record.lines, record.seconds)
         leave.take()
     record.seconds = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Run a job: the only place where the core and the writer meet."""
+"""Run a job, dense or sparse, unless its result is finished."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from jobs.execution.failure_status import clear_failures
 from jobs.execution.sparse import execute_sparse
 from jobs.job import Job
 from jobs.reporting.terminal import Display
-from outputs import (
-    is_sparse_result,
-    open_result,
-    open_sparse_result,
-)
+from outputs import is_sparse_result, open_result, open_sparse_result
 
 
 def execute(
@@ -25,7 +21,7 @@ def execute(
 
     Args:
         job: The job.
-        display: Where plan, progress and outcome are shown.
+        display: Shows plan, progress and outcome.
         overwrite: Whether a finished result is replaced.
         plan_only: Whether to stop after the plan.
 
@@ -33,7 +29,7 @@ def execute(
         The path of the result.
 
     Raises:
-        JobError: The job cannot start or continue. What is on the disk stays there.
+        JobError: The job cannot start or continue. Computed blocks stay on the disk.
     """
     with clear_failures():
         finished = None if overwrite else finished_result(job)

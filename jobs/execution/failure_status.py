@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from jobs.errors import JobError
 from jobs.machine.launchers import is_of_launcher
 from jobs.records.status_file import StatusFile
-from outputs import (
-    BeingWrittenError,
-    ResultError,
-)
+from outputs import BeingWrittenError, ResultError
 
 
 @contextmanager
 def clear_failures() -> Iterator[None]:
+    """Turn failures of writing into a `JobError` that says how to resume."""
     try:
         yield
     except ResultError as error:
@@ -23,13 +21,13 @@ def clear_failures() -> Iterator[None]:
     except MemoryError as error:
         raise JobError(
             "out of memory while blocks were written; what was computed is kept, and the same "
-            "command goes on: with a smaller memory=... or where more is free"
+            "command resumes: with a smaller memory=... or where more is free"
         ) from error
 
 
 @contextmanager
-def telling(status: StatusFile) -> Iterator[None]:
-    """Tell watchers how a job failed, unless another process runs it."""
+def reported_failures(status: StatusFile) -> Iterator[None]:
+    """Record in the status file how a job failed, unless another process runs it."""
     try:
         yield
     except BeingWrittenError:

@@ -1,4 +1,4 @@
-"""Blocks that have passed: computed, verified and inspected, here or by another process."""
+"""Compute, verify and inspect blocks in this process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LocalSource:
     Args:
         job: The job.
         stream: Its stream of blocks.
-        check: What they are held against.
+        check: The check of the blocks.
 
     Attributes:
         shares_cores: Whether the device is the CPU.
@@ -45,7 +45,7 @@ class LocalSource:
     def blocks(
         self, remaining: Remaining, is_leaving: Callable[[], bool]
     ) -> Generator[ComputedBlock, None, None]:
-        """In order, in chunks that get smaller where memory runs out."""
+        """Yield the remaining blocks in order, in smaller chunks where memory runs out."""
         under_way: Callable[[], ComputedBlock] | None = None
         failure: Exception | None = None
         while failure is None and not is_leaving() and (lines := remaining.take()) is not None:
@@ -66,7 +66,7 @@ class LocalSource:
                     under_way = None
                     seconds = time.perf_counter() - started
                     remaining.chunks.learn(len(lines), seconds, remaining.lines)
-            # The error, and with it the frames that hold memory, is gone here.
+            # Here the error, and with it the frames that hold memory, has been released.
             elif failure is None:
                 release_memory()
                 remaining.chunks.halve(lines.start, remaining.facts.axis, str(reason))
@@ -79,7 +79,7 @@ class LocalSource:
     def _on_its_way(
         self, block: Block, error: float, not_finite: Entries
     ) -> Callable[[], ComputedBlock]:
-        """Begin to bring a block to the host; what is given waits until it is there."""
+        """Begin to bring a block to the host; return what waits for it and gives it."""
         stored = stored_dtype(self._job.storage or self._stream.dtype)
         copy = None if self._copy is None else self._copy(block.values, stored)
 
@@ -91,7 +91,7 @@ class LocalSource:
         return arrived
 
     def figures(self) -> dict[str, Any]:
-        """The engine; there is this process alone."""
+        """Return which engine computed; there are no workers."""
         return {
             "engine": self._stream.engine,
             "engine_refusal": self._stream.engine_refusal,
@@ -103,12 +103,12 @@ class LocalSource:
 def compute_block(
     job: Job, stream: Stream, check: Check, lines: range
 ) -> tuple[Block, float, Entries]:
-    """Compute a block, once more if it fails the check.
+    """Compute a block, and compute it again if it fails the check.
 
     Args:
         job: The job.
         stream: Its stream of blocks.
-        check: What the block is held against.
+        check: The check of the block.
         lines: Its rows or columns.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The record of a run, for the result file, the status file and the terminal."""
+"""What the result file, the status file and the terminal say of a run."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from jobs.machine.devices import device_name
 from jobs.machine.measurement import peak_memory
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
-from jobs.verification.check import Check
 
 
 @dataclass
 class Record:
-    """What happened while a job ran; kept in the result.
+    """What happens while a job runs; kept in the result.
 
     Attributes:
         nonfinite: The count of entries that are not finite.
         say: Shows a line.
         fallbacks: Slower ways that were taken, as sentences.
-        lines: How many rows or columns this run computed.
-        seconds: How long that took.
+        lines: The number of rows or columns that this run has computed.
+        seconds: The time that it has taken.
     """
 
     nonfinite: NonFinite
@@ -35,14 +34,15 @@ class Record:
     seconds: float = 0.0
 
     def note(self, text: str) -> None:
-        """Keep and show what a person should know, such as a slower way that was taken."""
+        """Keep and show what the user should know, such as a slower way that was taken."""
         self.fallbacks.append(text)
         self.say(f"note: {text}")
 
 
-def execution(
-    prepared: Prepared, source: Source, chunks: ChunkSize, record: Record, check: Check
+def execution_record(
+    prepared: Prepared, source: Source, chunks: ChunkSize, record: Record
 ) -> dict[str, Any]:
+    """Return what the result file keeps of a run."""
     job, plan = prepared.job, prepared.plan
     return {
         "chunk_size": chunks.size,
@@ -56,7 +56,7 @@ def execution(
         "peak_memory_bytes": peak_memory(job.device),
         "fallbacks": record.fallbacks,
         "nonfinite": record.nonfinite.figures(),
-        "verification": check.figures(),
+        "verification": prepared.check.figures(),
         "plan": {
             "strategy_reason": plan.strategy_reason,
             "chunk_reason": plan.chunk_reason,
@@ -68,7 +68,8 @@ def execution(
     }
 
 
-def status_facts(prepared: Prepared) -> dict[str, Any]:
+def running_status(prepared: Prepared) -> dict[str, Any]:
+    """Return what the status file says of a job when it begins to compute."""
     job, plan = prepared.job, prepared.plan
     return {
         "operation": job.operation,
@@ -86,18 +87,19 @@ def status_facts(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _facts(prepared: Prepared, record: Record, check: Check) -> dict[str, str]:
+def outcome_summary(prepared: Prepared, record: Record) -> dict[str, str]:
+    """Return the lines, by their titles, that the terminal shows when a job has finished."""
     job, plan = prepared.job, prepared.plan
     rate = record.lines * plan.across * plan.itemsize / max(record.seconds, 1e-9)
-    facts = {
+    summary = {
         "matrix": f"/{job.operation}, {plan.extent}",
         "time": f"{duration(record.seconds)}, {size(round(rate))}/s",
         "memory": f"{size(peak_memory(job.device))} at most, {size(plan.peak_bytes)} predicted",
-        "verified": str(check),
+        "verified": str(prepared.check),
     }
     if record.nonfinite.count:
         row, column = record.nonfinite.first[0]
-        facts["not finite"] = (
+        summary["not finite"] = (
             f"{record.nonfinite.count} entries, first at row {row}, column {column}"
         )
-    return facts
+    return summary

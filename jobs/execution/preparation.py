@@ -27,28 +27,23 @@ from jobs.records.status_file import JobStatus, StatusFile
 from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.selection import prepare_check
-from outputs import (
-    Axis,
-    ResultDescription,
-    open_result,
-    part_path,
-)
+from outputs import Axis, ResultDescription, open_result, part_path
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that is known before the first block is computed.
+    """Everything that is decided before the first block is computed.
 
     Attributes:
         job: The job.
-        target: The file.
-        budget: The memory that it may use.
+        target: The path of the file that is written.
+        budget: The memory that the job may use.
         decision: How it is computed.
-        check: What its blocks are held against.
-        description: What the file says.
-        plan: The same for people.
-        stream: The blocks; None where other processes compute them.
-        facts: What is to be known of them here.
+        check: The check of its blocks.
+        description: What the file says of the job.
+        plan: The plan that the user sees.
+        stream: The stream of blocks; None where other processes compute them.
+        facts: What this process knows of the stream in either case.
         chunk_limit: Half the chunk size at which the system killed the job; None if it did not.
     """
 
@@ -67,13 +62,14 @@ class Prepared:
 def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepared:
     """Decide how a job is computed, by short probes, and plan it; no result is written.
 
-    What its blocks will be held against is computed here too: it tells whether a Hessian is
-    symmetric, and so the axis.
+    The products that its blocks will be compared with are computed here too: they show whether a
+    Hessian is symmetric, which determines the axis.
 
     Args:
         job: The job.
-        target: The file.
-        status: Is told which chunk size is being tried: the system may kill the process for it.
+        target: The path of the file that would be written.
+        status: Updated with each chunk size before it is tried, for which the system may kill the
+            process; None writes no status.
 
     Raises:
         JobError: The job cannot be computed, or not within its memory.
@@ -81,7 +77,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
     strategy, axis, missing = job.strategy, None, None
     if part_path(target).exists():
         with open_result(target, allow_partial=True) as begun:
-            # What was begun is gone on with, whatever would be chosen today.
+            # What was begun is resumed, whatever would be chosen today.
             if begun.fingerprint == job.fingerprint:
                 strategy, axis = begun.strategy, begun.axis
             missing = int((~begun.mask).sum())
@@ -94,7 +90,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
 
     with git_commit(job) as commit, _threads(threads_of_a_worker(job.devices)):
         decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
-        # First, for it refuses what is no derivative.
+        # Before the check, because it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy, commit())
         decision, check = rows_by_symmetry(job, decision, _check(job, decision.stream), axis)
         description = replace(
@@ -109,7 +105,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """What is measured for workers is measured with as many threads as they will have."""
+    """Measure for workers with as many threads as they will have; None changes nothing."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -120,7 +116,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _chunk_limit(job: Job) -> int | None:
-    """Half the chunk size at which the system killed this job for want of memory, if it did.
+    """Return half the chunk size at which the system killed this job for lack of memory, if any.
 
     Raises:
         JobError: It was killed with one line at a time, or before it computed.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.errors import JobError
 from jobs.execution.dense import execute_dense, finished_result
-from jobs.execution.failure_status import telling
+from jobs.execution.failure_status import reported_failures
 from jobs.job import Job
 from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
@@ -16,14 +16,25 @@ from jobs.reporting.terminal import Display
 def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bool) -> Path:
     """Compute the compressed products of a sparse matrix as jobs, and assemble them.
 
-    Where sparsity does not pay it is the dense job that runs, and its record says why.
+    Where sparsity does not pay, the dense job runs instead, and its record says why.
+
+    Args:
+        job: The job; its result is not finished, or `overwrite` is set.
+        display: Shows plan, progress and outcome.
+        overwrite: Whether a finished result of the dense job is replaced.
+        plan_only: Whether to stop after the plans.
+
+    Returns:
+        The path of the result, or of the last products of a shard.
+
+    Raises:
+        JobError: A package for sparse matrices is missing, or the job cannot start or continue.
     """
     try:
-        from jobs.sparsity import assembly, compressed_products
-        from jobs.sparsity import detection as sparse
+        from jobs.sparsity import assembly, compressed_products, detection
     except ImportError as error:
         raise JobError(f"sparsity={job.sparsity}: {error}") from error
-    sparsity = sparse.find_sparsity(job)
+    sparsity = detection.find_sparsity(job)
     if sparsity.colouring is None:
         display.say(f"note: the matrix is computed densely: {sparsity.reason}")
         dense = replace(job, sparsity="none", dense_reason=sparsity.reason)
@@ -36,7 +47,7 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
         f"{colouring.kind} colouring"
     )
     status = StatusFile(job.paths.status)
-    with telling(status):
+    with reported_failures(status):
         status.update(
             state="running",
             operation=job.operation,
@@ -59,7 +70,7 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
             )
             display.say(str(products[-1]))
             return products[-1]
-        facts = assembly.assemble(job, sparsity, products)
-        status.update(state="finished", message="", verification=facts["verified"])
-    display.outcome(facts, str(job.paths.result))
+        summary = assembly.assemble(job, sparsity, products)
+        status.update(state="finished", message="", verification=summary["verified"])
+    display.outcome(summary, str(job.paths.result))
     return job.paths.result

@@ -1,20 +1,21 @@
-"""What chunks of a strategy cost, from a few measured ones: arithmetic on frozen data."""
+"""Predict time and memory of chunks from a few measured ones: arithmetic on frozen data."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
 
-# Measured: to verify a block and to enter it in the ledger takes about this long.
+# Measured: verifying a block and entering it in the ledger takes about this long.
 SECONDS_OF_A_BLOCK = 5e-4
-# What the last block waits for is written while nothing is computed, at about this rate.
+# The last block is written while nothing is computed, at about this rate.
 WRITTEN_BYTES_PER_SECOND = 1e9
-# Two blocks in the writer's queue and one that is being written.
+# Two blocks wait in the writer's queue, and one is being written.
 BLOCKS_IN_FLIGHT = 3
-# A stop waits for the block at hand, and a kill loses it.
+# A stop waits for the block that is being computed, and a kill loses it.
 LONGEST_BLOCK_SECONDS = 10.0
 LADDER = 4
-# A smaller chunk that is this close to the fastest commits more often and takes less memory.
+# Of chunks that are this close to the fastest the smallest is taken: it commits more often and
+# takes less memory.
 CLOSE = 1.05
 _ALIGNED = 16
 
@@ -24,9 +25,9 @@ class Trial:
     """One measured chunk.
 
     Attributes:
-        chunk_size: Rows or columns in it.
-        seconds: How long it took.
-        peak_bytes: The most memory in use meanwhile.
+        chunk_size: The number of rows or columns.
+        seconds: The time that it took.
+        peak_bytes: The peak of memory meanwhile.
     """
 
     chunk_size: int
@@ -36,22 +37,22 @@ class Trial:
 
 @dataclass(frozen=True)
 class Costs:
-    """What chunks of one strategy cost, as far as was measured.
+    """The measured chunks of one strategy, and what they predict.
 
-    Peak memory is taken as linear in the chunk size, m0 + m1 k. Time a line is not: chunks that
-    leave the processor's caches get slower again, so only measured sizes are compared.
+    Peak memory is taken as linear in the chunk size k, m0 + m1 k. The time of a line is not: chunks
+    that leave the processor's caches get slower again, so only measured sizes are compared.
 
     Attributes:
-        strategy: Its name.
-        lines: Rows or columns to compute in all.
+        strategy: The name of the strategy.
+        lines: The number of rows or columns to compute.
         line_bytes: Bytes of one of them.
         is_loop: Whether lines are computed one by one, so that their time does not depend on the
             chunk.
         on_host: Whether blocks that wait to be written take the same memory.
-        trials: What was measured, in order of chunk size.
-        unit: How many lines belong to one of many points.
-        is_divisible: Whether a part of a point can be computed by itself.
+        trials: The measured chunks, in order of chunk size.
         first_seconds: How much longer the very first chunk takes, which verifies its batching.
+        unit: The number of lines that belong to one of many points; 1 at a single point.
+        is_divisible: Whether a part of a point can be computed by itself.
     """
 
     strategy: str
@@ -65,7 +66,7 @@ class Costs:
     is_divisible: bool = True
 
     def with_trial(self, trial: Trial) -> Costs:
-        """The same with one more measured chunk; of two of one size the faster counts."""
+        """Return the costs with one more chunk; of two of one size the shorter time counts."""
         others = [each for each in self.trials if each.chunk_size != trial.chunk_size]
         for each in self.trials:
             if each.chunk_size == trial.chunk_size:
@@ -78,23 +79,23 @@ class Costs:
         return replace(self, trials=tuple(trials))
 
     def compiled(self, trial: Trial) -> Costs:
-        """The same for kernels that were compiled for chunks of one size, and have run."""
+        """Return the costs of kernels that were compiled for chunks of one size, and have run."""
         return replace(self, trials=(trial,), first_seconds=0.0)
 
     def with_first(self, seconds: float) -> Costs:
-        """The same, told how long the first chunk took beside a later one of its size."""
+        """Return the costs with the time that the first chunk took, compared with a later one."""
         again = min(trial.seconds for trial in self.trials[:1])
         return replace(self, first_seconds=max(0.0, seconds - again))
 
     def line_seconds(self, chunk_size: int) -> float:
-        """Seconds a line takes to compute in chunks of a size."""
+        """Return the seconds to compute a line in chunks of a size."""
         if self.is_loop:
             return min(trial.seconds / trial.chunk_size for trial in self.trials)
         nearest = min(self.trials, key=lambda trial: abs(math.log(trial.chunk_size / chunk_size)))
         return nearest.seconds / nearest.chunk_size
 
     def seconds(self, chunk_size: int) -> float:
-        """Seconds of the whole run in chunks of a size."""
+        """Return the seconds of the whole run in chunks of a size."""
         blocks = math.ceil(self.lines / chunk_size)
         last = min(chunk_size, self.lines) * self.line_bytes / WRITTEN_BYTES_PER_SECOND
         return self.lines * self.line_seconds(chunk_size) + blocks * SECONDS_OF_A_BLOCK + last
@@ -103,14 +104,14 @@ class Costs:
     def line_memory(self) -> float:
         """Bytes by which the peak grows with each line of a chunk (m1)."""
         first, last = self.trials[0], self.trials[-1]
-        if len(self.trials) > 2:  # what one line takes may be hidden in what is there anyway
+        if len(self.trials) > 2:  # the memory of one line may be hidden in what is held anyway
             first = self.trials[-2]
         grown = last.peak_bytes - first.peak_bytes
         slope = grown / max(1, last.chunk_size - first.chunk_size)
         return max(slope, self.line_bytes)
 
     def peak_bytes(self, chunk_size: int) -> int:
-        """The most memory in use while chunks of a size are computed and written."""
+        """Return the peak of memory while chunks of a size are computed and written."""
         nearest = max(
             (trial for trial in self.trials if trial.chunk_size <= chunk_size),
             key=lambda trial: trial.chunk_size,
@@ -122,9 +123,10 @@ class Costs:
 
     @property
     def promised_seconds(self) -> float:
-        """What the run is taken to come down to in larger chunks than were measured.
+        """Predicted seconds of the run in larger chunks than were measured.
 
-        A step saves half of the share that the one before it saved; the first, all.
+        Each step is taken to save half of the share that the step before it saved; after a single
+        trial nothing is known, and the next step may save everything.
         """
         if len(self.trials) < 2:
             return 0.0
@@ -140,9 +142,9 @@ class Costs:
         return now <= before / 2
 
     def ladder(self) -> list[int]:
-        """The chunk sizes that are worth measuring: powers of four, and all lines.
+        """Return the chunk sizes that are worth measuring: powers of four, and all lines.
 
-        At many points those of parts of a point, and of whole points.
+        At many points, sizes below one point are of its parts, and larger ones of whole points.
         """
         sizes = [self.smallest]
         while sizes[-1] * LADDER < self.lines:
@@ -157,9 +159,9 @@ class Costs:
         return 1 if self.is_divisible else max(1, self.unit)
 
     def best_chunk(self, budget: int) -> int | None:
-        """The fastest chunk size within a budget of bytes; None where not even one line fits.
+        """Return the fastest chunk size within a budget of bytes; None if not even one line fits.
 
-        Of sizes that are about as fast, the smallest.
+        Of sizes that are about as fast, it is the smallest.
         """
         sizes = self.ladder() if self.is_loop else [trial.chunk_size for trial in self.trials]
         fitting = [size for size in sizes if self.fits(size, budget)]
@@ -169,18 +171,18 @@ class Costs:
         return next(size for size in fitting if self.seconds(size) <= CLOSE * fastest)
 
     def fits(self, chunk_size: int, budget: int) -> bool:
-        """Whether a chunk size stays within a budget of bytes, and within patience."""
+        """Return whether a chunk stays within a budget of bytes and the time limit per block."""
         is_short = chunk_size * self.line_seconds(chunk_size) <= LONGEST_BLOCK_SECONDS
         return self.peak_bytes(chunk_size) <= budget and (is_short or chunk_size <= self.smallest)
 
 
 def even_chunk(chunk_size: int, lines: int, unit: int = 1) -> int:
-    """A chunk size no larger that makes blocks even, and whole tiles where they are wide.
+    """Return a chunk size that makes blocks even, and whole tiles where they are wide.
 
     Args:
-        chunk_size: The largest that is wanted.
-        lines: Rows or columns in all.
-        unit: How many of them belong together: those of one of many points.
+        chunk_size: The largest chunk size.
+        lines: The number of rows or columns.
+        unit: The number of lines that belong to one of many points; 1 at a single point.
     """
     chunk_size = max(1, min(chunk_size, lines))
     if unit > 1:

@@ -13,17 +13,17 @@ class Decision:
     """How a job is computed.
 
     Attributes:
-        strategy: The strategy.
+        strategy: The name of the strategy.
         engine: ``auto``, ``compiled``, or the only engine that fits into the memory.
-        stream: Its stream of blocks, ready.
-        chunk_size: Rows or columns at once.
+        stream: The open stream of blocks.
+        chunk_size: The number of rows or columns that are computed at once.
         largest_chunk: How large chunks may become while the job runs.
-        costs: What was measured of it.
-        strategy_reason: Why this strategy.
-        chunk_reason: Why this chunk size.
-        probing_seconds: How long the search took.
-        fallbacks: Slower ways that the stream took already, as sentences; it does not tell them
-            again.
+        costs: What was measured of the strategy.
+        strategy_reason: Why the strategy was chosen, in words.
+        chunk_reason: Why the chunk size was chosen, in words.
+        probing_seconds: The time that the search took.
+        fallbacks: Slower ways that the stream has already taken, as sentences; it does not report
+            them again.
     """
 
     strategy: str
@@ -43,7 +43,7 @@ class Decision:
         return self.costs.peak_bytes(self.chunk_size)
 
     def seconds(self, lines: int) -> float:
-        """The predicted time in which so many rows or columns are computed."""
+        """Return the predicted time to compute a number of rows or columns."""
         if not lines:
             return 0.0
         line = self.costs.seconds(self.chunk_size) / max(1, self.costs.lines)

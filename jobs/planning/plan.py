@@ -1,4 +1,4 @@
-"""What a job is going to do, decided before it starts: arithmetic on frozen data."""
+"""The plan of a job, made before it starts: arithmetic on frozen data."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ class Plan:
     """The plan of a job.
 
     Attributes:
-        operation: What is computed.
-        function: The function with its parameters.
-        strategy: How.
-        strategy_reason: Why so.
-        device: Where.
-        workers: How many processes share the work.
+        operation: The operation that is computed, such as ``jacobian``.
+        function: The function with its parameters, in words.
+        strategy: The name of the strategy.
+        strategy_reason: Why it was chosen, in words.
+        device: The names of the devices that compute.
+        workers: The number of processes that share the work.
         rows: Rows of the matrix.
         columns: Columns of the matrix: the passes that forward mode needs.
-        axis: What a block consists of: ``rows`` or ``columns``.
-        chunk_size: How many of them are computed at once.
-        chunk_reason: Why so many.
-        missing: How many of them are not on the disk yet.
+        axis: Whether blocks consist of rows or of columns.
+        chunk_size: The number of lines (rows or columns) that are computed at once.
+        chunk_reason: Why it was chosen, in words.
+        missing: The number of lines that are not on the disk yet.
         dtype: The stored dtype.
-        itemsize: Bytes an entry.
-        tile: Shape of a tile of the file; None where rows lie one after the other.
+        itemsize: Bytes of an entry.
+        tile: Shape of a tile of the file; None where rows are contiguous.
         bytes_free: Free bytes on the file system of the result.
-        path: The result file.
+        path: The path of the result file.
         memory_budget: Bytes that the job may use: of the process on a CPU, else of the device.
-        memory_reason: Where that figure comes from.
+        memory_reason: Where the budget comes from, in words.
         peak_bytes: Predicted peak of that memory.
         host_peak_bytes: Predicted peak of the process's memory.
         seconds: Predicted time for what is missing.
-        points: At how many points there is a matrix, whose rows are counted together in `rows`;
-            None where there is one point.
-        part: Which part of a larger matrix it is, in words; empty for a whole one.
+        points: The number of points with a matrix each, whose rows are counted together in `rows`;
+            None for a single point.
+        part: The part of a larger matrix that is computed, in words; empty for a whole matrix.
     """
 
     operation: str
@@ -70,7 +70,7 @@ class Plan:
 
     @property
     def lines(self) -> int:
-        """Rows or columns in all, along the axis of the blocks."""
+        """The number of rows or columns, along the axis of the blocks."""
         return self.axis.lines((self.rows, self.columns))
 
     @property
@@ -80,32 +80,32 @@ class Plan:
 
     @property
     def rows_of_a_point(self) -> int:
-        """Rows of the matrix of one point: the passes that reverse mode needs there."""
+        """Rows of the matrix of one point: the passes that reverse mode needs."""
         return self.rows // (self.points or 1)
 
     @property
     def extent(self) -> str:
-        """How large the matrix is, or the matrices of many points are, in words."""
+        """The size of the matrix, or of the matrices of many points, in words."""
         many = f"{self.points} points of " if self.points is not None else ""
         return f"{many}{self.rows_of_a_point} rows x {self.columns} columns, {self.dtype}"
 
     @property
     def bytes_of_matrix(self) -> int:
-        """Bytes of all entries; a compressed result needs them too, until it is finished."""
+        """Bytes of all entries; a result that is compressed in the end needs them until then."""
         return self.rows * self.columns * self.itemsize
 
     @property
     def bytes_needed(self) -> int:
-        """Bytes that are still to be written: none of those whose space is reserved already."""
+        """Bytes that the disk must still have free; a file that was begun has reserved its space."""
         return 0 if self.missing < self.lines else self.bytes_of_matrix
 
     @property
     def blocks(self) -> int:
-        """Blocks to compute, at least."""
+        """The smallest number of blocks to compute."""
         return math.ceil(self.missing / self.chunk_size)
 
     def check(self) -> None:
-        """Refuse a job that cannot fit.
+        """Refuse a job that does not fit on the disk.
 
         Raises:
             JobError: The disk has too little room.
@@ -119,7 +119,7 @@ class Plan:
             )
 
     def figures(self) -> dict[str, Any]:
-        """Everything that the plan says, as JSON can hold it."""
+        """Return everything that the plan says, as JSON can hold it."""
         return asdict(self) | {
             "lines": self.lines,
             "blocks": self.blocks,

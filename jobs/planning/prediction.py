@@ -1,4 +1,4 @@
-"""From what was measured to the plan that a person sees."""
+"""Make the plan that the user sees from what was measured."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _WORTH_MEASURING = 256 * 2**20
 _SAMPLE = 4 * 2**20
 # Measured: a worker process imports torch and builds a small function.
 _SECONDS_TO_START = 3.0
-# Of a large result a hundredth is written to find out how fast that is, but no more than this.
+# A hundredth of a large result is written to measure the disk, but at most so many samples.
 _LARGEST_SAMPLES = 128
-# Measured: checksum, copy and the system's share take so long of a core.
+# Measured: checksum, copy and the work of the kernel take so long of a core.
 _SECONDS_A_BYTE = 1e-9
 
 
@@ -37,15 +37,15 @@ def make_plan(
     target: Path,
     missing: int,
 ) -> Plan:
-    """The plan of a job.
+    """Return the plan of a job.
 
     Args:
         job: The job.
         decision: How it is computed.
-        description: What its file holds.
+        description: What its file says.
         budget: The memory that it may use.
-        target: The file.
-        missing: Rows or columns that are not on the disk yet.
+        target: The path of the file.
+        missing: The number of rows or columns that are not on the disk yet.
     """
     rows, columns = description.stored_shape
     itemsize = np.dtype(description.dtype).itemsize
@@ -87,7 +87,7 @@ def make_plan(
 
 
 def part_of(description: ResultDescription) -> str:
-    """Which part of a larger matrix a file holds, in words; empty for a whole one."""
+    """Return which part of a larger matrix a file holds, in words; empty for a whole one."""
     if description.shard is None:
         return ""
     held, (rows, columns) = description.held, description.shape
@@ -98,7 +98,7 @@ def part_of(description: ResultDescription) -> str:
 
 
 def _writing_seconds(directory: Path, size: int, compute: float) -> float:
-    """How long a disk takes to write so much; 0 where that is sure to be hidden by computing."""
+    """Return the seconds to write a size; 0 where computing certainly hides them."""
     samples = min(_LARGEST_SAMPLES, max(1, size // (100 * _SAMPLE)))
     if size < _WORTH_MEASURING or shutil.disk_usage(directory).free < 2 * samples * _SAMPLE:
         return 0.0
@@ -114,7 +114,7 @@ def _writing_seconds(directory: Path, size: int, compute: float) -> float:
             file.flush()
             os.fsync(file.fileno())
         return size / (samples * _SAMPLE) * (time.perf_counter() - started)
-    except OSError:  # the writer tells it better
+    except OSError:  # the writer reports it better
         return 0.0
     finally:
         sample.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Hessians whose columns, as they are computed, are written as rows."""
+"""Write the columns of a symmetric Hessian as rows."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from jobs.verification.probe_check import ProbeCheck
 def rows_by_symmetry(
     job: Job, decision: Decision, check: Check, begun: str | None
 ) -> tuple[Decision, Check]:
-    """Let forward mode give rows of a Hessian that is seen to be symmetric.
+    """Let forward mode give rows of a Hessian that is found to be symmetric.
 
-    A row is written as it is computed, a column has to be turned into tiles, which takes longer
-    than to compute it. That the Hessian is symmetric is not assumed: the two products of the check,
-    H v and v H, come by different routes and have to agree. Shards stay with their columns, for
-    each of them decides by itself.
+    A row is written as it is computed; a column has to be turned into tiles, which takes longer
+    than computing it. That the Hessian is symmetric is not assumed: the two products of the check,
+    H v and v H, are computed by different routes and have to agree. Shards keep their columns,
+    because each of them decides by itself.
 
     Args:
         job: The job.
         decision: How it is computed.
-        check: What its blocks are held against.
+        check: The check of its blocks.
         begun: The axis of what an earlier run began, which is kept; None if there is nothing.
 
     Returns:
-        The decision and the check, for blocks of rows where that is so.
+        The decision and the check, both for blocks of rows if the Hessian is symmetric.
     """
     is_by_columns = job.operation == "hessian" and decision.stream.axis is Axis.COLUMNS
     is_probed = isinstance(check, ProbeCheck)

@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from autodiff_core.sparse import (
-    decompressed,
-)
+from autodiff_core.sparse import decompressed
 from jobs.errors import JobError
 from jobs.job import Job
 from jobs.records.description import describe_sparse
-from jobs.sparsity.detection import Sparsity, _value, colouring_file, since
+from jobs.sparsity.detection import Sparsity, colouring_file, function_value, seconds_since
 from jobs.streams.stream import stored_dtype
 from jobs.verification.sparse_check import Matrix, check_sparse
-from outputs import Result, open_result, write_sparse
+from outputs import Result, ResultDescription, open_result, write_sparse
 
 
 def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, Any]:
@@ -26,11 +24,11 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
 
     Args:
         job: The job.
-        sparsity: What was found; it has a colouring.
+        sparsity: Its sparsity, with a colouring.
         products: The results of the products, those from the right first.
 
     Returns:
-        The facts for people.
+        The lines, by their titles, that the terminal shows.
 
     Raises:
         JobError: The matrix fails the check, or an entry is not finite and the policy says so.
@@ -57,10 +55,36 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
             f"{pattern.indices[bad[0]]}; nonfinite=record writes them"
         )
     matrix = Matrix(pattern.indptr, pattern.indices, data, pattern.shape)
-    value = _value(job)
+    value = function_value(job)
     check, probes = check_sparse(job, value, matrix)
-    seconds = sum(record.get("seconds", 0.0) for record in records)
-    execution = {
+    bad_count = int(bad.size)
+    execution = _execution(sparsity, records, check, bad_count, seconds_since(started))
+    description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
+    _write(job, description, sparsity, data, execution)
+    for path in products:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    colouring_file(job).unlink(missing_ok=True)
+    share = pattern.entries / max(1, pattern.shape[0] * pattern.shape[1])
+    return {
+        "matrix": f"/{job.operation}, {pattern.shape[0]} rows x {pattern.shape[1]} columns, "
+        f"{pattern.entries} entries ({share:.2g} of all)",
+        "products": f"{colouring.colours}, {colouring.kind} colouring",
+        "verified": _summary(check),
+    }
+
+
+def _execution(
+    sparsity: Sparsity,
+    records: list[dict[str, Any]],
+    check: dict[str, Any],
+    nonfinite: int,
+    assembly_seconds: float,
+) -> dict[str, Any]:
+    """Return what the result keeps of the run: the records of the products, and their sums."""
+    colouring = sparsity.colouring
+    assert colouring is not None
+    pattern = colouring.pattern
+    return {
         "sparsity": {
             "found": sparsity.reason,
             "entries": pattern.entries,
@@ -69,19 +93,31 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
             "conservative": list(pattern.conservative),
             "detection_seconds": sparsity.detection_seconds,
             "colouring_seconds": sparsity.colouring_seconds,
-            "assembly_seconds": since(started),
+            "assembly_seconds": assembly_seconds,
         },
-        "seconds": seconds,
+        "seconds": sum(record.get("seconds", 0.0) for record in records),
         "lines_computed": colouring.colours,
         "device": records[0].get("device") if records else "",
         "peak_memory_bytes": max((r.get("peak_memory_bytes", 0) for r in records), default=0),
         "chunk_sizes": [size for record in records for size in record.get("chunk_sizes", [])],
         "fallbacks": [text for record in records for text in record.get("fallbacks", [])],
-        "nonfinite": {"count": int(bad.size)},
+        "nonfinite": {"count": nonfinite},
         "verification": check,
         "products": records,
     }
-    description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
+
+
+def _write(
+    job: Job,
+    description: ResultDescription,
+    sparsity: Sparsity,
+    data: np.ndarray,
+    execution: dict[str, Any],
+) -> None:
+    """Write the result beside its place, and let it take that place in one step."""
+    colouring = sparsity.colouring
+    assert colouring is not None
+    pattern = colouring.pattern
     colours = {"column_colours": colouring.column_colours, "row_colours": colouring.row_colours}
     target = job.paths.result
     if target.exists():  # overwrite=true
@@ -98,20 +134,10 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
         execution=execution,
     )
     target.replace(job.paths.result)
-    for path in products:
-        shutil.rmtree(path.parent, ignore_errors=True)
-    colouring_file(job).unlink(missing_ok=True)
-    share = pattern.entries / max(1, pattern.shape[0] * pattern.shape[1])
-    return {
-        "matrix": f"/{job.operation}, {pattern.shape[0]} rows x {pattern.shape[1]} columns, "
-        f"{pattern.entries} entries ({share:.2g} of all)",
-        "products": f"{colouring.colours}, {colouring.kind} colouring",
-        "verified": _told(check),
-    }
 
 
 def _mapped(result: Result) -> np.ndarray:
-    """The products without reading those that are not needed, where they stand in one piece."""
+    """Return the products, mapped where they are contiguous, so that unused ones are not read."""
     dataset = result.dataset()
     offset = dataset.id.get_offset()
     if dataset.chunks is not None or offset is None:
@@ -119,7 +145,7 @@ def _mapped(result: Result) -> np.ndarray:
     return np.memmap(result.path, dataset.dtype, "r", offset, dataset.shape)
 
 
-def _told(check: dict[str, Any]) -> str:
+def _summary(check: dict[str, Any]) -> str:
     if check["kind"] == "none":
         return f"not at all: {check['reason']}"
     return (

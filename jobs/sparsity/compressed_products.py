@@ -16,14 +16,14 @@ from autodiff_core.sparse import (
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
 from jobs.operations import OPERATIONS
-from jobs.sparsity.detection import _value, colouring_file
+from jobs.sparsity.detection import colouring_file, function_value
 from jobs.strategies import FORWARD, LOOPS
 
 _SIDES = {"right": "columns", "left": "rows"}
 
 
 def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
-    """The job of the products from one side.
+    """Return the job of the products from one side.
 
     Args:
         job: The job of the sparse matrix.
@@ -37,7 +37,7 @@ def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
     assert colours is not None
     like: dict[str, Tensor] = job.point
     if operation.name == "vjp":
-        like = {f"output{i}": leaf for i, leaf in enumerate(leaves_of(_value(job)))}
+        like = {f"output{i}": leaf for i, leaf in enumerate(leaves_of(function_value(job)))}
     stacked = seeds(colours, count, list(like.values()))
     strategy = job.strategy
     if operation.is_from_left and strategy in FORWARD:
@@ -61,10 +61,10 @@ def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
 
 
 def kept_compressed_job(job: Job, side: str) -> Job:
-    """The same in a worker process, by the colouring that the job has kept."""
+    """Return the job of the products in a worker process, from the colouring that was kept."""
     return compressed_job(job, Colouring.load(colouring_file(job)), side)
 
 
 def compressed_jobs(job: Job, colouring: Colouring) -> list[Job]:
-    """The jobs of the products, those from the right first."""
+    """Return the jobs of the products, those from the right first."""
     return [compressed_job(job, colouring, side) for side, _ in sides(colouring)]

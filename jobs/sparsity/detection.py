@@ -1,10 +1,11 @@
-"""A sparse matrix by compressed products: pattern, colouring, products as jobs, and one file.
+"""Find the sparsity pattern and the colouring of a job.
 
-The products, one for each colour, are dense and few. Each side is a job like others, of the
-operation `jvp`, `hvp` or `vjp` with the classes of colours as vectors: planned, verified, interrupted
-and resumed like them, in a directory beside the result. When they are finished the entries are read
-out of them into the result, which is verified again by products with the function's own derivative:
-an entry that the pattern misses shows there.
+A sparse matrix is computed from compressed products, one for each colour, which are dense and few.
+The products from each side are a job of the operation `jvp`, `hvp` or `vjp` with the classes of
+colours as vectors: planned, verified, interrupted and resumed like any other, in a directory beside
+the result. When they are finished, the entries are read out of them into the result, which is
+verified again by products with the function's own derivative: an entry that the pattern misses
+shows there.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from jobs.functions.failures import explaining_failures
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
 
-# Beyond, a dense matrix is not much larger than a sparse one with its indices, nor slower.
+# Beyond this share of entries, a dense matrix is neither much larger than a sparse one with its
+# indices, nor slower.
 _DENSE_SHARE = 0.25
-# Patterns of millions of entries take seconds; what takes this long is not what the rules are for.
+# Patterns of millions of entries take seconds; the rules are not meant for functions that take
+# this long.
 DETECTION_SECONDS = 300.0
 
 
@@ -43,9 +46,9 @@ class Sparsity:
 
     Attributes:
         colouring: The colouring; None where the dense job is better.
-        reason: Why it is, or how the colouring was found, in words.
-        detection_seconds: How long detecting the pattern took.
-        colouring_seconds: How long colouring took.
+        reason: Why the dense job is better, or how the colouring was found, in words.
+        detection_seconds: The time that detecting the pattern took.
+        colouring_seconds: The time that colouring took.
     """
 
     colouring: Colouring | None
@@ -55,13 +58,14 @@ class Sparsity:
 
 
 def find_sparsity(job: Job) -> Sparsity:
-    """The colouring of a job: that of its file, of an earlier start, or of the detected pattern.
+    """Return the colouring of a job: from its file, an earlier start, or the detected pattern.
 
     Args:
         job: The job; its option `sparsity` is not ``none``.
 
     Raises:
-        JobError: The file holds none, or one of another shape, or the function is a sum of batches.
+        JobError: The file holds no pattern or one of another shape, or the function is a sum of
+            batches.
     """
     if isinstance(job.function.function, BatchSum):
         raise ConfigurationError(
@@ -80,8 +84,8 @@ def find_sparsity(job: Job) -> Sparsity:
     most = max(10**6, int(_DENSE_SHARE * rows * columns))
     pattern = _detected(job, min(most, 2**31 - 1))
     if not isinstance(pattern, SparsityPattern):
-        return Sparsity(None, f"the pattern was not detected: {pattern}", since(started))
-    detection = since(started)
+        return Sparsity(None, f"the pattern was not detected: {pattern}", seconds_since(started))
+    detection = seconds_since(started)
     share = pattern.entries / max(1, rows * columns)
     if share > _DENSE_SHARE:
         return Sparsity(None, f"{share:.0%} of the entries may differ from zero", detection)
@@ -90,15 +94,15 @@ def find_sparsity(job: Job) -> Sparsity:
     colouring = colour(pattern, symmetric=symmetric)
     if 2 * colouring.colours > min(rows, columns):
         reason = f"{colouring.colours} products would be needed of {min(rows, columns)}"
-        return Sparsity(None, reason, detection, since(started))
+        return Sparsity(None, reason, detection, seconds_since(started))
     named = ""
     if pattern.conservative:
         named = f"; taken to depend on all they read: {', '.join(pattern.conservative)}"
-    return Sparsity(_kept(job, colouring), f"detected{named}", detection, since(started))
+    return Sparsity(_kept(job, colouring), f"detected{named}", detection, seconds_since(started))
 
 
 def _detected(job: Job, most: int) -> SparsityPattern | str:
-    """The pattern, or why it cannot be detected."""
+    """Return the pattern, or why it cannot be detected."""
     torch.manual_seed(job.seed)
     with explaining_failures(job.function):
         try:
@@ -113,7 +117,8 @@ def _detected(job: Job, most: int) -> SparsityPattern | str:
             return str(error)
 
 
-def since(started: float) -> float:
+def seconds_since(started: float) -> float:
+    """Return the seconds since a reading of `time.perf_counter`."""
     return time.perf_counter() - started
 
 
@@ -122,17 +127,18 @@ def _shape(job: Job) -> tuple[int, int]:
     if job.operation == "hessian":
         return columns, columns
     with explaining_failures(job.function):
-        return sum(leaf.numel() for leaf in leaves_of(_value(job))), columns
+        return sum(leaf.numel() for leaf in leaves_of(function_value(job))), columns
 
 
-def _value(job: Job) -> Any:
+def function_value(job: Job) -> Any:
+    """Return what the function of a job returns at the point."""
     torch.manual_seed(job.seed)
     with torch.no_grad():
         return job.function.function(*job.point.values())
 
 
 def _loaded(path: Path, job: Job) -> Colouring:
-    """A colouring, or that of a pattern, of an .npz file."""
+    """Return the colouring in an .npz file, or the colouring of the pattern in it."""
     try:
         return Colouring.load(path)
     except FileNotFoundError as error:
@@ -154,7 +160,7 @@ def _require_shape(job: Job, colouring: Colouring) -> None:
     if shape != given:
         raise ConfigurationError(
             f"sparsity={job.sparsity}: the pattern is of a matrix of {given[0]} x {given[1]}, and "
-            f"this one has {shape[0]} x {shape[1]}"
+            f"this matrix has {shape[0]} x {shape[1]}"
         )
     if colouring.kind == "star" and job.operation != "hessian":
         raise ConfigurationError(
@@ -164,7 +170,7 @@ def _require_shape(job: Job, colouring: Colouring) -> None:
 
 
 def _kept(job: Job, colouring: Colouring) -> Colouring:
-    """Keep a colouring for the workers, for later starts and for whoever wants to reuse it."""
+    """Keep a colouring for the workers, for later starts and for reuse in other jobs."""
     path = colouring_file(job)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
@@ -174,5 +180,5 @@ def _kept(job: Job, colouring: Colouring) -> Colouring:
 
 
 def colouring_file(job: Job) -> Path:
-    """Where the colouring of a job is kept while it runs."""
+    """Return the path of the colouring that a job keeps while it runs."""
     return job.paths.colouring

@@ -12,7 +12,8 @@ import autodiff_core
 from autodiff_core import Axis, AxisLayout, Block, BlockStream
 from jobs.streams.summed import product
 
-# Memory that the function's values and the products for the check may take at once, about.
+# The number of elements that the function's values and the products for the check may take at once,
+# about.
 _ELEMENTS_AT_ONCE = 2**22
 
 
@@ -72,7 +73,7 @@ class PointStream:
         """Compute one block.
 
         Args:
-            start: The first row, in those of all points.
+            start: The first row, counted over all points.
             stop: One past the last.
         """
         first, last = start // self.unit, -(-stop // self.unit)
@@ -110,7 +111,7 @@ class PointStream:
 
 
 def _values(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -> Any:
-    """The function's values at all points, nested as it returns them, stacked."""
+    """Return the function's values at all points, nested as it returns them, stacked."""
     parts = []
     with torch.no_grad():
         for part in _parts(inputs):
@@ -120,13 +121,13 @@ def _values(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -
 
 
 def stacked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function applied at many points: batched where it can be, else point by point."""
+    """Return a function of many points: batched where that is possible, else point by point."""
 
     def at_all(*inputs: Tensor) -> Any:
         try:
             return torch.func.vmap(function, randomness="different")(*inputs)
-        # A function can resist being batched with an exception of any type; one that is itself at
-        # fault raises it again below.
+        # A function that cannot be batched may raise an exception of any type; one that is itself
+        # at fault raises it again below.
         except Exception:
             values = [function(*point) for point in zip(*inputs, strict=True)]
             return _map(lambda *tensors: torch.stack(tensors), *values)
@@ -143,15 +144,15 @@ def products_at_points(
     seed: int,
     strategy: str,
 ) -> list[Tensor]:
-    """The products of the derivative at each point with one vector.
+    """Return the products of the derivative at each point with one vector.
 
     Args:
         operation: ``jvp`` or ``hvp``.
         function: The function of one point.
         inputs: Its arguments, each with a leading dimension over points.
         vector: The vector, the same at each point.
-        seed: Of torch's generators.
-        strategy: One of those of `autodiff_core`.
+        seed: The seed of torch's generators.
+        strategy: A strategy of `autodiff_core`.
 
     Returns:
         The products, one tensor for all of a point's rows: shape (points, rows), in a list.
@@ -159,8 +160,8 @@ def products_at_points(
     at_all = stacked(function)
 
     def total(*point: Tensor) -> Tensor:
-        # The points do not depend on one another, so that the Hessian of the sum has their
-        # Hessians on its diagonal.
+        # The points are independent of one another, so that the Hessian of the sum is block
+        # diagonal, with the Hessians of the points as blocks.
         return at_all(*point).sum()
 
     of_all = total if operation == "hvp" else at_all
@@ -176,7 +177,7 @@ def products_at_points(
 
 
 def _parts(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-    """Ranges of points that are not too many at once."""
+    """Yield the inputs in ranges of points that are not too many at once."""
     elements = max(1, sum(tensor[0].numel() for tensor in inputs))
     step = max(1, _ELEMENTS_AT_ONCE // (64 * elements))
     for start in range(0, len(inputs[0]), step):
@@ -184,7 +185,7 @@ def _parts(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _map(apply: Callable[..., Any], *values: Any) -> Any:
-    """Apply a function to the tensors of values that a function nests alike."""
+    """Return equally nested values with a function applied to their corresponding tensors."""
     first = values[0]
     if isinstance(first, dict):
         return {key: _map(apply, *(value[key] for value in values)) for key in first}

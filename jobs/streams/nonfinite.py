@@ -1,4 +1,4 @@
-"""Entries that are NaN or infinite: counted, located, told."""
+"""Count and locate entries that are NaN or infinite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Entries:
     """Some entries of a matrix.
 
     Attributes:
-        count: How many there are.
+        count: The number of entries.
         first: The (row, column) of the first few.
     """
 
@@ -27,9 +27,10 @@ class Entries:
 
 
 def entries_not_finite(block: Block) -> Entries:
-    """The entries of a block that are NaN or infinite, row by row."""
+    """Return the entries of a block that are NaN or infinite, row by row."""
     values = block.values
-    # Either spreads to the sum, which one pass tells; a sum of large entries may be infinite too.
+    # A NaN or infinity spreads to the sum, which takes one pass; the sum of large finite entries
+    # may be infinite too.
     wide = torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None
     if bool(torch.isfinite(values.sum(dtype=wide))):
         return Entries()
@@ -44,11 +45,11 @@ def entries_not_finite(block: Block) -> Entries:
 
 @dataclass
 class NonFinite:
-    """The count of entries that are not finite.
+    """The entries of a matrix that are not finite, counted as blocks are computed.
 
     Attributes:
         policy: ``record`` counts them, ``fail`` stops the job at the first block with one.
-        count: How many there are so far.
+        count: The number of entries so far.
         first: The (row, column) of the first few.
     """
 
@@ -57,14 +58,14 @@ class NonFinite:
     first: list[tuple[int, int]] = field(default_factory=list)
 
     def record(self, lines: str, found: Entries) -> None:
-        """Count those of a block.
+        """Count the entries of a block.
 
         Args:
-            lines: Which block it is, for the message.
-            found: Its entries that are not finite.
+            lines: The name of the block, for the message.
+            found: The entries of the block that are not finite.
 
         Raises:
-            JobError: There is one and the policy is ``fail``.
+            JobError: There is an entry and the policy is ``fail``.
         """
         self.count += found.count
         self.first = [*self.first, *found.first][:LOCATIONS_KEPT]
@@ -72,10 +73,10 @@ class NonFinite:
             row, column = found.first[0]
             raise JobError(
                 f"{lines} hold {found.count} entries that are not finite, the first at row {row}, "
-                f"column {column}; what was computed before is kept, and nonfinite=record goes on "
-                "with them"
+                f"column {column}; what was computed before is kept, and nonfinite=record "
+                "continues with them"
             )
 
     def figures(self) -> dict[str, Any]:
-        """What the result file keeps."""
+        """Return what the result file keeps."""
         return {"count": self.count, "first": [list(place) for place in self.first]}

@@ -1,4 +1,4 @@
-"""The contract of a check of computed blocks."""
+"""The contract of a check of computed blocks, and the check that checks nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from outputs import Probes
 
 
 class Check(Protocol):
-    """Holds blocks against independent numbers and keeps the figures.
+    """Compares blocks with independent numbers and keeps the figures.
 
     Attributes:
         tolerance: The largest relative error that passes.
@@ -20,27 +20,27 @@ class Check(Protocol):
     tolerance: float
 
     def error(self, block: Block) -> float:
-        """The largest relative error of a block; 0 where nothing in it is checked."""
+        """Return the largest relative error of a block; 0 where nothing in it is checked."""
         ...
 
     def record(self, start: int, stop: int, error: float) -> None:
-        """Count a block that has passed: its first line, the one past its last, its error."""
+        """Count a block of the lines start, ..., stop - 1 that has passed with an error."""
         ...
 
     def on(self, device: torch.device) -> Check:
-        """The same for blocks on another device, in another process, with nothing counted."""
+        """Return the check for blocks on another device or process, with nothing counted."""
         ...
 
     def figures(self) -> dict[str, Any]:
-        """What the result file keeps."""
+        """Return what the result file keeps."""
         ...
 
     def probes(self) -> Probes | None:
-        """The vectors and products with which the file can be verified again, by itself."""
+        """Return the vectors and products with which the file can be verified by itself."""
         ...
 
     def __str__(self) -> str:
-        """How it went, in one line."""
+        """Say how it went, in one line."""
         ...
 
 
@@ -54,22 +54,22 @@ class NoCheck:
         self._reason = reason
 
     def error(self, block: Block) -> float:
-        """Nothing is checked."""
+        """Return 0: nothing is checked."""
         return 0.0
 
     def record(self, start: int, stop: int, error: float) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
     def on(self, device: torch.device) -> NoCheck:
-        """The same."""
+        """Return this check."""
         return self
 
     def figures(self) -> dict[str, Any]:
-        """Only the reason."""
+        """Return only the reason."""
         return {"kind": "none", "reason": self._reason}
 
     def probes(self) -> Probes | None:
-        """There are none."""
+        """Return None: there are no probes."""
         return None
 
     def __str__(self) -> str:

@@ -1,7 +1,8 @@
-"""The numerics of verification: sizes, tolerances and relative errors."""
+"""The numerics of verification: sizes, tolerances, and errors of products with probe vectors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,23 +14,7 @@ from torch import Tensor
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
 from jobs.operations import OPERATIONS
-
-
-def rounding_floor(job: Job, returned: Any, probe: Probe, tolerance: float) -> float:
-    """The size of products of which rounding alone is left, so that √ε of it is 16 ε of theirs."""
-    value = _size([leaf for leaf in leaves_of(returned) if torch.is_floating_point(leaf)])
-    point = _size(list(job.point.values())) or 1.0
-    entry = value / point ** (2 if OPERATIONS[job.operation].is_second_order else 1)
-    vectors = _size(list(job.vectors.values())) if job.vectors else 1.0
-    return 16 * tolerance * entry * vectors * float(_wide(probe.vector).abs().square().sum().sqrt())
-
-
-def _size(tensors: Sequence[Tensor]) -> float:
-    """The root of the mean square of all finite entries; 0 where there are none."""
-    flat = [_wide(tensor.detach()).abs().reshape(-1).cpu() for tensor in tensors]
-    entries = torch.cat([part.double() for part in flat]) if flat else torch.zeros(0)
-    entries = entries[torch.isfinite(entries)]
-    return float(entries.square().mean().sqrt()) if entries.numel() else 0.0
+from outputs import Probes
 
 
 @dataclass(frozen=True)
@@ -45,37 +30,142 @@ class Probe:
     product: Tensor
 
 
-def project(values: Tensor, vector: Tensor, *, is_product: bool) -> Tensor:
-    """Rows times a vector; for products the real scalar product, which is what adjoints keep."""
+def allowed_error(job: Job) -> float:
+    """Return the tolerance √ε, of the shortest dtype that entries are computed or stored in."""
+    # A result stored in a shorter dtype is verified again from what is stored.
+    return max(torch.finfo(dtype).eps for dtype in (job.dtype, job.storage or job.dtype)) ** 0.5
+
+
+def rounding_floor(job: Job, returned: Any, probe: Probe, tolerance: float) -> float:
+    """Return the size below which products are rounding alone.
+
+    The tolerance √ε relative to it is 16 ε relative to the product of the vectors' lengths with
+    |f| / |x|, of second order |f| / |x|².
+
+    Args:
+        job: The job, with the point and its vectors.
+        returned: What the function returns at the point.
+        probe: The probe that blocks are compared with.
+        tolerance: The largest relative error that passes.
+    """
+    value = root_mean_square([leaf for leaf in leaves_of(returned) if leaf.is_floating_point()])
+    point = root_mean_square(list(job.point.values())) or 1.0
+    entry = value / point ** (2 if OPERATIONS[job.operation].is_second_order else 1)
+    vectors = root_mean_square(list(job.vectors.values())) if job.vectors else 1.0
+    length = float(widened(probe.vector).abs().square().sum().sqrt())
+    return 16 * tolerance * entry * vectors * length
+
+
+def root_mean_square(tensors: Sequence[Tensor]) -> float:
+    """Return the root of the mean square of all finite entries; 0 where there are none."""
+    flat = [widened(tensor.detach()).abs().reshape(-1).cpu() for tensor in tensors]
+    entries = torch.cat([part.double() for part in flat]) if flat else torch.zeros(0)
+    entries = entries[torch.isfinite(entries)]
+    return float(entries.square().mean().sqrt()) if entries.numel() else 0.0
+
+
+def multiplied(values: Tensor, vector: Tensor, *, is_product: bool) -> Tensor:
+    """Return rows times a vector; for products the real scalar product, which adjoints keep."""
     if is_product and values.is_complex():
         return (values.conj() @ vector).real
     return values @ vector
 
 
+def line_errors(product: Tensor, expected: Tensor, norms: Tensor, typical: float) -> Tensor:
+    """Return the relative error of the product of each line with a probe vector.
+
+    The error is relative to |line| |vector|, to the expected product, and to the typical product,
+    which counts where a line cancels to almost nothing.
+
+    Args:
+        product: What the lines give, shape (lines,).
+        expected: What another route gives, shape (lines,).
+        norms: |line| |vector|, shape (lines,).
+        typical: The size of a typical product.
+
+    Returns:
+        Shape (lines,): NaN where the expected product is not finite, so that nothing can be said
+        of the line; infinity where only the line's product is not finite.
+    """
+    error = (product - expected).abs()
+    relative = torch.where(error > 0, error / (norms + expected.abs() + typical), error)
+    relative = torch.where(torch.isfinite(relative), relative, math.inf)
+    return torch.where(torch.isfinite(expected), relative, math.nan)
+
+
+def largest_line_error(product: Tensor, expected: Tensor, norms: Tensor, typical: float) -> float:
+    """Return the largest of the `line_errors`; 0 where no line has a finite expected product."""
+    # Almost always everything is finite and no scale is zero: then one pass suffices.
+    largest = float(((product - expected).abs() / (norms + expected.abs() + typical)).max())
+    if math.isfinite(largest):
+        return largest
+    errors = line_errors(product, expected, norms, typical)
+    checked = errors[~torch.isnan(errors)]
+    return float(checked.max()) if checked.numel() else 0.0
+
+
 def largest_difference(given: Tensor, expected: Tensor) -> float:
-    given, expected = _wide(given), _wide(expected.to(given.device, given.dtype))
+    """Return the largest difference of two tensors relative to the largest entry of either.
+
+    Entries that are not finite in the expected tensor are left out; the difference is infinite
+    where only the given entry is not finite.
+
+    Args:
+        given: Any shape.
+        expected: The same shape; compared on the device and in the dtype of the given one.
+    """
+    given, expected = widened(given), widened(expected.to(given.device, given.dtype))
     finite = torch.isfinite(expected)
     if not bool(finite.any()):
         return 0.0
     if not bool(torch.isfinite(given[finite]).all()):
-        return float("inf")
+        return math.inf
     difference = (given - expected)[finite].abs().max()
     size = torch.maximum(given[finite].abs().max(), expected[finite].abs().max())
     return float(difference / size) if difference > 0 else 0.0
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
+def flattened(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the entries of all tensors as one vector."""
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """Scalar products of half precision are taken in single, those of integers in double."""
+def widened(tensor: Tensor) -> Tensor:
+    """Return a tensor in the dtype of its scalar products: half as single, integers as double."""
     if tensor.dtype in (torch.float16, torch.bfloat16):
         return tensor.float()
     return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.double()
 
 
 def in_double_precision(tensor: Tensor) -> np.ndarray:
-    """In double precision, whatever it was computed in."""
+    """Return a tensor on the host, as float64 or complex128."""
     wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
     return wide.resolve_conj().cpu().numpy()
+
+
+def probes_for_the_file(
+    right: Probe | None,
+    left: Probe | None,
+    tolerance: float,
+    floor: float,
+    *,
+    is_product: bool = False,
+) -> Probes:
+    """Return both probes as the result file keeps them, so that it can be verified by itself.
+
+    Args:
+        right: v and M v; None where no other route gives it.
+        left: u and uᵀ M; likewise.
+        tolerance: The largest relative error that passes.
+        floor: The size below which products are rounding alone.
+        is_product: Whether the matrix is of products, paired by the real scalar product.
+    """
+    return Probes(
+        right=None if right is None else in_double_precision(right.vector),
+        right_product=None if right is None else in_double_precision(right.product),
+        left=None if left is None else in_double_precision(left.vector),
+        left_product=None if left is None else in_double_precision(left.product),
+        tolerance=tolerance,
+        pairing="real inner product" if is_product else "bilinear",
+        floor=floor,
+    )

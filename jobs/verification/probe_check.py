@@ -13,22 +13,24 @@ from jobs.operations import OPERATIONS
 from jobs.streams.stream import Stream
 from jobs.verification.numerics import (
     Probe,
-    _wide,
-    in_double_precision,
     largest_difference,
-    project,
+    largest_line_error,
+    multiplied,
+    probes_for_the_file,
+    root_mean_square,
+    widened,
 )
 from outputs import Probes
 
 
 class ProbeCheck:
-    """Every line of the matrix is held against a product with a random vector.
+    """Compares every line of the matrix with its product with a random vector.
 
     Attributes:
         right: v and M v; None where no other route gives it.
         left: u and uᵀ M; likewise.
         tolerance: The largest error relative to |line| |vector| that passes.
-        floor: The size of products of which rounding alone is left.
+        floor: The size below which products are rounding alone.
     """
 
     def __init__(
@@ -41,18 +43,15 @@ class ProbeCheck:
         *,
         is_product: bool,
     ) -> None:
-        """Take the probe that fits the axis of the blocks, and both for the file."""
+        """Keep the probe that fits the axis of the blocks, and both for the file."""
         self.right = right
         self.left = left
         self.tolerance = tolerance
         self.floor = floor
         self._probe = needed
-        self._length = float(torch.linalg.vector_norm(_wide(needed.vector)))
+        self._length = float(torch.linalg.vector_norm(widened(needed.vector)))
         self._is_product = is_product
-        product = _wide(needed.product).abs()
-        finite = product[torch.isfinite(product)]
-        self._typical = float(finite.square().mean().sqrt()) if finite.numel() else 0.0
-        self._typical += floor
+        self._typical = root_mean_square([needed.product]) + floor
         self._lines = 0
         self._without_product = 0
         self._largest = 0.0
@@ -61,7 +60,7 @@ class ProbeCheck:
     def shows_symmetry(self) -> bool:
         """Whether M v and v M are the same numbers to half of their digits.
 
-        For a random v they are so, but with probability zero, only where M is symmetric: the
+        For a random v they are so, except with probability zero, only where M is symmetric: the
         check of Freivalds for M - Mᵀ.
         """
         if self.right is None or self.left is None or self._is_product:
@@ -72,7 +71,7 @@ class ProbeCheck:
         return largest_difference(left, right) <= self.tolerance
 
     def of_rows(self) -> ProbeCheck:
-        """The same for blocks of rows.
+        """Return the same check for blocks of rows.
 
         Raises:
             ValueError: There is no M v.
@@ -90,35 +89,23 @@ class ProbeCheck:
 
     @classmethod
     def rehearsal(cls, job: Job, stream: Stream) -> ProbeCheck:
-        """A check against nothing, that takes the time and the memory of a real one."""
+        """Return a check with zeros, which takes the time and the memory of a real one."""
         lines, across = stream.axis.lines(stream.shape), stream.axis.across(stream.shape)
         # Of a product with complex images only the real part counts.
         kind = {"dtype": stream.dtype.to_real(), "device": job.device}
-        probe = Probe(_wide(torch.ones(across, **kind)), _wide(torch.zeros(lines, **kind)))
+        probe = Probe(widened(torch.ones(across, **kind)), widened(torch.zeros(lines, **kind)))
         return cls(
             probe, None, None, math.inf, 0.0, is_product=OPERATIONS[job.operation].is_product
         )
 
     def error(self, block: Block) -> float:
-        """The largest error of a line relative to |line| |vector|."""
-        values = _wide(block.values if block.axis is Axis.ROWS else block.values.T)
+        """Return the largest error of a line relative to |line| |vector|."""
+        values = widened(block.values if block.axis is Axis.ROWS else block.values.T)
         vector = self._probe.vector.to(values.dtype)
-        given = project(values, vector, is_product=self._is_product)
-        expected = self._probe.product[block.start : block.stop].to(given.dtype)
-        size = torch.linalg.vector_norm(values, dim=1) * self._length
-        # Almost always everything is finite, and the scale is no zero: that is seen at the end.
-        scale = size + expected.abs() + self._typical
-        largest = float(((given - expected).abs() / scale).max())
-        if math.isfinite(largest):
-            return largest
-        finite = torch.isfinite(expected)
-        # A line that is not finite although its product is has no honest error.
-        if not bool(torch.isfinite(given[finite]).all()):
-            return float("inf")
-        error, scale = (given - expected).abs()[finite], scale[finite]
-        if not bool((error > 0).any()):
-            return 0.0
-        return float((error / scale)[error > 0].max())
+        product = multiplied(values, vector, is_product=self._is_product)
+        expected = self._probe.product[block.start : block.stop].to(product.dtype)
+        norms = torch.linalg.vector_norm(values, dim=1) * self._length
+        return largest_line_error(product, expected, norms, self._typical)
 
     def record(self, start: int, stop: int, error: float) -> None:
         """Count a block that has passed."""
@@ -128,14 +115,14 @@ class ProbeCheck:
         self._largest = max(self._largest, error)
 
     def on(self, device: torch.device) -> ProbeCheck:
-        """The same for blocks on another device; without the probes that only the file needs."""
+        """Return the check for blocks on another device, without what only the file needs."""
         probe = Probe(self._probe.vector.to(device), self._probe.product.to(device))
         return ProbeCheck(
             probe, None, None, self.tolerance, self.floor, is_product=self._is_product
         )
 
     def figures(self) -> dict[str, Any]:
-        """What the result file keeps."""
+        """Return what the result file keeps."""
         return {
             "kind": "probe",
             "lines_checked": self._lines,
@@ -145,20 +132,13 @@ class ProbeCheck:
         }
 
     def probes(self) -> Probes | None:
-        """Both probes, as far as another route gives them."""
-        right, left = self.right, self.left
-        return Probes(
-            right=None if right is None else in_double_precision(right.vector),
-            right_product=None if right is None else in_double_precision(right.product),
-            left=None if left is None else in_double_precision(left.vector),
-            left_product=None if left is None else in_double_precision(left.product),
-            tolerance=self.tolerance,
-            pairing="real inner product" if self._is_product else "bilinear",
-            floor=self.floor,
+        """Return both probes, as far as another route gives them."""
+        return probes_for_the_file(
+            self.right, self.left, self.tolerance, self.floor, is_product=self._is_product
         )
 
     def __str__(self) -> str:
-        """How many lines passed, and how well."""
+        """Say how many lines passed, and how well."""
         return (
             f"{self._lines} lines agree with an independent product, largest relative error "
             f"{self._largest:.1e} (tolerance {self.tolerance:.1e})"

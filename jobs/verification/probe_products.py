@@ -1,4 +1,4 @@
-"""Compute products with probe vectors by an independent route."""
+"""Compute products with probe vectors by a route other than the strategy of the blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.streams.at_points import products_at_points
 from jobs.streams.summed import product
-from jobs.verification.numerics import Probe, _flat, _wide, project
+from jobs.verification.numerics import Probe, flattened, multiplied, widened
 
 # Dual numbers, or the double-backward trick where an operator has no forward derivative.
 _FORWARD_ROUTES = ("forward-loop", "reverse-loop")
@@ -23,10 +23,10 @@ _REVERSE_ROUTES = ("reverse-loop",)
 
 
 class ProbeProducts:
-    """Random vectors and their products by another route."""
+    """Random vectors and their products with the matrix by another route."""
 
     def __init__(self, job: Job, value: Any) -> None:
-        """Take the job and what its function returns at the point."""
+        """Keep the job and what its function returns at the point."""
         self._job = job
         self._operation = OPERATIONS[job.operation]
         self._inputs = list(job.point.values())
@@ -35,8 +35,8 @@ class ProbeProducts:
         self._is_complex = any(t.is_complex() for t in (*self._outputs, *self._inputs))
 
     def right(self) -> tuple[Probe | None, str]:
-        """The vector v and M v; of many points the v of one, for each of them."""
-        self._generator.manual_seed(seed(self._job))
+        """Return v and M v, or why none; of many points, the same v for each of them."""
+        self._generator.manual_seed(probe_seed(self._job))
         if self._job.points is not None:
             return self._right_at_points()
         vector = self._draw(self._inputs, real=True)
@@ -54,7 +54,7 @@ class ProbeProducts:
                 first if first.is_complex() else torch.complex(first, second)
                 for first, second in zip(pushed, seconds, strict=True)
             ]
-        return Probe(_flat(vector), _flat(pushed)), ""
+        return Probe(flattened(vector), flattened(pushed)), ""
 
     def _right_at_points(self) -> tuple[Probe | None, str]:
         vector = self._draw([tensor[0] for tensor in self._inputs], real=True)
@@ -70,15 +70,21 @@ class ProbeProducts:
             )
 
         pushed, reason = _first_route(multiply, self._operation.from_right, _FORWARD_ROUTES)
-        return (None, reason) if pushed is None else (Probe(_flat(vector), _flat(pushed)), "")
+        return (
+            (None, reason) if pushed is None else (Probe(flattened(vector), flattened(pushed)), "")
+        )
 
     def left(self) -> tuple[Probe | None, str]:
         """The vector u and uᵀ M; for a Hessian u is v, so that both tell its asymmetry."""
-        self._generator.manual_seed(seed(self._job))
+        self._generator.manual_seed(probe_seed(self._job))
         vector = self._draw(self._outputs, real=True)
         if not self._is_complex:
             pulled, reason = self._pull(vector)
-            return (None, reason) if pulled is None else (Probe(_flat(vector), _flat(pulled)), "")
+            return (
+                (None, reason)
+                if pulled is None
+                else (Probe(flattened(vector), flattened(pulled)), "")
+            )
         # By the convention of the matrix, with y split into its real and complex tensors: for
         # a complex x the pullback of torch conjugates the complex part, for a real x it keeps
         # the real part and gives the imaginary one for i u.
@@ -95,14 +101,14 @@ class ProbeProducts:
             a + b.conj() if x.is_complex() else torch.complex(a + b, c)
             for x, a, b, c in zip(self._inputs, from_real, from_complex, from_turned, strict=True)
         ]
-        return Probe(_flat(vector), _flat(product)), ""
+        return Probe(flattened(vector), flattened(product)), ""
 
     def of_product(self) -> tuple[Probe | None, str]:
         """The vector w and the products <V, M w> that rows of a product must have with it.
 
         A row of a pullback is Mᵀ V_i, and <Mᵀ V_i, w> = <V_i, M w>; of a pushforward likewise.
         """
-        self._generator.manual_seed(seed(self._job))
+        self._generator.manual_seed(probe_seed(self._job))
         if self._operation.is_from_left:
             vector = self._draw(self._inputs, real=False)
             image, reason = self._product(self._operation.from_right, vector, _FORWARD_ROUTES)
@@ -113,8 +119,8 @@ class ProbeProducts:
             return None, reason
         vectors = self._job.vectors.values()
         stacked = torch.cat([part.reshape(len(part), -1) for part in vectors], dim=1)
-        expected = project(_wide(stacked), _wide(_flat(image)), is_product=True)
-        return Probe(_flat(vector), expected), ""
+        expected = multiplied(widened(stacked), widened(flattened(image)), is_product=True)
+        return Probe(flattened(vector), expected), ""
 
     def _draw(self, like: Sequence[Tensor], *, real: bool) -> list[Tensor]:
         vectors = []
@@ -138,7 +144,7 @@ class ProbeProducts:
     def _product(
         self, operation: str, vector: Sequence[Tensor], strategies: Sequence[str]
     ) -> tuple[list[Tensor] | None, str]:
-        """The product by the first of the strategies that can compute it, or why none can."""
+        """Return the product by the first strategy that can compute it, or why none can."""
 
         def multiply(strategy: str) -> list[Tensor]:
             return leaves_of(
@@ -167,5 +173,6 @@ def _first_route(
     return None, f"no other route to {operation}: {reason}"
 
 
-def seed(job: Job) -> int:
+def probe_seed(job: Job) -> int:
+    """Return the seed of the random vectors, which follows from the fingerprint."""
     return int(job.fingerprint[:15], 16)

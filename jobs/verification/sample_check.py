@@ -1,4 +1,4 @@
-"""Check a sample of rows and columns."""
+"""Check a random sample of rows and columns."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jobs.operations import OPERATIONS
 from jobs.streams.opening import open_function_stream
 from jobs.streams.stream import Stream
 from jobs.verification.numerics import largest_difference
-from jobs.verification.probe_products import seed
+from jobs.verification.probe_products import probe_seed
 from outputs import Probes
 
 SAMPLES = 3
 
 
 class SampleCheck:
-    """A few random rows and columns are held against those of another strategy."""
+    """Compares a few random rows and columns with those of another strategy."""
 
     def __init__(self, job: Job, stream: Stream, tolerance: float) -> None:
         """Compute the rows by `reverse-loop` and the columns by `forward-loop`."""
@@ -33,7 +33,7 @@ class SampleCheck:
         if OPERATIONS[job.operation].is_product:
             self._reason = "verify=sample is for whole matrices"
             return
-        generator = torch.Generator().manual_seed(seed(job))
+        generator = torch.Generator().manual_seed(probe_seed(job))
         for expected, length, axis, strategy in (
             (self._rows, stream.rows.size, "rows", "reverse-loop"),
             (self._columns, stream.columns.size, "columns", "forward-loop"),
@@ -53,7 +53,7 @@ class SampleCheck:
                 self._reason = f"no {axis} by {strategy}: {str(error).splitlines()[0]}"
 
     def error(self, block: Block) -> float:
-        """The largest error of an entry relative to the largest of its row or column."""
+        """Return the largest error of an entry relative to the largest of its row or column."""
         lines, along, across = block.values, self._rows, self._columns
         if block.axis is Axis.COLUMNS:
             lines, along, across = lines.T, across, along
@@ -73,7 +73,7 @@ class SampleCheck:
         self._largest = max(self._largest, error)
 
     def on(self, device: torch.device) -> SampleCheck:
-        """The same for blocks on another device, with nothing counted."""
+        """Return the check for blocks on another device, with nothing counted."""
         moved = copy.copy(self)
         moved._rows, moved._columns = (
             {index: line.to(device) for index, line in lines.items()}
@@ -82,7 +82,7 @@ class SampleCheck:
         return moved
 
     def figures(self) -> dict[str, Any]:
-        """What the result file keeps."""
+        """Return what the result file keeps."""
         return {
             "kind": "sample",
             "rows": sorted(self._rows),
@@ -93,11 +93,11 @@ class SampleCheck:
         }
 
     def probes(self) -> Probes | None:
-        """There are none: a few lines verify nothing of the others."""
+        """Return None: a few lines verify nothing of the others."""
         return None
 
     def __str__(self) -> str:
-        """Which lines passed, and how well."""
+        """Say which lines passed, and how well."""
         sampled = f"{len(self._rows)} rows and {len(self._columns)} columns"
         reason = f"; {self._reason}" if self._reason else ""
         return (

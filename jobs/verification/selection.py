@@ -1,25 +1,25 @@
-"""The check of a result while it is computed: blocks are held against what another route gives.
+"""Choose the check of a result: its blocks are compared with what another route gives.
 
 ``verify=probe`` checks every entry. For random vectors u and v the products M v and uᵀ M are
 computed by another route than the strategy that makes the blocks; a block of rows must reproduce
 its slice of M v, a block of columns its slice of uᵀ M. This is the check of R. Freivalds,
-"Probabilistic machines can use less running time" (IFIP 1977): a wrong line has an error of
-exactly zero in it with probability zero.
+"Probabilistic machines can use less running time" (IFIP 1977): the product of a wrong line has an
+error of exactly zero with probability zero.
 
-The tolerance. The honest error of a line's product is that of a scalar product of n terms, within
+The tolerance. A correct line's product has the error of a scalar product of n terms, within
 λ √n ε |line| |v| in probability (N. J. Higham, T. Mary, "A new approach to probabilistic rounding
 error analysis", SIAM J. Sci. Comput. 41, 2019), plus the rounding of the derivatives themselves,
 which is ε times the condition of the function. Over the built-in problems and dtypes both together
-were seen to stay below 16 ε relative to |line| |v|. Allowed is √ε, half of the digits, so that a
-function may amplify rounding by 1/(16 √ε): 4 million times in float64, 180 times in float32. Lines
-that cancel to almost nothing are measured against the typical product as well, and where all of
-them do (a derivative that is zero only up to rounding), against what rounding of the value makes of
-a derivative: ε |f| / |x|, of second order ε |f| / |x|².
+were observed to stay below 16 ε relative to |line| |v|. The tolerance is √ε, half of the digits, so
+that a function may amplify rounding by 1/(16 √ε): 4 million times in float64, 180 times in float32.
+The error of lines that cancel to almost nothing is relative to the typical product as well, and
+where all of them cancel (a derivative that is zero only up to rounding), to the error that rounding
+of the value makes in a derivative: ε |f| / |x|, of second order ε |f| / |x|².
 
-What it finds. The components of u and v have magnitudes between 1/2 and 3/2 and random signs, so
-that no entry hides behind a small one. A flipped sign in one entry of typical size among n shows as
-an error of at least 2 · (1/2) / (√(13/12) n) relative to |line| |v|: in float64 above √ε up to
-n = 6 · 10⁷, in float32 up to n = 2800.
+What the check finds. The components of u and v have magnitudes between 1/2 and 3/2 and random
+signs, so that no entry is hidden by a small component. A flipped sign in one entry of typical size
+among n causes an error of at least 2 · (1/2) / (√(13/12) n) relative to |line| |v|: in float64
+above √ε up to n = 6 · 10⁷, in float32 up to n = 2800.
 
 ``verify=sample`` recomputes a few random rows and columns by another strategy, and verifies only
 those.
@@ -27,37 +27,33 @@ those.
 
 from __future__ import annotations
 
-import torch
-
 from autodiff_core import Axis
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.streams.stream import Stream
 from jobs.verification.check import Check, NoCheck
-from jobs.verification.numerics import rounding_floor
+from jobs.verification.numerics import allowed_error, rounding_floor
 from jobs.verification.probe_check import ProbeCheck
 from jobs.verification.probe_products import ProbeProducts
 from jobs.verification.sample_check import SampleCheck
 
 
 def prepare_check(job: Job, stream: Stream) -> Check:
-    """Compute by other routes what the blocks of a job are held against.
+    """Compute by other routes what the blocks of a job are compared with.
 
     Args:
         job: The job; its option `verify` says how much is checked.
-        stream: Its stream of blocks; gives shapes and axis.
+        stream: Its stream of blocks, with shapes and axis.
     """
     if job.verify == "off":
         return NoCheck("verify=off")
-    # A result stored in a shorter dtype is verified again from what is stored.
-    widest = max(torch.finfo(dtype).eps for dtype in (job.dtype, job.storage or job.dtype))
-    tolerance = widest**0.5
+    tolerance = allowed_error(job)
     if job.verify == "sample":
         return SampleCheck(job, stream, tolerance)
     probes = ProbeProducts(job, stream.value)
     is_product = OPERATIONS[job.operation].is_product
     right, reason = probes.of_product() if is_product else probes.right()
-    # Of many points the sum of uᵀ M over them would be known, and no line of it.
+    # Of many points only the sum of uᵀ M over them would be known, which checks no single line.
     is_right_only = is_product or job.points is not None
     left, left_reason = (None, "") if is_right_only else probes.left()
     needed = left if stream.axis is Axis.COLUMNS else right

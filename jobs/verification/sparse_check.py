@@ -1,4 +1,4 @@
-"""The check of a sparse matrix, pattern included: whole, when it is assembled."""
+"""Check a whole sparse matrix, pattern included, when it is assembled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import torch
 
 from jobs.errors import JobError
 from jobs.job import Job
-from jobs.verification.numerics import Probe, in_double_precision, rounding_floor
+from jobs.verification.numerics import (
+    Probe,
+    allowed_error,
+    in_double_precision,
+    line_errors,
+    probes_for_the_file,
+    root_mean_square,
+    rounding_floor,
+)
 from jobs.verification.probe_products import ProbeProducts
 from outputs import Probes
 
@@ -34,9 +42,9 @@ class Matrix:
 
 
 def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], Probes | None]:
-    """Hold a whole sparse matrix against products with the function's own derivative.
+    """Compare a whole sparse matrix with products with the function's own derivative.
 
-    What the products with v and u see is the true matrix, so that an entry outside of the pattern
+    The products with v and u are those of the true matrix, so that an entry outside of the pattern
     shows as well as a wrong one.
 
     Args:
@@ -45,15 +53,14 @@ def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], 
         matrix: The matrix.
 
     Returns:
-        The figures for the record, and the probes for the file.
+        The figures for the record, and the probes for the file; None where there are none.
 
     Raises:
         JobError: A row or column disagrees.
     """
     if job.verify == "off":
         return {"kind": "none", "reason": "verify=off"}, None
-    widest = max(torch.finfo(dtype).eps for dtype in (job.dtype, job.storage or job.dtype))
-    tolerance = widest**0.5
+    tolerance = allowed_error(job)
     probes = ProbeProducts(job, value)
     right, reason = probes.right()
     left, left_reason = probes.left()
@@ -64,53 +71,44 @@ def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], 
     )
     squares = abs(array).power(2)
     largest, lines, floors = 0.0, 0, []
-    for name, probe, product, size in (
-        ("rows", right, array.__matmul__, squares.sum(axis=1)),
-        ("columns", left, array.T.__matmul__, squares.sum(axis=0)),
+    for name, probe, by_lines, sums in (
+        ("rows", right, array, squares.sum(axis=1)),
+        ("columns", left, array.T, squares.sum(axis=0)),
     ):
         if probe is None:
             continue
         floors.append(rounding_floor(job, value, probe, tolerance))
-        errors = _errors(probe, product, size, floors[-1])
+        errors = _errors(probe, by_lines, sums, floors[-1])
+        checked = errors[~np.isnan(errors)]
         lines += int(np.isfinite(errors).sum())
-        worst = int(np.nanargmax(np.append(errors, -1.0)))
-        error = float(errors[worst]) if worst < len(errors) else 0.0
-        if error > tolerance:
-            wrong = int((errors > tolerance).sum())
-            raise JobError(
-                f"{wrong} {name} of the sparse matrix, such as {worst}, disagree with an "
-                f"independent product by up to {error:.1e} (tolerance {tolerance:.1e}): the "
-                "pattern may be that of other branches of the function. sparsity=none computes the "
-                "dense matrix; the products are kept"
-            )
-        largest = max(largest, error)
+        if checked.max(initial=0.0) > tolerance:
+            raise _disagreement(name, errors, tolerance)
+        largest = max(largest, float(checked.max(initial=0.0)))
     figures = {
         "kind": "probe",
         "lines_checked": lines,
         "largest_relative_error": largest,
         "tolerance": tolerance,
     }
-    return figures, Probes(
-        right=None if right is None else in_double_precision(right.vector),
-        right_product=None if right is None else in_double_precision(right.product),
-        left=None if left is None else in_double_precision(left.vector),
-        left_product=None if left is None else in_double_precision(left.product),
-        tolerance=tolerance,
-        pairing="bilinear",
-        floor=max(floors),
-    )
+    return figures, probes_for_the_file(right, left, tolerance, max(floors))
 
 
-def _errors(probe: Probe, product: Any, squares: np.ndarray, floor: float) -> np.ndarray:
-    """The error of each line, as of a block; NaN where there is no finite product."""
+def _errors(probe: Probe, by_lines: Any, squares: np.ndarray, floor: float) -> np.ndarray:
+    """Return the error of each line, as of a block; NaN where there is no finite product."""
     vector, expected = in_double_precision(probe.vector), in_double_precision(probe.product)
-    finite = expected[np.isfinite(expected)]
-    typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
     with np.errstate(all="ignore"):
-        error = np.abs(product(vector) - expected)
-        scale = np.sqrt(squares) * np.linalg.norm(vector) + np.abs(expected) + typical + floor
-        relative = np.where(error > 0, error / scale, 0.0)
-    # A line that is not finite although its product is has no honest error.
-    relative[~np.isfinite(relative)] = np.inf
-    relative[~np.isfinite(expected)] = np.nan
-    return relative
+        product = by_lines @ vector
+        norms = np.sqrt(squares) * np.linalg.norm(vector)
+    typical = root_mean_square([probe.product]) + floor
+    given, other = torch.from_numpy(product), torch.from_numpy(expected)
+    return line_errors(given, other, torch.from_numpy(norms), typical).numpy()
+
+
+def _disagreement(name: str, errors: np.ndarray, tolerance: float) -> JobError:
+    worst = int(np.nanargmax(errors))
+    return JobError(
+        f"{int((errors > tolerance).sum())} {name} of the sparse matrix, such as {worst}, disagree "
+        f"with an independent product by up to {errors[worst]:.1e} (tolerance {tolerance:.1e}): "
+        "the pattern may be that of other branches of the function. sparsity=none computes the "
+        "dense matrix; the products are kept"
+    )

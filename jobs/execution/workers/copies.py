@@ -15,7 +15,7 @@ from jobs.streams.stream import to_numpy
 
 
 class CopiesOnHost:
-    """Copies into shared memory, at once."""
+    """Copies blocks on the host into shared memory at once."""
 
     def __init__(self, buffers: SharedBuffers) -> None:
         self._buffers = buffers
@@ -23,18 +23,18 @@ class CopiesOnHost:
     def start(
         self, lines: Tensor, stored: np.dtype, buffer: int, announce: Callable[[], None]
     ) -> None:
-        """Copy and announce."""
+        """Copy lines into a buffer and announce it."""
         values = to_numpy(lines)
         place = np.frombuffer(self._buffers.buffer(buffer), stored, values.size)
         np.copyto(place.reshape(values.shape), values, casting="same_kind")
         announce()
 
     def finish(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: every copy has finished."""
 
 
 class CopiesFromDevice:
-    """Copies from a CUDA device on a stream of their own, while the next block is computed.
+    """Copies from a CUDA device on a separate stream, while the next block is computed.
 
     The shared memory is registered with the driver, which can then copy into it by itself.
     """
@@ -50,7 +50,7 @@ class CopiesFromDevice:
     def start(
         self, lines: Tensor, stored: np.dtype, buffer: int, announce: Callable[[], None]
     ) -> None:
-        """Announce the copy before, and begin this one."""
+        """Announce the previous copy, and begin this one."""
         self.finish()
         contiguous = ready_to_copy(lines, stored)
         place = torch.frombuffer(
@@ -61,7 +61,7 @@ class CopiesFromDevice:
             place.copy_(contiguous, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record(self._stream)
-        # Its memory is not given to the next block while it is read.
+        # The allocator must not give its memory to the next block while it is read.
         contiguous.record_stream(self._stream)
         self._under_way = (copied, contiguous, announce)
 

@@ -1,4 +1,4 @@
-"""What a job and its worker processes tell one another, and the memory that they share."""
+"""The messages between a job and its worker processes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from jobs.verification.check import Check
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker begins with.
+    """What a worker needs to begin.
 
     Attributes:
-        config: The options; the worker builds the function from them.
-        fingerprint: That of the job, which the worker's must equal.
-        compressed: From which side it computes the products of a sparse matrix; None if none.
-        device: Where the worker computes.
-        threads: How many threads of the processor it takes; None leaves it to torch.
-        strategy: The strategy that was chosen.
-        engine: ``auto``, or the engine that was chosen.
-        axis: Along which axis of the matrix its blocks are given.
-        smallest: How many lines can be computed by themselves.
-        check: What blocks are held against, on the host.
-        buffers: How many blocks the shared memory holds.
+        config: The options, from which the worker builds the function.
+        fingerprint: The fingerprint of the job, which the worker's must equal.
+        compressed: The side from which the products of a sparse matrix are computed, ``right`` or
+            ``left``; None where the job is no such products.
+        device: The name of the device on which the worker computes.
+        threads: The number of processor threads that it uses; None leaves it to torch.
+        strategy: The chosen strategy.
+        engine: ``auto``, or the chosen engine.
+        axis: The axis of the matrix along which its blocks follow one another.
+        smallest: The smallest number of lines that can be computed by themselves.
+        check: The check of the blocks, on the host.
+        buffers: The number of blocks that the shared memory holds.
         buffer_bytes: The size of each.
     """
 
@@ -49,7 +50,7 @@ class Task:
 
     Attributes:
         lines: Its rows or columns.
-        buffer: The buffer into which it is put.
+        buffer: The index of the buffer into which it is put.
     """
 
     lines: range
@@ -58,7 +59,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Leave:
-    """Finish what is being computed, and begin nothing more."""
+    """Finish the block that is being computed, and begin no other."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,16 @@ class Ready:
 
 @dataclass(frozen=True)
 class Done:
-    """A block has passed, and lies in its buffer line after line.
+    """A block has passed, and is in its buffer line by line.
 
     Attributes:
         task: The task.
-        error: How far it is from the check.
-        not_finite: Its entries that are NaN or infinite.
-        fallbacks: Slower ways that were first taken, as sentences.
-        engine: How it was computed.
-        engine_refusal: Why not by a captured program; None if it was.
-        seconds: How long it took.
+        error: The largest relative error that the check found.
+        not_finite: The entries that are NaN or infinite.
+        fallbacks: Slower ways that were first taken for it, as sentences.
+        engine: The engine that computed it.
+        engine_refusal: Why that is not the captured one, in one line; None if it is.
+        seconds: The time that it took.
         peak_bytes: The most memory that the worker has used so far.
     """
 
@@ -103,7 +104,7 @@ class TooLarge:
 
     Attributes:
         task: The task.
-        reason: What the allocator said.
+        reason: The message of the allocator.
     """
 
     task: Task
@@ -112,10 +113,10 @@ class TooLarge:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job cannot go on: its function fails, or a block fails the check.
+    """The job cannot continue: its function fails, or a block fails the check.
 
     Attributes:
-        message: As the job would have told it.
+        message: The message of the `JobError`.
     """
 
     message: str
@@ -123,10 +124,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker cannot go on: its device does not answer any more.
+    """The worker cannot continue: its device has failed.
 
     Attributes:
-        reason: What the driver said.
+        reason: The message of the driver, in one line.
     """
 
     reason: str

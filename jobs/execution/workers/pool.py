@@ -1,4 +1,4 @@
-"""The worker processes of a job, one for each device, and the chunks that they are given."""
+"""The worker processes of a job, one for each device, and the chunks that they compute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pickle
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -25,6 +25,7 @@ import torch
 from autodiff_core import Axis
 from jobs.errors import JobError
 from jobs.execution.block_sources import ComputedBlock, Remaining
+from jobs.execution.preparation import Prepared
 from jobs.execution.workers.messages import (
     Assignment,
     Done,
@@ -37,15 +38,12 @@ from jobs.execution.workers.messages import (
 )
 from jobs.execution.workers.shared_buffers import SharedBuffers
 from jobs.execution.workers.worker import work
-from jobs.job import Job
 from jobs.machine.devices import threads_of_a_worker
 from jobs.machine.supervision import out_of_memory_kills
-from jobs.streams.stream import StreamFacts
-from jobs.verification.check import Check
 
 _logger = logging.getLogger(__name__)
 
-# One block is computed and one waits for that; a third is being written.
+# Of three blocks one is being computed, one waits for that, and one is being written.
 _TASKS = 2
 _BUFFERS = 3
 _MOST_DEATHS = 2
@@ -79,44 +77,26 @@ class _Worker:
 class WorkerPool:
     """Blocks computed by several processes, in the order in which they are ready.
 
-    A worker that dies is told, and its chunks are handed out again. Which worker computes a chunk
-    changes nothing in it; and chunks do not depend on how many workers there are.
+    The death of a worker is reported, and its chunks are handed out again. A chunk's entries do
+    not depend on the worker that computes it, nor the chunks on the number of workers.
 
     Attributes:
-        shares_cores: False: this process only writes.
+        shares_cores: False, because this process only writes.
     """
 
     shares_cores = False
 
-    def __init__(
-        self,
-        job: Job,
-        devices: Sequence[torch.device],
-        facts: StreamFacts,
-        strategy: str,
-        engine: str,
-        stored: np.dtype,
-        chunk_size: int,
-        check: Check,
-        note: Callable[[str], None],
-    ) -> None:
-        """Keep what workers begin with; they are started with the context.
+    def __init__(self, prepared: Prepared, note: Callable[[str], None]) -> None:
+        """Keep what workers begin with; the context starts them.
 
         Args:
-            job: The job.
-            devices: A device for each worker.
-            facts: Of the stream of blocks.
-            strategy: The strategy that was chosen.
-            engine: ``auto``, or the engine that was chosen.
-            stored: The dtype in which entries are stored.
-            chunk_size: The largest number of lines of a block.
-            check: What blocks are held against.
-            note: Is told, as a sentence, what became of a worker.
+            prepared: The job, how it is computed, and the check of its blocks.
+            note: Called with a sentence when a worker is lost.
         """
-        self._job = job
-        self._devices = tuple(devices)
-        self._facts = facts
-        self._stored = stored
+        job, decision = prepared.job, prepared.decision
+        self._devices = job.devices
+        self._facts = prepared.facts
+        self._stored = np.dtype(prepared.description.dtype)
         self._note = note
         self._deaths: Counter[int] = Counter()
         self._started = time.monotonic()
@@ -130,19 +110,19 @@ class WorkerPool:
             config=job.config,
             fingerprint=job.fingerprint,
             compressed=job.compressed,
-            threads=threads_of_a_worker(devices),
-            strategy=strategy,
-            engine=engine,
-            axis=facts.axis,
-            smallest=facts.smallest,
-            check=check.on(torch.device("cpu")),
+            threads=threads_of_a_worker(job.devices),
+            strategy=decision.strategy,
+            engine=decision.engine,
+            axis=self._facts.axis,
+            smallest=self._facts.smallest,
+            check=prepared.check.on(torch.device("cpu")),
             buffers=_BUFFERS,
-            buffer_bytes=max(1, chunk_size * facts.across * stored.itemsize),
+            buffer_bytes=max(1, decision.chunk_size * self._facts.across * self._stored.itemsize),
         )
 
     def __enter__(self) -> Self:
         context = multiprocessing.get_context("spawn")
-        # A signal for the job must not end a worker that has not begun to ignore it.
+        # A signal for the job must not end a worker before it ignores signals.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             for device in self._devices:
@@ -185,12 +165,12 @@ class WorkerPool:
     def blocks(
         self, remaining: Remaining, is_leaving: Callable[[], bool]
     ) -> Generator[ComputedBlock, None, None]:
-        """The blocks of what remains, in the order in which they are ready.
+        """Yield the remaining blocks, in the order in which they are ready.
 
-        When the job is leaving, those at hand are finished.
+        When the job is leaving, workers finish the blocks that they are computing.
 
         Raises:
-            JobError: The function fails, no worker is left, or a chunk has killed two.
+            JobError: The function fails, no worker is left, or a chunk has ended two workers.
         """
         has_left = False
         while True:
@@ -200,7 +180,7 @@ class WorkerPool:
                     worker.connection.send(Leave())
             if not has_left:
                 self._hand_out(remaining)
-            # What remains while nobody has a task waits for a buffer that is being written.
+            # What remains while no worker has a task waits for a buffer that is being written.
             is_done = remaining.is_empty and not any(worker.tasks for worker in self._living())
             if is_done and not has_left:
                 return
@@ -218,14 +198,14 @@ class WorkerPool:
                 try:
                     message = worker.connection.recv()
                 except (EOFError, ConnectionResetError):
-                    self._bury(worker, remaining, has_left)
+                    self._take_back(worker, remaining, has_left)
                     continue
                 block = self._receive(worker, message, remaining)
                 if block is not None:
                     yield block
 
     def figures(self) -> dict[str, Any]:
-        """How products were computed, and what each worker did."""
+        """Return how products were computed, and what each worker did."""
         workers = [
             {
                 "device": worker.device,
@@ -251,7 +231,7 @@ class WorkerPool:
         return [worker for worker in self._workers if worker.is_alive]
 
     def _hand_out(self, remaining: Remaining) -> None:
-        # First a task to each, then a second one: the last chunks are shared evenly.
+        # Give each worker one task before any gets a second: the last chunks are shared evenly.
         for most in range(1, _TASKS + 1):
             for worker in self._living():
                 if len(worker.tasks) >= most or not worker.free:
@@ -261,7 +241,7 @@ class WorkerPool:
                     return
                 task = Task(lines, worker.free.popleft())
                 worker.tasks.append(task)
-                # One that has just died is noticed where its messages are read.
+                # The death of a worker is noticed where its messages are read.
                 with contextlib.suppress(OSError):
                     worker.connection.send(task)
 
@@ -278,7 +258,7 @@ class WorkerPool:
         elif isinstance(message, TooLarge):
             worker.tasks.remove(message.task)
             worker.free.append(message.task.buffer)
-            # Another worker may have said the same of the size that was before.
+            # Another worker may have reported the same for the previous size.
             if len(message.task.lines) >= remaining.chunks.size:
                 remaining.chunks.halve(message.task.lines.start, self._facts.axis, message.reason)
             remaining.put_back(message.task.lines)
@@ -307,12 +287,16 @@ class WorkerPool:
         )
 
     def _release(self, worker: _Worker, buffer: int) -> None:
-        """Called by the thread that writes."""
+        """Free a buffer and wake the pool; called by the thread that writes."""
         worker.free.append(buffer)
         self._waker.send_bytes(b"")
 
-    def _bury(self, worker: _Worker, remaining: Remaining, has_left: bool) -> None:
-        """Note that a worker has ended, and take back what it was computing."""
+    def _take_back(self, worker: _Worker, remaining: Remaining, has_left: bool) -> None:
+        """Note that a worker has ended, and take back the chunks that it was given.
+
+        Raises:
+            JobError: Its chunk has ended two workers, or no worker is left.
+        """
         worker.is_alive = False
         worker.process.join(_SECONDS_TO_END)
         if has_left:
@@ -321,36 +305,34 @@ class WorkerPool:
         worker.reason = worker.reason or _how_it_ended(worker.process.exitcode)
         for task in reversed(worker.tasks):
             remaining.put_back(task.lines)
-        # It computed the first one; the others waited.
-        at_hand = worker.tasks[0].lines if worker.tasks else None
+        # It was computing the first one; the others waited.
+        lines = worker.tasks[0].lines if worker.tasks else None
         worker.tasks.clear()
-        again = (
-            f"; {self._facts.axis} {at_hand.start} to {at_hand.stop} go to another"
-            if at_hand
-            else ""
-        )
-        left = len(self._living())
+        axis, left = self._facts.axis, len(self._living())
+        again = f"; {axis} {lines.start} to {lines.stop} go to another" if lines else ""
         self._note(f"the worker on {worker.device} {worker.reason}{again}; {left} left")
-        if at_hand is None or not worker.is_ready:
-            at_hand = None
-        elif out_of_memory_kills() != self._kills_before:
-            self._kills_before = out_of_memory_kills()
-            remaining.chunks.halve(
-                at_hand.start, self._facts.axis, "the system killed a worker for want of memory"
-            )
-            at_hand = None
-        if at_hand is not None:
-            self._deaths[at_hand.start] += 1
-            if self._deaths[at_hand.start] >= _MOST_DEATHS:
-                raise JobError(
-                    f"{self._facts.axis} {at_hand.start} to {at_hand.stop} have ended two workers "
-                    f"(the last {worker.reason}); what was computed is kept. devices=cpu computes "
-                    "in a single process, whose messages tell more"
-                )
+        if lines is not None and worker.is_ready:
+            self._blame(lines, worker, remaining)
         if not left:
             raise JobError(
                 f"no worker is left (the last, on {worker.device}, {worker.reason}); what was "
-                "computed is kept, and the same command goes on"
+                "computed is kept, and the same command resumes"
+            )
+
+    def _blame(self, lines: range, worker: _Worker, remaining: Remaining) -> None:
+        """Halve the chunks if memory ran out; else count the death against the chunk."""
+        axis = self._facts.axis
+        if out_of_memory_kills() != self._kills_before:
+            self._kills_before = out_of_memory_kills()
+            reason = "the system killed a worker because memory ran out"
+            remaining.chunks.halve(lines.start, axis, reason)
+            return
+        self._deaths[lines.start] += 1
+        if self._deaths[lines.start] >= _MOST_DEATHS:
+            raise JobError(
+                f"{axis} {lines.start} to {lines.stop} have ended two workers (the last "
+                f"{worker.reason}); what was computed is kept. devices=cpu computes in a single "
+                "process, whose messages tell more"
             )
 
 

@@ -7,22 +7,22 @@ import os
 
 
 class SharedBuffers:
-    """Memory of several blocks that two processes see, without a file.
+    """Memory for several blocks that two processes share, without a file.
 
-    It is that of memfd_create(2), because /dev/shm is small in many containers.
+    It comes from memfd_create(2), because /dev/shm is small in many containers.
 
     Attributes:
-        descriptor: The file descriptor; None where it is closed.
-        whole: All buffers.
+        descriptor: The file descriptor; None after it was closed.
+        whole: The memory of all buffers.
     """
 
     def __init__(self, count: int, size: int, descriptor: int | None = None) -> None:
-        """Take memory, or that of another process.
+        """Allocate the memory, or map that of another process.
 
         Args:
-            count: How many buffers there are.
+            count: The number of buffers.
             size: The bytes of each.
-            descriptor: That of the other process's memory, as it is called here.
+            descriptor: The descriptor, in this process, of the other process's memory.
         """
         self._size = size
         self.descriptor = descriptor
@@ -32,11 +32,11 @@ class SharedBuffers:
         self.whole = memoryview(mmap.mmap(self.descriptor, count * size))
 
     def buffer(self, index: int) -> memoryview:
-        """One of the buffers."""
+        """Return one of the buffers."""
         return self.whole[index * self._size : (index + 1) * self._size]
 
     def close_descriptor(self) -> None:
-        """Close the file descriptor; the memory lives until nobody sees it any more."""
+        """Close the file descriptor; the memory lives as long as a process maps it."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None

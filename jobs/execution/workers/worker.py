@@ -1,4 +1,4 @@
-"""A worker process: builds the function on its device and computes the blocks it is told to."""
+"""A worker process: builds the function on its device and computes the blocks of its tasks."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def work(connection: Connection, parent: int) -> None:
-    """Compute blocks until told to leave; runs in a process of its own.
+    """Compute blocks until the job says to leave; runs in a separate process.
 
     Args:
-        connection: To the job, which first sends what to compute and where.
-        parent: The number of the job's process, with which this one ends.
+        connection: To the job, which first sends an `Assignment`.
+        parent: The process number of the job; the worker ends when that process ends.
     """
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    # Signals are for the job, which tells its workers.
+    # Signals are for the job, which passes them on to its workers.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    # A single message, pickled plainly: torch would move its tensors through files of /dev/shm.
+    # The message is pickled plainly: torch would move its tensors through files of /dev/shm.
     assignment: Assignment = pickle.loads(connection.recv_bytes())
     if assignment.threads is not None:
         torch.set_num_threads(assignment.threads)
@@ -74,10 +74,10 @@ def work(connection: Connection, parent: int) -> None:
 
 
 def is_device_lost(error: BaseException | None) -> bool:
-    """Whether a failure leaves the device without use for this process.
+    """Return whether a failure makes the device useless for this process.
 
     Args:
-        error: What was raised; what it was raised from counts as well.
+        error: The exception; its causes count as well.
     """
     while error is not None:
         if isinstance(error, torch.AcceleratorError):
@@ -109,7 +109,7 @@ class _Worker:
         self._stream = self._opened(assignment)
         self._check: Check = assignment.check.on(device)
         self._stored = stored_dtype(self._job.storage or self._stream.dtype)
-        # A first line captures and verifies the programs, which is a part of getting ready.
+        # The first line captures and verifies the programs, which is a part of getting ready.
         with explaining_failures(self._job.function):
             if self._stream.engine_refusal is None and assignment.strategy not in LOOPS.values():
                 self._stream.block(0, assignment.smallest)
@@ -128,7 +128,7 @@ class _Worker:
         return by_rows
 
     def run(self) -> None:
-        """Compute tasks in the order in which they come."""
+        """Compute the tasks in the order in which they arrive."""
         while (task := self._next()) is not None:
             started = time.perf_counter()
             reason = None
@@ -141,7 +141,7 @@ class _Worker:
                     self._connection.send(Lost(str(error).splitlines()[0]))
                     return
                 raise
-            # The error, and with it the frames that hold memory, is gone here.
+            # Here the error, and with it the frames that hold memory, has been released.
             if reason is not None:
                 self._copies.finish()
                 release_memory()
@@ -165,9 +165,9 @@ class _Worker:
         return lambda: self._connection.send(done)
 
     def _next(self) -> Task | None:
-        """The next task; None when there will be none."""
+        """Return the next task; None when there will be none."""
         while True:
-            # What is copied still is announced before this process waits.
+            # Announce the block that is still being copied before waiting.
             if not self._tasks and not self._connection.poll():
                 self._copies.finish()
             while self._connection.poll(None if not self._tasks else 0):
@@ -179,5 +179,5 @@ class _Worker:
 
 
 def _lines(block: Block) -> Tensor:
-    """The entries of a block line by line: shape (lines, across)."""
+    """Return the entries of a block line by line: shape (lines, across)."""
     return block.values if block.axis is Axis.ROWS else block.values.T

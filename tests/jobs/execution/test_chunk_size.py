@@ -33,7 +33,7 @@ def test_chunks_grow_while_lines_get_cheaper() -> None:
 
 
 def test_a_chunk_that_disappoints_twice_is_taken_back() -> None:
-    """Even if still larger ones would be faster: nobody finds out."""
+    """Even if still larger ones would be faster: they are not tried."""
     taken, chunks = sizes_of_a_run(
         lambda size: {4: 3.0, 8: 1.0, 16: 1.0, 64: 2.0}[size], 4, 10**6, 976
     )
@@ -80,7 +80,7 @@ def test_after_memory_has_run_out_chunks_do_not_grow_any_more() -> None:
     for _ in range(5):
         chunks.learn(8, 1e-9, 1000)
     assert chunks.used == [4, 16, 8]
-    assert said == ["out of memory at rows 8 (no memory); going on with 8 at a time"]
+    assert said == ["out of memory at rows 8 (no memory); continuing with 8 at a time"]
 
 
 def test_a_single_line_that_does_not_fit_is_an_error() -> None:

@@ -1,4 +1,4 @@
-"""The same command again: it goes on where it was stopped, and leaves alone what is finished."""
+"""The same command again resumes where it was stopped, and leaves a finished result alone."""
 
 import io
 import os

@@ -205,7 +205,7 @@ def test_memory_that_runs_out_in_a_worker_halves_the_chunks(
     result = run_job(*own("hungry", "chunk_size=4"))
     assert np.allclose(result[:], expected(), rtol=1e-14)
     assert result.execution["chunk_sizes"] == [4, 2]
-    assert "going on with 2 at a time" in notes(result)
+    assert "continuing with 2 at a time" in notes(result)
 
 
 def test_a_lost_device_ends_its_worker_alone(
@@ -260,7 +260,7 @@ def test_a_stopped_job_leaves_no_worker_and_goes_on(
     assert job.returncode == code
     wait_for(lambda: not any(Path(f"/proc/{each}").exists() for each in family))
     before = committed(directory)
-    # Each worker finished what it had at hand, and no more.
+    # Each worker finished the block that it was computing, and no more.
     assert 2 <= before < 24
     monkeypatch.setenv("SECONDS", "0")
     again = command_line(*own("slow"))
