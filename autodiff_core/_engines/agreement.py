@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -78,17 +79,20 @@ def agreement_tolerance(dtype: torch.dtype) -> float:
 
 
 def relative_difference(plain: Tensor, combined: Tensor, parts: Tensor) -> float:
-    """Return the largest difference of two results, relative to the size of what was combined.
+    """Return how far two results differ, relative to the size of what was combined.
 
-    Entries that are not finite on both sides are left out, because a combination spreads them
-    differently.
+    Entries that are non-finite in both are left out: a combination spreads them differently. An
+    entry that is finite in one alone makes the difference infinite: an engine that multiplies by a
+    mask where torch selects gives 0 x inf, which is no rounding error.
 
     Args:
-        plain: The expected result.
-        combined: The result to compare with it.
-        parts: The results that were combined, shape (vectors, *plain.shape); they give the scale.
+        plain: The reference.
+        combined: The result to compare, of the same shape.
+        parts: Shape (vectors, *plain.shape); what `combined` was summed from, which gives the scale.
     """
-    finite = torch.isfinite(plain) & torch.isfinite(combined)
+    finite = torch.isfinite(plain)
+    if not torch.equal(finite, torch.isfinite(combined)):
+        return math.inf
     if not finite.any():
         return 0.0
     magnitude = torch.nan_to_num(parts.abs(), nan=0.0, posinf=0.0).sum(0)[finite].max()
