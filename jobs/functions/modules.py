@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.nn import Module
 from jobs.configuration.schema import MODES, PythonFunction
 from jobs.errors import unknown
 from jobs.functions.weights import load_weights
+from jobs.sources.source_array import converted
 
 
 def prepared_module(
@@ -42,11 +42,9 @@ def prepared_module(
         raise unknown("function.mode", config.mode, MODES)
     if is_shared:
         module = copy.deepcopy(module)
-    with warnings.catch_warnings():
-        # torch warns that complex modules are a new feature.
-        warnings.simplefilter("ignore", UserWarning)
-        module.to(device=device, dtype=dtype)
-    # Loaded after the conversion: float64 weights must not be rounded to float32 parameters.
+    # Not module.to(dtype=...), which drops the imaginary parts of complex tensors.
+    module._apply(lambda tensor: converted(tensor, dtype, device))
+    # After the conversion: float64 weights must not pass through float32 parameters.
     if config.weights is not None:
         load_weights(module, config.weights, config.weights_key)
     return module.train(config.mode == "train")

@@ -16,7 +16,7 @@ from jobs.functions.batch_sum import BatchSum
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of, load_loss
 from jobs.functions.modules import ModuleCall, trainable
-from jobs.sources.source_array import SourceArray, source_of_tensor
+from jobs.sources.source_array import SourceArray, converted, source_of_tensor
 
 # A function of the tensors of the point, in order, and of the constants, by name.
 Evaluate = Callable[[Sequence[Tensor], Mapping[str, Tensor]], Any]
@@ -64,7 +64,7 @@ def choose_variables(
     if wrt.of == "params":
         parameters = _parameters(function)
         names = _matching(wrt, parameters, "parameter")
-        point = {name: parameters[name].to(device, dtype) for name in names}
+        point = {name: converted(parameters[name], dtype, device) for name in names}
         evaluate = _of_parameters(function, names, fed)
         constants = dict(arguments)
     else:

@@ -116,10 +116,8 @@ class SourceArray:
         return _as_tensor(self.values, rows).to(device, dtype)
 
     def kept(self, dtype: torch.dtype, device: torch.device, rows: slice | None = None) -> Tensor:
-        """Return a tensor as `tensor` does, but keep the dtype of integers and booleans."""
-        tensor = _as_tensor(self.values, rows)
-        is_number = tensor.is_floating_point() or tensor.is_complex()
-        return tensor.to(device, dtype if is_number else tensor.dtype)
+        """Return the values of what is not differentiated, converted as `converted` does."""
+        return converted(_as_tensor(self.values, rows), dtype, device)
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield the values in pieces along the leading dimension, each of about 64 MiB."""
@@ -130,6 +128,22 @@ class SourceArray:
         step = max(1, BYTES_AT_ONCE // row)
         for start in range(0, self.shape[0], step):
             yield _as_tensor(self.values, slice(start, start + step))
+
+
+def converted(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Convert a tensor to the precision of a job, and keep its kind.
+
+    Integers and truth values stay what they are, and complex numbers stay complex under a real
+    dtype: dropping imaginary parts would change the function.
+
+    Args:
+        tensor: Any tensor.
+        dtype: The dtype of the job, real or complex.
+        device: Where the result lies.
+    """
+    if tensor.is_complex():
+        return tensor.to(device, dtype.to_complex())
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
 
 def source_of_tensor(tensor: Tensor, origin: str) -> SourceArray:
