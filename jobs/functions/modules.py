@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import Module
+from torch.utils._pytree import tree_leaves
 
 from jobs.configuration.schema import MODES, PythonFunction
 from jobs.errors import unknown
@@ -50,11 +52,20 @@ def prepared_module(
     return module.train(config.mode == "train")
 
 
+# Where torch keeps what is replaced by name, not by attribute.
+_REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
+
+
 class ModuleCall:
     """A module as a pure function of its inputs and of some of its parameters.
 
-    Buffers that a module in training mode changes (running statistics) are replaced by copies at
-    each evaluation: each evaluation starts from the same values, and the module is not changed.
+    Every evaluation starts from the same state. Buffers that a module in training mode changes
+    (running statistics) are replaced by copies, and its attributes are those that it came with: a
+    cache that one evaluation fills belongs to the graph of that evaluation.
+
+    A backward pass may evaluate the module again (checkpointing, adjoint solvers, reversible
+    layers). It then finds the tensors of its own evaluation in the module, as in a training loop:
+    they return when the gradient of an output arrives.
     """
 
     def __init__(self, module: Module, names: Sequence[str] = ()) -> None:
@@ -67,15 +78,57 @@ class ModuleCall:
         # autograd must not record operations on parameters that are constants.
         self._module = module.requires_grad_(False)
         self._names = tuple(names)
+        self._places = _places(module)
+        self._attributes = [(part, _attributes(part)) for part in module.modules()]
 
     def __call__(self, parameters: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
         """Evaluate the module with the given values of the named parameters."""
+        self._forget()
         replaced = dict(zip(self._names, parameters, strict=True))
         if self._module.training:
             replaced |= {name: buffer.clone() for name, buffer in self._module.named_buffers()}
         if not replaced:
             return self._module(*inputs)
-        return functional_call(self._module, replaced, tuple(inputs))
+        outputs = functional_call(self._module, replaced, tuple(inputs))
+        for output in tree_leaves(outputs):
+            if isinstance(output, Tensor) and output.requires_grad:
+                output.register_hook(lambda gradient: self._put_back(replaced))
+        return outputs
+
+    def _forget(self) -> None:
+        """Drop what earlier evaluations left in attributes, such as caches of their own graphs."""
+        for part, attributes in self._attributes:
+            for name in part.__dict__.keys() - attributes.keys() - _REGISTERED:
+                del part.__dict__[name]
+            part.__dict__.update(_copied(attributes))
+
+    def _put_back(self, replaced: Mapping[str, Tensor]) -> None:
+        for name, tensor in replaced.items():
+            for tensors, key in self._places[name]:
+                tensors[key] = tensor
+
+
+def _attributes(part: Module) -> dict[str, Any]:
+    return _copied({k: v for k, v in part.__dict__.items() if k not in _REGISTERED})
+
+
+def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the containers among attributes, which an evaluation may fill; not what they hold."""
+    return {k: v.copy() if type(v) in (dict, list, set) else v for k, v in attributes.items()}
+
+
+def _places(module: Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
+    """Return where a module keeps each parameter and buffer, by the first of its names.
+
+    Tied tensors stand in several places.
+    """
+    found: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            for key, tensor in tensors.items():
+                found.setdefault(id(tensor), []).append((tensors, key))
+    named = chain(module.named_parameters(), module.named_buffers())
+    return {name: found[id(tensor)] for name, tensor in named}
 
 
 def trainable(module: Module) -> dict[str, Tensor]:
