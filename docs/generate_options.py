@@ -58,7 +58,9 @@ def text() -> str:
 
 def _said_by(group: str) -> tuple[str, ...]:
     """Return the field in which a member of a group names itself, and which no user sets."""
-    return {"function": ("name",), "wrt": ("of",), "loss": ("kind",)}.get(group, ("source",))
+    return {"function": ("name",), "wrt": ("of",), "loss": ("kind",), "verify": ("mode",)}.get(
+        group, ("source",)
+    )
 
 
 def _table(prefix: str, fields: list[Any], file: Path) -> list[str]:

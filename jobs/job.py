@@ -43,6 +43,8 @@ class Job:
         seed: The seed of torch's generators.
         memory: The bytes that the job may use; None takes a share of what is free.
         verify: How much of the result is verified: ``probe``, ``sample`` or ``off``.
+        differences: Whether the derivative is compared with finite differences of the function.
+        tolerance: The largest relative error that passes; None for that of the dtype.
         nonfinite: What happens to entries that are not finite: ``record`` or ``fail``.
         storage: The dtype in which the matrix is stored; None stores it as it is computed.
         tile: The shape of a tile of the stored matrix; None leaves it to the layout.
@@ -72,6 +74,8 @@ class Job:
     seed: int
     memory: int | None
     verify: str
+    differences: bool
+    tolerance: float | None
     nonfinite: str
     storage: torch.dtype | None
     tile: tuple[int, int] | None
@@ -137,7 +141,9 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         compile=config.compile,
         seed=config.seed,
         memory=None if config.memory == "auto" else parse_size(config.memory),
-        verify=config.verify,
+        verify=config.verify.mode,
+        differences=config.verify.differences,
+        tolerance=config.verify.tolerance,
         nonfinite=config.nonfinite,
         storage=_storage(config.output.dtype, dtype),
         tile=_tile(config.output.tile),

@@ -23,7 +23,6 @@ from jobs.configuration.schema import (
     PROGRESS,
     STORED_DTYPES,
     STRATEGIES,
-    VERIFICATIONS,
     BatchedLoss,
     FileSource,
     JobConfig,
@@ -88,7 +87,7 @@ def _check_keys(composed: Mapping[Any, Any], config: Any, prefix: str) -> None:
 
 
 def _check_groups(config: JobConfig) -> None:
-    for group, key in (("function", "name"), ("wrt", "of"), ("loss", "kind")):
+    for group, key in (("function", "name"), ("wrt", "of"), ("loss", "kind"), ("verify", "mode")):
         _check_member(group, key, config)
     for group in ("inputs", "vectors"):
         _check_member(group, "source", config)
@@ -106,7 +105,6 @@ def _check_choices(config: JobConfig) -> None:
     _check_choice("strategy", config.strategy, STRATEGIES)
     _check_choice("dtype", config.dtype, DTYPES)
     _check_choice("compile", config.compile, COMPILATIONS)
-    _check_choice("verify", config.verify, VERIFICATIONS)
     _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
     _check_choice("progress", config.progress, PROGRESS)
     _check_choice("output.dtype", config.output.dtype, STORED_DTYPES)
@@ -137,6 +135,7 @@ def _check_values(config: JobConfig) -> None:
     parse_devices(config.devices)
     _check_chunk_size(config.chunk_size)
     _check_memory(config.memory)
+    _check_tolerance(config.verify.tolerance)
     if not config.runs:
         raise ConfigurationError("runs=: the name of a directory is needed")
     if not 0 <= config.seed < 2**63:
@@ -169,7 +168,7 @@ def _check_points(config: JobConfig) -> None:
         f"wrt.pattern={config.wrt.pattern}": config.wrt.pattern == "*",
         f"loss={config.loss.kind}": config.loss.kind == "none",
         f"inputs={source.source}": source.source != "default",
-        f"verify={config.verify}": config.verify != "sample",
+        f"verify={config.verify.mode}": config.verify.mode != "sample",
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
     }
@@ -197,7 +196,7 @@ def _check_sparsity(config: JobConfig) -> None:
     conflicts = {
         f"op={config.op}": not OPERATIONS[config.op].is_product,
         f"points={config.points}": config.points is None,
-        f"verify={config.verify}": config.verify != "sample",
+        f"verify={config.verify.mode}": config.verify.mode != "sample",
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
     }
@@ -213,6 +212,14 @@ def _check_sparsity(config: JobConfig) -> None:
 def _check_chunk_size(value: int | str) -> None:
     if value != "auto" and (not isinstance(value, int) or value < 1):
         raise ConfigurationError(f"chunk_size={value}: valid are auto and integers from 1 on")
+
+
+def _check_tolerance(value: float | None) -> None:
+    if value is not None and not 0 < value < 1:
+        raise ConfigurationError(
+            f"verify.tolerance={value}: valid are null and relative errors between 0 and 1, such "
+            "as 1e-6"
+        )
 
 
 def _check_memory(value: str) -> None:

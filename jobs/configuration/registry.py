@@ -33,6 +33,7 @@ from jobs.configuration.schema import (
     RandomVectors,
     SourceConfig,
     TargetLoss,
+    VerifyConfig,
     WrtConfig,
 )
 
@@ -67,6 +68,7 @@ GROUPS = {
         "python": PythonLoss,
     },
     "vectors": {"random": RandomVectors, **SOURCES},
+    "verify": {"probe": VerifyConfig, "sample": VerifyConfig, "off": VerifyConfig},
 }
 
 

@@ -13,7 +13,6 @@ from omegaconf import MISSING
 
 STRATEGIES = ("auto", "reverse-loop", "vectorize", "forward-mode", "forward-loop")
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
-VERIFICATIONS = ("probe", "sample", "off")
 COMPILATIONS = ("auto", "never", "always")
 NONFINITE_POLICIES = ("record", "fail")
 STORED_DTYPES = ("auto", "float16", "float32", "float64", "complex64", "complex128")
@@ -44,6 +43,22 @@ class PythonFunction(FunctionConfig):
     weights: str | None = None
     weights_key: str | None = None
     mode: str = MISSING
+
+
+@dataclass
+class VerifyConfig:
+    """How a result is checked while it is computed.
+
+    Attributes:
+        mode: ``probe``, ``sample`` or ``off``.
+        differences: Whether the derivative is compared with finite differences of the function.
+        tolerance: The largest relative error that passes; None for the square root of the
+            precision.
+    """
+
+    mode: str = MISSING
+    differences: bool = MISSING
+    tolerance: float | None = None
 
 
 @dataclass
@@ -206,7 +221,7 @@ class JobConfig:
     compile: str = MISSING
     memory: str = MISSING
     seed: int = MISSING
-    verify: str = MISSING
+    verify: VerifyConfig = MISSING
     nonfinite: str = MISSING
     output: OutputConfig = field(default_factory=OutputConfig)
     shard: str | None = None

@@ -13,6 +13,7 @@ from jobs.machine.devices import device_name
 from jobs.machine.measurement import peak_memory
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
+from jobs.verification.differences import told
 
 
 @dataclass
@@ -57,6 +58,7 @@ def execution_record(
         "fallbacks": record.fallbacks,
         "nonfinite": record.nonfinite.figures(),
         "verification": prepared.check.figures(),
+        "differences": [each.figures() for each in prepared.differences],
         "plan": {
             "strategy_reason": plan.strategy_reason,
             "chunk_reason": plan.chunk_reason,
@@ -97,6 +99,8 @@ def outcome_summary(prepared: Prepared, record: Record) -> dict[str, str]:
         "memory": f"{size(peak_memory(job.device))} at most, {size(plan.peak_bytes)} predicted",
         "verified": str(prepared.check),
     }
+    if prepared.differences:
+        summary["differences"] = told(prepared.differences)
     if record.nonfinite.count:
         row, column = record.nonfinite.first[0]
         summary["not finite"] = (

@@ -26,6 +26,7 @@ from jobs.records.provenance import git_commit
 from jobs.records.status_file import JobStatus, StatusFile
 from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
+from jobs.verification.differences import Comparison, compare_with_differences
 from jobs.verification.selection import prepare_check
 from outputs import Axis, ResultDescription, open_result, part_path
 
@@ -40,6 +41,7 @@ class Prepared:
         budget: The memory that the job may use.
         decision: How it is computed.
         check: The check of its blocks.
+        differences: How the derivative compares with finite differences of the function.
         description: What the file says of the job.
         plan: The plan that the user sees.
         stream: The stream of blocks; None where other processes compute them.
@@ -52,6 +54,7 @@ class Prepared:
     budget: Budget
     decision: Decision
     check: Check
+    differences: tuple[Comparison, ...]
     description: ResultDescription
     plan: Plan
     stream: Stream | None
@@ -93,6 +96,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         # Before the check, because it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy, commit())
         decision, check = rows_by_symmetry(job, decision, _check(job, decision.stream), axis)
+        differences = _differences(job)
         description = replace(
             description, axis=Axis(decision.stream.axis), block_lines=decision.chunk_size
         )
@@ -100,7 +104,19 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         plan = make_plan(job, decision, description, budget, target, lines)
     stream = decision.stream
     facts = StreamFacts.of(stream)
-    return Prepared(job, target, budget, decision, check, description, plan, stream, facts, limit)
+    return Prepared(
+        job,
+        target,
+        budget,
+        decision,
+        check,
+        differences,
+        description,
+        plan,
+        stream,
+        facts,
+        limit,
+    )
 
 
 @contextmanager
@@ -132,6 +148,13 @@ def _chunk_limit(job: Job) -> int | None:
             "time; what was computed is kept. A smaller dtype takes less memory"
         )
     return chunk_size // 2
+
+
+def _differences(job: Job) -> tuple[Comparison, ...]:
+    if not job.differences:
+        return ()
+    with explaining_failures(job.function):
+        return compare_with_differences(job)
 
 
 def _check(job: Job, stream: Stream) -> Check:

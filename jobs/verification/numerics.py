@@ -31,7 +31,12 @@ class Probe:
 
 
 def allowed_error(job: Job) -> float:
-    """Return the tolerance √ε, of the shortest dtype that entries are computed or stored in."""
+    """Return the largest relative error that passes.
+
+    Without the option that is √ε, of the shortest dtype that entries are computed or stored in.
+    """
+    if job.tolerance is not None:
+        return job.tolerance
     # A result stored in a shorter dtype is verified again from what is stored.
     return max(torch.finfo(dtype).eps for dtype in (job.dtype, job.storage or job.dtype)) ** 0.5
 

@@ -86,7 +86,7 @@ def test_every_member_of_a_group_composes(group: str, name: str, compose_config:
         needed = [f"{group}.tensors.x=x.npy"]
     config = check_config(compose_config(f"{group}={name}", *needed))
     member = getattr(config, group)
-    key = {"function": "name", "wrt": "of", "loss": "kind"}.get(group, "source")
+    key = {"function": "name", "wrt": "of", "loss": "kind", "verify": "mode"}.get(group, "source")
     assert name == getattr(member, key)
     # No field but those of the JobConfig itself stays without a type of its own.
     assert type(member).__name__ not in ("dict", "DictConfig")

@@ -61,6 +61,8 @@ def lopsided(directory: Path) -> tuple[str, ...]:
         "strategy=forward-mode",
         "function=python",
         "function.target=./lopsided.py:f",
+        # Its gradient is not that of its values.
+        "verify.differences=false",
         "inputs=numpy",
         "inputs.path=x.npy",
     )

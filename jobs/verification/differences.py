@@ -1,0 +1,386 @@
+"""Compare a derivative with the function itself, along random directions, by finite differences.
+
+Products by two strategies cannot show what no strategy sees: a tensor that is detached on the way,
+a backward pass that was written wrong, a module that its backward pass finds changed. Differences
+of the function do.
+
+For a random cotangent u and a random direction v the derivative of L(t) = Re <u, f(x + t v)> at
+t = 0 is <Jᵀ u, v>; for second order f is the gradient. Central differences are extrapolated to the
+step 0, with an estimate of their own error (C. J. F. Ridders, "Accurate computation of F'(x) and
+F'(x) F''(x)", Advances in Engineering Software 4, 1982; W. H. Press et al., "Numerical Recipes",
+section 5.7). They are taken in double precision where the function allows it.
+
+The two are said to contradict one another only where they differ by far more than that error, in
+two directions with two ranges of steps: at kinks, jumps and noise the estimates do not converge,
+and the comparison is inconclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from jobs.errors import JobError
+from jobs.functions.returned_values import leaves_of, named_outputs, nested
+from jobs.functions.tracebacks import one_line
+from jobs.job import Job
+from jobs.operations import OPERATIONS
+from jobs.streams.summed import product
+
+# The first step, relative to the size of each input tensor, and how many steps there are; each is
+# half of the one before. The second range is for functions that the first is too wide for.
+_RANGES = ((1e-2, 3), (1e-4, 2))
+# A deviation of this many estimated errors is beyond what the estimate may be wrong by.
+_BEYOND = 30.0
+# Where the estimated error exceeds this share of the derivative, the differences say nothing.
+_CONVERGED = 1e-2
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """A derivative by central differences.
+
+    Attributes:
+        value: The extrapolated derivative.
+        error: Its estimated error; infinite where the function is not finite.
+        step: The smallest step.
+        evaluations: How often the function was evaluated, besides at 0.
+        size: The largest sum of the absolute values of its terms, which rounding is relative to.
+    """
+
+    value: float
+    error: float
+    step: float
+    evaluations: int
+    size: float = 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a derivative along a direction compares with differences of the function.
+
+    Attributes:
+        state: ``agree``, ``contradicted`` or ``inconclusive``.
+        order: 1 for the derivative of the function, 2 for that of its gradient.
+        derivative: The derivative as autograd gives it.
+        difference: The derivative by differences.
+        error: The estimated error of `difference`.
+        scale: The size that the two are compared with.
+        step: The smallest step, relative to the size of each input tensor.
+        evaluations: How often the function, or its gradient, was evaluated.
+        reason: Why the comparison is inconclusive; empty otherwise.
+    """
+
+    state: Literal["agree", "contradicted", "inconclusive"]
+    order: int
+    derivative: float = math.nan
+    difference: float = math.nan
+    error: float = math.inf
+    scale: float = 0.0
+    step: float = 0.0
+    evaluations: int = 0
+    reason: str = ""
+
+    def figures(self) -> dict[str, Any]:
+        """Return what the result file keeps, with None for what is not finite."""
+        facts = vars(self)
+        return {
+            name: None if isinstance(each, float) and not math.isfinite(each) else each
+            for name, each in facts.items()
+        }
+
+    def __str__(self) -> str:
+        """Say how it went, in one line."""
+        what = "the function" if self.order == 1 else "its gradient"
+        if self.state == "inconclusive":
+            return f"inconclusive for {what}: {self.reason}"
+        return (
+            f"along a random direction {what} changes by {self.difference:.6g} "
+            f"(by differences, with an error of about {self.error:.1e}) and the derivative gives "
+            f"{self.derivative:.6g}"
+        )
+
+
+def told(comparisons: Sequence[Comparison]) -> str:
+    """Return how comparisons went, in one line."""
+    open_ones = [str(each) for each in comparisons if each.state == "inconclusive"]
+    if open_ones:
+        return "; ".join(open_ones)
+    largest = max(
+        abs(each.derivative - each.difference) / (each.scale or 1) for each in comparisons
+    )
+    what = "the function" if len(comparisons) == 1 else "the function and its gradient"
+    return f"finite differences of {what} agree, largest relative deviation {largest:.1e}"
+
+
+def extrapolated(function: Callable[[float], Tensor], step: float, steps: int) -> Extrapolation:
+    """Extrapolate central differences of a function at 0 to the step 0 (Ridders 1982).
+
+    Where the function has a kink at 0 itself, central differences converge to the mean of its two
+    slopes, which is no derivative: what the slopes on both sides differ by is part of the error.
+
+    Args:
+        function: Takes a step from the point; returns the terms of the value there, in float64.
+        step: The largest step.
+        steps: How many steps there are, at least 2, each half of the one before.
+    """
+    best = Extrapolation(math.nan, math.inf, step / 2 ** (steps - 1), 2 * steps)
+    centre = function(0.0)
+    largest = float(centre.abs().sum())
+    before: list[float] = []
+    bends: list[float] = []
+    for number in range(steps):
+        h = step / 2**number
+        above, below = function(h), function(-h)
+        largest = max(largest, float(above.abs().sum()), float(below.abs().sum()))
+        bends.append(float((above - 2 * centre + below).abs().sum()) / h)
+        row = [float((above - below).sum()) / (2 * h)]
+        for order, previous in enumerate(before):
+            factor = 4.0 ** (order + 1)
+            row.append((factor * row[order] - previous) / (factor - 1))
+            error = max(abs(row[-1] - row[-2]), abs(row[-1] - previous))
+            if error <= best.error and math.isfinite(error):
+                best = replace(best, value=row[-1], error=error)
+        before = row
+    # A bend is proportional to the step where the function is smooth, and constant at a kink.
+    kink = abs(2 * bends[-1] - bends[-2])
+    return replace(best, error=best.error + kink, size=largest)
+
+
+def compare_with_differences(job: Job) -> tuple[Comparison, ...]:
+    """Compare the derivative of a job's function, and of its gradient, with differences.
+
+    Args:
+        job: The job. Of many points the first is taken.
+
+    Returns:
+        One comparison for the function and, of second order, one for the gradient.
+
+    Raises:
+        JobError: The function gives another value each time, or a derivative is contradicted.
+    """
+    orders = (1, 2) if OPERATIONS[job.operation].is_second_order else (1,)
+    found = tuple(_compare(_Function(job, order)) for order in orders)
+    for each in found:
+        if each.state == "contradicted":
+            raise JobError(
+                f"function={job.function.reference}: {each}: autograd does not see all that the "
+                "function does, or a custom derivative is wrong. Look for tensors that are "
+                "detached, values that leave torch, caches, and custom backward functions. "
+                "verify.differences=false writes what autograd gives, for functions that stop "
+                "gradients on purpose"
+            )
+    return found
+
+
+class _Function:
+    """The function of a job, or its gradient, at any point and as autograd differentiates it.
+
+    Attributes:
+        order: 1 for the function, 2 for its gradient.
+        point: The input tensors, of one point.
+        reference: The function's name in messages.
+        seed: What random vectors are drawn from.
+    """
+
+    def __init__(self, job: Job, order: int) -> None:
+        tensors = [tensor.detach() for tensor in job.point.values()]
+        self.order = order
+        self.point = [tensor[0] for tensor in tensors] if job.points is not None else tensors
+        self.reference = job.function.reference
+        self.seed = int(job.fingerprint[:15], 16)
+        self._function = job.function
+        self._torch_seed = job.seed
+
+    def named_values(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Evaluate at a point; integers are left out."""
+        torch.manual_seed(self._torch_seed)
+        if self.order == 2:
+            scalar = leaves_of(self._function.function(*point))[0]
+            found = self._product("vjp", point, [torch.ones_like(scalar)])
+            return {f"gradient {number}": each for number, each in enumerate(found)}
+        # As a derivative evaluates it: some functions ask whether a gradient is wanted.
+        inputs = [tensor.detach().clone().requires_grad_() for tensor in point]
+        found = named_outputs(self._function, self._function.function(*inputs))
+        return {k: v.detach() for k, v in found.items() if _is_inexact(v)}
+
+    def values(self, point: Sequence[Tensor]) -> list[Tensor]:
+        """Evaluate at a point, without names."""
+        return list(self.named_values(point).values())
+
+    def pullback(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
+        """Return the product of a cotangent with the derivative, by a plain reverse pass."""
+        operation = "vjp" if self.order == 1 else "vhp"
+        return self._product(operation, self.point, cotangent)
+
+    def _product(
+        self, operation: str, point: Sequence[Tensor], vector: Sequence[Tensor]
+    ) -> list[Tensor]:
+        inputs = nested({str(number): tensor.detach() for number, tensor in enumerate(point)})
+        image = product(
+            operation,
+            self._function.function,
+            inputs,
+            tuple(vector),
+            seed=self._torch_seed,
+            strategy="reverse-loop",
+        )
+        return leaves_of(image)
+
+
+def _compare(function: _Function) -> Comparison:
+    try:
+        values = function.named_values(function.point)
+        _require_repeatable(function, values, function.named_values(function.point))
+        line = _Lines(function, list(values.values()))
+        found = line.settled(0)
+        if found.state == "agree" and any(line.flat) and not all(line.flat):
+            # A tensor with a derivative of zero hides beside others.
+            hidden = line.settled(1, line.flat)
+            found = hidden if hidden.state == "contradicted" else found
+    except JobError:
+        raise
+    # A function may raise anything away from its point; what is wrong at the point, the job tells.
+    except Exception as error:
+        return Comparison("inconclusive", function.order, reason=one_line(error))
+    return found
+
+
+def _require_repeatable(
+    function: _Function, first: dict[str, Tensor], second: dict[str, Tensor]
+) -> None:
+    for name, value in first.items():
+        other = second[name]
+        scale = float(torch.nan_to_num(value).abs().max()) if value.numel() else 0.0
+        difference = torch.nan_to_num(value - other).abs()
+        most = float(difference.max()) if value.numel() else 0.0
+        if most > torch.finfo(value.dtype).eps ** 0.5 * scale:
+            raise JobError(
+                f"function={function.reference} gives another value each time: {name} differs by "
+                f"{most:.3g} between two evaluations at the same point, where its largest entry is "
+                f"{scale:.3g}; a derivative needs a function whose value depends on its inputs "
+                "alone. Random numbers are reproducible by torch's own generators, which seed= sets"
+            )
+
+
+class _Lines:
+    """Random lines through the point of a function, along which it is compared.
+
+    Attributes:
+        flat: For each input tensor, whether its derivative is exactly zero.
+    """
+
+    def __init__(self, function: _Function, values: list[Tensor]) -> None:
+        self.flat: list[bool] = []
+        self._function = function
+        self._values = values
+        self._point, self._centre = function.point, values
+        self._generator = torch.Generator()
+        self._epsilon = max(torch.finfo(each.dtype).eps for each in (*values, *function.point))
+        # Where the function allows it, differences are taken in double precision.
+        doubles = [tensor.to(_double(tensor)) for tensor in function.point]
+        with suppress(Exception):
+            found = function.values(doubles)
+            if all(value.dtype == _double(value) for value in found):
+                self._point, self._centre = doubles, found
+                self._epsilon = torch.finfo(torch.float64).eps
+
+    def settled(self, number: int, moved: Sequence[bool] | None = None) -> Comparison:
+        """Compare along one line; where that does not agree, along another one as well.
+
+        Args:
+            number: The number of the line, which also chooses the range of steps.
+            moved: Which input tensors are moved; None moves all.
+        """
+        first = self.compare(number, moved)
+        if first.state == "agree":
+            return first
+        second = self.compare(number + 1, moved)
+        if first.state == second.state or second.state == "agree":
+            return second
+        reason = first.reason or second.reason
+        return replace(second, state="inconclusive", reason=reason)
+
+    def compare(self, number: int, moved: Sequence[bool] | None) -> Comparison:
+        """Compare along one line."""
+        self._generator.manual_seed(self._function.seed + number)
+        direction = [_size(tensor) * self._signed(tensor) for tensor in self._function.point]
+        if moved is not None:
+            direction = [a * b for a, b in zip(direction, moved, strict=True)]
+        cotangent = [self._signed(value) for value in self._values]
+        derivative = self._function.pullback(cotangent)
+        self.flat = self.flat or [not bool(each.any()) for each in derivative]
+        terms = torch.cat([_terms(a, b) for a, b in zip(derivative, direction, strict=True)])
+
+        def along(step: float) -> Tensor:
+            if step == 0:
+                values = self._centre
+            else:
+                moved = [x + step * v for x, v in zip(self._point, direction, strict=True)]
+                values = self._function.values(moved)
+            return torch.cat([_terms(u, y) for u, y in zip(cotangent, values, strict=True)])
+
+        start, steps = _RANGES[number % len(_RANGES)]
+        found = extrapolated(along, start, steps)
+        rounding = self._epsilon * found.size / found.step
+        return self._judged(terms, replace(found, error=found.error + rounding), rounding)
+
+    def _judged(self, terms: Tensor, found: Extrapolation, rounding: float) -> Comparison:
+        slope = float(terms.sum())
+        scale = max(abs(slope), float(terms.square().sum().sqrt()))
+        judged = Comparison(
+            "inconclusive",
+            self._function.order,
+            derivative=slope,
+            difference=found.value,
+            error=found.error,
+            scale=scale,
+            step=found.step,
+            evaluations=found.evaluations,
+        )
+        if not math.isfinite(slope):
+            return replace(judged, reason="the derivative is not finite at this point")
+        if not math.isfinite(found.error):
+            return replace(judged, reason="the function is not finite near this point")
+        scale = max(scale, abs(found.value))
+        precision = max(torch.finfo(each.dtype).eps for each in self._function.point) ** 0.5
+        if abs(slope - found.value) > _BEYOND * found.error + 10 * precision * scale:
+            return replace(judged, scale=scale, state="contradicted")
+        if found.error > max(_CONVERGED * scale, 10 * rounding):
+            reason = "differences do not converge: there is a kink, a jump or noise near this point"
+            return replace(judged, scale=scale, reason=reason)
+        return replace(judged, scale=scale, state="agree")
+
+    def _signed(self, like: Tensor) -> Tensor:
+        """Draw magnitudes from 1/2 to 3/2 with random signs, in the dtype of a tensor."""
+        shape = (*like.shape, 2) if like.is_complex() else tuple(like.shape)
+        magnitudes, signs = torch.rand((2, *shape), generator=self._generator, dtype=torch.float64)
+        drawn = (0.5 + magnitudes) * torch.where(signs < 0.5, -1.0, 1.0).double()
+        drawn = torch.view_as_complex(drawn) if like.is_complex() else drawn
+        return drawn.to(like.device, like.dtype)
+
+
+def _terms(first: Tensor, second: Tensor) -> Tensor:
+    """Return the terms of the real scalar product of two tensors, in double precision."""
+    first, second = (each.to(_double(each)).reshape(-1).cpu() for each in (first, second))
+    return (first.conj() * second).real if first.is_complex() else (first * second).real
+
+
+def _size(tensor: Tensor) -> float:
+    """Return the root of the mean square of a tensor, or 1 where that is zero."""
+    size = float(tensor.to(_double(tensor)).abs().square().mean().sqrt()) if tensor.numel() else 0.0
+    return size or 1.0
+
+
+def _double(tensor: Tensor) -> torch.dtype:
+    return torch.complex128 if tensor.is_complex() else torch.float64
+
+
+def _is_inexact(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()

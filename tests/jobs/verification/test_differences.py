@@ -1,0 +1,225 @@
+"""Derivatives against finite differences: what autograd cannot see is found, and nothing else."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.errors import JobError
+from jobs.job import Job
+from jobs.problems import BUILDERS
+from jobs.verification.differences import Comparison, compare_with_differences, extrapolated
+from outputs import Result
+
+Run = Callable[..., Result]
+Resolve = Callable[..., Job]
+
+FUNCTIONS = """
+import random
+
+import numpy as np
+import torch
+from torch import nn
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        return 1.01 * cotangent * x.cos()
+
+class _MissingTerm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x.sum()
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        return cotangent * x.sum()
+
+def scaled_backward(x): return _Scaled.apply(x) + x**2
+def missing_term(x): return _MissingTerm.apply(x) + x.sin()
+def detached(x): return x.detach() ** 2 * x
+def through_numpy(x): return torch.as_tensor(x.detach().numpy()).sin() + 0 * x
+def through_data(x): return x.data.sin() + x
+def again_a_leaf(x): return x.detach().requires_grad_().sin() + x
+def in_inference_mode(x):
+    with torch.inference_mode():
+        part = x.sin()
+    return part.clone() + x
+def without_gradient(x):
+    with torch.no_grad():
+        part = x.sin()
+    return part + x
+def hidden(x, y): return 1e3 * x.sin() + (1e-6 * y.detach()).sum()
+def twice_in_one_place(x):
+    return torch.zeros(3, dtype=x.dtype).index_put((torch.tensor([0, 0, 1]),), x[:3])
+
+def random_by_numpy(x): return x * np.random.rand()
+def random_by_python(x): return x * random.random()
+_calls = [0]
+def counting(x):
+    _calls[0] += 1
+    return x.sin() * _calls[0]
+
+def smooth(x): return torch.sin(3 * x) * x.exp()
+def kinks(x): return torch.relu(x @ torch.linspace(-1, 1, 60, dtype=x.dtype).reshape(6, 10))
+def pooled(x): return torch.max_pool1d(x[None], 2).flatten()
+def ordered(x): return x.sort().values * torch.arange(6, dtype=x.dtype)
+def norms(x): return torch.stack([x.norm(), x[:3].norm()])
+def eigenvalues(x): return torch.linalg.eigvalsh(torch.outer(x, x) + torch.diag(x))
+def steps(x): return x.round() + x
+def constant(x): return torch.ones(3, dtype=x.dtype)
+def dropped(x): return nn.functional.dropout(x, 0.5, training=True)
+def rapid(x): return (1e6 * x).sin()
+def logarithm(x): return x.abs().log()
+def complex_inside(x): return torch.fft.fft(x).abs()
+def energy(x): return ((x[1:] - x[:-1]) ** 4).sum() + x.prod()
+"""
+WRONG = (
+    *("scaled_backward", "missing_term", "detached", "through_numpy", "through_data"),
+    *("again_a_leaf", "in_inference_mode", "without_gradient", "twice_in_one_place"),
+)
+CHANGING = ("random_by_numpy", "random_by_python", "counting")
+RIGHT = (
+    *("smooth", "kinks", "pooled", "ordered", "norms", "eigenvalues", "steps", "constant"),
+    *("dropped", "rapid", "logarithm", "complex_inside"),
+)
+POINT = np.array([0.3, -1.2, 0.8, 2.1, -0.4, 0.9])
+
+
+@pytest.fixture
+def functions(directory: Path) -> Path:
+    (directory / "functions.py").write_text(FUNCTIONS)
+    np.save(directory / "x.npy", POINT)
+    np.savez(directory / "two.npz", x=POINT, y=POINT)
+    return directory
+
+
+def of(name: str, *more: str, operation: str = "jacobian") -> list[str]:
+    return [
+        f"op={operation}",
+        "function=python",
+        f"function.target=./functions.py:{name}",
+        "inputs=numpy",
+        "inputs.path=x.npy",
+        *more,
+    ]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_autograd_does_not_see_is_refused(functions: Path, run_job: Run, name: str) -> None:
+    with pytest.raises(JobError, match=r"changes by .* derivative gives .*verify\.differences=fal"):
+        run_job(*of(name, "strategy=reverse-loop"))
+    assert not list(functions.glob("runs/*/result.h5"))
+
+
+@pytest.mark.parametrize("operation", ["vjp", "jvp"])
+def test_products_are_compared_too(functions: Path, run_job: Run, operation: str) -> None:
+    with pytest.raises(JobError, match="derivative gives"):
+        run_job(*of("through_numpy", operation=operation))
+
+
+def test_a_tensor_of_small_effect_does_not_hide(functions: Path, run_job: Run) -> None:
+    with pytest.raises(JobError, match="derivative gives 0"):
+        run_job(*of("hidden"), "inputs.path=two.npz", "strategy=reverse-loop")
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_another_value_each_time_is_said(functions: Path, run_job: Run, name: str) -> None:
+    with pytest.raises(JobError, match=r"another value each time: output differs by"):
+        run_job(*of(name, "strategy=reverse-loop"))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_derivatives_are_not_refused(
+    functions: Path, resolved: Resolve, name: str, dtype: str
+) -> None:
+    (found,) = compare_with_differences(resolved(*of(name, f"dtype={dtype}")))
+    assert found.state in ("agree", "inconclusive")
+    assert found.state == "agree" or name == "rapid"
+    assert found.evaluations <= 10
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("problem", BUILDERS)
+def test_built_in_problems_agree(resolved: Resolve, problem: str, dtype: str) -> None:
+    job = resolved("op=jacobian", f"function={problem}", f"dtype={dtype}")
+    (found,) = compare_with_differences(job)
+    # Some are built of constants in float32, and say little in single precision.
+    assert found.state == "agree" or (found.state == "inconclusive" and dtype == "float32")
+
+
+def test_the_gradient_of_a_hessian_is_compared(functions: Path, run_job: Run) -> None:
+    result = run_job(*of("energy", operation="hessian"))
+    first, second = result.execution["differences"]
+    assert [each["order"] for each in (first, second)] == [1, 2]
+    assert {each["state"] for each in (first, second)} == {"agree"}
+    for each in (first, second):
+        deviation = abs(each["derivative"] - each["difference"])
+        assert deviation <= 30 * each["error"] + 1e-7 * each["scale"]
+
+
+def test_the_option_writes_what_autograd_gives(functions: Path, run_job: Run) -> None:
+    result = run_job(*of("detached", "verify.differences=false"))
+    np.testing.assert_allclose(result[...], np.diag(POINT**2))
+    assert result.execution["differences"] == []
+
+
+def test_the_tolerance_is_that_of_the_option(functions: Path, run_job: Run) -> None:
+    result = run_job(*of("smooth", "verify.tolerance=1e-3"))
+    assert result.execution["verification"]["tolerance"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("function", "truth"),
+    [(math.sin, 1.0), (lambda x: math.exp(3 * x), 3.0), (lambda x: x**3 - 2 * x, -2.0)],
+)
+def test_an_extrapolation_is_as_good_as_it_says(
+    function: Callable[[float], float], truth: float
+) -> None:
+    found = extrapolated(lambda x: torch.tensor([function(x)], dtype=torch.float64), 1e-2, 3)
+    assert abs(found.value - truth) <= found.error + 1e-10
+    assert found.error < 1e-6
+    assert found.evaluations == 6
+
+
+def test_figures_hold_what_json_can() -> None:
+    figures: dict[str, Any] = Comparison("inconclusive", 1, reason="why").figures()
+    assert figures["derivative"] is None
+    assert figures["error"] is None
+    assert figures["reason"] == "why"
+
+
+def test_a_kink_at_the_point_is_no_contradiction(functions: Path, resolved: Resolve) -> None:
+    (functions / "kink.py").write_text("def kink(x): return x.abs() + x.clamp(min=0)")
+    job = resolved(
+        "op=jacobian",
+        "function=python",
+        "function.target=./kink.py:kink",
+        "inputs=constants",
+        "inputs.values.x=[0.0,0.0,1.0]",
+    )
+    (found,) = compare_with_differences(job)
+    assert found.state != "contradicted"
+
+
+def test_of_many_points_the_first_is_compared(functions: Path, resolved: Resolve) -> None:
+    np.save(functions / "points.npy", np.stack([POINT, 2 * POINT]))
+    job = resolved(*of("smooth", "points=leading"), "inputs.path=points.npy")
+    assert [each.state for each in compare_with_differences(job)] == ["agree"]
+    with pytest.raises(JobError, match="derivative gives"):
+        compare_with_differences(
+            resolved(*of("through_numpy", "points=leading"), "inputs.path=points.npy")
+        )
