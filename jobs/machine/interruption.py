@@ -6,7 +6,9 @@ SIGTERM, so that a job computes until it is queued again or killed.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -102,3 +104,31 @@ def _is_ours_to_handle(number: int) -> bool:
 def _handling(handler: SignalHandler) -> Iterator[None]:
     with installed({number: _Handler(handler) for number in SIGNALS if _is_ours_to_handle(number)}):
         yield
+
+
+_blocked_before_fork = threading.local()
+
+
+def _block_signals() -> None:
+    _blocked_before_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _blocked_before_fork.mask)
+
+
+def _handle_signals_by_default() -> None:
+    for number in SIGNALS:
+        if isinstance(signal.getsignal(number), _Handler):
+            signal.signal(number, signal.SIG_DFL)
+    _unblock_signals()
+
+
+# A process that the user's function forks does not inherit our handlers: a pool would wait forever
+# for workers that only remember its SIGTERM. Signals wait until the child has the default ones, for
+# Python forgets those that arrive between the fork and the first instruction of the child.
+os.register_at_fork(
+    before=_block_signals,
+    after_in_parent=_unblock_signals,
+    after_in_child=_handle_signals_by_default,
+)
