@@ -165,7 +165,8 @@ def test_an_evaluator_uses_the_plain_engine_if_a_trace_is_wrong():
     assert evaluate.engine == "plain"
     assert evaluate.refusal
     assert_equal(evaluate(point(5)), torch.diag(2 * point(5)))
-    with pytest.raises(PatternError, match=r"of \(5, 5\), and the derivative of \(4, 5\)"):
+    message = r"the pattern has the shape \(5, 5\), and the derivative \(4, 5\)"
+    with pytest.raises(PatternError, match=message):
         SparseEvaluator(lambda x: x[1:], point(5), colouring)
 
 
