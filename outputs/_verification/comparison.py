@@ -77,7 +77,7 @@ def _require_one_shape(first: Result | SparseResult, second: Result | SparseResu
     if first.shape != second.shape:
         raise ResultError(
             f"{first.path} is {' x '.join(map(str, first.shape))} and {second.path} is "
-            f"{' x '.join(map(str, second.shape))}; only matrices of equal shape can be compared."
+            f"{' x '.join(map(str, second.shape))}; only matrices of one shape can be compared."
         )
 
 
