@@ -18,6 +18,8 @@ from jobs.shards import share
 from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from outputs import Axis, Probes, ResultDescription, Shard, TensorSpec
 
+_Specs = tuple[TensorSpec, ...]
+
 
 def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDescription:
     """Describe a dense result.
@@ -53,9 +55,6 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         shard=_shard(job, stream),
         points=job.points,
     )
-
-
-_Specs = tuple[TensorSpec, ...]
 
 
 def _axes(job: Job, stream: Stream, outputs: tuple[str, ...]) -> tuple[_Specs, _Specs, bool, bool]:

@@ -229,8 +229,8 @@ def write_bad_files(directory: Path) -> None:
         (["numpy", "path=text.npy"], r"x is of dtype <U1"),
         (["numpy", "path=named.npz"], r"the source holds a, b; the function needs x"),
         (["hdf5", "path=nowhere.h5", "datasets=[x]"], r"inputs.path=nowhere.h5: there is no such"),
-        (["hdf5", "path=text.txt", "datasets=[x]"], r"text.txt: .*no readable HDF5"),
-        (["hdf5", "path=damaged.h5", "datasets=[x]"], r"damaged.h5: .*no readable HDF5"),
+        (["hdf5", "path=text.txt", "datasets=[x]"], r"text.txt: .*not a readable HDF5"),
+        (["hdf5", "path=damaged.h5", "datasets=[x]"], r"damaged.h5: .*not a readable HDF5"),
         (
             ["hdf5", "path=a.h5", "datasets=[/group/y]"],
             r"/group/y.*/group/x, /other/x; did you mean",

@@ -340,9 +340,9 @@ def test_weights_from_a_file(
         (["function.weights=no.pt"], "function.weights=no.pt: there is no such file.*no.pt"),
         (["function.weights=net.txt"], "valid are files .safetensors, .pt"),
         (["function.weights=damaged.pt"], "damaged.pt: this is not a readable file of torch.save"),
-        (["function.weights=damaged.safetensors"], "no readable .safetensors file"),
+        (["function.weights=damaged.safetensors"], "not a readable .safetensors file"),
         (["function.weights=whole.pt"], "more than tensors and plain values, and loading it could"),
-        (["function.weights=checkpoint.pt"], "no dictionary of tensors.*weights_key=run"),
+        (["function.weights=checkpoint.pt"], "not a dictionary of tensors.*weights_key=run"),
         (
             ["function.weights=checkpoint.pt", "function.weights_key=runs"],
             "weights_key=runs: valid are epoch, run; did you mean run",

@@ -1,4 +1,4 @@
-"""Signals under a launcher that handles them itself."""
+"""Signals under a launcher with signal handlers of its own."""
 
 import signal
 import subprocess

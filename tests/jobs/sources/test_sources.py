@@ -199,12 +199,12 @@ def test_bfloat16_is_read(files: Path) -> None:
     ("overrides", "pattern"),
     [
         (["inputs=safetensors", "inputs.path=no.safetensors"], "there is no such file; looked for"),
-        (["inputs=safetensors", "inputs.path=point.pt"], "no readable .safetensors file"),
+        (["inputs=safetensors", "inputs.path=point.pt"], "not a readable .safetensors file"),
         (
             ["inputs=safetensors", "inputs.path=point.safetensors", "inputs.tensors=[inducing]"],
             "inputs.tensors=inducing: valid are inducing_points, log.*did you mean inducing_points",
         ),
-        (["inputs=torch", "inputs.path=point.npz"], "no readable file of torch.save|more than"),
+        (["inputs=torch", "inputs.path=point.npz"], "not a readable file of torch.save|more than"),
         (["inputs=torch", "inputs.path=list.pt"], "a value of type list; valid is a tensor or a"),
         (["inputs=numpy", "inputs.path=point.npz"], "the source holds .*other; the function needs"),
         (
