@@ -274,3 +274,9 @@ def test_the_functions_in_the_documentation_exist() -> None:
     modules = {path for path, _ in named}
     assert [path for path in sorted(modules) if not (ROOT / path).is_file()] == []
     assert [f"{path}: {name}" for path, name in named if name not in _defined(ROOT / path)] == []
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
+def test_the_files_in_the_documentation_exist(page: str) -> None:
+    named = re.findall(r"`((?:\w+/)+\w+\.\w+)`", (ROOT / page).read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
