@@ -11,9 +11,9 @@ from jobs.planning.cost import LADDER
 from jobs.units import size
 
 # Larger chunks are kept if a line takes at most this share of its time in smaller ones.
-FASTER = 0.95
+_FASTER = 0.95
 # The fastest of so many blocks of a size counts: a single one may have waited for other work.
-BLOCKS_OF_A_SIZE = 2
+_BLOCKS_OF_A_SIZE = 2
 
 
 class ChunkSize:
@@ -64,14 +64,14 @@ class ChunkSize:
             return
         self._seconds.append(seconds / lines)
         fastest = min(self._seconds)
-        is_faster = self._smaller is None or fastest <= FASTER * self._smaller[1]
-        if len(self._seconds) < BLOCKS_OF_A_SIZE and (self._smaller is None or not is_faster):
+        is_faster = self._smaller is None or fastest <= _FASTER * self._smaller[1]
+        if len(self._seconds) < _BLOCKS_OF_A_SIZE and (self._smaller is None or not is_faster):
             return
         if not is_faster:
             assert self._smaller is not None
             self._largest = self._smaller[0]
             self._take(self._largest, None)
-        elif LADDER * self.size <= min(self._largest, remaining // BLOCKS_OF_A_SIZE):
+        elif LADDER * self.size <= min(self._largest, remaining // _BLOCKS_OF_A_SIZE):
             self._take(LADDER * self.size, (self.size, fastest))
         else:
             self._largest, self._smaller = self.size, None

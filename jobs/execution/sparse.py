@@ -63,14 +63,19 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
             return job.paths.result
         if job.shard is not None:
             status.update(state="finished", message="")
-            display.say(
-                "the products of this shard are finished; when all are, python -m outputs.merge "
-                f"puts those of {', '.join(str(each.parent.parent) for each in products)} together "
-                "as result.h5 there, and the same command without shard= assembles the matrix"
-            )
-            display.say(str(products[-1]))
-            return products[-1]
+            return _finished_shard(products, display)
         summary = assembly.assemble(job, sparsity, products)
         status.update(state="finished", message="", verification=summary["verified"])
     display.outcome(summary, str(job.paths.result))
     return job.paths.result
+
+
+def _finished_shard(products: list[Path], display: Display) -> Path:
+    """Say how the products of all shards become a result, and return the last of these."""
+    display.say(
+        "the products of this shard are finished; when all are, python -m outputs.merge "
+        f"puts those of {', '.join(str(each.parent.parent) for each in products)} together "
+        "as result.h5 there, and the same command without shard= assembles the matrix"
+    )
+    display.say(str(products[-1]))
+    return products[-1]

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 # Measured: verifying a block and entering it in the ledger takes about this long.
 SECONDS_OF_A_BLOCK = 5e-4
 # The last block is written while nothing is computed, at about this rate.
-WRITTEN_BYTES_PER_SECOND = 1e9
+_WRITTEN_BYTES_PER_SECOND = 1e9
 # Two blocks wait in the writer's queue, and one is being written.
 BLOCKS_IN_FLIGHT = 3
 # A stop waits for the block that is being computed, and a kill loses it.
-LONGEST_BLOCK_SECONDS = 10.0
+_LONGEST_BLOCK_SECONDS = 10.0
 LADDER = 4
 # Of chunks that are this close to the fastest the smallest is taken: it commits more often and
 # takes less memory.
-CLOSE = 1.05
+_CLOSE = 1.05
 _ALIGNED = 16
 
 
@@ -97,7 +97,7 @@ class Costs:
     def seconds(self, chunk_size: int) -> float:
         """Return the seconds of the whole run in chunks of a size."""
         blocks = math.ceil(self.lines / chunk_size)
-        last = min(chunk_size, self.lines) * self.line_bytes / WRITTEN_BYTES_PER_SECOND
+        last = min(chunk_size, self.lines) * self.line_bytes / _WRITTEN_BYTES_PER_SECOND
         return self.lines * self.line_seconds(chunk_size) + blocks * SECONDS_OF_A_BLOCK + last
 
     @property
@@ -168,11 +168,11 @@ class Costs:
         if not fitting:
             return None
         fastest = min(map(self.seconds, fitting))
-        return next(size for size in fitting if self.seconds(size) <= CLOSE * fastest)
+        return next(size for size in fitting if self.seconds(size) <= _CLOSE * fastest)
 
     def fits(self, chunk_size: int, budget: int) -> bool:
         """Return whether a chunk stays within a budget of bytes and the time limit per block."""
-        is_short = chunk_size * self.line_seconds(chunk_size) <= LONGEST_BLOCK_SECONDS
+        is_short = chunk_size * self.line_seconds(chunk_size) <= _LONGEST_BLOCK_SECONDS
         return self.peak_bytes(chunk_size) <= budget and (is_short or chunk_size <= self.smallest)
 
 

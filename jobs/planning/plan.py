@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def bytes_needed(self) -> int:
-        """Bytes that the disk must still have free; a file that was begun has reserved its space."""
+        """Bytes that must be free on the disk; a file that was begun has reserved its space."""
         return 0 if self.missing < self.lines else self.bytes_of_matrix
 
     @property

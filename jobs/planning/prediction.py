@@ -50,14 +50,10 @@ def make_plan(
     rows, columns = description.stored_shape
     itemsize = np.dtype(description.dtype).itemsize
     directory = next(parent for parent in target.parents if parent.exists())
-    across = description.axis.across((rows, columns))
+    line_bytes = description.axis.across((rows, columns)) * itemsize
+    compute = _computing_seconds(job, decision, missing, line_bytes)
+    waiting = (1 + BLOCKS_IN_FLIGHT) * decision.chunk_size * line_bytes
     on_host = job.device.type == "cpu"
-    compute = decision.seconds(missing) / len(job.devices)
-    if on_host:  # the writer takes processor time from the computation
-        compute += missing * across * itemsize * _SECONDS_A_BYTE
-    if len(job.devices) > 1 and missing:
-        compute += _SECONDS_TO_START
-    waiting = (1 + BLOCKS_IN_FLIGHT) * decision.chunk_size * across * itemsize
     return Plan(
         operation=job.operation,
         function=job.function.reference,
@@ -76,17 +72,27 @@ def make_plan(
         tile=planned_tile(description),
         bytes_free=shutil.disk_usage(directory).free,
         path=str(job.paths.result),
-        part=part_of(description),
+        part=_part_of(description),
         points=job.points if job.shard is None else None,
         memory_budget=budget.bytes,
         memory_reason=budget.reason,
         peak_bytes=decision.peak_bytes,
         host_peak_bytes=decision.peak_bytes if on_host else resident_memory() + waiting,
-        seconds=max(compute, _writing_seconds(directory, missing * across * itemsize, compute)),
+        seconds=max(compute, _writing_seconds(directory, missing * line_bytes, compute)),
     )
 
 
-def part_of(description: ResultDescription) -> str:
+def _computing_seconds(job: Job, decision: Decision, missing: int, line_bytes: int) -> float:
+    """Return the seconds to compute the missing lines on all devices."""
+    seconds = decision.seconds(missing) / len(job.devices)
+    if job.device.type == "cpu":  # the writer takes processor time from the computation
+        seconds += missing * line_bytes * _SECONDS_A_BYTE
+    if len(job.devices) > 1 and missing:
+        seconds += _SECONDS_TO_START
+    return seconds
+
+
+def _part_of(description: ResultDescription) -> str:
     """Return which part of a larger matrix a file holds, in words; empty for a whole one."""
     if description.shard is None:
         return ""

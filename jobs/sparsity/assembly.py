@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff_core.sparse import decompressed
+from autodiff_core.sparse import SparsityPattern, decompressed
 from jobs.errors import JobError
 from jobs.job import Job
 from jobs.records.description import describe_sparse
@@ -47,18 +47,11 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
     pattern = colouring.pattern
     dtype = job.storage or job.dtype
     data = decompressed(colouring, arrays).astype(stored_dtype(dtype), copy=False)
-    bad = np.flatnonzero(~np.isfinite(data))
-    if bad.size and job.nonfinite == "fail":
-        row = int(np.searchsorted(pattern.indptr, bad[0], side="right")) - 1
-        raise JobError(
-            f"{bad.size} entries are not finite, the first at row {row}, column "
-            f"{pattern.indices[bad[0]]}; nonfinite=record writes them"
-        )
+    nonfinite = _count_nonfinite(job, pattern, data)
     matrix = Matrix(pattern.indptr, pattern.indices, data, pattern.shape)
     value = function_value(job)
     check, probes = check_sparse(job, value, matrix)
-    bad_count = int(bad.size)
-    execution = _execution(sparsity, records, check, bad_count, seconds_since(started))
+    execution = _execution(sparsity, records, check, nonfinite, seconds_since(started))
     description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
     _write(job, description, sparsity, data, execution)
     for path in products:
@@ -71,6 +64,22 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
         "products": f"{colouring.colours}, {colouring.kind} colouring",
         "verified": _summary(check),
     }
+
+
+def _count_nonfinite(job: Job, pattern: SparsityPattern, data: np.ndarray) -> int:
+    """Return the number of entries that are not finite.
+
+    Raises:
+        JobError: There is one and the policy of the job is ``fail``.
+    """
+    bad = np.flatnonzero(~np.isfinite(data))
+    if bad.size and job.nonfinite == "fail":
+        row = int(np.searchsorted(pattern.indptr, bad[0], side="right")) - 1
+        raise JobError(
+            f"{bad.size} entries are not finite, the first at row {row}, column "
+            f"{pattern.indices[bad[0]]}; nonfinite=record writes them"
+        )
+    return int(bad.size)
 
 
 def _execution(

@@ -22,7 +22,7 @@ from jobs.strategies import FORWARD, LOOPS
 _SIDES = {"right": "columns", "left": "rows"}
 
 
-def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
+def _compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
     """Return the job of the products from one side.
 
     Args:
@@ -62,9 +62,9 @@ def compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
 
 def kept_compressed_job(job: Job, side: str) -> Job:
     """Return the job of the products in a worker process, from the colouring that was kept."""
-    return compressed_job(job, Colouring.load(colouring_file(job)), side)
+    return _compressed_job(job, Colouring.load(colouring_file(job)), side)
 
 
 def compressed_jobs(job: Job, colouring: Colouring) -> list[Job]:
     """Return the jobs of the products, those from the right first."""
-    return [compressed_job(job, colouring, side) for side, _ in sides(colouring)]
+    return [_compressed_job(job, colouring, side) for side, _ in sides(colouring)]

@@ -10,7 +10,7 @@ import torch
 from autodiff_core import Axis, Block
 from jobs.errors import JobError
 
-LOCATIONS_KEPT = 5
+_LOCATIONS_KEPT = 5
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def entries_not_finite(block: Block) -> Entries:
     if not count:
         return Entries()
     row, column = (block.start, 0) if block.axis is Axis.ROWS else (0, block.start)
-    places = found.nonzero()[:LOCATIONS_KEPT].tolist()
+    places = found.nonzero()[:_LOCATIONS_KEPT].tolist()
     return Entries(count, tuple((row + i, column + j) for i, j in places))
 
 
@@ -68,7 +68,7 @@ class NonFinite:
             JobError: There is an entry and the policy is ``fail``.
         """
         self.count += found.count
-        self.first = [*self.first, *found.first][:LOCATIONS_KEPT]
+        self.first = [*self.first, *found.first][:_LOCATIONS_KEPT]
         if found.count and self.policy == "fail":
             row, column = found.first[0]
             raise JobError(

@@ -75,7 +75,7 @@ class ProbeProducts:
         )
 
     def left(self) -> tuple[Probe | None, str]:
-        """The vector u and uᵀ M; for a Hessian u is v, so that both tell its asymmetry."""
+        """Return u and uᵀ M; for a Hessian u is v, so that the two products show its asymmetry."""
         self._generator.manual_seed(probe_seed(self._job))
         vector = self._draw(self._outputs, real=True)
         if not self._is_complex:
@@ -104,7 +104,7 @@ class ProbeProducts:
         return Probe(flattened(vector), flattened(product)), ""
 
     def of_product(self) -> tuple[Probe | None, str]:
-        """The vector w and the products <V, M w> that rows of a product must have with it.
+        """Return w and the products <V, M w> that rows of a product must have with it.
 
         A row of a pullback is Mᵀ V_i, and <Mᵀ V_i, w> = <V_i, M w>; of a pushforward likewise.
         """

@@ -17,7 +17,7 @@ from jobs.verification.numerics import largest_difference
 from jobs.verification.probe_products import probe_seed
 from outputs import Probes
 
-SAMPLES = 3
+_SAMPLES = 3
 
 
 class SampleCheck:
@@ -38,7 +38,7 @@ class SampleCheck:
             (self._rows, stream.rows.size, "rows", "reverse-loop"),
             (self._columns, stream.columns.size, "columns", "forward-loop"),
         ):
-            drawn = torch.randperm(length, generator=generator)[:SAMPLES].tolist()
+            drawn = torch.randperm(length, generator=generator)[:_SAMPLES].tolist()
             try:
                 other = open_function_stream(
                     job.function.function,

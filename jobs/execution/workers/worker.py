@@ -68,12 +68,12 @@ def work(connection: Connection, parent: int) -> None:
     except JobError as error:
         connection.send(Failed(str(error)))
     except RuntimeError as error:
-        if not is_device_lost(error):
+        if not _is_device_lost(error):
             raise
         connection.send(Lost(str(error).splitlines()[0]))
 
 
-def is_device_lost(error: BaseException | None) -> bool:
+def _is_device_lost(error: BaseException | None) -> bool:
     """Return whether a failure makes the device useless for this process.
 
     Args:
@@ -137,7 +137,7 @@ class _Worker:
             except OutOfMemoryError as error:
                 reason = str(error)
             except JobError as error:
-                if is_device_lost(error):
+                if _is_device_lost(error):
                     self._connection.send(Lost(str(error).splitlines()[0]))
                     return
                 raise

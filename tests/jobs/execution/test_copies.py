@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jobs.errors import JobError
-from jobs.execution import local_source as computing
+from jobs.execution import local_source
 from jobs.execution.execute import execute
 from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host, ready_to_copy
@@ -22,7 +22,7 @@ SMALL = ("op=jacobian", "strategy=vectorize", "function=brusselator", "function.
 def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What is computed, and which copies begin and arrive, in order."""
     seen: list[tuple[str, int]] = []
-    compute = computing.compute_block
+    compute = local_source.compute_block
 
     def watched(job, stream, check, lines):
         seen.append(("compute", lines.start))
@@ -44,8 +44,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
         return begin
 
-    monkeypatch.setattr(computing, "compute_block", watched)
-    monkeypatch.setattr(computing, "copies_to_host", copying)
+    monkeypatch.setattr(local_source, "compute_block", watched)
+    monkeypatch.setattr(local_source, "copies_to_host", copying)
     return seen
 
 
@@ -74,14 +74,14 @@ def test_a_block_under_way_is_kept_when_the_next_one_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = resolved(*SMALL, "chunk_size=8")
-    compute = computing.compute_block
+    compute = local_source.compute_block
 
     def failing(job, stream, check, lines):
         if lines.start == 16:
             raise JobError("planted")
         return compute(job, stream, check, lines)
 
-    monkeypatch.setattr(computing, "compute_block", failing)
+    monkeypatch.setattr(local_source, "compute_block", failing)
     with pytest.raises(JobError, match="planted"):
         execute(job, quiet)
     with open_result(part_path(job.paths.result), allow_partial=True) as begun:

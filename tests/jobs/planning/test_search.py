@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from autodiff_core._engines import compiled as _compiled
+from autodiff_core._engines import compiled
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.execute import execute
 from jobs.execution.preparation import Prepared, prepare
 from jobs.job import Job
 from jobs.machine.memory import Budget
-from jobs.planning import growth
-from jobs.planning import search as planner
+from jobs.planning import growth, search
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.planning.decision import Decision
@@ -161,7 +160,7 @@ def test_a_loop_has_the_passes_of_its_batched_form(
 ) -> None:
     # Loops are compared where batches are small, here always, and there is time enough.
     given = {"small_batch": 10**6, "seconds_anyway": 10.0, "seconds_at_most": 20.0}
-    monkeypatch.setattr(planner, "THRESHOLDS", replace(THRESHOLDS, **given))
+    monkeypatch.setattr(search, "THRESHOLDS", replace(THRESHOLDS, **given))
     plan = planned(function, point).plan
     assert f"{loop} not tried" not in plan.strategy_reason
     assert plan.strategy == loop or f"; {loop} " in plan.strategy_reason
@@ -212,13 +211,13 @@ def test_programs_are_compiled_where_a_long_run_gains(
     assert short.execution["engine"] == ("compiled" if choice == "always" else "captured")
     # As if this were a long run, and any compiled chunk fast enough.
     eager = replace(THRESHOLDS, compiles_from_seconds=0.0, compiled_share=1e9)
-    monkeypatch.setattr(planner, "THRESHOLDS", eager)
+    monkeypatch.setattr(search, "THRESHOLDS", eager)
     long = run_job("op=jacobian", *problem, f"compile={choice}", "runs=long")
     assert long.execution["engine"] == ("captured" if choice == "never" else "compiled")
     plan = long.execution["plan"]["strategy_reason"]
     assert ("compiled in" in plan) == (choice != "never")
     np.testing.assert_allclose(long[:], short[:], rtol=1e-12)
-    monkeypatch.setattr(planner, "THRESHOLDS", replace(eager, compiled_share=0.0))
+    monkeypatch.setattr(search, "THRESHOLDS", replace(eager, compiled_share=0.0))
     again = run_job("op=jacobian", *problem, f"compile={choice}", "runs=hopeless")
     assert again.execution["engine"] == ("compiled" if choice == "always" else "captured")
     assert ("not compiled, which gives" in again.execution["plan"]["strategy_reason"]) == (
@@ -232,7 +231,7 @@ def test_what_a_compiler_cannot_do_is_told(
     def no_compiler(traced: object, as_graph: bool) -> object:
         raise RuntimeError("no C++ compiler found")
 
-    monkeypatch.setattr(_compiled, "compiled", no_compiler)
+    monkeypatch.setattr(compiled, "compiled", no_compiler)
     problem = ("function=brusselator", "function.n=6", "strategy=forward-mode")
     record = run_job("op=jacobian", *problem, "compile=always").execution
     assert record["engine"] == "captured"
@@ -281,10 +280,10 @@ def test_what_was_begun_by_one_strategy_is_not_gone_on_with_by_another(
         written.append(start)
         write(self, start, stop, values)
 
-    def measure_the_loop(search: Search) -> None:
-        planner._measure(search, "reverse-loop", remaining=1)
+    def measure_the_loop(state: Search) -> None:
+        search._measure(state, "reverse-loop", remaining=1)
 
-    monkeypatch.setattr(planner, "_measure_all", measure_the_loop)
+    monkeypatch.setattr(search, "_measure_all", measure_the_loop)
     monkeypatch.setattr("jobs.planning.cost.SECONDS_OF_A_BLOCK", 0.0)
     monkeypatch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
     monkeypatch.setattr(ResultWriter, "write", fail_later)

@@ -16,7 +16,7 @@ from jobs.errors import JobError
 from jobs.execution.execute import execute
 from jobs.report import main as report
 from jobs.reporting.terminal import Display
-from jobs.sparsity import detection as sparse
+from jobs.sparsity import detection
 from outputs import open_result, open_sparse_result, verify_result
 from outputs.merge import main as merge
 from tests.support.processes import committed, start_job, wait_for
@@ -181,7 +181,7 @@ def test_where_it_does_not_pay_the_dense_job_runs(
 def test_detection_that_takes_too_long_gives_way_to_the_dense_job(
     run_sparse: Callable[..., Path], said: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sparse, "DETECTION_SECONDS", 0.0)
+    monkeypatch.setattr(detection, "DETECTION_SECONDS", 0.0)
     path = run_sparse("op=hessian", "function=rosenbrock", "function.n=100", "sparsity=auto")
     with open_result(path) as result:
         assert "not found within 0 seconds" in result.execution["dense_because"]
