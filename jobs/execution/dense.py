@@ -192,7 +192,7 @@ def _compute(run: _Run, source: Source, writer: ResultWriter) -> None:
         BackgroundWriter(writer, shares_cores=source.shares_cores) as background,
         run.display.progress(total, axis) as advance,
         leaving_after_a_block() as leave,
-        # Closed first, also where a block cannot be written: nothing is computed in vain.
+        # Closed first, also if a block cannot be written, so that nothing is computed in vain.
         closing(source.blocks(remaining, leave.is_asked)) as blocks,
     ):
         for block in blocks:

@@ -38,8 +38,8 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
                 return
         growth.sizes.pop(0)
         _measure_size(search, candidate, growth, chunk_size, remaining)
-        # Where other work takes a core, chunks that are large enough for several threads are
-        # slow, and still larger ones are not.
+        # Where other work occupies a core, chunks that are just large enough for several threads
+        # are slow, and still larger ones are not: a single worse chunk does not end the growth.
         trials = growth.costs.trials
         growth.worse = growth.worse + 1 if _is_worse(search, trials[-1], trials) else 0
         if growth.worse == search.thresholds.worse_in_a_row:
@@ -80,7 +80,7 @@ def _measure_size(
         if chunk_size == 1:
             costs = costs.with_first(first_seconds)
         growth.costs = candidate.costs = costs
-        # The very first chunk verifies the batching as well; a later one is needed to count.
+        # The very first chunk verifies the batching as well, so that only a later one counts.
         is_first = (chunk_size, repetition) == (1, 0)
         is_sure = trial.seconds > limits.lasting_seconds and not is_first
         if is_sure or not (disappoints or search.affords(trial.seconds, remaining)):

@@ -190,7 +190,7 @@ def _measure_engine(
     search.shape = rows, columns = stream.rows.size, stream.columns.size
     other = columns if stream.passes == rows else rows
     if even_if_hopeless or not _is_hopeless(search, candidate, stream.passes, other):
-        # All the time is for this candidate where the other is not worth opening.
+        # This candidate gets all the time if the other one is not worth opening.
         remaining = 1 if _has_too_many_passes(search, other, stream.passes) else remaining
         costs = _costs(search.job, candidate.strategy, stream)
         start_growth(search, candidate, costs, opening.peak_bytes)

@@ -38,7 +38,7 @@ def measure_chunk(
         OutOfMemoryError: The chunk does not fit into the memory.
     """
     stream = candidate.opened
-    # From the middle: the lines at an edge often depend on little.
+    # The chunk is taken from the middle: lines at an edge often depend on few inputs.
     start = (stream.axis.lines(stream.shape) - chunk_size) // 2
     start -= start % stream.unit
     with by(job.device) as found:

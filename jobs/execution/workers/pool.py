@@ -189,7 +189,7 @@ class WorkerPool:
             by_connection: dict[Any, _Worker] = {
                 worker.connection: worker for worker in self._living()
             }
-            # Now and then without a message: a signal may have come.
+            # Wake now and then without a message: a signal may have arrived.
             for ready in wait([*by_connection, self._woken], timeout=0.5):
                 if ready is self._woken:
                     self._woken.recv_bytes()

@@ -1,4 +1,4 @@
-"""Hessians by forward mode: written as rows where they are seen to be symmetric, and only there."""
+"""Hessians by forward mode: written as rows where they are found to be symmetric, and only there."""
 
 from __future__ import annotations
 
