@@ -1,4 +1,4 @@
-"""Hessians by forward mode: written as rows where they are found to be symmetric, and only there."""
+"""Hessians by forward mode are written as rows if they are found to be symmetric, else columns."""
 
 from __future__ import annotations
 

@@ -222,7 +222,10 @@ def test_a_pattern_of_other_branches_fails_verification(
         (("sparsity=maybe",), "sparsity=maybe: valid are none, auto and the .npz file"),
         (("sparsity=none.npz",), "sparsity=none.npz: there is no such file"),
         (("sparsity=text.npz",), "sparsity=text.npz: "),
-        (("sparsity=small.npz",), "the pattern is of a matrix of 3 x 3, and this one has 20 x 20"),
+        (
+            ("sparsity=small.npz",),
+            "the pattern is of a matrix of 3 x 3, and this matrix has 20 x 20",
+        ),
         (("sparsity=star.npz",), "a star colouring is for Hessians"),
         (("sparsity=auto", "op=jvp"), "op=jvp: a sparse matrix goes with op=jacobian"),
         (("sparsity=auto", "shard=0/4", "strategy=vectorize"), "valid are up to 3 shards"),
