@@ -88,7 +88,7 @@ def relative_difference(plain: Tensor, combined: Tensor, parts: Tensor) -> float
     Args:
         plain: The reference.
         combined: The result to compare, of the same shape.
-        parts: Shape (vectors, *plain.shape); what `combined` was summed from, which gives the scale.
+        parts: Shape (vectors, *plain.shape): what `combined` was summed from; gives the scale.
     """
     finite = torch.isfinite(plain)
     if not torch.equal(finite, torch.isfinite(combined)):

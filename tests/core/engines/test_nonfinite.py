@@ -1,4 +1,4 @@
-"""A derivative that is finite stays finite under every engine: masks select, 0 x inf is an error."""
+"""A finite derivative stays finite under every engine: masks select, 0 x inf is an error."""
 
 import pytest
 import torch

@@ -76,7 +76,7 @@ def evaluations(directory: Path) -> int:
         (signal.SIGINT, 130, "interrupted; what was computed is kept"),
     ],
 )
-def test_a_job_that_was_stopped_goes_on(
+def test_a_job_that_was_stopped_continues(
     number: signal.Signals, code: int, message: str, tmp_path: Path
 ) -> None:
     stopped = start(tmp_path, seconds=0.05)
@@ -201,7 +201,7 @@ def test_a_file_of_another_job_is_refused_and_untouched(
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
 
-def test_a_full_disk_is_told_before_the_start(
+def test_a_full_disk_is_reported_before_the_start(
     resolved: Resolve, quiet: Display, monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     free = type("Usage", (), {"free": 1000})
@@ -211,7 +211,7 @@ def test_a_full_disk_is_told_before_the_start(
     assert list(directory.glob("runs/**/*.h5*")) == []
 
 
-def test_a_full_disk_is_told_as_one_and_not_as_a_failure_of_the_function(
+def test_a_full_disk_is_reported_as_one_and_not_as_a_failure_of_the_function(
     resolved: Callable[..., Job], quiet: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = resolved("op=jacobian", "strategy=vectorize", "function=mlp", "function.n=8")

@@ -163,7 +163,7 @@ def test_many_points_are_shared(
     assert np.allclose(result[:], outer.reshape(9, 9, 3))
 
 
-def test_a_worker_that_dies_is_told_and_its_chunks_are_computed(
+def test_a_worker_that_dies_is_reported_and_its_chunks_are_computed(
     run_job: Callable[..., Any], own: Callable[..., tuple[str, ...]]
 ) -> None:
     Path("bomb").touch()
@@ -177,7 +177,7 @@ def test_a_worker_that_dies_is_told_and_its_chunks_are_computed(
     assert sum("lost" in each for each in result.execution["workers"]) == 1
 
 
-def test_the_job_goes_on_later_when_no_worker_is_left(
+def test_the_job_continues_later_when_no_worker_is_left(
     run_job: Callable[..., Any], own: Callable[..., tuple[str, ...]], directory: Path
 ) -> None:
     Path("bomb1").touch()
@@ -217,7 +217,7 @@ def test_a_lost_device_ends_its_worker_alone(
     assert "unspecified launch failure" in notes(result)
 
 
-def test_a_function_that_fails_in_a_worker_is_told_as_ever(
+def test_a_function_that_fails_in_a_worker_is_reported_as_ever(
     command_line: Callable[..., Any], own: Callable[..., tuple[str, ...]]
 ) -> None:
     finished = command_line(*own("failing"))
@@ -243,7 +243,7 @@ def descendants(process: int) -> set[int]:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_a_stopped_job_leaves_no_worker_and_goes_on(
+def test_a_stopped_job_leaves_no_worker_and_continues(
     own: Callable[..., tuple[str, ...]],
     directory: Path,
     command_line: Callable[..., Any],

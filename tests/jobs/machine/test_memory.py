@@ -198,7 +198,7 @@ def test_the_control_group_sets_the_budget(control_group: Path, tmp_path: Path) 
     assert "80% of what is free in the control group" in done.stdout
 
 
-def test_a_job_that_the_system_kills_for_memory_goes_on_with_less(
+def test_a_job_that_the_system_kills_for_memory_continues_with_less(
     control_group: Path, tmp_path: Path
 ) -> None:
     done = run_in(control_group, tmp_path, *HUNGRY_JOB)

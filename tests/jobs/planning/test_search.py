@@ -98,7 +98,7 @@ def test_a_strategy_that_promises_less_than_the_other_gives_is_not_measured_furt
     assert dict(tried)["forward-mode"] < dict(tried)["vectorize"]
 
 
-def test_a_strategy_that_has_waited_for_a_slower_one_goes_on(measured: Callable[..., Any]) -> None:
+def test_a_strategy_that_has_waited_for_a_slower_one_continues(measured: Callable[..., Any]) -> None:
     decision, tried = measured(
         forward_mode=lambda size: 0.1 + 0.01 * size, vectorize=lambda size: 0.1 + 0.1 * size
     )
@@ -225,7 +225,7 @@ def test_programs_are_compiled_where_a_long_run_gains(
     )
 
 
-def test_what_a_compiler_cannot_do_is_told(
+def test_what_a_compiler_cannot_do_is_reported(
     run_job: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_compiler(traced: object, as_graph: bool) -> object:
@@ -267,7 +267,7 @@ def test_the_record_tells_what_was_predicted_and_what_was_used(
     assert "measured" in record["plan"]["strategy_reason"]
 
 
-def test_what_was_begun_by_one_strategy_is_not_gone_on_with_by_another(
+def test_what_was_begun_by_one_strategy_is_not_continued_with_by_another(
     resolved: Resolve, quiet: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = resolved("op=hessian", "function=rosenbrock", "function.n=30")

@@ -233,7 +233,7 @@ def test_a_pattern_of_other_branches_fails_verification(
         (("sparsity=auto", "dtype=complex64"), "dtype=complex64: a sparse matrix"),
     ],
 )
-def test_mistakes_are_told(
+def test_mistakes_are_reported(
     command_line: Callable[..., Any], directory: Path, options: tuple[str, ...], message: str
 ) -> None:
     Path("text.npz").write_text("no archive")
@@ -260,7 +260,7 @@ def test_a_finished_one_is_left_alone_and_replaced_when_asked(
     assert verify_result(path).ok
 
 
-def test_a_killed_one_goes_on(
+def test_a_killed_one_continues(
     own: Callable[..., tuple[str, ...]],
     directory: Path,
     command_line: Callable[..., Any],

@@ -129,7 +129,7 @@ def test_shards_of_points_are_merged(command_line: Command, points: np.ndarray) 
     assert verify_result("whole.h5").ok
 
 
-def test_what_was_killed_goes_on_with_the_next_point(
+def test_what_was_killed_continues_with_the_next_point(
     command_line: Command, points: np.ndarray, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["op=jacobian", "strategy=reverse-loop"]
@@ -196,7 +196,7 @@ def test_a_wrong_block_is_found(
         (("points=leading", "inputs.path=empty.npy"), "of at least 1"),
     ],
 )
-def test_mistakes_are_told(
+def test_mistakes_are_reported(
     command_line: Command, points: np.ndarray, more: tuple[str, ...], message: str
 ) -> None:
     np.save("mixed0.npy", np.ones(3))

@@ -164,7 +164,7 @@ def test_a_block_that_fails_twice_ends_the_job_and_is_named(
     assert part_path(job.paths.result).exists()
 
 
-def test_what_failed_goes_on_when_the_error_is_gone(
+def test_what_failed_continues_when_the_error_is_gone(
     plant: Callable[..., list[tuple[int, int]]],
     resolved: Callable[..., Job],
     run_job: Callable[..., Result],
