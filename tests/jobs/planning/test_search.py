@@ -98,7 +98,9 @@ def test_a_strategy_that_promises_less_than_the_other_gives_is_not_measured_furt
     assert dict(tried)["forward-mode"] < dict(tried)["vectorize"]
 
 
-def test_a_strategy_that_has_waited_for_a_slower_one_continues(measured: Callable[..., Any]) -> None:
+def test_a_strategy_that_has_waited_for_a_slower_one_continues(
+    measured: Callable[..., Any],
+) -> None:
     decision, tried = measured(
         forward_mode=lambda size: 0.1 + 0.01 * size, vectorize=lambda size: 0.1 + 0.1 * size
     )
