@@ -37,7 +37,7 @@ class ComputedBlock:
     written: Callable[[], None] | None = None
 
 
-class Source(Protocol):
+class BlockSource(Protocol):
     """A source of computed blocks: this process, or a pool of workers.
 
     Attributes:

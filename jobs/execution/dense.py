@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from jobs.execution.block_sources import Remaining, Source
+from jobs.execution.block_sources import BlockSource, Remaining
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.failure_status import reported_failures
 from jobs.execution.local_source import LocalSource
@@ -139,7 +139,7 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, 
 
 
 @contextmanager
-def _source(prepared: Prepared, record: Record) -> Iterator[Source]:
+def _source(prepared: Prepared, record: Record) -> Iterator[BlockSource]:
     """Yield the source of blocks: this process, or a process for each of several devices."""
     if prepared.stream is not None:
         yield LocalSource(prepared.job, prepared.stream, prepared.check)
@@ -180,7 +180,7 @@ def _writer(
         raise
 
 
-def _compute(run: _Run, source: Source, writer: ResultWriter) -> None:
+def _compute(run: _Run, source: BlockSource, writer: ResultWriter) -> None:
     """Compute and write the missing blocks, and report each of them."""
     prepared, record, axis = run.prepared, run.record, run.prepared.facts.axis
     missing = writer.missing()

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.execution.block_sources import Source
+from jobs.execution.block_sources import BlockSource
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.preparation import Prepared
 from jobs.machine.devices import device_name
 from jobs.machine.measurement import peak_memory
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
-from jobs.verification.differences import told
+from jobs.verification.differences import comparison_summary
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Record:
 
 
 def execution_record(
-    prepared: Prepared, source: Source, chunks: ChunkSize, record: Record
+    prepared: Prepared, source: BlockSource, chunks: ChunkSize, record: Record
 ) -> dict[str, Any]:
     """Return what the result file keeps of a run."""
     job, plan = prepared.job, prepared.plan
@@ -100,7 +100,7 @@ def outcome_summary(prepared: Prepared, record: Record) -> dict[str, str]:
         "verified": str(prepared.check),
     }
     if prepared.differences:
-        summary["differences"] = told(prepared.differences)
+        summary["differences"] = comparison_summary(prepared.differences)
     if record.nonfinite.count:
         row, column = record.nonfinite.first[0]
         summary["not finite"] = (

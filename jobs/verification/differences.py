@@ -107,7 +107,7 @@ class Comparison:
         )
 
 
-def told(comparisons: Sequence[Comparison]) -> str:
+def comparison_summary(comparisons: Sequence[Comparison]) -> str:
     """Return how comparisons went, in one line."""
     open_ones = [str(each) for each in comparisons if each.state == "inconclusive"]
     if open_ones:

@@ -53,7 +53,7 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 
 
 @dataclass
-class _Worker:
+class _WorkerHandle:
     """A worker as the job sees it."""
 
     device: str
@@ -102,7 +102,7 @@ class WorkerPool:
         self._started = time.monotonic()
         self._seconds_to_start = 0.0
         self._kills_before = out_of_memory_kills()
-        self._workers: list[_Worker] = []
+        self._workers: list[_WorkerHandle] = []
         # The thread that writes wakes the one that waits for workers.
         self._waker, self._woken = multiprocessing.Pipe()
         self._assignment = partial(
@@ -147,7 +147,7 @@ class WorkerPool:
             worker.process.join()
             worker.connection.close()
 
-    def _start(self, context: Any, device: str) -> _Worker:
+    def _start(self, context: Any, device: str) -> _WorkerHandle:
         assignment = self._assignment(device=device)
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -160,7 +160,7 @@ class WorkerPool:
         assert buffers.descriptor is not None
         send_handle(ours, buffers.descriptor, process.pid)
         buffers.close_descriptor()
-        return _Worker(device, process, ours, buffers, deque(range(_BUFFERS)))
+        return _WorkerHandle(device, process, ours, buffers, deque(range(_BUFFERS)))
 
     def blocks(
         self, remaining: Remaining, is_leaving: Callable[[], bool]
@@ -186,7 +186,7 @@ class WorkerPool:
                 return
             if not self._living():
                 return
-            by_connection: dict[Any, _Worker] = {
+            by_connection: dict[Any, _WorkerHandle] = {
                 worker.connection: worker for worker in self._living()
             }
             # Wake now and then without a message: a signal may have arrived.
@@ -227,7 +227,7 @@ class WorkerPool:
             "workers": workers,
         }
 
-    def _living(self) -> list[_Worker]:
+    def _living(self) -> list[_WorkerHandle]:
         return [worker for worker in self._workers if worker.is_alive]
 
     def _hand_out(self, remaining: Remaining) -> None:
@@ -245,7 +245,9 @@ class WorkerPool:
                 with contextlib.suppress(OSError):
                     worker.connection.send(task)
 
-    def _receive(self, worker: _Worker, message: Any, remaining: Remaining) -> ComputedBlock | None:
+    def _receive(
+        self, worker: _WorkerHandle, message: Any, remaining: Remaining
+    ) -> ComputedBlock | None:
         if isinstance(message, Ready):
             worker.is_ready = True
             worker.device = message.device
@@ -266,7 +268,7 @@ class WorkerPool:
             return self._block(worker, message)
         return None
 
-    def _block(self, worker: _Worker, done: Done) -> ComputedBlock:
+    def _block(self, worker: _WorkerHandle, done: Done) -> ComputedBlock:
         worker.tasks.remove(done.task)
         lines, across = len(done.task.lines), self._facts.across
         worker.blocks += 1
@@ -286,12 +288,12 @@ class WorkerPool:
             partial(self._release, worker, done.task.buffer),
         )
 
-    def _release(self, worker: _Worker, buffer: int) -> None:
+    def _release(self, worker: _WorkerHandle, buffer: int) -> None:
         """Free a buffer and wake the pool; called by the thread that writes."""
         worker.free.append(buffer)
         self._waker.send_bytes(b"")
 
-    def _take_back(self, worker: _Worker, remaining: Remaining, has_left: bool) -> None:
+    def _take_back(self, worker: _WorkerHandle, remaining: Remaining, has_left: bool) -> None:
         """Note that a worker has ended, and take back the chunks that it was given.
 
         Raises:
@@ -319,7 +321,7 @@ class WorkerPool:
                 "computed is kept, and the same command resumes"
             )
 
-    def _blame(self, lines: range, worker: _Worker, remaining: Remaining) -> None:
+    def _blame(self, lines: range, worker: _WorkerHandle, remaining: Remaining) -> None:
         """Halve the chunks if memory ran out; else count the death against the chunk."""
         axis = self._facts.axis
         if out_of_memory_kills() != self._kills_before:
