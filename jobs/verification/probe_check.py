@@ -139,12 +139,12 @@ class ProbeCheck:
 
     def __str__(self) -> str:
         """Say how many lines passed, and how well."""
-        return (
+        if self._without_product and not self._lines:
+            return f"not at all: none of {self._without_product} lines has a finite product"
+        agreeing = (
             f"{self._lines} lines agree with an independent product, largest relative error "
             f"{self._largest:.1e} (tolerance {self.tolerance:.1e})"
-            + (
-                f"; {self._without_product} lines have no finite one"
-                if self._without_product
-                else ""
-            )
         )
+        if self._without_product:
+            return f"partly: {agreeing}; {self._without_product} lines have no finite product"
+        return agreeing

@@ -89,6 +89,11 @@ def check_products(probes: Probes, total: Sums, problems: list[str]) -> dict[str
         errors = relative_errors(products, expected, squares, vector, probes.floor)
         checked = np.isfinite(errors)
         facts["lines_checked"] += int(np.count_nonzero(checked))
+        if errors.size and not np.isfinite(expected).any() and np.isfinite(squares).all():
+            problems.append(
+                f"none of the {errors.size} {lines} could be checked: they are finite, and their "
+                f"products with the {side} probe, computed by another route, are not"
+            )
         errors = np.where(checked, errors, 0)
         facts[f"{side}_error"] = float(errors.max(initial=0))
         if (wrong := np.flatnonzero(errors > probes.tolerance)).size:

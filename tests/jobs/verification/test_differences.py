@@ -13,7 +13,7 @@ from jobs.errors import JobError
 from jobs.job import Job
 from jobs.problems import BUILDERS
 from jobs.verification.differences import Comparison, compare_with_differences, extrapolated
-from outputs import Result
+from outputs import Result, verify_result
 
 Run = Callable[..., Result]
 Resolve = Callable[..., Job]
@@ -223,3 +223,29 @@ def test_of_many_points_the_first_is_compared(functions: Path, resolved: Resolve
         compare_with_differences(
             resolved(*of("through_numpy", "points=leading"), "inputs.path=points.npy")
         )
+
+
+BUMP = """
+import torch
+def bump(x): return torch.exp(-((x[0] - x[1]).norm() ** 2))
+"""
+
+
+def test_no_line_with_a_finite_product_is_not_called_verified(
+    functions: Path, run_job: Run
+) -> None:
+    (functions / "bumps.py").write_text(BUMP)
+    result = run_job(
+        "op=hessian",
+        "function=python",
+        "function.target=./bumps.py:bump",
+        "inputs=constants",
+        "inputs.values.x=[[1.0,2.0],[1.0,2.0]]",
+        "strategy=forward-mode",
+    )
+    # By reverse mode the derivative of the norm is not a number here.
+    assert result.execution["verification"]["lines_checked"] == 0
+    assert result.execution["differences"][1]["state"] == "inconclusive"
+    verification = verify_result(result.path)
+    assert not verification.ok
+    assert "none of the 4 columns could be checked" in verification.problems[0]
