@@ -25,6 +25,7 @@ from jobs.job import Job, resolve
 from jobs.paths import config_directory
 from jobs.reporting.terminal import Display
 from jobs.run import main
+from tests.jobs.support.own_functions import FUNCTIONS
 
 
 def pytest_configure() -> None:
@@ -69,6 +70,13 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for name in set(sys.modules) - known:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.fixture
+def own(directory: Path) -> Path:
+    """Write the user's module `own` into the directory in which jobs are started."""
+    (directory / "own.py").write_text(FUNCTIONS)
+    return directory
 
 
 @functools.cache
