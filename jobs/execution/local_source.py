@@ -79,7 +79,7 @@ class LocalSource:
     def _on_its_way(
         self, block: Block, error: float, not_finite: Entries
     ) -> Callable[[], ComputedBlock]:
-        """Begin to bring a block to the host; return what waits for it and gives it."""
+        """Begin to copy a block to the host; return a function that waits for it and returns it."""
         stored = stored_dtype(self._job.storage or self._stream.dtype)
         copy = None if self._copy is None else self._copy(block.values, stored)
 

@@ -63,7 +63,7 @@ class Prepared:
 
 
 def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepared:
-    """Decide how a job is computed, by short probes, and plan it; no result is written.
+    """Decide how a job is computed, by short trial chunks, and plan it; no result is written.
 
     The products that its blocks will be compared with are computed here too: they show whether a
     Hessian is symmetric, which determines the axis.

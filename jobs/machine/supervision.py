@@ -2,7 +2,7 @@
 
 The system's out-of-memory killer chooses the largest process: the child, which computes. The parent
 holds almost no memory. It detects the kill and starts the same program again, which resumes with
-half the chunk size.
+at most half the chunk size.
 """
 
 from __future__ import annotations

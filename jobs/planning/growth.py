@@ -47,7 +47,7 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
 
 
 def _can_wait(search: Search, costs: Costs, chunk_size: int) -> bool:
-    """Return whether another strategy is measured first, which takes no longer than this step.
+    """Return whether to measure another strategy first, because this step takes at least as long.
 
     This candidate has to stay open meanwhile.
     """

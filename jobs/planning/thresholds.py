@@ -13,7 +13,7 @@ class Thresholds:
         share: Probing takes at most this share of the predicted run.
         share_of_short_runs: The share of a short run, beyond `seconds_anyway`.
         seconds_anyway: Seconds that probing may always take.
-        seconds_at_most: Seconds that probing takes of a short run at most.
+        seconds_at_most: Upper limit in seconds on the trials of a short run.
         lasting_seconds: Chunks shorter than this are measured repeatedly and the fastest counts:
             the first one takes its memory from the system.
         repetitions: How often they are measured.
@@ -35,8 +35,8 @@ class Thresholds:
             tries.
         chunks_of_a_worker: Each worker gets at least so many chunks, so that all end at about the
             same time.
-        compiles_from_seconds: The run, for each tensor, for which the few seconds of compiling are
-            little.
+        compiles_from_seconds: Predicted seconds of a run, for each tensor, above which compiling is
+            worth trying.
         compiled_share: Compiled chunks pay if they take at most this share of the time.
     """
 

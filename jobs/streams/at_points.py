@@ -21,8 +21,8 @@ class PointStream:
     """The derivatives at many points as blocks of rows, those of one point after another's.
 
     A block of several points is computed for all of them at once. A block within one point is
-    computed from that point's own linearisation, which is kept for the next block. Forward mode
-    computes a point's matrix whole. The engine is the plain one, because a linearisation that
+    computed from that point's own linearization, which is kept for the next block. Forward mode
+    computes a point's matrix whole. The engine is the plain one, because a linearization that
     computes few blocks is not worth capturing. The attributes are those of a `Stream`; the shape
     is (points * rows of a point, columns).
     """

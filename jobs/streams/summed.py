@@ -19,9 +19,9 @@ _HALF = (torch.float16, torch.bfloat16)
 class SummedStream:
     """The derivative of a sum as blocks: each block is the sum of the blocks of its terms.
 
-    Each term is linearised anew for every block and discarded after it: memory holds the graph of
+    Each term is linearized anew for every block and discarded after it: memory holds the graph of
     one batch, at the price of one more evaluation of each batch for every block. The engine is the
-    plain one, because a linearisation that computes one block is not worth capturing. The
+    plain one, because a linearization that computes one block is not worth capturing. The
     attributes are those of a `Stream`.
     """
 
@@ -31,7 +31,7 @@ class SummedStream:
     engine_refusal = None
 
     def __init__(self, function: BatchSum, inputs: Any, seed: int, **options: Any) -> None:
-        """Evaluate the sum, and linearise its first term to learn the layout.
+        """Evaluate the sum, and linearize its first term to learn the layout.
 
         Args:
             function: The sum.
@@ -72,7 +72,7 @@ class SummedStream:
         return Block(block.axis, start, stop, sums, block.dtype, tuple(fallbacks.values()))
 
     def rows_by_symmetry(self) -> None:
-        """Return None: the terms of a sum are linearised anew, always by columns."""
+        """Return None: the terms of a sum are linearized anew, always by columns."""
 
     def _streams(self) -> Iterator[BlockStream]:
         for number, term in enumerate(self._function.terms()):

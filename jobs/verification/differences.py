@@ -163,7 +163,8 @@ def compare_with_differences(job: Job) -> tuple[Comparison, ...]:
         One comparison for the function and, of second order, one for the gradient.
 
     Raises:
-        JobError: The function gives another value each time, or a derivative is contradicted.
+        JobError: The function returns a different value on each call, or a derivative is
+            contradicted.
     """
     orders = (1, 2) if OPERATIONS[job.operation].is_second_order else (1,)
     found = tuple(_compare(_Function(job, order)) for order in orders)
@@ -262,10 +263,11 @@ def _require_repeatable(
         most = float(difference.max()) if value.numel() else 0.0
         if most > torch.finfo(value.dtype).eps ** 0.5 * scale:
             raise JobError(
-                f"function={function.reference} gives another value each time: {name} differs by "
-                f"{most:.3g} between two evaluations at the same point, where its largest entry is "
-                f"{scale:.3g}; a derivative needs a function whose value depends on its inputs "
-                "alone. Random numbers are reproducible by torch's own generators, which seed= sets"
+                f"function={function.reference} returns a different value on each call: {name} "
+                f"differs by {most:.3g} between two evaluations at the same point, where its "
+                f"largest entry is {scale:.3g}; a derivative needs a function whose value depends "
+                "on its inputs alone. Random numbers are reproducible by torch's own generators, "
+                "which seed= sets"
             )
 
 

@@ -33,11 +33,12 @@ class Probe:
 def allowed_error(job: Job) -> float:
     """Return the largest relative error that passes.
 
-    Without the option that is √ε, of the shortest dtype that entries are computed or stored in.
+    Without the option that is √ε, of the least precise dtype in which entries are
+    computed or stored.
     """
     if job.tolerance is not None:
         return job.tolerance
-    # A result stored in a shorter dtype is verified again from what is stored.
+    # A result stored in a less precise dtype is verified again from what is stored.
     return max(torch.finfo(dtype).eps for dtype in (job.dtype, job.storage or job.dtype)) ** 0.5
 
 

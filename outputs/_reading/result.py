@@ -1,4 +1,4 @@
-"""Read a finished dense result."""
+"""Read a dense result, finished or partial."""
 
 from __future__ import annotations
 

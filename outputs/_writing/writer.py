@@ -1,4 +1,4 @@
-"""Write a result block by block, so that a kill at any moment loses at most one block."""
+"""Write a result block by block, so that a kill loses at most the block being written."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ResultWriter:
     """The single writer of a result; made by ``create`` or ``resume``, closed by its context.
 
     Until the result is finished, the file is named ``<path>.part``. Its layout is sealed before the
-    first block, and no metadata change afterwards, so that the file survives a kill.
+    first block, and metadata does not change afterwards, so that the file survives a kill.
 
     Lines are counted in the whole matrix, even if the file holds only a shard of it.
 

@@ -137,7 +137,7 @@ def test_a_tensor_of_small_effect_does_not_hide(functions: Path, run_job: Run) -
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_another_value_each_time_is_said(functions: Path, run_job: Run, name: str) -> None:
-    with pytest.raises(JobError, match=r"another value each time: output differs by"):
+    with pytest.raises(JobError, match=r"a different value on each call: output differs by"):
         run_job(*of(name, "strategy=reverse-loop"))
 
 
