@@ -81,9 +81,9 @@ def agreement_tolerance(dtype: torch.dtype) -> float:
 def relative_difference(plain: Tensor, combined: Tensor, parts: Tensor) -> float:
     """Return how far two results differ, relative to the size of what was combined.
 
-    Entries that are non-finite in both are left out: a combination spreads them differently. An
-    entry that is finite in one alone makes the difference infinite: an engine that multiplies by a
-    mask where torch selects gives 0 x inf, which is no rounding error.
+    Where the plain result is not finite, nothing can be said. An entry that is finite in the plain
+    result alone makes the difference infinite: an engine that multiplies by a mask where torch
+    selects gives 0 x inf, which is no rounding error.
 
     Args:
         plain: The reference.
@@ -91,8 +91,9 @@ def relative_difference(plain: Tensor, combined: Tensor, parts: Tensor) -> float
         parts: Shape (vectors, *plain.shape): what `combined` was summed from; gives the scale.
     """
     finite = torch.isfinite(plain)
-    if not torch.equal(finite, torch.isfinite(combined)):
+    if not bool(torch.isfinite(combined[finite]).all()):
         return math.inf
+    finite &= torch.isfinite(combined)
     if not finite.any():
         return 0.0
     magnitude = torch.nan_to_num(parts.abs(), nan=0.0, posinf=0.0).sum(0)[finite].max()

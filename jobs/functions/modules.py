@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -52,8 +53,8 @@ def prepared_module(
     return module.train(config.mode == "train")
 
 
-# Where torch keeps what is replaced by name, not by attribute.
-_REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
+# What an evaluation may fill; torch's own tables of parameters, buffers and modules are among them.
+_CONTAINERS = (dict, list, set, OrderedDict, defaultdict, deque)
 
 
 class ModuleCall:
@@ -79,7 +80,7 @@ class ModuleCall:
         self._module = module.requires_grad_(False)
         self._names = tuple(names)
         self._places = _places(module)
-        self._attributes = [(part, _attributes(part)) for part in module.modules()]
+        self._states = [(part, _State(part)) for part in module.modules()]
 
     def __call__(self, parameters: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
         """Evaluate the module with the given values of the named parameters."""
@@ -97,10 +98,8 @@ class ModuleCall:
 
     def _forget(self) -> None:
         """Drop what earlier evaluations left in attributes, such as caches of their own graphs."""
-        for part, attributes in self._attributes:
-            for name in part.__dict__.keys() - attributes.keys() - _REGISTERED:
-                del part.__dict__[name]
-            part.__dict__.update(_copied(attributes))
+        for part, state in self._states:
+            state.restore(part)
 
     def _put_back(self, replaced: Mapping[str, Tensor]) -> None:
         for name, tensor in replaced.items():
@@ -108,13 +107,31 @@ class ModuleCall:
                 tensors[key] = tensor
 
 
-def _attributes(part: Module) -> dict[str, Any]:
-    return _copied({k: v for k, v in part.__dict__.items() if k not in _REGISTERED})
+class _State:
+    """The attributes of a module, with what the containers among them hold.
 
+    Containers are restored in place: a hook or another module may hold the same one.
+    """
 
-def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy the containers among attributes, which an evaluation may fill; not what they hold."""
-    return {k: v.copy() if type(v) in (dict, list, set) else v for k, v in attributes.items()}
+    def __init__(self, part: Module) -> None:
+        self._attributes = dict(part.__dict__)
+        self._contents = {
+            name: value.copy()
+            for name, value in self._attributes.items()
+            if type(value) in _CONTAINERS
+        }
+
+    def restore(self, part: Module) -> None:
+        """Give the module the attributes back that it had."""
+        part.__dict__.clear()
+        part.__dict__.update(self._attributes)
+        for name, content in self._contents.items():
+            container = self._attributes[name]
+            container.clear()
+            if isinstance(container, list | deque):
+                container.extend(content)
+            else:
+                container.update(content)
 
 
 def _places(module: Module) -> dict[str, list[tuple[dict[str, Any], str]]]:

@@ -18,7 +18,7 @@ and the comparison is inconclusive.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -27,11 +27,13 @@ import torch
 from torch import Tensor
 
 from jobs.errors import JobError
+from jobs.functions.batch_sum import BatchSum
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
 from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.streams.summed import product
+from jobs.verification.extrapolation import Extrapolation, extrapolated
 
 # The first step, relative to the size of each input tensor, and how many steps there are; each is
 # half of the one before. The second range is for functions that the first is too wide for.
@@ -40,25 +42,9 @@ _RANGES = ((1e-2, 3), (1e-4, 2))
 _BEYOND = 30.0
 # Where the estimated error exceeds this share of the derivative, the differences say nothing.
 _CONVERGED = 1e-2
-
-
-@dataclass(frozen=True)
-class Extrapolation:
-    """A derivative by central differences.
-
-    Attributes:
-        value: The extrapolated derivative.
-        error: Its estimated error; infinite where the function is not finite.
-        step: The smallest step.
-        evaluations: How often the function was evaluated, besides at 0.
-        size: The largest sum of the absolute values of its terms, which rounding is relative to.
-    """
-
-    value: float
-    error: float
-    step: float
-    evaluations: int
-    size: float = 0.0
+_NOT_CONVERGED = "differences do not converge: there is a kink, a jump or noise near this point"
+_ROUNDING = "rounding hides the differences"
+_UNSETTLED = "two directions do not tell the same"
 
 
 @dataclass(frozen=True)
@@ -101,9 +87,9 @@ class Comparison:
         if self.state == "inconclusive":
             return f"inconclusive for {what}: {self.reason}"
         return (
-            f"along a random direction {what} changes by {self.difference:.6g} "
+            f"along a random direction {what} changes by {self.difference:.9g} "
             f"(by differences, with an error of about {self.error:.1e}) and the derivative gives "
-            f"{self.derivative:.6g}"
+            f"{self.derivative:.9g}"
         )
 
 
@@ -117,40 +103,6 @@ def comparison_summary(comparisons: Sequence[Comparison]) -> str:
     )
     what = "the function" if len(comparisons) == 1 else "the function and its gradient"
     return f"finite differences of {what} agree, largest relative deviation {largest:.1e}"
-
-
-def extrapolated(function: Callable[[float], Tensor], step: float, steps: int) -> Extrapolation:
-    """Extrapolate central differences of a function at 0 to the step 0 (Ridders 1982).
-
-    Where the function has a kink at 0 itself, central differences converge to the mean of its two
-    slopes, which is no derivative: what the slopes on both sides differ by is part of the error.
-
-    Args:
-        function: Takes a step from the point; returns the terms of the value there, in float64.
-        step: The largest step.
-        steps: How many steps there are, at least 2, each half of the one before.
-    """
-    best = Extrapolation(math.nan, math.inf, step / 2 ** (steps - 1), 2 * steps)
-    centre = function(0.0)
-    largest = float(centre.abs().sum())
-    before: list[float] = []
-    bends: list[float] = []
-    for number in range(steps):
-        h = step / 2**number
-        above, below = function(h), function(-h)
-        largest = max(largest, float(above.abs().sum()), float(below.abs().sum()))
-        bends.append(float((above - 2 * centre + below).abs().sum()) / h)
-        row = [float((above - below).sum()) / (2 * h)]
-        for order, previous in enumerate(before):
-            factor = 4.0 ** (order + 1)
-            row.append((factor * row[order] - previous) / (factor - 1))
-            error = max(abs(row[-1] - row[-2]), abs(row[-1] - previous))
-            if error <= best.error and math.isfinite(error):
-                best = replace(best, value=row[-1], error=error)
-        before = row
-    # A bend is proportional to the step where the function is smooth, and constant at a kink.
-    kink = abs(2 * bends[-1] - bends[-2])
-    return replace(best, error=best.error + kink, size=largest)
 
 
 def compare_with_differences(job: Job) -> tuple[Comparison, ...]:
@@ -188,6 +140,7 @@ class _Function:
         point: The input tensors, of one point.
         reference: The function's name in messages.
         seed: What random vectors are drawn from.
+        tolerance: The relative error that is allowed to the derivative.
     """
 
     def __init__(self, job: Job, order: int) -> None:
@@ -196,20 +149,39 @@ class _Function:
         self.point = [tensor[0] for tensor in tensors] if job.points is not None else tensors
         self.reference = job.function.reference
         self.seed = int(job.fingerprint[:15], 16)
+        self.tolerance = job.tolerance or max(torch.finfo(x.dtype).eps for x in tensors) ** 0.5
         self._function = job.function
         self._torch_seed = job.seed
+        self._like: list[Tensor] = []
 
     def named_values(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
         """Evaluate at a point; integers are left out."""
-        torch.manual_seed(self._torch_seed)
         if self.order == 2:
-            scalar = leaves_of(self._function.function(*point))[0]
-            found = self._product("vjp", point, [torch.ones_like(scalar)])
+            found = self._product("vjp", point, self._ones(point))
             return {f"gradient {number}": each for number, each in enumerate(found)}
-        # As a derivative evaluates it: some functions ask whether a gradient is wanted.
-        inputs = [tensor.detach().clone().requires_grad_() for tensor in point]
-        found = named_outputs(self._function, self._function.function(*inputs))
-        return {k: v.detach() for k, v in found.items() if _is_inexact(v)}
+        return {k: v for k, v in self._outputs(point).items() if _is_inexact(v)}
+
+    def _outputs(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Evaluate as `product` does, one batch in memory at a time, with the same seeds."""
+        function = self._function.function
+        total: dict[str, Tensor] = {}
+        for number, term in enumerate(
+            function.terms() if isinstance(function, BatchSum) else [function]
+        ):
+            torch.manual_seed(self._torch_seed + number)
+            # As a derivative evaluates it: some functions ask whether a gradient is wanted.
+            inputs = [tensor.detach().clone().requires_grad_() for tensor in point]
+            found = named_outputs(self._function, term(*inputs))
+            detached = {name: each.detach() for name, each in found.items()}
+            total = {k: total[k] + v for k, v in detached.items()} if total else detached
+        self._like = self._like or list(total.values())
+        return total
+
+    def _ones(self, point: Sequence[Tensor]) -> list[Tensor]:
+        if not self._like:
+            self._outputs(self.point)
+        (scalar,) = self._like
+        return [torch.ones_like(scalar, dtype=point[0].dtype)]
 
     def values(self, point: Sequence[Tensor]) -> list[Tensor]:
         """Evaluate at a point, without names."""
@@ -217,8 +189,12 @@ class _Function:
 
     def pullback(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
         """Return the product of a cotangent with the derivative, by a plain reverse pass."""
-        operation = "vjp" if self.order == 1 else "vhp"
-        return self._product(operation, self.point, cotangent)
+        if self.order == 2:
+            return self._product("vhp", self.point, cotangent)
+        given = iter(cotangent)
+        # Integers have no derivative, and a cotangent of zeros.
+        whole = [next(given) if _is_inexact(y) else torch.zeros_like(y) for y in self._like]
+        return self._product("vjp", self.point, whole)
 
     def _product(
         self, operation: str, point: Sequence[Tensor], vector: Sequence[Tensor]
@@ -304,9 +280,10 @@ class _Lines:
         if first.state == "agree":
             return first
         second = self.compare(number + 1, moved)
-        if first.state == second.state or second.state == "agree":
+        is_better = first.state == "inconclusive" or second.error <= first.error
+        if first.state == second.state or (second.state == "agree" and is_better):
             return second
-        reason = first.reason or second.reason
+        reason = first.reason or second.reason or _UNSETTLED
         return replace(second, state="inconclusive", reason=reason)
 
     def compare(self, number: int, moved: Sequence[bool] | None) -> Comparison:
@@ -351,13 +328,16 @@ class _Lines:
         if not math.isfinite(found.error):
             return replace(judged, reason="the function is not finite near this point")
         scale = max(scale, abs(found.value))
-        precision = max(torch.finfo(each.dtype).eps for each in self._function.point) ** 0.5
-        if abs(slope - found.value) > _BEYOND * found.error + 10 * precision * scale:
-            return replace(judged, scale=scale, state="contradicted")
-        if found.error > max(_CONVERGED * scale, 10 * rounding):
-            reason = "differences do not converge: there is a kink, a jump or noise near this point"
-            return replace(judged, scale=scale, reason=reason)
-        return replace(judged, scale=scale, state="agree")
+        judged = replace(judged, scale=scale)
+        if found.error > max(_CONVERGED * min(scale, abs(found.value)), 10 * rounding):
+            return replace(judged, reason=_NOT_CONVERGED)
+        deviation = abs(slope - found.value)
+        if deviation > _BEYOND * found.error + 10 * self._function.tolerance * scale:
+            return replace(judged, state="contradicted")
+        # Where rounding hides a deviation, nothing is shown.
+        if deviation > _CONVERGED * scale or found.error > _CONVERGED * scale > 0:
+            return replace(judged, reason=_ROUNDING)
+        return replace(judged, state="agree")
 
     def _signed(self, like: Tensor) -> Tensor:
         """Draw magnitudes from 1/2 to 3/2 with random signs, in the dtype of a tensor."""

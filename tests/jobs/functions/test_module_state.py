@@ -86,6 +86,35 @@ class Hooked(Plain):
         self.seen.clear()
         return self.inner(x) + 0 * self.seen[0].sum()
 
+class _Child(nn.Module):
+    def __init__(self, store):
+        super().__init__()
+        self.store = store
+
+    def forward(self, x):
+        self.store.append(x)
+        return x
+
+class SharedList(Plain):
+    def __init__(self):
+        super().__init__()
+        self.store = []
+        self.child = _Child(self.store)
+
+    def forward(self, x):
+        y = self.child(self.inner(x))
+        return y + 0 * x + sum(0 * each for each in self.store) + self.store[-1] - y
+
+class CachedInABuffer(Plain):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("cache", None)
+
+    def forward(self, x):
+        if self.cache is None:
+            self.cache = self.inner(x)
+        return self.cache
+
 class ThroughAList(Plain):
     def __init__(self):
         super().__init__()
@@ -112,6 +141,8 @@ CASES = [
     *(("Cached", strategy) for strategy in ANY),
     *(("CachedInADictionary", strategy) for strategy in ANY),
     *(("Hooked", strategy) for strategy in ANY),
+    *(("SharedList", strategy) for strategy in ANY),
+    *(("CachedInABuffer", strategy) for strategy in ANY),
     *(("ThroughAList", strategy) for strategy in ANY),
 ]
 X = np.random.default_rng(0).standard_normal((5, 3))
