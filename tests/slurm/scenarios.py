@@ -74,6 +74,8 @@ def point(): return torch.arange({LINES}.0) + 1
 JOB = (
     *("op=jacobian", "strategy=forward-loop", "chunk_size=1", "function=python"),
     *("function.target=slow:f", "function.point=slow:point"),
+    # The gate counts evaluations, and waits for blocks.
+    "verify.differences=false",
 )
 # One thread per job, because several jobs share the cores of one machine.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
