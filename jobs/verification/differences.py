@@ -34,6 +34,8 @@ from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.streams.summed import product
 from jobs.verification.extrapolation import Extrapolation, extrapolated
+from jobs.verification.numerics import root_mean_square, signed_vector
+from jobs.verification.probe_products import probe_seed
 
 # The first step, relative to the size of each input tensor, and how many steps there are; each is
 # half of the one before. The second range is for functions that the first is too wide for.
@@ -148,7 +150,7 @@ class _Function:
         self.order = order
         self.point = [tensor[0] for tensor in tensors] if job.points is not None else tensors
         self.reference = job.function.reference
-        self.seed = int(job.fingerprint[:15], 16)
+        self.seed = probe_seed(job)
         self.tolerance = job.tolerance or max(torch.finfo(x.dtype).eps for x in tensors) ** 0.5
         self._function = job.function
         self._torch_seed = job.seed
@@ -289,10 +291,13 @@ class _Lines:
     def compare(self, number: int, moved: Sequence[bool] | None) -> Comparison:
         """Compare along one line."""
         self._generator.manual_seed(self._function.seed + number)
-        direction = [_size(tensor) * self._signed(tensor) for tensor in self._function.point]
+        direction = [
+            (root_mean_square([tensor]) or 1.0) * self._drawn(tensor)
+            for tensor in self._function.point
+        ]
         if moved is not None:
             direction = [a * b for a, b in zip(direction, moved, strict=True)]
-        cotangent = [self._signed(value) for value in self._values]
+        cotangent = [self._drawn(value) for value in self._values]
         derivative = self._function.pullback(cotangent)
         self.flat = self.flat or [not bool(each.any()) for each in derivative]
         terms = torch.cat([_terms(a, b) for a, b in zip(derivative, direction, strict=True)])
@@ -339,25 +344,14 @@ class _Lines:
             return replace(judged, reason=_ROUNDING)
         return replace(judged, state="agree")
 
-    def _signed(self, like: Tensor) -> Tensor:
-        """Draw magnitudes from 1/2 to 3/2 with random signs, in the dtype of a tensor."""
-        shape = (*like.shape, 2) if like.is_complex() else tuple(like.shape)
-        magnitudes, signs = torch.rand((2, *shape), generator=self._generator, dtype=torch.float64)
-        drawn = (0.5 + magnitudes) * torch.where(signs < 0.5, -1.0, 1.0).double()
-        drawn = torch.view_as_complex(drawn) if like.is_complex() else drawn
-        return drawn.to(like.device, like.dtype)
+    def _drawn(self, like: Tensor) -> Tensor:
+        return signed_vector(like, self._generator, real=False)
 
 
 def _terms(first: Tensor, second: Tensor) -> Tensor:
     """Return the terms of the real scalar product of two tensors, in double precision."""
     first, second = (each.to(_double(each)).reshape(-1).cpu() for each in (first, second))
     return (first.conj() * second).real if first.is_complex() else (first * second).real
-
-
-def _size(tensor: Tensor) -> float:
-    """Return the root of the mean square of a tensor, or 1 where that is zero."""
-    size = float(tensor.to(_double(tensor)).abs().square().mean().sqrt()) if tensor.numel() else 0.0
-    return size or 1.0
 
 
 def _double(tensor: Tensor) -> torch.dtype:

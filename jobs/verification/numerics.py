@@ -70,6 +70,30 @@ def root_mean_square(tensors: Sequence[Tensor]) -> float:
     return float(entries.square().mean().sqrt()) if entries.numel() else 0.0
 
 
+def signed_vector(like: Tensor, generator: torch.Generator, *, real: bool) -> Tensor:
+    """Draw a random vector in the shape, dtype and place of a tensor.
+
+    Args:
+        like: The tensor.
+        generator: The generator, of the CPU.
+        real: Whether the imaginary part of a complex vector is zero.
+
+    Returns:
+        Magnitudes from 1/2 to 3/2 with random signs: no entry hides behind a small one.
+    """
+
+    def drawn() -> Tensor:
+        shape = tuple(like.shape)
+        magnitudes = 0.5 + torch.rand(shape, generator=generator, dtype=torch.float64)
+        signs = torch.sign(torch.rand(shape, generator=generator, dtype=torch.float64) - 0.5)
+        return magnitudes * signs
+
+    vector = drawn()
+    if like.is_complex() and not real:
+        vector = torch.complex(vector, drawn())
+    return vector.to(like.device, like.dtype)
+
+
 def multiplied(values: Tensor, vector: Tensor, *, is_product: bool) -> Tensor:
     """Return rows times a vector; for products the real scalar product, which adjoints keep."""
     if is_product and values.is_complex():

@@ -13,7 +13,7 @@ from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.streams.at_points import products_at_points
 from jobs.streams.summed import product
-from jobs.verification.numerics import Probe, flattened, multiplied, widened
+from jobs.verification.numerics import Probe, flattened, multiplied, signed_vector, widened
 
 # Dual numbers, or the double-backward trick where an operator has no forward derivative.
 _FORWARD_ROUTES = ("forward-loop", "reverse-loop")
@@ -123,20 +123,7 @@ class ProbeProducts:
         return Probe(flattened(vector), expected), ""
 
     def _draw(self, like: Sequence[Tensor], *, real: bool) -> list[Tensor]:
-        vectors = []
-        for tensor in like:
-            drawn = self._signed(tensor.shape)
-            if tensor.is_complex() and not real:
-                drawn = torch.complex(drawn, self._signed(tensor.shape))
-            vectors.append(drawn.to(tensor.device, tensor.dtype))
-        return vectors
-
-    def _signed(self, shape: Sequence[int]) -> Tensor:
-        """Magnitudes from 1/2 to 3/2 with random signs, float64."""
-        uniform = torch.rand(tuple(shape), generator=self._generator, dtype=torch.float64)
-        return (0.5 + uniform) * torch.sign(
-            torch.rand(tuple(shape), generator=self._generator, dtype=torch.float64) - 0.5
-        )
+        return [signed_vector(tensor, self._generator, real=real) for tensor in like]
 
     def _pull(self, vector: Sequence[Tensor]) -> tuple[list[Tensor] | None, str]:
         return self._product(self._operation.from_left, vector, _REVERSE_ROUTES)
