@@ -277,7 +277,7 @@ def _matrix_lines(linearized: Linearized) -> Callable[[int, int], tuple[Tensor, 
     is_by_rows = linearization.axis is Axis.ROWS
     if any(tensor.is_complex() for tensor in (*outputs, *inputs)):
         complex_lines = complex_rows if is_by_rows else complex_columns
-        return complex_lines(linearization.lines, outputs, inputs, points)
+        return complex_lines(linearization.lines, outputs, inputs, points, linearization.precision)
     basis = StandardBasis(outputs if is_by_rows else inputs, points=points)
     return lambda start, stop: linearization.lines(basis, start, stop)
 

@@ -17,9 +17,17 @@ LinearMap = Callable[[Vector], tuple[Tensor, ...]]
 ReportFallback = Callable[[Fallback], None]
 """Called with each fallback when it is taken."""
 
+Precision = Callable[[], torch.dtype]
+"""Returns the least precise dtype that a derivative runs through, found when it is asked for."""
+
 
 def verify(
-    linear_map: LinearMap, stacks: Vector, images: Sequence[Tensor], count: int, kind: str
+    linear_map: LinearMap,
+    stacks: Vector,
+    images: Sequence[Tensor],
+    count: int,
+    kind: str,
+    precision: Precision,
 ) -> tuple[Tensor, ...]:
     """Compare images with one plain application to a random combination of the vectors.
 
@@ -29,6 +37,7 @@ def verify(
         images: Their images, stacked.
         count: How many vectors there are.
         kind: How the images were computed, for the message.
+        precision: The least precise dtype that they were computed in.
 
     Returns:
         The plain image of the combination.
@@ -40,12 +49,16 @@ def verify(
     weights = torch.randn(count, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         expected = linear_map(combination(weights, stacks))
-        require_agreement(expected, combination(weights, images), images, kind)
+        require_agreement(expected, combination(weights, images), images, kind, precision)
     return expected
 
 
 def require_agreement(
-    expected: Sequence[Tensor], given: Vector, parts: Sequence[Tensor], kind: str
+    expected: Sequence[Tensor],
+    given: Vector,
+    parts: Sequence[Tensor],
+    kind: str,
+    precision: Precision,
 ) -> None:
     """Compare the image of a vector with the one that the plain map gives.
 
@@ -55,6 +68,7 @@ def require_agreement(
         parts: The images that were combined into it, of shape (vectors, *shape) each; they give
             the scale of the comparison.
         kind: How the image was computed, for the message.
+        precision: The least precise dtype that it was computed in.
 
     Raises:
         RuntimeError: They disagree.
@@ -62,7 +76,7 @@ def require_agreement(
     for plain, image, part in zip(expected, given, parts, strict=True):
         assert image is not None
         difference = relative_difference(plain, image, part)
-        if difference > agreement_tolerance(plain.dtype):
+        if exceeds(difference, plain.dtype, precision):
             raise RuntimeError(
                 f"the {kind} result disagreed with the plain one "
                 f"(relative difference {difference:.1e})"
@@ -76,6 +90,19 @@ def agreement_tolerance(dtype: torch.dtype) -> float:
     below it, while a wrong batching rule or a lost dependence changes the leading digits.
     """
     return torch.finfo(dtype).eps ** 0.5 if dtype.is_floating_point or dtype.is_complex else 0.0
+
+
+def exceeds(difference: float, dtype: torch.dtype, precision: Precision) -> bool:
+    """Return whether two computations of one number differ by more than their rounding explains.
+
+    Args:
+        difference: Their relative difference.
+        dtype: The dtype of the number.
+        precision: The least precise dtype that it was computed in; asked for where it matters.
+    """
+    if not difference > agreement_tolerance(dtype):
+        return False
+    return difference > max(map(agreement_tolerance, (dtype, precision())))
 
 
 def relative_difference(plain: Tensor, combined: Tensor, parts: Tensor) -> float:

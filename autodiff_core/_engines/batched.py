@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.agreement import LinearMap, ReportFallback, verify
+from autodiff_core._engines.agreement import LinearMap, Precision, ReportFallback, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._tensors.vectors import PROBES, Vector, Vectors
 
@@ -58,6 +58,7 @@ class Batched:
         strategy: str,
         keep_graph: bool,
         report: ReportFallback,
+        precision: Precision,
     ) -> None:
         """Store the map without computing anything.
 
@@ -67,12 +68,14 @@ class Batched:
             strategy: The name of the strategy, for the record of a fallback.
             keep_graph: Whether images must stay differentiable.
             report: Called when the loop takes over.
+            precision: The least precise dtype that images are computed in.
         """
         self._linear_map = linear_map
         self._loop_map = loop_map
         self._strategy = strategy
         self._keep_graph = keep_graph
         self._report = report
+        self._precision = precision
         self._is_verified = False
         self._has_failed = False
         self._slow_operators: set[str] = set()
@@ -99,12 +102,15 @@ class Batched:
         if self._is_verified:
             return self._vmapped(vectors.stack(start, stop), stop - start)
         probe = vectors.probe()
-        verify(self._linear_map, probe, self._vmapped(probe, PROBES), PROBES, "batched")
+        self._verify(probe, self._vmapped(probe, PROBES), PROBES)
         stacks = vectors.stack(start, stop)
         images = self._vmapped(stacks, stop - start)
-        verify(self._linear_map, stacks, images, stop - start, "batched")
+        self._verify(stacks, images, stop - start)
         self._is_verified = True
         return images
+
+    def _verify(self, stacks: Vector, images: tuple[Tensor, ...], count: int) -> None:
+        verify(self._linear_map, stacks, images, count, "batched", self._precision)
 
     def _vmapped(self, stacks: Vector, count: int) -> tuple[Tensor, ...]:
         present = [index for index, stack in enumerate(stacks) if stack is not None]

@@ -8,7 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from autodiff_core._engines.agreement import LinearMap, ReportFallback, require_agreement, verify
+from autodiff_core._engines.agreement import (
+    LinearMap,
+    Precision,
+    ReportFallback,
+    require_agreement,
+    verify,
+)
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs.program import Memory, Program
 from autodiff_core._programs.recording import Recording, record
@@ -53,6 +59,7 @@ class Captured:
         *,
         strategy: str,
         report: ReportFallback | None,
+        precision: Precision,
     ) -> None:
         """Store the map without computing anything.
 
@@ -63,12 +70,14 @@ class Captured:
             strategy: The name of the strategy, for the record of a fallback.
             report: Called when the plain engine takes over; None if the user did not name an
                 engine.
+            precision: The least precise dtype that images are computed in.
         """
         self._linear_map = linear_map
         self._space = space
         self._plain = plain
         self._strategy = strategy
         self._report = report
+        self._precision = precision
         self._programs: dict[int | None, Program] = {}
         self._verified_bases: set[int] = set()
         self._reused = ReusedMemory()
@@ -172,7 +181,7 @@ class Captured:
                 images = program.apply([dense_stack(part) for part in probe], PROBES)
                 # The last of several vectors, to detect vectors that are mixed up.
                 last = tuple(image[-1] for image in images)
-                require_agreement(recording.images, last, images, "captured")
+                require_agreement(recording.images, last, images, "captured", self._precision)
                 _require_dtypes(images, recording.images)
             self._programs[index] = program
         return self._programs[index]
@@ -190,7 +199,8 @@ class Captured:
         return tuple(stack if place == index else None for place in range(len(self._space)))
 
     def _verify(self, stacks: Vector, images: Sequence[Tensor], count: int) -> None:
-        _require_dtypes(images, verify(self._linear_map, stacks, images, count, "captured"))
+        expected = verify(self._linear_map, stacks, images, count, "captured", self._precision)
+        _require_dtypes(images, expected)
 
 
 def _require_dtypes(images: Sequence[Tensor], expected: Sequence[Tensor]) -> None:

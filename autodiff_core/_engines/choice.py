@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from autodiff_core._engines.agreement import LinearMap, ReportFallback
+from autodiff_core._engines.agreement import LinearMap, Precision, ReportFallback
 from autodiff_core._engines.captured import Apply, Captured
 from autodiff_core._engines.compiled import Compiled
 
@@ -24,11 +24,13 @@ class EngineChoice:
             captured one where it works.
         strategy: The name of the strategy, for the record of a fallback.
         report: Called when an engine that was requested by name cannot be used.
+        precision: The least precise dtype that images are computed in.
     """
 
     name: str
     strategy: str
     report: ReportFallback
+    precision: Precision
     _captured: list[Captured] = field(default_factory=list)
 
     def engine(self, linear_map: LinearMap, space: Sequence[Tensor], plain: Apply) -> Apply:
@@ -49,6 +51,7 @@ class EngineChoice:
             plain,
             strategy=self.strategy,
             report=None if self.name == "auto" else self.report,
+            precision=self.precision,
         )
         self._captured.append(captured)
         return captured

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._block import AxisLayout
-from autodiff_core._engines.agreement import agreement_tolerance
+from autodiff_core._engines.agreement import Precision, exceeds
 from autodiff_core._errors import NotHolomorphicError
 from autodiff_core._tensors.vectors import StackedVectors, StandardBasis, Vector, Vectors
 
@@ -31,7 +31,11 @@ Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
 
 
 def complex_rows(
-    pullback: Apply, outputs: Sequence[Tensor], inputs: Sequence[Tensor], points: int | None
+    pullback: Apply,
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    points: int | None,
+    precision: Precision,
 ) -> Callable[[int, int], tuple[Tensor, ...]]:
     """Return a function that computes rows of the matrix from pullbacks.
 
@@ -40,6 +44,7 @@ def complex_rows(
         outputs: The outputs at the point.
         inputs: The inputs.
         points: The number of points, where there are many.
+        precision: The least precise dtype that the derivative runs through.
 
     Returns:
         A function of a range of rows that returns a tensor (rows, *input.shape) for each input.
@@ -47,7 +52,7 @@ def complex_rows(
     Raises:
         NotHolomorphicError: The function has complex inputs and outputs and is not holomorphic.
     """
-    _require_holomorphic(pullback, outputs, inputs)
+    _require_holomorphic(pullback, outputs, inputs, precision)
     basis = StandardBasis(outputs, points=points)
     imaginary = StandardBasis(outputs, points=points, factor=1j)
     some_real = not all(tensor.is_complex() for tensor in inputs)
@@ -71,14 +76,18 @@ def complex_rows(
 
 
 def complex_columns(
-    pushforward: Apply, outputs: Sequence[Tensor], inputs: Sequence[Tensor], points: int | None
+    pushforward: Apply,
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    points: int | None,
+    precision: Precision,
 ) -> Callable[[int, int], tuple[Tensor, ...]]:
     """Return a function that computes columns of the matrix from pushforwards.
 
     The arguments and errors are those of `complex_rows`; the result is a function of a range of
     columns that returns a tensor (columns, *output.shape) for each output.
     """
-    _require_holomorphic(pushforward, inputs, outputs)
+    _require_holomorphic(pushforward, inputs, outputs, precision)
     basis = StandardBasis(inputs, points=points)
     imaginary = StandardBasis(inputs, points=points, factor=1j)
     some_real = not all(tensor.is_complex() for tensor in outputs)
@@ -113,7 +122,7 @@ def _conjugate_where(flags: Tensor, piece: Tensor) -> Tensor:
 
 
 def _require_holomorphic(
-    apply: Apply, sources: Sequence[Tensor], targets: Sequence[Tensor]
+    apply: Apply, sources: Sequence[Tensor], targets: Sequence[Tensor], precision: Precision
 ) -> None:
     """Check at a random vector that a real-linear map is complex-linear.
 
@@ -131,7 +140,8 @@ def _require_holomorphic(
             continue
         size = image.abs().max() + turned_image.abs().max()
         difference = (turned_image - 1j * image).abs().max()
-        if difference > agreement_tolerance(target.dtype) * size:
+        relative = float(difference.detach() / size.detach()) if difference > 0 else 0.0
+        if exceeds(relative, target.dtype, precision):
             raise NotHolomorphicError(
                 "a complex output of this function is not holomorphic in a complex input, so "
                 "its derivative is no complex matrix; split the complex tensors into real and "

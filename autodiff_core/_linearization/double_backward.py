@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autodiff_core._engines.agreement import agreement_tolerance
 from autodiff_core._errors import DoubleBackwardError
+from autodiff_core._linearization.graph import least_precise
 from autodiff_core._tensors.vectors import Vector
 
 
@@ -69,6 +70,7 @@ class TransposedPullback:
             _standard_normal(output, generator).requires_grad_(_is_inexact(output))
             for output in outputs
         )
+        self._precision = least_precise(outputs, inputs)
         with torch.enable_grad():
             self._pulled = pull(outputs, inputs, self._cotangent, create_graph=True)
 
@@ -95,10 +97,7 @@ class TransposedPullback:
             left, left_size = _scalar_products(images, self._cotangent)
             right, right_size = _scalar_products(tangents, self._pulled)
             error = (left - right).abs()
-            tolerance = max(
-                (agreement_tolerance(image.dtype) for image in images if _is_inexact(image)),
-                default=0.0,
-            )
+            tolerance = agreement_tolerance(self._precision)
             rounding = 16 * tolerance**2 * _root_mean_square(self._outputs)
             rounding = rounding / (_root_mean_square(self._inputs) or 1.0)
             lengths = _lengths(tangents) * _lengths([u[None] for u in self._cotangent])

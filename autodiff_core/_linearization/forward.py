@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -77,13 +77,22 @@ class ForwardLoop(Linearization):
             for output, part in zip(self.outputs, tangents, strict=True)
         )
 
+    def _graph(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        copies = [p.detach().clone().requires_grad_(p.requires_grad) for p in self._primals]
+        with self._randomness.replayed(), torch.enable_grad():
+            return self._function(*copies), copies
+
     def _copies(self) -> list[Tensor]:
         # A function may modify its arguments in place, and then their tangents too; expanded
         # tensors cannot be made dual.
         return [primal.clone() for primal in self._primals]
 
     def _finished(self, images: Iterable[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(image if self._create_graph else image.detach() for image in images)
+        # Under torch.func a 0-dim tensor of float32 times a number of Python is of float64.
+        return tuple(
+            (image if self._create_graph else image.detach()).to(output.dtype)
+            for image, output in zip(images, self.outputs, strict=True)
+        )
 
 
 class ForwardMode(ForwardLoop):

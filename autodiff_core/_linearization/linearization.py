@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from autodiff_core._block import Axis
@@ -15,6 +17,7 @@ from autodiff_core._engines.batched import Batched
 from autodiff_core._engines.captured import Apply
 from autodiff_core._engines.choice import PLAIN, EngineChoice
 from autodiff_core._linearization.functions import Function
+from autodiff_core._linearization.graph import least_precise
 from autodiff_core._tensors.vectors import Vectors
 
 
@@ -60,7 +63,8 @@ class Linearization(ABC):
         self._primals = request.primals
         self._create_graph = request.create_graph
         self._report = request.report
-        self.engine = EngineChoice(request.engine, self.name, request.report)
+        self.engine = EngineChoice(request.engine, self.name, request.report, self.precision)
+        self._precision: torch.dtype | None = None
 
     @abstractmethod
     def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
@@ -93,6 +97,23 @@ class Linearization(ABC):
         apply = self.pullback if self.axis is Axis.ROWS else self.pushforward
         return apply(vectors, start, stop)
 
+    def precision(self) -> torch.dtype:
+        """Return the least precise dtype that the derivative runs through.
+
+        A function of float64 may have a stage of float32 inside, whose rounding is that of
+        float32.
+        """
+        if self._precision is None:
+            self._precision = least_precise(self.outputs, self._primals)
+            # Where a graph cannot be had, the dtypes of inputs and outputs count.
+            with suppress(Exception):
+                self._precision = least_precise(*self._graph())
+        return self._precision
+
+    def _graph(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Return outputs and inputs with a graph between them."""
+        return self.outputs, self._primals
+
     def _batched_by_engine(
         self, linear_map: LinearMap, loop_map: LinearMap, space: Sequence[Tensor]
     ) -> Apply:
@@ -109,5 +130,6 @@ class Linearization(ABC):
             strategy=self.name,
             keep_graph=self._create_graph,
             report=self._report,
+            precision=self.precision,
         )
         return self.engine.engine(loop_map, space, plain)

@@ -202,7 +202,8 @@ def _check_second_order(
     def product(vector: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return linearization.lines(StackedVectors([part.unsqueeze(0) for part in vector]), 0, 1)
 
-    check_second_order(gradient, product, primals, randomness.replayed)
+    precision = linearization.precision()
+    check_second_order(gradient, product, primals, randomness.replayed, precision)
 
 
 def _check_strict(linearized: Linearized, name: str) -> None:

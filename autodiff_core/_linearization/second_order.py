@@ -41,6 +41,7 @@ def check_second_order(
     product: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]],
     primals: Sequence[Tensor],
     replayed: Callable[[], AbstractContextManager[None]],
+    precision: torch.dtype,
 ) -> None:
     """Compare a product with the Hessian with central differences of the gradient.
 
@@ -52,12 +53,13 @@ def check_second_order(
         product: The product of the Hessian with one vector, as a function of the vector.
         primals: The point.
         replayed: Returns a context in which random numbers are those of the first evaluation.
+        precision: The least precise dtype that the gradient is computed in.
 
     Raises:
         DoubleBackwardError: The product lacks a term that the differences show.
     """
     direction = _random_direction(primals)
-    epsilon = max(torch.finfo(primal.dtype).eps for primal in primals)
+    epsilon = torch.finfo(precision).eps
     step = epsilon ** (1 / 3)
 
     def along(distance: float) -> Tensor:

@@ -1,0 +1,61 @@
+"""The autograd graph of a function: what its derivative runs through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+
+def nodes_between(outputs: Iterable[Tensor], inputs: Iterable[Tensor]) -> list[Node]:
+    """Return the nodes on the paths from outputs to inputs, in the order of evaluation.
+
+    What an output depends on by integers, truth values or detached tensors alone is on no path.
+
+    Args:
+        outputs: Tensors with their graph; those without one are left out.
+        inputs: Tensors that require a gradient.
+    """
+    users: dict[Node, list[Node]] = {}
+    pending = [get_gradient_edge(each).node for each in outputs if each.requires_grad]
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        for following, _ in node.next_functions:
+            if following is None:
+                continue
+            users.setdefault(following, []).append(node)
+            if following not in seen:
+                seen.add(following)
+                pending.append(following)
+    pending = [get_gradient_edge(each).node for each in inputs if each.requires_grad]
+    found = {node for node in pending if node in seen}
+    while pending:
+        for node in users.get(pending.pop(), ()):
+            if node not in found:
+                found.add(node)
+                pending.append(node)
+    return sorted(found, key=lambda node: node._sequence_nr())
+
+
+def dtypes_of(node: Node) -> tuple[torch.dtype, ...]:
+    """Return the floating-point dtypes, real or complex, of the tensors that a node stands for."""
+    return tuple(each.dtype for each in node._input_metadata if _is_inexact(each.dtype))
+
+
+def least_precise(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> torch.dtype:
+    """Return the least precise dtype that the derivative of outputs by inputs runs through.
+
+    Args:
+        outputs: Tensors with their graph.
+        inputs: Tensors, at least one of them of floating point.
+    """
+    dtypes = [each.dtype for each in (*outputs, *inputs) if _is_inexact(each.dtype)]
+    dtypes += [each for node in nodes_between(outputs, inputs) for each in dtypes_of(node)]
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def _is_inexact(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex
