@@ -16,6 +16,7 @@ from autodiff_core._errors import (
     is_out_of_memory,
 )
 from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
+from autodiff_core._linearization.graph import dtypes_of, nodes_between
 from autodiff_core._linearization.linearize import engines
 from autodiff_core._stream import BlockStream, blocks
 
@@ -31,12 +32,14 @@ __all__ = [
     "MissingReverseDerivativeError",
     "NotHolomorphicError",
     "blocks",
+    "dtypes_of",
     "engines",
     "hessian",
     "hvp",
     "is_out_of_memory",
     "jacobian",
     "jvp",
+    "nodes_between",
     "vhp",
     "vjp",
 ]

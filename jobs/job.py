@@ -17,6 +17,7 @@ from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
 from jobs.functions.losses import label_of
 from jobs.functions.returned_values import named_outputs, nested
+from jobs.functions.stages import Stage
 from jobs.functions.variables import Variables, choose_variables
 from jobs.functions.vectors import load_vectors
 from jobs.machine.devices import choose_devices
@@ -58,6 +59,8 @@ class Job:
         config: The options.
         compressed: The side, ``right`` or ``left``, from which the job computes compressed products
             of a sparse matrix; None for any other job.
+        stage: The least precise stage of the function, where that is less precise than the point;
+            None until it is looked for.
         dense_reason: Why the matrix is computed densely although `sparsity` is not ``none``; empty
             if it is not.
     """
@@ -89,6 +92,7 @@ class Job:
     config: JobConfig
     compressed: str | None = None
     dense_reason: str = ""
+    stage: Stage | None = None
 
     @property
     def configuration(self) -> str:

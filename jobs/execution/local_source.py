@@ -17,6 +17,7 @@ from jobs.machine.measurement import release_memory
 from jobs.streams.nonfinite import Entries, entries_not_finite
 from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from jobs.verification.check import Check
+from jobs.verification.precision import advice
 
 _logger = logging.getLogger(__name__)
 
@@ -129,7 +130,6 @@ def compute_block(
             raise JobError(
                 f"{block.axis} {block.start} to {block.stop} disagree with an independent product "
                 f"by {error:.1e} (tolerance {check.tolerance:.1e}), twice; what was computed "
-                "before is kept. Try another strategy, or a wider dtype if the function is "
-                "ill-conditioned"
+                f"before is kept. {advice(job)}"
             )
         return block, error, entries_not_finite(block)

@@ -14,6 +14,7 @@ from jobs.machine.measurement import peak_memory
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
 from jobs.verification.differences import comparison_summary
+from jobs.verification.precision import precision_figures, tolerance_origin
 
 
 @dataclass
@@ -57,7 +58,7 @@ def execution_record(
         "peak_memory_bytes": peak_memory(job.device),
         "fallbacks": record.fallbacks,
         "nonfinite": record.nonfinite.figures(),
-        "verification": prepared.check.figures(),
+        "verification": {**prepared.check.figures(), **precision_figures(job)},
         "differences": [each.figures() for each in prepared.differences],
         "plan": {
             "strategy_reason": plan.strategy_reason,
@@ -99,6 +100,8 @@ def outcome_summary(prepared: Prepared, record: Record) -> dict[str, str]:
         "memory": f"{size(peak_memory(job.device))} at most, {size(plan.peak_bytes)} predicted",
         "verified": str(prepared.check),
     }
+    if job.stage is not None:
+        summary["precision"] = f"the tolerance is that of {tolerance_origin(job)}"
     if prepared.differences:
         summary["differences"] = comparison_summary(prepared.differences)
     if record.nonfinite.count:

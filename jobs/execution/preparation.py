@@ -27,6 +27,7 @@ from jobs.records.status_file import JobStatus, StatusFile
 from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.differences import Comparison, compare_with_differences
+from jobs.verification.precision import with_stage
 from jobs.verification.selection import prepare_check
 from outputs import Axis, ResultDescription, open_result, part_path
 
@@ -93,6 +94,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
 
     with git_commit(job) as commit, _threads(threads_of_a_worker(job.devices)):
         decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
+        job = with_stage(job)
         # Before the check, because it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy, commit())
         decision, check = rows_by_symmetry(job, decision, _check(job, decision.stream), axis)

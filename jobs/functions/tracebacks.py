@@ -6,7 +6,9 @@ import os
 import site
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -38,6 +40,25 @@ def frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
     ]
     own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
     return own or frames
+
+
+def line_of_user(frame: FrameType | None) -> str:
+    """Return file and line of the innermost frame of the user's; empty if there is none.
+
+    As in `frames_of_user`, other installed packages count where nothing else is.
+
+    Args:
+        frame: The innermost frame.
+    """
+    foreign = [(file, number) for file, number in _lines_from(frame) if not file.startswith(_OURS)]
+    own = [each for each in foreign if not each[0].startswith(_INSTALLED)]
+    return "{}:{}".format(*(own or foreign)[0]) if foreign else ""
+
+
+def _lines_from(frame: FrameType | None) -> Iterator[tuple[str, int]]:
+    while frame is not None:
+        yield frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
 
 
 def one_line(error: BaseException) -> str:

@@ -29,6 +29,7 @@ from torch import Tensor
 from jobs.errors import JobError
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
+from jobs.functions.stages import Stage, narrowest_stage
 from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.operations import OPERATIONS
@@ -143,6 +144,7 @@ class _Function:
         reference: The function's name in messages.
         seed: What random vectors are drawn from.
         tolerance: The relative error that is allowed to the derivative.
+        epsilon: The precision of its least precise stage.
     """
 
     def __init__(self, job: Job, order: int) -> None:
@@ -151,7 +153,8 @@ class _Function:
         self.point = [tensor[0] for tensor in tensors] if job.points is not None else tensors
         self.reference = job.function.reference
         self.seed = probe_seed(job)
-        self.tolerance = job.tolerance or max(torch.finfo(x.dtype).eps for x in tensors) ** 0.5
+        self.epsilon = _epsilon(tensors, job.stage)
+        self.tolerance = job.tolerance or self.epsilon**0.5
         self._function = job.function
         self._torch_seed = job.seed
         self._like: list[Tensor] = []
@@ -188,6 +191,11 @@ class _Function:
     def values(self, point: Sequence[Tensor]) -> list[Tensor]:
         """Evaluate at a point, without names."""
         return list(self.named_values(point).values())
+
+    def epsilon_at(self, point: Sequence[Tensor]) -> float:
+        """Return the precision of the least precise stage, at a point of any dtype."""
+        function = self._function.function
+        return _epsilon(point, narrowest_stage(function, point, self._torch_seed))
 
     def pullback(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
         """Return the product of a cotangent with the derivative, by a plain reverse pass."""
@@ -239,7 +247,7 @@ def _require_repeatable(
         scale = float(torch.nan_to_num(value).abs().max()) if value.numel() else 0.0
         difference = torch.nan_to_num(value - other).abs()
         most = float(difference.max()) if value.numel() else 0.0
-        if most > torch.finfo(value.dtype).eps ** 0.5 * scale:
+        if most > max(torch.finfo(value.dtype).eps, function.epsilon) ** 0.5 * scale:
             raise JobError(
                 f"function={function.reference} returns a different value on each call: {name} "
                 f"differs by {most:.3g} between two evaluations at the same point, where its "
@@ -262,14 +270,14 @@ class _Lines:
         self._values = values
         self._point, self._centre = function.point, values
         self._generator = torch.Generator()
-        self._epsilon = max(torch.finfo(each.dtype).eps for each in (*values, *function.point))
+        self._epsilon = max(_epsilon(values), function.epsilon)
         # Where the function allows it, differences are taken in double precision.
         doubles = [tensor.to(_double(tensor)) for tensor in function.point]
         with suppress(Exception):
             found = function.values(doubles)
             if all(value.dtype == _double(value) for value in found):
                 self._point, self._centre = doubles, found
-                self._epsilon = torch.finfo(torch.float64).eps
+                self._epsilon = function.epsilon_at(doubles)
 
     def settled(self, number: int, moved: Sequence[bool] | None = None) -> Comparison:
         """Compare along one line; where that does not agree, along another one as well.
@@ -352,6 +360,11 @@ def _terms(first: Tensor, second: Tensor) -> Tensor:
     """Return the terms of the real scalar product of two tensors, in double precision."""
     first, second = (each.to(_double(each)).reshape(-1).cpu() for each in (first, second))
     return (first.conj() * second).real if first.is_complex() else (first * second).real
+
+
+def _epsilon(tensors: Sequence[Tensor], stage: Stage | None = None) -> float:
+    dtypes = [each.dtype for each in (*tensors, *((stage,) if stage else ()))]
+    return max(torch.finfo(dtype).eps for dtype in dtypes)
 
 
 def _double(tensor: Tensor) -> torch.dtype:

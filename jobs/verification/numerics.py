@@ -30,18 +30,6 @@ class Probe:
     product: Tensor
 
 
-def allowed_error(job: Job) -> float:
-    """Return the largest relative error that passes.
-
-    Without the option that is √ε, of the least precise dtype in which entries are
-    computed or stored.
-    """
-    if job.tolerance is not None:
-        return job.tolerance
-    # A result stored in a less precise dtype is verified again from what is stored.
-    return max(torch.finfo(dtype).eps for dtype in (job.dtype, job.storage or job.dtype)) ** 0.5
-
-
 def rounding_floor(job: Job, returned: Any, probe: Probe, tolerance: float) -> float:
     """Return the size below which products are rounding alone.
 

@@ -11,10 +11,11 @@ The tolerance. A correct line's product has the error of a scalar product of n t
 error analysis", SIAM J. Sci. Comput. 41, 2019), plus the rounding of the derivatives themselves,
 which is ε times the condition of the function. Over the built-in problems and dtypes both together
 were observed to stay below 16 ε relative to |line| |v|. The tolerance is √ε, half of the digits, so
-that a function may amplify rounding by 1/(16 √ε): 4 million times in float64, 180 times in float32.
-The error of lines that cancel to almost nothing is relative to the typical product as well, and
-where all of them cancel (a derivative that is zero only up to rounding), to the error that rounding
-of the value makes in a derivative: ε |f| / |x|, of second order ε |f| / |x|².
+that a function may amplify rounding by 1/(16 √ε): 4 million times in float64, 180 times in float32;
+ε is that of the least precise stage that the derivative runs through. The error of lines that
+cancel to almost nothing is relative to the typical product as well, and where all of them cancel (a
+derivative that is zero only up to rounding), to the error that rounding of the value makes in a
+derivative: ε |f| / |x|, of second order ε |f| / |x|².
 
 What the check finds. The components of u and v have magnitudes between 1/2 and 3/2 and random
 signs, so that no entry is hidden by a small component. A flipped sign in one entry of typical size
@@ -32,7 +33,8 @@ from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.streams.stream import Stream
 from jobs.verification.check import Check, NoCheck
-from jobs.verification.numerics import allowed_error, rounding_floor
+from jobs.verification.numerics import rounding_floor
+from jobs.verification.precision import allowed_error
 from jobs.verification.probe_check import ProbeCheck
 from jobs.verification.probe_products import ProbeProducts
 from jobs.verification.sample_check import SampleCheck

@@ -13,13 +13,13 @@ from jobs.errors import JobError
 from jobs.job import Job
 from jobs.verification.numerics import (
     Probe,
-    allowed_error,
     in_double_precision,
     line_errors,
     probes_for_the_file,
     root_mean_square,
     rounding_floor,
 )
+from jobs.verification.precision import allowed_error, precision_figures, with_stage
 from jobs.verification.probe_products import ProbeProducts
 from outputs import Probes
 
@@ -60,6 +60,7 @@ def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], 
     """
     if job.verify == "off":
         return {"kind": "none", "reason": "verify=off"}, None
+    job = with_stage(job)
     tolerance = allowed_error(job)
     probes = ProbeProducts(job, value)
     right, reason = probes.right()
@@ -89,6 +90,7 @@ def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], 
         "lines_checked": lines,
         "largest_relative_error": largest,
         "tolerance": tolerance,
+        **precision_figures(job),
     }
     return figures, probes_for_the_file(right, left, tolerance, max(floors))
 

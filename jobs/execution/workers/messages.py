@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from autodiff_core import Axis
 from jobs.configuration.schema import JobConfig
+from jobs.functions.stages import Stage
 from jobs.streams.nonfinite import Entries
 from jobs.verification.check import Check
 
@@ -26,6 +27,7 @@ class Assignment:
         axis: The axis of the matrix along which its blocks follow one another.
         smallest: The smallest number of lines that can be computed by themselves.
         check: The check of the blocks, on the host.
+        stage: The least precise stage of the function, if any.
         buffers: The number of blocks that the shared memory holds.
         buffer_bytes: The size of each.
     """
@@ -40,6 +42,7 @@ class Assignment:
     axis: Axis
     smallest: int
     check: Check
+    stage: Stage | None
     buffers: int
     buffer_bytes: int
 

@@ -116,6 +116,7 @@ class WorkerPool:
             axis=self._facts.axis,
             smallest=self._facts.smallest,
             check=prepared.check.on(torch.device("cpu")),
+            stage=prepared.job.stage,
             buffers=_BUFFERS,
             buffer_bytes=max(1, decision.chunk_size * self._facts.across * self._stored.itemsize),
         )

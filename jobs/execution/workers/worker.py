@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 
@@ -96,7 +97,7 @@ class _Worker:
         device = torch.device(assignment.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        self._job: Job = resolve(assignment.config, (device,))
+        self._job: Job = replace(resolve(assignment.config, (device,)), stage=assignment.stage)
         if assignment.compressed is not None:
             from jobs.sparsity.compressed_products import kept_compressed_job
 

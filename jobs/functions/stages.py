@@ -1,0 +1,154 @@
+"""Find the least precise floating-point stage that the derivative of a function runs through."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from autodiff_core import dtypes_of, nodes_between
+from jobs.functions.batch_sum import BatchSum
+from jobs.functions.returned_values import leaves_of
+from jobs.functions.tracebacks import line_of_user
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a function that computes less precisely than the point is given.
+
+    Attributes:
+        dtype: Its dtype.
+        operation: The first operation of this dtype, such as ``float`` or ``matmul``.
+        line: Where the user's source calls it, as ``file:line``; empty where that is unknown.
+    """
+
+    dtype: torch.dtype
+    operation: str
+    line: str
+
+    def figures(self) -> dict[str, str]:
+        """Return what the result file keeps."""
+        return {"dtype": name_of(self.dtype), "operation": self.operation, "line": self.line}
+
+    def __str__(self) -> str:
+        """Name the stage, as a part of a sentence."""
+        return f"{name_of(self.dtype)} of {self.operation}" + (f" in {self.line}" * bool(self.line))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Return the name of a dtype as options have it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def narrowest_stage(
+    function: Callable[..., Any], point: Sequence[Tensor], seed: int
+) -> Stage | None:
+    """Evaluate a function once and return the least precise stage of its derivative.
+
+    A stage counts where a path of the autograd graph from an output to the point runs through it;
+    masks, integers, and constants that were computed in another dtype are on no such path. Inside a
+    `torch.autograd.Function` there is no graph: there, what its results are computed from counts.
+
+    Args:
+        function: The function; of a sum over batches the first batch is evaluated.
+        point: Its arguments.
+        seed: The seed of torch's generators.
+
+    Returns:
+        The stage; None where all of them are as precise as the point, and where the function
+        cannot be evaluated or has no derivative by autograd.
+    """
+    if isinstance(function, BatchSum):
+        function = next(iter(function.terms()))
+    torch.manual_seed(seed)
+    inputs = [tensor.detach().clone() for tensor in point]
+    inputs = [x.requires_grad_(x.is_floating_point() or x.is_complex()) for x in inputs]
+    epsilon = max(map(_precision, inputs))
+    # What is wrong with the function itself is said where it is differentiated.
+    with suppress(Exception), torch.enable_grad():
+        with _Watch(epsilon) as watch:
+            value = function(*inputs)
+        return watch.narrowest(_tensors(leaves_of(value)), inputs)
+    return None
+
+
+class _Watch(TorchFunctionMode):
+    """Notes results that are less precise than a dtype, while a function is evaluated."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self._epsilon = epsilon
+        self._seen: list[tuple[Stage, Node | None]] = []
+        # The stages of tensors that are computed without a graph, from tensors that have one. What
+        # a `torch.autograd.Function` computes is such a tensor, and has a graph when it returns.
+        self._hidden = WeakIdKeyDictionary()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = _tensors((args, kwargs))
+        self._note_returned(given)
+        for tensor in _tensors(args[:1] if func is Tensor.__setitem__ else result):
+            self._note(tensor, getattr(func, "__name__", str(func)), given)
+        return result
+
+    def _note(self, tensor: Tensor, operation: str, given: Sequence[Tensor]) -> None:
+        stage = None
+        if not _precision(tensor):
+            return
+        if _precision(tensor) > self._epsilon:
+            stage = Stage(tensor.dtype, operation, line_of_user(sys._getframe(2)))
+        if tensor.requires_grad:
+            if stage is not None:
+                # Inside a transformation of torch.func tensors have graphs of their own.
+                is_inner = is_functorch_wrapped_tensor(tensor)
+                self._seen.append((stage, None if is_inner else tensor.grad_fn))
+        elif any(each.requires_grad or each in self._hidden for each in given):
+            before = [self._hidden.get(each) for each in given]
+            self._hidden[tensor] = _least_precise([*before, stage])
+
+    def _note_returned(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            stage = self._hidden.get(tensor) if tensor.requires_grad else None
+            if stage is not None:
+                self._seen.append((stage, tensor.grad_fn))
+
+    def narrowest(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> Stage | None:
+        """Return the first stage of the least precise dtype between outputs and inputs."""
+        self._note_returned(outputs)
+        nodes = nodes_between(outputs, inputs)
+        on_path = set(nodes)
+        stages = [stage for stage, node in self._seen if node in on_path]
+        # Where torch computes several steps in one call, only the graph shows what is between.
+        inner = {stage.dtype: stage for stage, node in reversed(self._seen) if node is None}
+        stages += [
+            inner.get(dtype, Stage(dtype, re.sub(r"Backward\d*$", "", node.name()), ""))
+            for node in nodes
+            for dtype in dtypes_of(node)
+            if torch.finfo(dtype).eps > self._epsilon
+        ]
+        return _least_precise(stages)
+
+
+def _tensors(nested: Any) -> list[Tensor]:
+    return [each for each in tree_leaves(nested) if isinstance(each, Tensor)]
+
+
+def _precision(tensor: Tensor) -> float:
+    is_inexact = tensor.is_floating_point() or tensor.is_complex()
+    return torch.finfo(tensor.dtype).eps if is_inexact else 0.0
+
+
+def _least_precise(stages: Iterable[Stage | None]) -> Stage | None:
+    found = (each for each in stages if each is not None)
+    return max(found, key=lambda each: torch.finfo(each.dtype).eps, default=None)

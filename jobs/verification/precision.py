@@ -1,0 +1,67 @@
+"""The precision that a job's numbers are verified to, and what it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from jobs.functions.stages import name_of, narrowest_stage
+from jobs.job import Job
+
+
+def with_stage(job: Job) -> Job:
+    """Return a job that knows the least precise stage of its function, by one evaluation."""
+    if job.verify == "off" and not job.differences:
+        return job
+    tensors = list(job.point.values())
+    point = [tensor[0] for tensor in tensors] if job.points else tensors
+    return replace(job, stage=narrowest_stage(job.function.function, point, job.seed))
+
+
+def allowed_error(job: Job) -> float:
+    """Return the largest relative error that passes.
+
+    Without the option that is √ε of the least precise dtype in which entries are computed or
+    stored: that of the job, of a stage inside the function, or of the file.
+    """
+    if job.tolerance is not None:
+        return job.tolerance
+    return max(torch.finfo(dtype).eps for dtype, _ in _dtypes(job)) ** 0.5
+
+
+def precision_figures(job: Job) -> dict[str, Any]:
+    """Return what the record says beside the tolerance: where it comes from."""
+    if job.verify == "off":
+        return {}
+    stage = {} if job.stage is None else {"narrowest_stage": job.stage.figures()}
+    return {"tolerance_from": tolerance_origin(job), **stage}
+
+
+def tolerance_origin(job: Job) -> str:
+    """Say where the tolerance comes from, in a few words."""
+    if job.tolerance is not None:
+        return f"verify.tolerance={job.tolerance:g}"
+    return max(_dtypes(job), key=lambda each: torch.finfo(each[0]).eps)[1]
+
+
+def advice(job: Job) -> str:
+    """Say what may help where two routes disagree; a wider dtype only where there is one."""
+    text = "Try another strategy"
+    if job.stage is not None:
+        return f"{text}; the function computes in {job.stage}, so that no dtype= makes it wider"
+    widest = torch.complex128 if job.dtype.is_complex else torch.float64
+    if job.dtype == widest:
+        return text
+    return f"{text}, or dtype={name_of(widest)} if the function is ill-conditioned"
+
+
+def _dtypes(job: Job) -> list[tuple[torch.dtype, str]]:
+    """Return the dtypes that entries pass, with what they are of."""
+    found = [(job.dtype, f"dtype={name_of(job.dtype)}")]
+    if job.stage is not None:
+        found.append((job.stage.dtype, str(job.stage)))
+    if job.storage is not None:
+        found.append((job.storage, f"output.dtype={name_of(job.storage)}"))
+    return found
