@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.errors import JobError
 from jobs.execution.dense import execute_dense, finished_result
 from jobs.execution.failure_status import reported_failures
+from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
+from outputs import part_path
+
+if TYPE_CHECKING:
+    from jobs.sparsity.detection import Sparsity
 
 
 def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bool) -> Path:
     """Compute the compressed products of a sparse matrix as jobs, and assemble them.
 
-    Where sparsity does not pay, the dense job runs instead, and its record says why.
+    Where sparsity does not pay, or `sparsity=auto` fails in any way, the dense job runs instead,
+    and its record says why.
 
     Args:
         job: The job; its result is not finished, or `overwrite` is set.
@@ -31,15 +38,37 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
         JobError: A package for sparse matrices is missing, or the job cannot start or continue.
     """
     try:
-        from jobs.sparsity import assembly, compressed_products, detection
+        from jobs.sparsity import detection
     except ImportError as error:
         raise JobError(f"sparsity={job.sparsity}: {error}") from error
+
+    def densely(reason: str) -> Path:
+        display.say(f"note: the matrix is computed densely: {reason}")
+        dense = replace(job, sparsity="none", dense_reason=reason)
+        path = execute_dense(dense, display, overwrite=overwrite, plan_only=plan_only)
+        detection.forget_products(job)
+        return path
+
+    if part_path(job.paths.result).exists():
+        return densely("an earlier start began to compute it densely")
     sparsity = detection.find_sparsity(job)
     if sparsity.colouring is None:
-        display.say(f"note: the matrix is computed densely: {sparsity.reason}")
-        dense = replace(job, sparsity="none", dense_reason=sparsity.reason)
-        return execute_dense(dense, display, overwrite=overwrite, plan_only=plan_only)
+        return densely(sparsity.reason)
+    try:
+        return _by_products(job, sparsity, display, plan_only=plan_only)
+    except JobError as error:
+        # A pattern of the user is what was asked for, and all shards need the same products.
+        if job.sparsity != "auto" or job.shard is not None:
+            raise
+        return densely(f"the compressed products failed: {str(error).splitlines()[0]}")
+
+
+def _by_products(job: Job, sparsity: Sparsity, display: Display, *, plan_only: bool) -> Path:
+    """Compute the compressed products, and assemble the matrix from them."""
+    from jobs.sparsity import assembly, compressed_products
+
     colouring = sparsity.colouring
+    assert colouring is not None
     rows, columns = colouring.pattern.shape
     display.say(
         f"sparse {job.operation} of {job.function.reference}: {rows} rows x {columns} columns, "
@@ -55,9 +84,11 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
             fingerprint=job.fingerprint,
             shape=[rows, columns],
         )
+        with explaining_failures(job.function):
+            jobs = compressed_products.compressed_jobs(job, colouring)
         products = [
             finished_result(each) or execute_dense(each, display, plan_only=plan_only, is_part=True)
-            for each in compressed_products.compressed_jobs(job, colouring)
+            for each in jobs
         ]
         if plan_only:
             return job.paths.result

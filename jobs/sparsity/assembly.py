@@ -11,6 +11,7 @@ import numpy as np
 
 from autodiff_core.sparse import SparsityPattern, decompressed
 from jobs.errors import JobError
+from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.records.description import describe_sparse
 from jobs.sparsity.detection import Sparsity, colouring_file, function_value, seconds_since
@@ -49,8 +50,9 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
     data = decompressed(colouring, arrays).astype(stored_dtype(dtype), copy=False)
     nonfinite = _count_nonfinite(job, pattern, data)
     matrix = Matrix(pattern.indptr, pattern.indices, data, pattern.shape)
-    value = function_value(job)
-    check, probes = check_sparse(job, value, matrix)
+    with explaining_failures(job.function):
+        value = function_value(job)
+        check, probes = check_sparse(job, value, matrix)
     execution = _execution(sparsity, records, check, nonfinite, seconds_since(started))
     description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
     _write(job, description, sparsity, data, execution)

@@ -11,6 +11,7 @@ shows there.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,10 @@ from autodiff_core.sparse import (
     colour,
     detect_sparsity,
 )
-from jobs.errors import ConfigurationError
+from jobs.errors import ConfigurationError, JobError
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.failures import explaining_failures
-from jobs.functions.returned_values import leaves_of
+from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
 
 # Beyond this share of entries, a dense matrix is neither much larger than a sparse one with its
@@ -79,12 +80,32 @@ def find_sparsity(job: Job) -> Sparsity:
         found = _loaded(Path(job.sparsity), job)
         _require_shape(job, found)
         return Sparsity(_kept(job, found), f"of {job.sparsity}")
-    started = time.perf_counter()
     rows, columns = _shape(job)
+    started = time.perf_counter()
+    try:
+        with explaining_failures(job.function):
+            return _detected(job, rows, columns)
+    # What is wrong with the function itself, the dense job reports.
+    except JobError as error:
+        reason = f"the pattern was not detected: {str(error).splitlines()[0]}"
+        return Sparsity(None, reason, seconds_since(started))
+
+
+def _detected(job: Job, rows: int, columns: int) -> Sparsity:
+    """Detect and colour the pattern; no colouring where the dense matrix costs less."""
+    started = time.perf_counter()
+    torch.manual_seed(job.seed)
     most = max(10**6, int(_DENSE_SHARE * rows * columns))
-    pattern = _detected(job, min(most, 2**31 - 1))
-    if not isinstance(pattern, SparsityPattern):
-        return Sparsity(None, f"the pattern was not detected: {pattern}", seconds_since(started))
+    try:
+        pattern = detect_sparsity(
+            job.function.function,
+            job.inputs,
+            operation=job.operation,
+            most_entries=min(most, 2**31 - 1),
+            most_seconds=DETECTION_SECONDS,
+        )
+    except DetectionError as error:
+        return Sparsity(None, f"the pattern was not detected: {error}", seconds_since(started))
     detection = seconds_since(started)
     share = pattern.entries / max(1, rows * columns)
     if share > _DENSE_SHARE:
@@ -101,22 +122,6 @@ def find_sparsity(job: Job) -> Sparsity:
     return Sparsity(_kept(job, colouring), f"detected{named}", detection, seconds_since(started))
 
 
-def _detected(job: Job, most: int) -> SparsityPattern | str:
-    """Return the pattern, or why it cannot be detected."""
-    torch.manual_seed(job.seed)
-    with explaining_failures(job.function):
-        try:
-            return detect_sparsity(
-                job.function.function,
-                job.inputs,
-                operation=job.operation,
-                most_entries=most,
-                most_seconds=DETECTION_SECONDS,
-            )
-        except DetectionError as error:
-            return str(error)
-
-
 def seconds_since(started: float) -> float:
     """Return the seconds since a reading of `time.perf_counter`."""
     return time.perf_counter() - started
@@ -127,7 +132,8 @@ def _shape(job: Job) -> tuple[int, int]:
     if job.operation == "hessian":
         return columns, columns
     with explaining_failures(job.function):
-        return sum(leaf.numel() for leaf in leaves_of(function_value(job))), columns
+        outputs = named_outputs(job.function, function_value(job))
+    return sum(tensor.numel() for tensor in outputs.values()), columns
 
 
 def function_value(job: Job) -> Any:
@@ -182,3 +188,10 @@ def _kept(job: Job, colouring: Colouring) -> Colouring:
 def colouring_file(job: Job) -> Path:
     """Return the path of the colouring that a job keeps while it runs."""
     return job.paths.colouring
+
+
+def forget_products(job: Job) -> None:
+    """Remove the colouring of a job and what was computed of its products."""
+    colouring_file(job).unlink(missing_ok=True)
+    for kind in ("columns", "rows"):
+        shutil.rmtree(job.paths.products(kind).run, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""With sparsity=auto, what cannot be computed from compressed products is computed densely."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from autodiff_core.sparse import SparsityPattern
+from jobs.errors import JobError
+from jobs.sparsity import detection
+from outputs import open_result, verify_result
+
+FUNCTIONS = """
+import torch
+
+eye = torch.eye(30, dtype=torch.float64).to_sparse()
+ring = torch.nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular").double()
+
+def branches(x):
+    return x**2 if x.sum() > 10 else x * x.roll(1)
+
+def product(x):
+    return eye @ x**2
+
+def circular(x):
+    return ring(x[None, None]).pow(3).sum()
+
+def last_overflows(x):
+    return torch.cat([x[:-1] ** 2, (x[-1:] - x[-1:].detach()) * 1e200 * 1e200])
+"""
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "derivative"),
+    [
+        ("jacobian", "product", lambda x: np.diag(2 * x)),
+        ("hessian", "circular", None),
+    ],
+)
+def test_what_detection_cannot_trace_is_computed_densely(
+    run_sparse: Callable[..., Path],
+    directory: Path,
+    said: Any,
+    operation: str,
+    name: str,
+    derivative: Callable[[np.ndarray], np.ndarray] | None,
+) -> None:
+    (directory / "own.py").write_text(FUNCTIONS)
+    target = (f"op={operation}", "function=python", f"function.target=./own.py:{name}")
+    path = run_sparse(*target, "inputs=random", "inputs.shapes=[[30]]", "sparsity=auto")
+    with open_result(path) as result:
+        reason = result.execution["dense_because"]
+        assert reason.startswith("the pattern was not detected: ")
+        assert reason in said.getvalue()
+        if derivative is not None:
+            assert np.allclose(result[...], derivative(result.points["x"]))
+    assert verify_result(path).ok
+
+
+def test_products_that_disagree_give_way_to_the_dense_matrix(
+    run_sparse: Callable[..., Path],
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (directory / "own.py").write_text(FUNCTIONS)
+    diagonal = SparsityPattern.from_scipy(scipy.sparse.eye_array(30))
+    monkeypatch.setattr(detection, "detect_sparsity", lambda *args, **options: diagonal)
+    np.save("low.npy", np.linspace(0.01, 0.1, 30))
+    target = ("op=jacobian", "function=python", "function.target=./own.py:branches")
+    path = run_sparse(*target, "inputs=numpy", "inputs.path=low.npy", "sparsity=auto")
+    with open_result(path) as result:
+        assert "disagree with an independent product" in result.execution["dense_because"]
+        x = result.points["x"]
+        expected = np.diag(np.roll(x, 1)) + np.roll(np.diag(x), -1, axis=1)
+        assert np.allclose(result[...], expected)
+    assert sorted(each.name for each in path.parent.iterdir()) == ["result.h5", "status.json"]
+
+
+def test_what_was_begun_densely_stays_dense(
+    run_sparse: Callable[..., Path],
+    directory: Path,
+    said: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (directory / "own.py").write_text(FUNCTIONS)
+    target = ("op=jacobian", "function=python", "function.target=./own.py:last_overflows")
+    options = (*target, "inputs=random", "inputs.shapes=[[30]]", "sparsity=auto", "verify='off'")
+    by_rows = (*options, "verify.differences=false", "strategy=reverse-loop", "chunk_size=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(detection, "detect_sparsity", lambda *args, **given: [][0])
+        with pytest.raises(JobError, match="the first at row 29"):
+            run_sparse(*by_rows, "nonfinite=fail")
+    assert "the pattern was not detected" in said.getvalue()
+    with open_result(run_sparse(*by_rows)) as result:
+        assert "an earlier start" in result.execution["dense_because"]
+        assert result.execution["lines_resumed"] == 29
