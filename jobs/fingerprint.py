@@ -67,4 +67,5 @@ def _digest_of_array(array: SourceArray) -> str:
 
 def _bytes(tensor: Tensor) -> bytes:
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return plain.view(torch.uint8).numpy().tobytes()
+    # torch may give an empty tensor strides that it then refuses to view.
+    return b"" if not plain.numel() else plain.view(torch.uint8).numpy().tobytes()

@@ -26,6 +26,7 @@ from jobs.functions.modules import prepared_module
 from jobs.functions.tracebacks import error_with_frames
 from jobs.operations import OPERATIONS
 from jobs.problems import load_builder
+from jobs.sources.plain_tensors import plain
 
 _SCALAR_PROBLEMS = "rosenbrock, mlp_parameters, pairwise_energy and gp_residual"
 
@@ -270,7 +271,7 @@ def _default_point(target: str, arguments: tuple[str, ...] | None) -> dict[str, 
             f"{', '.join(arguments) or 'no argument without a default'}"
         )
     order = named if arguments is None else arguments
-    return {name: named[name].detach() for name in order}
+    return {name: plain(named[name], f"function.point={target}, {name}") for name in order}
 
 
 def argument_names(arguments: tuple[str, ...] | None, count: int) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from jobs.errors import ConfigurationError, did_you_mean, unknown
+from jobs.sources.files import require_file
+from jobs.sources.plain_tensors import plain
 from jobs.sources.tensor_files import load_safetensors, load_torch
 
 _OPTION = "function.weights"
@@ -29,10 +31,7 @@ def load_weights(module: Module, path: str, key: str | None) -> None:
         ConfigurationError: The file does not exist or does not fit the module.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ConfigurationError(
-            f"{_OPTION}={path}: there is no such file; looked for {file.absolute()}"
-        )
+    require_file(_OPTION, path)
     if file.suffix not in _SUFFIXES:
         raise ConfigurationError(f"{_OPTION}={path}: valid are files {', '.join(_SUFFIXES)}")
     loaded: Any
@@ -53,7 +52,7 @@ def _within(path: str, loaded: Any, key: str | None) -> Mapping[str, Tensor]:
             raise unknown(f"{_OPTION}_key", key, _names(found))
         found = found[part]
     if isinstance(found, Mapping) and all(isinstance(value, Tensor) for value in found.values()):
-        return found
+        return {name: plain(tensor, f"{_OPTION}={path}, {name}") for name, tensor in found.items()}
     nested = [name for name in _names(found) if isinstance(found[name], Mapping)]
     hint = f"; the weights may be under one of {_OPTION}_key={', '.join(nested)}" if nested else ""
     raise ConfigurationError(

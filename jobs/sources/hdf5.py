@@ -25,9 +25,13 @@ def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
         ) from error
     arrays: dict[str, SourceArray] = {}
     for name in config.datasets:
-        found = file.get(name)
+        found = _found(file, name)
         if not isinstance(found, h5py.Dataset):
             raise unknown(f"{option}.datasets", name, _datasets(file))
+        if found.shape is None:
+            raise ConfigurationError(
+                f"{option}.path={config.path}, dataset {name}: this holds no data (a null dataspace)"
+            )
         last = name.rpartition("/")[2]
         if last in arrays:
             raise ConfigurationError(
@@ -54,6 +58,14 @@ def read_result(option: str, config: ResultSource) -> dict[str, SourceArray]:
         name: SourceArray(array, f"{option}.path={config.path}, point {name}")
         for name, array in point.items()
     }
+
+
+def _found(file: h5py.File, name: str) -> object:
+    try:
+        return file.get(name)
+    # Links to one another, without an end.
+    except RuntimeError:
+        return None
 
 
 def _datasets(file: h5py.File) -> list[str]:

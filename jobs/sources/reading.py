@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,12 @@ from jobs.configuration.schema import (
     TableSource,
     TorchSource,
 )
-from jobs.errors import ConfigurationError, unknown
+from jobs.errors import ConfigurationError
+from jobs.sources.files import require_file
 from jobs.sources.hdf5 import read_hdf5, read_result
 from jobs.sources.source_array import SourceArray
 from jobs.sources.table import read_table
-from jobs.sources.tensor_files import read_numpy, read_safetensors, read_torch
+from jobs.sources.tensor_files import chosen, read_numpy, read_safetensors, read_torch
 
 
 def read_source(option: str, config: SourceConfig) -> dict[str, SourceArray]:
@@ -42,40 +42,28 @@ def read_source(option: str, config: SourceConfig) -> dict[str, SourceArray]:
     if isinstance(config, ConstantSource):
         return _constants(option, config.values)
     assert isinstance(config, FileSource)
-    if not Path(config.path).is_file():
-        raise ConfigurationError(
-            f"{option}.path={config.path}: there is no such file; looked for "
-            f"{Path(config.path).absolute()}"
-        )
+    require_file(f"{option}.path", config.path)
     arrays = _reader(config)(option, config)
     return {name: array.part(config.slice) for name, array in arrays.items()}
 
 
 def _reader(config: FileSource) -> Callable[[str, Any], dict[str, SourceArray]]:
     readers: dict[type, Callable[[str, Any], dict[str, SourceArray]]] = {
-        NumpySource: lambda option, c: _choose(option, "arrays", read_numpy(option, c), c.arrays),
-        SafetensorsSource: lambda option, c: _choose(
-            option, "tensors", read_safetensors(option, c), c.tensors
-        ),
-        TorchSource: lambda option, c: _choose(option, "tensors", read_torch(option, c), c.tensors),
-        ResultSource: lambda option, c: _choose(
-            option, "tensors", read_result(option, c), c.tensors
-        ),
+        NumpySource: read_numpy,
+        SafetensorsSource: read_safetensors,
+        TorchSource: read_torch,
+        ResultSource: _read_result,
         Hdf5Source: read_hdf5,
         TableSource: read_table,
     }
     return readers[type(config)]
 
 
-def _choose(
-    option: str, key: str, arrays: Mapping[str, SourceArray], names: Iterable[str] | None
-) -> dict[str, SourceArray]:
-    if names is None:
-        return dict(arrays)
-    for name in names:
-        if name not in arrays:
-            raise unknown(f"{option}.{key}", name, arrays)
-    return {name: arrays[name] for name in names}
+def _read_result(option: str, config: ResultSource) -> dict[str, SourceArray]:
+    arrays = read_result(option, config)
+    return {
+        name: arrays[name] for name in chosen(f"{option}.tensors", arrays, config.tensors)
+    }
 
 
 def _constants(option: str, values: Mapping[str, Any]) -> dict[str, SourceArray]:

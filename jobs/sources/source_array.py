@@ -98,6 +98,12 @@ class SourceArray:
                 f"{self.origin}: {name} is complex where {str(dtype).removeprefix('torch.')} is "
                 "needed; valid for complex inputs are dtype=complex64 and dtype=complex128"
             )
+        # They are converted to int64, in which they would be negative.
+        if self.values.dtype == np.uint64 and any(bool((p < 0).any()) for p in self.pieces()):
+            raise ConfigurationError(
+                f"{self.origin}: {name} holds integers beyond 2^63 - 1; valid are floating-point "
+                "numbers in their place"
+            )
         if self.is_complex or self.is_floating:
             count = sum(int((~torch.isfinite(piece)).sum()) for piece in self.pieces())
             if count:

@@ -23,17 +23,31 @@ def read_table(option: str, config: TableSource) -> dict[str, SourceArray]:
             such column.
     """
     table = _load(option, config.path)
+    names = _column_names(option, config.path, table)
     arrays = {}
-    for name, wanted in _wanted(option, config.columns, table.column_names).items():
+    for name, wanted in _wanted(option, config.columns, names).items():
         columns = [wanted] if isinstance(wanted, str) else list(wanted)
         for column in columns:
-            if column not in table.column_names:
-                raise unknown(f"{option}.columns", column, table.column_names)
+            if column not in names:
+                raise unknown(f"{option}.columns", column, names)
+            if names.count(column) > 1:
+                raise ConfigurationError(
+                    f"{option}.path={config.path}: there are {names.count(column)} columns {column}"
+                )
         vectors = [_vector(option, config.path, table, column) for column in columns]
         values = vectors[0] if isinstance(wanted, str) else np.stack(vectors, axis=1)
         origin = f"{option}.path={config.path}, columns {', '.join(columns)}"
         arrays[name] = SourceArray(values, origin)
     return arrays
+
+
+def _column_names(option: str, path: str, table: Any) -> list[str]:
+    try:
+        return table.column_names
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{option}.path={path}: the names of the columns are not text in UTF-8"
+        ) from error
 
 
 def _wanted(option: str, columns: Any, existing: list[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from jobs.configuration.schema import NumpySource, SafetensorsSource, TorchSource
-from jobs.errors import ConfigurationError
+from jobs.errors import ConfigurationError, JobError, unknown
+from jobs.sources.plain_tensors import plain
 from jobs.sources.source_array import SourceArray
 
 _NPY = b"\x93NUMPY"
@@ -25,7 +26,9 @@ def read_numpy(option: str, config: NumpySource) -> dict[str, SourceArray]:
         ConfigurationError: The file is damaged, another kind of file, or holds Python objects.
     """
     try:
-        loaded = _load_numpy(config.path)
+        loaded = _load_numpy(option, config)
+    except JobError:
+        raise
     # A damaged file makes numpy and zipfile raise errors of many types.
     except Exception as error:
         raise ConfigurationError(
@@ -46,7 +49,7 @@ def read_safetensors(option: str, config: SafetensorsSource) -> dict[str, Source
         ConfigurationError: The file is damaged or another kind of file.
     """
     tensors = load_safetensors(f"{option}.path", config.path)
-    return _arrays(option, config.path, tensors)
+    return _arrays(option, config.path, tensors, config.tensors)
 
 
 def read_torch(option: str, config: TorchSource) -> dict[str, SourceArray]:
@@ -57,9 +60,13 @@ def read_torch(option: str, config: TorchSource) -> dict[str, SourceArray]:
     """
     loaded = load_torch(f"{option}.path", config.path)
     if isinstance(loaded, Tensor):
-        return {"": SourceArray(loaded.detach(), f"{option}.path={config.path}")}
-    if isinstance(loaded, Mapping) and all(isinstance(v, Tensor) for v in loaded.values()):
-        return _arrays(option, config.path, loaded)
+        origin = f"{option}.path={config.path}"
+        return {"": SourceArray(plain(loaded, origin), origin)}
+    if isinstance(loaded, Mapping):
+        tensors = {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+        wanted = config.tensors is not None and {*config.tensors} <= {*map(str, tensors)}
+        if len(tensors) == len(loaded) or wanted:
+            return _arrays(option, config.path, tensors, config.tensors)
     raise ConfigurationError(
         f"{option}.path={config.path}: this holds a value of type {type(loaded).__name__}; valid "
         "is a tensor or a dictionary of tensors"
@@ -115,13 +122,21 @@ def load_torch(option: str, path: str | Path) -> Any:
         ) from error
 
 
-def _load_numpy(path: str) -> dict[str, np.ndarray]:
+def _load_numpy(option: str, config: NumpySource) -> dict[str, np.ndarray]:
+    path = config.path
     with open(path, "rb") as file:
         is_single = file.read(len(_NPY)) == _NPY
         file.seek(0)
         if not is_single:
             with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                arrays = {
+                    name: archive[name]
+                    for name in chosen(f"{option}.arrays", archive.files, config.arrays)
+                }
+                # Members that are no arrays are returned as bytes.
+                return {
+                    name: array for name, array in arrays.items() if isinstance(array, np.ndarray)
+                }
     try:
         return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
     # An array without elements cannot be mapped.
@@ -129,8 +144,36 @@ def _load_numpy(path: str) -> dict[str, np.ndarray]:
         return {"": np.load(path, allow_pickle=False)}
 
 
-def _arrays(option: str, path: str, tensors: Mapping[Any, Tensor]) -> dict[str, SourceArray]:
-    return {
-        str(name): SourceArray(tensor.detach(), f"{option}.path={path}, tensor {name}")
-        for name, tensor in tensors.items()
-    }
+def _arrays(
+    option: str, path: str, tensors: Mapping[Any, Tensor], names: Iterable[str] | None
+) -> dict[str, SourceArray]:
+    """Return the tensors by the text of their names; if there are `names`, those alone."""
+    by_text = {str(name): tensor for name, tensor in tensors.items()}
+    if len(by_text) < len(tensors):
+        raise ConfigurationError(
+            f"{option}.path={path}: two tensors have the same name as text; there are "
+            f"{', '.join(map(repr, tensors))}"
+        )
+    arrays = {}
+    for name in chosen(f"{option}.tensors", by_text, names):
+        origin = f"{option}.path={path}, tensor {name}"
+        arrays[name] = SourceArray(plain(by_text[name], origin), origin)
+    return arrays
+
+
+def chosen(option: str, names: Iterable[str], wanted: Iterable[str] | None) -> list[str]:
+    """Return the wanted names, or all of them.
+
+    Args:
+        option: The option that holds the wanted names, for messages.
+        names: The names that there are.
+        wanted: The wanted names; None for all.
+
+    Raises:
+        ConfigurationError: There is no such name.
+    """
+    given = list(names)
+    for name in wanted or ():
+        if name not in given:
+            raise unknown(option, name, given)
+    return given if wanted is None else list(wanted)
