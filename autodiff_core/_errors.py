@@ -71,8 +71,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_HOST_MEMORY)
+    # The text of other exceptions may be made by the user's code, and fail.
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in _OUT_OF_HOST_MEMORY
+    )
 
 
 @contextmanager

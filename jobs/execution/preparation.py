@@ -12,6 +12,7 @@ import torch
 
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions.failures import explaining_failures
+from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
 from jobs.machine.devices import threads_of_a_worker
 from jobs.machine.memory import Budget, memory_budget
@@ -93,7 +94,8 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
             status.update(state="planned", chunk_size=chunk_size)
 
     with git_commit(job) as commit, _threads(threads_of_a_worker(job.devices)):
-        decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
+        with _outputs_examined(job):
+            decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
         job = with_stage(job)
         # Before the check, because it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy, commit())
@@ -119,6 +121,25 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         facts,
         limit,
     )
+
+
+@contextmanager
+def _outputs_examined(job: Job) -> Iterator[None]:
+    """When the body fails, say first what is wrong with what the function returns.
+
+    Raises:
+        ConfigurationError: The function returns what no strategy can differentiate.
+    """
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except Exception:
+        one = job.point.values() if job.points is None else [each[0] for each in job.point.values()]
+        torch.manual_seed(job.seed)
+        with torch.no_grad(), explaining_failures(job.function):
+            named_outputs(job.function, job.function.function(*one))
+        raise
 
 
 @contextmanager

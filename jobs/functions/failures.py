@@ -34,10 +34,10 @@ def explaining_failures(function: LoadedFunction) -> Iterator[None]:
     """
     try:
         yield
-    except JobError:
+    except (JobError, KeyboardInterrupt, GeneratorExit):
         raise
     # A user's function may raise anything, and may end the program.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         if is_of_launcher(error):
             raise
         _logger.debug("the computation failed", exc_info=error)

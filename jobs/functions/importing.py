@@ -7,9 +7,13 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from jobs.errors import ConfigurationError, JobError, did_you_mean
 from jobs.functions.tracebacks import error_with_frames
@@ -58,7 +62,8 @@ def import_module(option: str, target: str) -> ModuleType:
     # The import system would not notice a file that was written a moment ago.
     importlib.invalidate_caches()
     try:
-        return _of_file(option, target) if _is_file(place) else importlib.import_module(place)
+        with _settings_of_torch(option, target):
+            return _of_file(option, target) if _is_file(place) else importlib.import_module(place)
     except JobError:
         raise
     except ModuleNotFoundError as error:
@@ -75,6 +80,28 @@ def import_module(option: str, target: str) -> ModuleType:
         raise JobError(
             f"{option}={target}: importing {place} failed with {error_with_frames(error)}"
         ) from error
+
+
+@contextmanager
+def _settings_of_torch(option: str, target: str) -> Iterator[None]:
+    """Keep what an import must not change for the whole program: gradients and the device.
+
+    Raises:
+        ConfigurationError: The import sets another default device.
+    """
+    known, device = {*sys.modules}, torch.get_default_device()
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        yield
+    now = torch.get_default_device()
+    if now != device:
+        torch.set_default_device(device)
+        # The next import must run the module again, and be refused again.
+        for name in {*sys.modules} - known:
+            del sys.modules[name]
+        raise ConfigurationError(
+            f"{option}={target}: importing it sets torch's default device to {now}; the option "
+            "devices= chooses where a job computes, and the default must stay as it is"
+        )
 
 
 def _of_file(option: str, target: str) -> ModuleType:

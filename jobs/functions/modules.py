@@ -15,7 +15,8 @@ from torch.nn import Module
 from torch.utils._pytree import tree_leaves
 
 from jobs.configuration.schema import MODES, PythonFunction
-from jobs.errors import unknown
+from jobs.errors import ConfigurationError, unknown
+from jobs.functions.tracebacks import one_line
 from jobs.functions.weights import load_weights
 from jobs.sources.source_array import converted
 
@@ -39,18 +40,38 @@ def prepared_module(
             next job of a sweep needs the original.
 
     Raises:
-        ConfigurationError: The mode is unknown, or the weights do not fit.
+        ConfigurationError: The mode is unknown, the module is a script or cannot be copied, or
+            the weights do not fit.
     """
+    # The wrapper of torch.compile: derivatives are taken of what it wraps.
+    module = getattr(module, "_orig_mod", module)
     if config.mode not in MODES:
         raise unknown("function.mode", config.mode, MODES)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ConfigurationError(
+            f"function.target={config.target}: this is a module of torch.jit, whose parameters "
+            "cannot be replaced; valid is the torch.nn.Module that it was made of"
+        )
     if is_shared:
-        module = copy.deepcopy(module)
+        module = _copy(config, module)
     # Not module.to(dtype=...), which drops the imaginary parts of complex tensors.
     module._apply(lambda tensor: converted(tensor, dtype, device))
     # After the conversion: float64 weights must not pass through float32 parameters.
     if config.weights is not None:
         load_weights(module, config.weights, config.weights_key)
     return module.train(config.mode == "train")
+
+
+def _copy(config: PythonFunction, module: Module) -> Module:
+    try:
+        return copy.deepcopy(module)
+    # The parts of a module may be of any class.
+    except Exception as error:
+        raise ConfigurationError(
+            f"function.target={config.target}: the module cannot be copied ({one_line(error)}), "
+            "and the job must not change yours; valid is a class or function that creates it, "
+            "the latter with function.factory=true"
+        ) from error
 
 
 # What an evaluation may fill; torch's own tables of parameters, buffers and modules are among them.

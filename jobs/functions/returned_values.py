@@ -8,6 +8,7 @@ from torch import Tensor
 
 from jobs.errors import ConfigurationError
 from jobs.functions.loading import LoadedFunction
+from jobs.sources.plain_tensors import unlike_plain
 
 
 def nested(tensors: dict[str, Tensor]) -> Any:
@@ -28,7 +29,7 @@ def named_outputs(function: LoadedFunction, value: Any) -> dict[str, Tensor]:
 
     Raises:
         ConfigurationError: The outputs nest deeper than a tuple, list or dictionary of tensors,
-            or there are none.
+            are not dense numbers in memory, or there are none.
     """
     leaves = leaves_of(value)
     if isinstance(value, dict):
@@ -42,6 +43,9 @@ def named_outputs(function: LoadedFunction, value: Any) -> dict[str, Tensor]:
             f"{function.name} returns a value of type {type(value).__name__} that is neither a "
             "tensor nor a tuple, list or dictionary of tensors"
         )
+    for leaf, name in zip(leaves, function.outputs or names, strict=False):
+        if reason := unlike_plain(leaf):
+            raise ConfigurationError(f"function={function.reference} returns {name}: {reason}")
     if not leaves:
         raise ConfigurationError(f"{function.name} returns no tensors; valid is at least one")
     if len(set(names)) < len(names):

@@ -21,6 +21,8 @@ _OURS = tuple(
     for file in (jobs.__file__, torch.__file__, autodiff_core.__file__, outputs.__file__)
     if file
 )
+# The frames shown at each end of a long traceback.
+_FRAMES = 5
 _INSTALLED = tuple(
     str(Path(folder)) + os.sep
     for folder in (*site.getsitepackages(), sysconfig.get_paths()["stdlib"])
@@ -63,14 +65,22 @@ def _lines_from(frame: FrameType | None) -> Iterator[tuple[str, int]]:
 
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its type if the text is empty."""
-    lines = str(error).strip().splitlines()
+    try:
+        lines = str(error).strip().splitlines()
+    # The text of a user's exception is made by the user's code.
+    except Exception:
+        lines = []
     return lines[0] if lines else type(error).__name__
 
 
 def error_with_frames(error: BaseException) -> str:
     """Return an error as Python prints it, reduced to the user's frames; several lines."""
-    lines = [f"{type(error).__name__}: {one_line(error)}"]
-    for frame in frames_of_user(error):
-        lines.append(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}')
-        lines.append(f"    {frame.line}")
-    return "\n".join(lines)
+    frames = [
+        f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}'
+        for frame in frames_of_user(error)
+    ]
+    # A function that calls itself without an end has a thousand frames.
+    if len(frames) > 2 * _FRAMES:
+        between = f"  ... {len(frames) - 2 * _FRAMES} more ..."
+        frames = [*frames[:_FRAMES], between, *frames[-_FRAMES:]]
+    return "\n".join([f"{type(error).__name__}: {one_line(error)}", *frames])

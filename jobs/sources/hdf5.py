@@ -30,7 +30,8 @@ def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
             raise unknown(f"{option}.datasets", name, _datasets(file))
         if found.shape is None:
             raise ConfigurationError(
-                f"{option}.path={config.path}, dataset {name}: this holds no data (a null dataspace)"
+                f"{option}.path={config.path}, dataset {name}: its dataspace is null, so it "
+                "holds no numbers"
             )
         last = name.rpartition("/")[2]
         if last in arrays:

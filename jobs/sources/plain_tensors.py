@@ -22,7 +22,7 @@ def plain(tensor: Tensor, origin: str) -> Tensor:
     Raises:
         ConfigurationError: The tensor is sparse, quantized or nested, holds no data, or no numbers.
     """
-    reason = _reason(tensor)
+    reason = unlike_plain(tensor)
     if reason:
         raise ConfigurationError(f"{origin}: {reason}")
     tensor = tensor.detach()
@@ -33,14 +33,15 @@ def plain(tensor: Tensor, origin: str) -> Tensor:
     return tensor
 
 
-def _reason(tensor: Tensor) -> str:
+def unlike_plain(tensor: Tensor) -> str:
     """Return why a tensor is not plain, and what to do; empty if it is."""
     if tensor.is_nested:
         return "this is a nested tensor; valid are tensors of one shape, so pad it"
     if tensor.is_quantized:
         return "this tensor is quantized; valid is what its method dequantize() returns"
     if tensor.layout != torch.strided:
-        return f"this tensor is sparse ({tensor.layout}); valid is what its method to_dense() returns"
+        kind = str(tensor.layout).removeprefix("torch.")
+        return f"this tensor is {kind}; valid is what its method to_dense() returns"
     if tensor.is_meta:
         return "this tensor is on the device meta, so it holds no numbers"
     try:

@@ -61,9 +61,7 @@ def _reader(config: FileSource) -> Callable[[str, Any], dict[str, SourceArray]]:
 
 def _read_result(option: str, config: ResultSource) -> dict[str, SourceArray]:
     arrays = read_result(option, config)
-    return {
-        name: arrays[name] for name in chosen(f"{option}.tensors", arrays, config.tensors)
-    }
+    return {name: arrays[name] for name in chosen(f"{option}.tensors", arrays, config.tensors)}
 
 
 def _constants(option: str, values: Mapping[str, Any]) -> dict[str, SourceArray]:

@@ -44,10 +44,14 @@ def rounding_floor(job: Job, returned: Any, probe: Probe, tolerance: float) -> f
     """
     value = root_mean_square([leaf for leaf in leaves_of(returned) if leaf.is_floating_point()])
     point = root_mean_square(list(job.point.values())) or 1.0
-    entry = value / point ** (2 if OPERATIONS[job.operation].is_second_order else 1)
+    entry = value / point
+    if OPERATIONS[job.operation].is_second_order:
+        entry /= point
     vectors = root_mean_square(list(job.vectors.values())) if job.vectors else 1.0
     length = float(widened(probe.vector).abs().square().sum().sqrt())
-    return 16 * tolerance * entry * vectors * length
+    floor = 16 * tolerance * entry * vectors * length
+    # Where it overflows nothing is taken for rounding: a floor of infinity would let all pass.
+    return floor if math.isfinite(floor) else 0.0
 
 
 def root_mean_square(tensors: Sequence[Tensor]) -> float:
@@ -55,7 +59,9 @@ def root_mean_square(tensors: Sequence[Tensor]) -> float:
     flat = [widened(tensor.detach()).abs().reshape(-1).cpu() for tensor in tensors]
     entries = torch.cat([part.double() for part in flat]) if flat else torch.zeros(0)
     entries = entries[torch.isfinite(entries)]
-    return float(entries.square().mean().sqrt()) if entries.numel() else 0.0
+    largest = float(entries.max()) if entries.numel() else 0.0
+    # Squares of large or small numbers would not be representable.
+    return largest * float((entries / largest).square().mean().sqrt()) if largest else 0.0
 
 
 def signed_vector(like: Tensor, generator: torch.Generator, *, real: bool) -> Tensor:
@@ -106,6 +112,8 @@ def line_errors(product: Tensor, expected: Tensor, norms: Tensor, typical: float
         of the line; infinity where only the line's product is not finite.
     """
     error = (product - expected).abs()
+    # A length whose square overflows would let every error pass.
+    norms = torch.where(torch.isfinite(norms), norms, 0)
     relative = torch.where(error > 0, error / (norms + expected.abs() + typical), error)
     relative = torch.where(torch.isfinite(relative), relative, math.inf)
     return torch.where(torch.isfinite(expected), relative, math.nan)
@@ -115,7 +123,7 @@ def largest_line_error(product: Tensor, expected: Tensor, norms: Tensor, typical
     """Return the largest of the `line_errors`; 0 where no line has a finite expected product."""
     # Almost always everything is finite and no scale is zero: then one pass suffices.
     largest = float(((product - expected).abs() / (norms + expected.abs() + typical)).max())
-    if math.isfinite(largest):
+    if math.isfinite(largest) and bool(torch.isfinite(norms).all()):
         return largest
     errors = line_errors(product, expected, norms, typical)
     checked = errors[~torch.isnan(errors)]

@@ -39,7 +39,11 @@ def relative_errors(
     with np.errstate(all="ignore"):
         size = np.abs(expected)
         finite = np.isfinite(size)
-        typical = math.sqrt(float(np.mean(size[finite] ** 2))) if finite.any() else 0.0
+        largest = float(size[finite].max(initial=0.0))
+        # Squares of large products would overflow, and an infinite scale would let all pass.
+        typical = (
+            largest * math.sqrt(float(np.mean((size[finite] / largest) ** 2))) if largest else 0.0
+        )
         errors = np.abs(products - expected)
         scale = np.maximum(np.sqrt(squared_norms), _SMALLEST_NORM) * np.linalg.norm(probe)
         relative = np.where(errors > 0, errors / (scale + size + (typical + floor)), errors)

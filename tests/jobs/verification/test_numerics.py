@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from jobs.verification.numerics import (
     largest_line_error,
     line_errors,
     root_mean_square,
+    rounding_floor,
 )
 from jobs.verification.probe_check import ProbeCheck
 from outputs._verification.relative_errors import relative_errors
@@ -98,3 +100,45 @@ def test_a_check_reports_the_largest_of_them(dtype: torch.dtype, axis: Axis) -> 
 def test_without_any_finite_product_there_is_no_error() -> None:
     nothing = torch.full((3,), math.nan)
     assert largest_line_error(torch.ones(3), nothing, torch.ones(3), 0.0) == 0.0
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e25), (torch.float64, 1e200)])
+def test_large_entries_do_not_hide_an_error(dtype: torch.dtype, size: float) -> None:
+    values, vector, expected = case(dtype, "none")
+    product, others = by_torch(size * values, vector, size * expected)
+    assert largest_line_error(product, *others) > 0.1
+    large = in_double_precision(size * values)
+    given, reference = in_double_precision(product), in_double_precision(size * expected)
+    with np.errstate(over="ignore"):
+        of_file = relative_errors(given, reference, (large**2).sum(1), in_double_precision(vector))
+    # A line whose square overflows is not checked in the file, which says so.
+    assert np.isnan(of_file).all() if dtype == torch.float64 else of_file[3] > 0.01
+
+
+@pytest.mark.parametrize("size", [1e-320, 1e-200, 1.0, 1e200, 1e308])
+def test_the_root_mean_square_of_any_size(size: float) -> None:
+    tensors = [torch.full((3,), size, dtype=torch.float64), torch.tensor([math.inf, math.nan])]
+    assert root_mean_square(tensors) == pytest.approx(size, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("point", "function"),
+    [(1e-200, "(x * 1e250).sum()"), (1e300, "(x**3).sum()"), (3.0, "(200 * x).exp().sum()")],
+)
+@pytest.mark.parametrize("operation", ["jacobian", "hessian"])
+def test_near_overflow_a_floor_is_finite(
+    directory: Path, resolved: Any, operation: str, point: float, function: str
+) -> None:
+    (directory / "own.py").write_text(f"def f(x): return {function}\n")
+    job = resolved(
+        f"op={operation}",
+        "function=python",
+        "function.target=./own.py:f",
+        "inputs=constants",
+        f"inputs.values.x=[{point},{point}]",
+    )
+    ones = torch.ones(2, dtype=torch.float64)
+    value = job.function.function(*job.point.values())
+    floor = rounding_floor(job, value, Probe(ones, ones), 1e-8)
+    assert math.isfinite(floor)
+    assert floor >= 0
