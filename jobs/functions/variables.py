@@ -70,8 +70,11 @@ def choose_variables(
     else:
         names = _matching(wrt, fed, "input")
         for name in names:
-            arguments[name].require_numbers(dtype, name)
-        point = {name: arguments[name].tensor(dtype, device) for name in names}
+            arguments[name].require_numbers(dtype.to_complex(), name)
+        point = {
+            name: arguments[name].tensor(arguments[name].dtype_under(dtype), device)
+            for name in names
+        }
         evaluate = _of_inputs(function, names, fed)
         constants = {name: array for name, array in arguments.items() if name not in names}
     for name, array in constants.items():

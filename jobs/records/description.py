@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import AxisLayout
+from jobs.errors import ConfigurationError
 from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
 from jobs.operations import OPERATIONS
@@ -31,6 +32,7 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         commit: The commit of the function, from `git_commit`; empty if there is none.
     """
     outputs = named_outputs(job.function, stream.value)
+    require_storage(job, stream.dtype)
     rows, columns, rows_are_tuple, columns_are_tuple = _axes(job, stream, tuple(outputs))
     return ResultDescription(
         operation=job.operation,
@@ -55,6 +57,23 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         shard=_shard(job, stream),
         points=job.points,
     )
+
+
+def require_storage(job: Job, dtype: torch.dtype) -> None:
+    """Refuse to store complex entries as real ones, which would lose the imaginary parts.
+
+    Args:
+        job: The job, with the dtype of the stored matrix, if one is chosen.
+        dtype: The dtype of the entries.
+
+    Raises:
+        ConfigurationError: The entries are complex, and the chosen dtype is not.
+    """
+    if dtype.is_complex and job.storage is not None and not job.storage.is_complex:
+        raise ConfigurationError(
+            f"output.dtype={str(job.storage).removeprefix('torch.')}: the matrix is complex; valid "
+            "are auto, complex64 and complex128"
+        )
 
 
 def _axes(job: Job, stream: Stream, outputs: tuple[str, ...]) -> tuple[_Specs, _Specs, bool, bool]:

@@ -47,6 +47,10 @@ class SourceArray:
         """Whether the numbers are real floating-point numbers."""
         return _kind(self.values) == "f"
 
+    def dtype_under(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype of the values in a job: complex values stay complex under a real one."""
+        return dtype.to_complex() if self.is_complex else dtype
+
     def part(self, text: str | None) -> SourceArray:
         """Return a part of the array.
 

@@ -186,7 +186,9 @@ class _Function:
         if not self._like:
             self._outputs(self.point)
         (scalar,) = self._like
-        return [torch.ones_like(scalar, dtype=point[0].dtype)]
+        dtype = point[0].dtype
+        dtype = dtype if scalar.is_complex() or not dtype.is_complex else dtype.to_real()
+        return [torch.ones_like(scalar, dtype=dtype)]
 
     def values(self, point: Sequence[Tensor]) -> list[Tensor]:
         """Evaluate at a point, without names."""

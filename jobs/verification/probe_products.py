@@ -93,7 +93,8 @@ class ProbeProducts:
             [u if u.is_complex() is wanted else zero for u, zero in zip(vector, zeros, strict=True)]
             for wanted in (False, True)
         )
-        parts = [self._pull(u) for u in (real, complex_, [part * 1j for part in complex_])]
+        turned = [part * 1j if part.is_complex() else part for part in complex_]
+        parts = [self._pull(u) for u in (real, complex_, turned)]
         from_real, from_complex, from_turned = (pulled for pulled, _ in parts)
         if from_real is None or from_complex is None or from_turned is None:
             return None, next(reason for _, reason in parts if reason)
