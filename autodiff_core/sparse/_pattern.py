@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,7 @@ class SparsityPattern:
         Raises:
             PatternError: The file contains no pattern, or a damaged one.
         """
-        with np.load(path, allow_pickle=False) as archive:
+        with open_archive(path) as archive:
             return pattern_from(archive, str(path))
 
     def check(self, name: str = "the pattern") -> None:
@@ -102,20 +104,42 @@ class SparsityPattern:
             PatternError: They do not.
         """
         indptr, indices = self.indptr, self.indices
-        sound = len(indptr) == self.shape[0] + 1 and indptr[0] == 0 and indptr[-1] == len(indices)
-        sound = sound and bool(np.all(np.diff(indptr) >= 0))
+        sound = all(each.ndim == 1 and each.dtype.kind == "i" for each in (indptr, indices))
+        sound = sound and len(indptr) == self.shape[0] + 1 and min(self.shape) >= 0
+        # The kernels count positions in compressed products, at most twice the matrix, in int64.
+        sound = sound and 2 * self.shape[0] * self.shape[1] < 2**63
+        # Comparisons, because differences of extreme numbers wrap around.
+        sound = sound and int(indptr[0]) == 0 and int(indptr[-1]) == len(indices)
+        sound = sound and bool(np.all(indptr[1:] >= indptr[:-1]))
         if sound and len(indices):
-            sound = indices.min() >= 0 and indices.max() < self.shape[1]
-            ascending = np.diff(indices) > 0
+            sound = int(indices.min()) >= 0 and int(indices.max()) < self.shape[1]
             inner = np.ones(len(indices) - 1, dtype=bool)
             ends = indptr[1:-1]
             inner[ends[(ends > 0) & (ends < len(indices))] - 1] = False
-            sound = sound and bool(np.all(ascending | ~inner))
+            sound = sound and bool(np.all((indices[1:] > indices[:-1]) | ~inner))
         if not sound:
             raise PatternError(
                 f"{name}: indptr and indices are not those of compressed rows of a matrix of "
                 f"shape {self.shape} with ascending columns"
             )
+
+
+@contextmanager
+def open_archive(path: str | Path) -> Iterator[Any]:
+    """Open an .npz archive, whose arrays are read when they are taken from it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PatternError: It is no archive, or a damaged one.
+    """
+    try:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            yield archive
+    except (PatternError, FileNotFoundError):
+        raise
+    # A damaged file makes numpy, zipfile and zlib raise errors of many types.
+    except Exception as error:
+        raise PatternError(f"{path} is no readable .npz archive ({error})") from error
 
 
 def arrays_of(pattern: SparsityPattern) -> dict[str, Any]:

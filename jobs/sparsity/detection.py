@@ -78,7 +78,11 @@ def find_sparsity(job: Job) -> Sparsity:
         return Sparsity(_loaded(kept, job), "of an earlier start")
     if job.sparsity != "auto":
         found = _loaded(Path(job.sparsity), job)
-        _require_shape(job, found)
+        if found.kind == "star" and job.operation != "hessian":
+            raise ConfigurationError(
+                f"sparsity={job.sparsity}: a star colouring is for Hessians; save the pattern "
+                "alone, or colour it with kind='column'"
+            )
         return Sparsity(_kept(job, found), f"of {job.sparsity}")
     rows, columns = _shape(job)
     started = time.perf_counter()
@@ -146,32 +150,31 @@ def function_value(job: Job) -> Any:
 def _loaded(path: Path, job: Job) -> Colouring:
     """Return the colouring in an .npz file, or the colouring of the pattern in it."""
     try:
-        return Colouring.load(path)
+        found = Colouring.load(path)
+        _require_shape(path, job, found.pattern)
+        return found
     except FileNotFoundError as error:
         raise ConfigurationError(f"sparsity={path}: there is no such file") from error
-    except (PatternError, OSError, ValueError, KeyError):
+    except (PatternError, OSError):
         pass
     try:
         pattern = SparsityPattern.load(path)
-    except (PatternError, OSError, ValueError, KeyError) as error:
+    except (PatternError, OSError) as error:
         raise ConfigurationError(
             f"sparsity={path}: {error}; valid is an .npz file that SparsityPattern.save or "
             "Colouring.save wrote"
         ) from error
+    # Before it is coloured, which takes memory as for a matrix of its shape.
+    _require_shape(path, job, pattern)
     return colour(pattern, symmetric=job.operation == "hessian" and pattern.is_symmetric())
 
 
-def _require_shape(job: Job, colouring: Colouring) -> None:
-    shape, given = _shape(job), colouring.pattern.shape
+def _require_shape(path: Path, job: Job, pattern: SparsityPattern) -> None:
+    shape, given = _shape(job), pattern.shape
     if shape != given:
         raise ConfigurationError(
-            f"sparsity={job.sparsity}: the pattern is of a matrix of {given[0]} x {given[1]}, and "
-            f"this matrix has {shape[0]} x {shape[1]}"
-        )
-    if colouring.kind == "star" and job.operation != "hessian":
-        raise ConfigurationError(
-            f"sparsity={job.sparsity}: a star colouring is for Hessians; save the pattern alone, "
-            "or colour it with kind='column'"
+            f"sparsity={path}: the pattern is of a matrix of {given[0]} x {given[1]}, and this "
+            f"matrix has {shape[0]} x {shape[1]}"
         )
 
 

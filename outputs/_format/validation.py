@@ -88,6 +88,24 @@ def scalar(target: h5py.Group, name: str) -> Any:
     return value
 
 
+def integers(target: h5py.Group, name: str, count: int) -> Any:
+    """Read an attribute that is a list of so many whole numbers, none of them negative, as a tuple.
+
+    Raises:
+        ResultError: If it is missing, or is no such list.
+    """
+    path = target.file.filename
+    if name not in target.attrs:
+        raise ResultError(f"{path} is damaged: the attribute {name!r} is missing.")
+    attribute = target.attrs.get_id(name)
+    if attribute.shape != (count,) or attribute.dtype.kind not in "iu":
+        raise ResultError(f"{path} is damaged: the attribute {name!r} is no {count} numbers.")
+    values = tuple(np.asarray(target.attrs[name]).tolist())
+    if min(values) < 0:
+        raise ResultError(f"{path} is damaged: the attribute {name!r} is negative.")
+    return values
+
+
 def require_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
     """Check that a value is one of several.
 

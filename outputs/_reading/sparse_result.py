@@ -6,6 +6,7 @@ AnnData's readers can read it.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from outputs._errors import ResultError
+from outputs._format.compressed_rows import problem_of_columns, problem_of_offsets
 from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, PIECE
 from outputs._format.reading import dataset, group_of, is_sparse, read_arrays, require_ours
-from outputs._format.validation import scalar
+from outputs._format.validation import integers, scalar
 from outputs._optional import load
 from outputs._reading.result_file import ResultFile
 from outputs._storage.crc import crc32_of_array
@@ -74,15 +76,16 @@ class SparseResult(ResultFile):
         super()._read_header()
         group = group_of(self.file, self.operation)
         self._data, self._indices, self._indptr = (dataset(group, name) for name in ARRAYS)
-        if self._data.dtype.kind not in "fc" or self._indices.dtype.kind not in "iu":
+        kinds = [array.dtype.kind for array in (self._data, self._indices, self._indptr)]
+        if kinds[0] not in tuple("fc") or not {*kinds[1:]} <= {"i", "u"}:
             raise ResultError(f"{self.path} is damaged: its entries are no numbers.")
-        shape = np.asarray(group.attrs["shape"]).tolist()
-        self.shape: tuple[int, int] = (int(shape[0]), int(shape[1]))
+        self.shape: tuple[int, int] = integers(group, "shape", 2)
         self.dtype: np.dtype = self._data.dtype
-        self.entries = int(self._data.shape[0])
+        self.entries = math.prod(self._data.shape)
         sizes = tuple(sum(t.size for t in axis) for axis in (self.rows, self.columns))
-        lengths = (self._indices.shape, self._indptr.shape)
-        if sizes != self.shape or lengths != ((self.entries,), (self.shape[0] + 1,)):
+        lengths = (self._data.shape, self._indices.shape, self._indptr.shape)
+        expected = ((self.entries,), (self.entries,), (self.shape[0] + 1,))
+        if sizes != self.shape or lengths != expected:
             raise ResultError(f"{self.path} is damaged: its arrays do not fit its shape.")
         self.kind = str(scalar(group_of(self.file, COLOURING), "kind"))
 
@@ -119,9 +122,8 @@ class SparseResult(ResultFile):
                 f"{self.path} has {self.shape[0]} rows; {start}:{stop} are not among them."
             )
         with self._reading():
-            indptr = self._indptr[start : stop + 1]
-            entries = slice(int(indptr[0]), int(indptr[-1]))
-            data, indices = self._data[entries], self._indices[entries]
+            indptr, indices = self._rows(start, stop)
+            data = self._data[int(indptr[0]) : int(indptr[-1])]
         shape = (stop - start, self.shape[1])
         array = sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape)
         array.has_sorted_indices = True
@@ -132,13 +134,41 @@ class SparseResult(ResultFile):
         """Read the matrix as a sparse CSR tensor of torch."""
         import torch  # imported here because reading a file must not require torch
 
-        arrays = (self._indptr, self._indices, self._data)
         with self._reading():
-            indptr, indices, data = (torch.from_numpy(array[()]) for array in arrays)
+            arrays = (*self._rows(0, self.shape[0]), self._data[()])
+            indptr, indices, data = map(torch.from_numpy, arrays)
         # torch warns once per process that its sparse CSR support is in beta.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             return torch.sparse_csr_tensor(
                 indptr.long(), indices.long(), data, size=self.shape, check_invariants=True
+            )
+
+    def _rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read the offsets and the columns of a range of rows, both checked.
+
+        Raises:
+            ResultError: If an offset or a column is not within the matrix, or out of order.
+        """
+        indptr = self._offsets(start, stop)
+        indices = self._indices[int(indptr[0]) : int(indptr[-1])]
+        self._require(problem_of_columns(indptr, indices, self.shape[1]))
+        # Within the matrix, signed numbers hold what unsigned ones do.
+        return indptr, indices.astype(np.int64) if indices.dtype.kind == "u" else indices
+
+    def _offsets(self, start: int, stop: int) -> np.ndarray:
+        """Read the offsets of a range of rows, int64 of shape (stop - start + 1,), checked."""
+        indptr = self._indptr[start : stop + 1]
+        first = 0 if start == 0 else max(0, int(indptr[0]))
+        self._require(problem_of_offsets(indptr, self.entries, first=first))
+        if stop == self.shape[0] and int(indptr[-1]) != self.entries:
+            self._require("indptr does not end where the entries do")
+        return indptr.astype(np.int64, copy=False)
+
+    def _require(self, problem: str) -> None:
+        if problem:
+            raise ResultError(
+                f"{self.path} is damaged: its index arrays are not those of compressed "
+                f"rows: {problem}."
             )
 
     def as_linear_operator(self) -> LinearOperator:
@@ -168,7 +198,7 @@ class SparseResult(ResultFile):
     def ranges(self) -> Iterator[tuple[int, scipy.sparse.csr_array]]:
         """Yield the matrix as ranges of rows of about a million entries: (first row, rows)."""
         with self._reading():
-            indptr = self._indptr[()]
+            indptr = self._offsets(0, self.shape[0])
         start = 0
         while start < self.shape[0]:
             stop = int(np.searchsorted(indptr, indptr[start] + PIECE, side="right")) - 1
@@ -178,15 +208,33 @@ class SparseResult(ResultFile):
 
     @property
     def colours(self) -> dict[str, np.ndarray]:
-        """The colours, under ``column_colours`` and ``row_colours`` if the file has them."""
+        """The colours, under ``column_colours`` and ``row_colours`` if the file has them.
+
+        Raises:
+            ResultError: If there are other arrays, or colours that do not fit the matrix.
+        """
         with self._reading():
-            return read_arrays(self.file, COLOURING)
+            found = read_arrays(self.file, COLOURING)
+        lengths = {"row_colours": self.shape[0], "column_colours": self.shape[1]}
+        for name, colours in found.items():
+            length = lengths.get(name)
+            if (
+                colours.shape != (length,)
+                or colours.dtype.kind != "i"
+                or (length and not -1 <= int(colours.min()) <= int(colours.max()) < length)
+            ):
+                raise ResultError(f"{self.path} is damaged: its colours do not fit its matrix.")
+        return found
 
     @property
     def pattern(self) -> tuple[np.ndarray, np.ndarray]:
-        """The pattern in compressed rows: (indptr, indices)."""
+        """The pattern in compressed rows: (indptr, indices).
+
+        Raises:
+            ResultError: If the file is closed, or its index arrays are not those of such rows.
+        """
         with self._reading():
-            return self._indptr[()], self._indices[()]
+            return self._rows(0, self.shape[0])
 
     @property
     def stored_bytes(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from outputs._errors import ResultError
 from outputs._format.probes import Probes
 from outputs._reading.sparse_result import SparseResult
 from outputs._storage.files import parsed
@@ -58,9 +59,10 @@ def _structural_problems(result: SparseResult) -> list[str]:
         f"{name} {start}:{stop} do not have their checksum"
         for name, start, stop in result.damaged_pieces()
     ]
-    indptr, indices = result.pattern
-    if not _are_rows(indptr, indices, result.shape):
-        problems.append("indptr and indices are not those of compressed rows")
+    try:
+        _ = result.pattern
+    except ResultError as error:
+        problems.append(str(error))
     return problems
 
 
@@ -74,19 +76,6 @@ def _check_entries(result: SparseResult, problems: list[str]) -> dict[str, Any]:
             _add_rows(total, probes, start, rows)
     facts = {} if probes is None else check_products(probes, total, problems)
     return {"nonfinite": nonfinite, **facts}
-
-
-def _are_rows(indptr: np.ndarray, indices: np.ndarray, shape: tuple[int, int]) -> bool:
-    """Return whether the columns of each row ascend and are within the matrix."""
-    if indptr[0] != 0 or indptr[-1] != len(indices) or bool((np.diff(indptr) < 0).any()):
-        return False
-    if len(indices) == 0:
-        return True
-    ascends = np.diff(indices.astype(np.int64)) > 0
-    firsts = indptr[1:-1]
-    firsts = firsts[(firsts > 0) & (firsts < len(indices))]
-    ascends[firsts - 1] = True
-    return bool(ascends.all()) and int(indices.min()) >= 0 and int(indices.max()) < shape[1]
 
 
 def _add_rows(total: Sums, probes: Probes, start: int, rows: Any) -> None:

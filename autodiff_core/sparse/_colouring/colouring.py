@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from autodiff_core.sparse._colouring import kernels
 from autodiff_core.sparse._errors import PatternError
-from autodiff_core.sparse._pattern import SparsityPattern, arrays_of, pattern_from
+from autodiff_core.sparse._pattern import SparsityPattern, arrays_of, open_archive, pattern_from
 
 Kind = Literal["column", "row", "bidirectional", "star"]
 Order = Literal["auto", "natural", "largest-first", "smallest-last", "incidence-degree"]
@@ -82,7 +82,7 @@ class Colouring:
         Raises:
             PatternError: The file contains no colouring, or one that does not fit its pattern.
         """
-        with np.load(path, allow_pickle=False) as archive:
+        with open_archive(path) as archive:
             pattern = pattern_from(archive, str(path))
             if "kind" not in archive or str(archive["kind"]) not in KINDS:
                 raise PatternError(f"{path} holds no colouring")
@@ -108,10 +108,7 @@ class Colouring:
         for colours, size, is_wanted in zip(
             (self.column_colours, self.row_colours), (columns, rows), wanted, strict=True
         ):
-            if (colours is not None) is not is_wanted or (
-                colours is not None
-                and (len(colours) != size or int(colours.max(initial=-1)) >= max(1, size))
-            ):
+            if (colours is not None) is not is_wanted or not _are_colours(colours, size, self.kind):
                 raise PatternError(
                     f"{name}: the colours do not fit a pattern of {rows} x {columns}"
                 )
@@ -358,6 +355,17 @@ def _sequence(name: str, along: Compressed, across: Compressed) -> NDArray[np.in
     if name == "largest-first":
         return np.argsort(-degrees, kind="stable")
     return kernels.bucket_order(*along, *across, degrees, name == "smallest-last")
+
+
+def _are_colours(colours: NDArray[Any] | None, size: int, kind: Kind) -> bool:
+    """Return whether an array gives each of `size` lines a colour that a kernel can count with."""
+    if colours is None:
+        return True
+    if colours.shape != (size,) or colours.dtype != np.int32:
+        return False
+    # Every line of a star colouring has a colour; -1 stands for none.
+    least = 0 if kind == "star" else -1
+    return not size or (least <= int(colours.min()) and int(colours.max()) < size)
 
 
 def _count(colours: NDArray[np.int32] | None) -> int:

@@ -151,6 +151,63 @@ def test_a_colouring_is_saved_and_loaded(kind, tmp_path):
     assert np.array_equal(loaded.sources, colouring.sources)
 
 
+HOSTILE = {
+    "shape": [np.array([9, -9]), np.array([9, 2**62]), np.array(9), np.array(["9", "x"])],
+    "indptr": [
+        np.r_[1, np.full(9, 27)],
+        np.r_[np.zeros(9, int), 2**62],
+        np.r_[0, -1, np.full(8, 25)],
+        np.full(10, 25, np.uint64),
+        np.full(10, 2.5),
+        np.array(3),
+    ],
+    "indices": [
+        np.full(25, 9, np.int32),
+        np.full(25, -1, np.int32),
+        np.full(25, 2**31 - 1, np.int32),
+        np.zeros(25, np.int32),
+        np.arange(25, dtype=np.uint32),
+        np.zeros((25, 1), np.int32),
+    ],
+    "row_colours": [
+        np.full(9, 2**31 - 1, np.int32),
+        np.full(9, -2, np.int32),
+        np.arange(9, dtype=np.uint32),
+        np.arange(9, dtype=np.float64),
+        np.zeros((9, 1), np.int32),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ["row", "star"])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, each in HOSTILE.items() for value in each]
+)
+def test_an_archive_whose_arrays_point_outside_of_the_matrix_is_refused(
+    kind, name, value, tmp_path
+):
+    pattern = tridiagonal(9)
+    colouring = colour(pattern, kind=kind)
+    colouring.save(tmp_path / "c.npz")
+    with np.load(tmp_path / "c.npz") as archive:
+        arrays = dict(archive)
+    if kind == "star" and name == "row_colours":
+        name = "column_colours"
+    np.savez(tmp_path / "c.npz", **(arrays | {name: value}))
+    with pytest.raises(PatternError):
+        Colouring.load(tmp_path / "c.npz")
+    if "colours" not in name:
+        with pytest.raises(PatternError):
+            SparsityPattern.load(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04" + bytes(40), b"text", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_is_no_archive_is_refused(content, tmp_path):
+    (tmp_path / "c.npz").write_bytes(content)
+    with pytest.raises(PatternError, match=r"c\.npz"):
+        SparsityPattern.load(tmp_path / "c.npz")
+
+
 def test_a_colouring_that_does_not_fit_raises(tmp_path):
     pattern = tridiagonal(9)
     wrong = Colouring(pattern, "column", np.zeros(9, np.int32), None)

@@ -1,5 +1,6 @@
 """Sparse results: write them, read parts of them, verify and show them."""
 
+import zlib
 from typing import Any
 
 import h5py
@@ -207,3 +208,75 @@ def test_it_is_shown_and_drawn(write, matrix, capsys, tmp_path):
     assert min(image.shape[:2]) > 200
     assert verify([str(path)]) == 0
     assert "60 x 45" in capsys.readouterr().out
+
+
+HOSTILE_INDICES = {
+    "a column of 2^31 - 1": ("indices", 7, 2**31 - 1),
+    "a column one too large": ("indices", 7, COLUMNS),
+    "a negative column": ("indices", 0, -1),
+    "the last column too large": ("indices", -1, COLUMNS),
+    "an offset of 2^62": ("indptr", 9, 2**62),
+    "a negative offset": ("indptr", 9, -(2**40)),
+    "a first offset that is not 0": ("indptr", 0, 1),
+    "a last offset beyond the entries": ("indptr", -1, 10**6),
+    "a last offset before the entries": ("indptr", -1, 200),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_INDICES)
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_indices_with_sound_checksums_are_not_believed(write, matrix, capsys, name, unsigned):
+    """SciPy would read and write outside of its memory: each entry point refuses before it."""
+    array, at, value = HOSTILE_INDICES[name]
+    matrix = matrix.copy()
+    path = write(matrix)
+    arrays = {"indptr": matrix.indptr.astype(np.int64), "indices": matrix.indices}
+    arrays[array][at] = value
+    numbers = arrays[array].astype(f"u{arrays[array].itemsize}") if unsigned else arrays[array]
+    with h5py.File(path, "r+") as file:
+        del file[f"jacobian/{array}"]
+        file[f"jacobian/{array}"] = numbers
+        table: Any = file["checksums"]
+        checksums = table[()]
+        number = ["data", "indices", "indptr"].index(array)
+        for row in checksums[checksums["array"] == number]:
+            part = np.ascontiguousarray(numbers[int(row["start"]) : int(row["stop"])])
+            row["crc32"] = zlib.crc32(part.tobytes())
+            same = (checksums["array"] == number) & (checksums["start"] == row["start"])
+            checksums["crc32"][same] = row["crc32"]
+        table[...] = checksums
+    readers: list[Any] = [
+        lambda r: r.as_scipy(),
+        lambda r: r.as_torch(),
+        lambda r: r.pattern,
+        lambda r: list(r.ranges()),
+        lambda r: r.as_linear_operator() @ np.ones(COLUMNS),
+        lambda r: r.as_linear_operator().T @ np.ones(ROWS),
+    ]
+    with open_sparse_result(path) as result:
+        for read in readers:
+            with pytest.raises(ResultError, match="not those of compressed rows"):
+                read(result)
+    assert "not those of compressed rows" in verify_result(path).problems[0]
+    assert show([str(path)]) == 1
+    assert plot([str(path), "-o", str(path.with_suffix(".png"))]) == 1
+    assert "compressed rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [
+        np.full(COLUMNS, 2**31 - 1, np.int32),
+        np.full(COLUMNS, -2, np.int32),
+        np.zeros(COLUMNS + 1, np.int32),
+        np.zeros(COLUMNS),
+    ],
+)
+def test_colours_that_do_not_fit_are_refused(write, matrix, colours):
+    path = write(matrix)
+    with h5py.File(path, "r+") as file:
+        del file["colouring/column_colours"]
+        file["colouring/column_colours"] = colours
+    with open_sparse_result(path) as result, pytest.raises(ResultError, match="its colours do not"):
+        _ = result.colours
+    assert "colours" in verify_result(path).problems[0]
