@@ -16,6 +16,7 @@ from outputs._format.axes import Axis, Shard, TensorSpec
 from outputs._format.description import ResultDescription
 from outputs._format.probes import Probes
 from outputs._format.tiling import planned_tile
+from outputs._reading.foreign_datasets import find_dataset
 from outputs._reading.result import Result, open_result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
 from outputs._storage.files import part_path
@@ -47,6 +48,7 @@ __all__ = [
     "Verification",
     "compare_results",
     "compare_sparse_results",
+    "find_dataset",
     "is_sparse_result",
     "open_result",
     "open_sparse_result",

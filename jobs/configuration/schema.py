@@ -145,6 +145,7 @@ class Hdf5Source(FileSource):
     """Datasets of an HDF5 file."""
 
     datasets: list[str] = MISSING
+    links: bool = False
 
 
 @dataclass

@@ -7,14 +7,15 @@ import h5py
 from jobs.configuration.schema import Hdf5Source, ResultSource
 from jobs.errors import ConfigurationError, unknown
 from jobs.sources.source_array import SourceArray
-from outputs import ResultError, is_sparse_result, open_result, open_sparse_result
+from outputs import ResultError, find_dataset, is_sparse_result, open_result, open_sparse_result
 
 
 def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
     """Open datasets, named by the last part of their path; data are read when they are indexed.
 
     Raises:
-        ConfigurationError: The file is damaged or another kind of file, or has no such dataset.
+        ConfigurationError: The file is damaged or another kind of file, has no such dataset, or a
+            dataset is behind a link, or in another file, and `links` is not set.
     """
     try:
         # Not closed here: HDF5 closes the file with the last of its datasets.
@@ -25,14 +26,7 @@ def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
         ) from error
     arrays: dict[str, SourceArray] = {}
     for name in config.datasets:
-        found = _found(file, name)
-        if not isinstance(found, h5py.Dataset):
-            raise unknown(f"{option}.datasets", name, _datasets(file))
-        if found.shape is None:
-            raise ConfigurationError(
-                f"{option}.path={config.path}, dataset {name}: its dataspace is null, so it "
-                "holds no numbers"
-            )
+        found = _dataset(option, config, file, name)
         last = name.rpartition("/")[2]
         if last in arrays:
             raise ConfigurationError(
@@ -40,6 +34,24 @@ def read_hdf5(option: str, config: Hdf5Source) -> dict[str, SourceArray]:
             )
         arrays[last] = SourceArray(found, f"{option}.path={config.path}, dataset {name}")
     return arrays
+
+
+def _dataset(option: str, config: Hdf5Source, file: h5py.File, name: str) -> h5py.Dataset:
+    try:
+        found = find_dataset(file, name, links=config.links)
+    except ResultError as error:
+        hint = "" if config.links else f"; {option}.links=true follows links to other places"
+        raise ConfigurationError(
+            f"{option}.path={config.path}, dataset {name}: {error}{hint}"
+        ) from error
+    if found is None:
+        raise unknown(f"{option}.datasets", name, _datasets(file))
+    if found.shape is None:
+        raise ConfigurationError(
+            f"{option}.path={config.path}, dataset {name}: its dataspace is null, so it holds no "
+            "numbers"
+        )
+    return found
 
 
 def read_result(option: str, config: ResultSource) -> dict[str, SourceArray]:
@@ -59,14 +71,6 @@ def read_result(option: str, config: ResultSource) -> dict[str, SourceArray]:
         name: SourceArray(array, f"{option}.path={config.path}, point {name}")
         for name, array in point.items()
     }
-
-
-def _found(file: h5py.File, name: str) -> object:
-    try:
-        return file.get(name)
-    # Links to one another, without an end.
-    except RuntimeError:
-        return None
 
 
 def _datasets(file: h5py.File) -> list[str]:
