@@ -73,6 +73,7 @@ def export(
     write = form.writer()
     if target.exists():
         _require_replaceable(result, target, force)
+    result.require_intact()
     scratch = scratch_path(target)
     try:
         write(result, scratch, advance)

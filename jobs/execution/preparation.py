@@ -82,6 +82,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
     strategy, axis, missing = job.strategy, None, None
     if part_path(target).exists():
         with open_result(target, allow_partial=True) as begun:
+            begun.require_sound_creation()
             # What was begun is resumed, whatever would be chosen today.
             if begun.fingerprint == job.fingerprint:
                 strategy, axis = begun.strategy, begun.axis

@@ -64,6 +64,7 @@ def read_result(option: str, config: ResultSource) -> dict[str, SourceArray]:
         is_sparse = is_sparse_result(config.path)
         opened = open_sparse_result(config.path) if is_sparse else open_result(config.path)
         with opened as result:
+            result.require_intact()
             point = result.points
     except ResultError as error:
         raise ConfigurationError(f"{option}.path={config.path}: {error}") from error

@@ -14,10 +14,13 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
 from outputs._format.description import ResultDescription
+from outputs._format.digests import create_digests
 from outputs._format.names import (
+    CURRENT_MINOR_VERSION,
     EXECUTION_BYTES,
     FORMAT,
     LEDGER_DTYPE,
+    MINOR_VERSION,
     POINTS,
     VERSION_OF_PARTS,
     VERSION_OF_POINTS,
@@ -79,10 +82,11 @@ def create(
         _attach(matrix, len(points) + 1, _dimension(file, Names.COLUMN, columns))
         _write_context(file, description)
         _create_ledger(file, description.lines)
+        create_digests(file)
 
 
 def create_sparse(path: Path, description: ResultDescription) -> h5py.File:
-    """Create a file with everything but the sparse matrix, and return it open for writing.
+    """Create a file with everything but the sparse matrix and the digests, open for writing.
 
     Args:
         path: A path at which no file exists yet.
@@ -154,7 +158,7 @@ def _write_header(
         version = version if description.points is None else VERSION_OF_POINTS
     write_attributes(
         file,
-        {"format": FORMAT, "format_version": version}
+        {"format": FORMAT, "format_version": version, MINOR_VERSION: CURRENT_MINOR_VERSION}
         | {name: getattr(description, name) for name in texts}
         | {name: int(getattr(description, name)) for name in numbers},
     )

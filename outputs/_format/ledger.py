@@ -34,7 +34,7 @@ class Ledger:
         self._offset = table.id.get_offset() or 0
         self._capacity = table.shape[0]
         self._lines = lines
-        self._load(_used_entries(table))
+        self._load(used_entries(table))
 
     def _load(self, entries: np.ndarray) -> None:
         self._entries = entries
@@ -130,7 +130,8 @@ class Ledger:
         self._covered.insert(place, (start, stop))
 
 
-def _used_entries(table: h5py.Dataset) -> np.ndarray:
+def used_entries(table: h5py.Dataset) -> np.ndarray:
+    """Read the entries of a ledger up to the first empty one."""
     pieces = []
     for start in range(0, table.shape[0], _PIECE_ENTRIES):
         piece = table[start : start + _PIECE_ENTRIES]

@@ -8,6 +8,9 @@ import numpy as np
 
 FORMAT = "autodiff-jobs"
 FORMAT_VERSION = 4
+# The attribute that counts additions, which earlier readers of the same version may ignore.
+MINOR_VERSION = "format_minor_version"
+CURRENT_MINOR_VERSION = 1
 
 # A file has the lowest version whose readers can read it.
 VERSION_OF_WHOLE_FILES = 1
@@ -51,6 +54,7 @@ class Names:
     ROW = "row"
     COLUMN = "column"
     POINT_NUMBER = "point_number"
+    TABLE_SCALES = ("row_tensor", "column_tensor", "ledger_entry")
 
     @staticmethod
     def escape(name: str) -> str:
@@ -69,6 +73,7 @@ class Names:
 ENCODING = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
 COLOURING = "colouring"
 CHECKSUMS = "checksums"
+DIGESTS = "digests"
 
 # Number of entries of a sparse matrix that one checksum covers, and that one access transfers.
 PIECE = 2**20

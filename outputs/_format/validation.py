@@ -14,7 +14,7 @@ from outputs._errors import ResultError
 _MAX_INFLATION = 1032
 _MAX_EXTENT = 2**48
 _MAX_TILE_BYTES = 2**31
-_MAX_ATTRIBUTE_BYTES = 2**20
+MAX_ATTRIBUTE_BYTES = 2**20
 
 
 def member(group: h5py.Group, name: str) -> Any:
@@ -78,7 +78,7 @@ def scalar(target: h5py.Group, name: str) -> Any:
     attribute = target.attrs.get_id(name)
     # Texts of variable length are not read at all, because HDF5 hangs on a damaged heap.
     is_plain = attribute.shape == () and not attribute.dtype.hasobject
-    if not is_plain or attribute.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+    if not is_plain or attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES:
         raise ResultError(f"{path} is damaged: the attribute {name!r} is no single value.")
     value = target.attrs[name]
     value = value.item() if isinstance(value, np.generic) else value

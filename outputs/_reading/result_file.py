@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from outputs._errors import ResultError
+from outputs._format.digests import damaged_records, require_sound_creation
 from outputs._format.names import Names
 from outputs._format.probes import Probes
 from outputs._format.reading import (
@@ -106,6 +107,37 @@ class ResultFile:
         """Products by which the matrix can be verified; None if the file has none."""
         with self._reading():
             return read_probes(self.file)
+
+    def damaged_records(self) -> list[str]:
+        """Return what beside the entries does not have its checksum, as subjects of a sentence.
+
+        A file of an older version, without these checksums, yields nothing.
+
+        Raises:
+            ResultError: If the file is closed, or damaged so that it cannot be read.
+        """
+        with self._reading():
+            return damaged_records(self.file)
+
+    def require_intact(self) -> None:
+        """Check that everything beside the entries has its checksum.
+
+        Raises:
+            ResultError: If something does not.
+        """
+        if found := self.damaged_records():
+            raise ResultError(
+                f"{self.path} is damaged: {' and '.join(found)} do not have their checksum."
+            )
+
+    def require_sound_creation(self) -> None:
+        """Check that what is final since the file was created has its checksum.
+
+        Raises:
+            ResultError: If it does not, with the remedy.
+        """
+        with self._reading():
+            require_sound_creation(self.file)
 
     def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
         with self._reading():

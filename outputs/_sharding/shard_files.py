@@ -111,6 +111,7 @@ def read_shards(
             if not result.complete or path.suffix == ".part":
                 explanations.append(f"{path} is unfinished: {result.progress}.")
                 continue
+            result.require_intact()
             files.append(_shard_file(result, result.shard))
     files.sort(key=lambda file: file.shard.start)
     _require_cover(files, description, explanations)

@@ -17,6 +17,7 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._format.creation import create, write_execution
 from outputs._format.description import ResultDescription
+from outputs._format.digests import write_finish_digest
 from outputs._format.names import Names
 from outputs._format.reading import dataset
 from outputs._format.virtual_sources import LIBVER
@@ -89,3 +90,4 @@ def _fill(path: Path, files: Sequence[ShardFile], execution: Mapping[str, Any]) 
             ledger[used : used + len(blocks)] = blocks
             used += len(blocks)
         write_execution(file, execution)
+        write_finish_digest(file)

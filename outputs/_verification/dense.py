@@ -42,6 +42,8 @@ def check_header(result: Result) -> dict[str, Any]:
             group = group_of(result.file, name)
             for key in map(str, group):
                 dataset(group, key)
+    damaged = result.damaged_records()
+    problems += [f"{found} do not have their checksum" for found in damaged]
     if result.ledger.impossible:
         problems.append(f"{len(result.ledger.impossible)} entries of the ledger are impossible")
     if not result.complete:

@@ -55,7 +55,9 @@ def verify_sparse(path: Path, opened: Callable[[], object]) -> Verification:
 
 
 def _structural_problems(result: SparseResult) -> list[str]:
-    problems = [
+    damaged = result.damaged_records()
+    problems = [f"{found} do not have their checksum" for found in damaged]
+    problems += [
         f"{name} {start}:{stop} do not have their checksum"
         for name, start, stop in result.damaged_pieces()
     ]

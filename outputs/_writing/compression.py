@@ -16,6 +16,7 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.creation import GZIP_LEVEL, create, write_execution
+from outputs._format.digests import write_finish_digest
 from outputs._format.names import Names
 from outputs._format.reading import dataset, matrix_of, read_description, read_execution
 from outputs._format.stacked_matrices import Matrix
@@ -111,3 +112,4 @@ def _copy_records(source: h5py.File, target: h5py.File) -> None:
     for start in range(0, old.shape[0], _LEDGER_PIECE):
         new[start : start + _LEDGER_PIECE] = old[start : start + _LEDGER_PIECE]
     write_execution(target, read_execution(source))
+    write_finish_digest(target)

@@ -11,6 +11,7 @@ import numpy as np
 
 from outputs._format.creation import create_sparse, write_attributes, write_execution
 from outputs._format.description import ResultDescription
+from outputs._format.digests import create_digests, write_finish_digest
 from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, ENCODING, PIECE
 from outputs._storage.crc import crc32_of_array
 from outputs._storage.files import publish, scratch_path, seal, translated
@@ -60,6 +61,8 @@ def write_sparse(
             for name, array in colours.items():
                 colouring.create_dataset(name, data=array)
             write_execution(file, execution)
+            create_digests(file)
+            write_finish_digest(file)
         seal(scratch)
         publish(scratch, path)
     finally:

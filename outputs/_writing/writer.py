@@ -21,6 +21,11 @@ from outputs._errors import (
 from outputs._format.axes import Axis
 from outputs._format.creation import create, stored_bytes, write_execution
 from outputs._format.description import ResultDescription
+from outputs._format.digests import (
+    clear_finish_digest,
+    require_sound_creation,
+    write_finish_digest,
+)
 from outputs._format.ledger import Ledger
 from outputs._format.reading import (
     axis_of,
@@ -84,6 +89,7 @@ class ResultWriter:
             self._origin = self._shard.start if self._shard else 0
             self._lines = self.axis.lines(matrix.shape)
             self.damaged = [(start + self._origin, stop + self._origin) for start, stop in damaged]
+            clear_finish_digest(self._file)
             self._ledger.repair(claim.descriptor, set(damaged))
         except BaseException:
             self._file.close()
@@ -161,6 +167,7 @@ class ResultWriter:
             raise ResultNotFoundError(f"There is no unfinished result {part}.")
         with open_file(part, "r") as file, parsed(part):
             require_ours(file, part)
+            require_sound_creation(file)
             found = read_attribute(file, "fingerprint")
             if found != fingerprint:
                 raise FingerprintMismatchError(
@@ -262,7 +269,10 @@ class ResultWriter:
                 f"are the first missing ones."
             )
         with translated(self.part):
+            # What was damaged since must not become a finished result.
+            require_sound_creation(self._file)
             write_execution(self._file, execution)
+            write_finish_digest(self._file)
             compressed = read_attribute(self._file, "compression") != "none"
             self._file.close()
             seal(self.part)

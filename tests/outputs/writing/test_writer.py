@@ -196,7 +196,7 @@ def test_writing_changes_no_metadata(describe, entries, write_all, tmp_path, axi
         write_all(writer, axis, matrix, [3])
         writer.finish({"seconds": 1})
     with h5py.File(path) as file:
-        data = [_extent(dataset(file, name)) for name in ("ledger", "execution")]
+        data = [_extent(dataset(file, name)) for name in ("ledger", "execution", "digests")]
         data += _matrix_extents(dataset(file, "jacobian"))
     before, after = _bytes(tmp_path / "sealed"), _bytes(path)
     assert before.size == after.size
