@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -24,6 +25,36 @@ class ConfigurationError(JobError):
 
 class OutOfMemoryError(JobError):
     """An allocation failed, in the memory of the host or of a device."""
+
+
+class StrategyError(JobError):
+    """A strategy cannot compute the job, or computes it wrong; another one may compute it.
+
+    Attributes:
+        strategy: The name of the strategy.
+        is_wrong: Whether it gave numbers that failed the check.
+    """
+
+    def __init__(self, message: str, strategy: str = "", *, is_wrong: bool = False) -> None:
+        """Keep the message, the strategy and what is wrong with it."""
+        super().__init__(message)
+        self.strategy = strategy
+        self.is_wrong = is_wrong
+
+
+@contextmanager
+def failing_strategy(strategy: str) -> Iterator[None]:
+    """Attribute a failure in the body to a strategy, but for one to allocate memory.
+
+    Raises:
+        StrategyError: The body raised a `JobError`.
+    """
+    try:
+        yield
+    except (OutOfMemoryError, StrategyError):
+        raise
+    except JobError as error:
+        raise StrategyError(str(error), strategy) from error
 
 
 def unknown(option: str, value: object, valid: Iterable[str]) -> ConfigurationError:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from jobs.configuration.hydra_errors import HYDRA_ERRORS, explain, refused_option
 from jobs.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, JobError
+from jobs.machine.activity import Death
 from jobs.machine.launchers import install_hint, lost_job
+from jobs.paths import LOG
 
 
 def failure_message(error: BaseException) -> tuple[str, int] | None:
@@ -36,3 +40,22 @@ def _expected_failure(error: BaseException) -> str:
         return f"{error.filename or 'input or output'}: {error.strerror or error}"
     # Hydra's own assertions, and a launcher's report of a job that ended without a result.
     return refused_option(error) or lost_job(error)
+
+
+def death_message(death: Death) -> str:
+    """Return what to print about a signal that ended the process of a job.
+
+    Args:
+        death: The end of the process, after which it is not started again.
+    """
+    if death.activity is None:
+        return f"{death.reason}; what was computed before is kept"
+    advice = death.activity.advice
+    if death.is_for_memory:
+        advice = "a smaller dtype or memory=... with a smaller value take less"
+    elif death.signal != "SIGKILL":
+        log = Path(death.activity.job).with_name(LOG)
+        advice = "; ".join(filter(None, [f"the stack is in {log}", advice]))
+    else:
+        advice = "the same command resumes it"
+    return f"{death.reason}; what was computed is kept; {advice}"

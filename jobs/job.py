@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -63,6 +64,8 @@ class Job:
             None until it is looked for.
         dense_reason: Why the matrix is computed densely although `sparsity` is not ``none``; empty
             if it is not.
+        excluded: What the job does without, and why: the names of strategies that ``auto`` does not
+            consider, ``route <name>`` for a route of the check, and ``differences``.
     """
 
     operation: str
@@ -93,6 +96,7 @@ class Job:
     compressed: str | None = None
     dense_reason: str = ""
     stage: Stage | None = None
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def configuration(self) -> str:

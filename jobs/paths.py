@@ -7,6 +7,7 @@ from pathlib import Path
 
 RESULT = "result.h5"
 STATUS = "status.json"
+LOG = "job.log"
 
 
 def config_directory() -> Path:
@@ -88,7 +89,7 @@ class RunPaths:
     @property
     def log(self) -> Path:
         """What the job logged, with tracebacks."""
-        return self.directory / "job.log"
+        return self.directory / LOG
 
     @property
     def status(self) -> Path:

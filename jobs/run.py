@@ -5,6 +5,7 @@ torch is imported when a job begins, not before: help and invalid options are an
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,11 +25,13 @@ from jobs.configuration.checks import check_config
 from jobs.configuration.hydra_errors import check_arguments
 from jobs.configuration.registry import register
 from jobs.errors import EXIT_FAILED, ConfigurationError, JobError
-from jobs.failure_messages import failure_message
+from jobs.failure_messages import death_message, failure_message
+from jobs.machine.activity import Death, announce
 from jobs.machine.interruption import leaving_at_once
 from jobs.machine.launchers import end_workers, queueing_again_unharmed
 from jobs.machine.supervision import supervised
 from jobs.paths import config_directory
+from jobs.records.status_file import report_death
 from jobs.version import own_version
 
 
@@ -37,6 +41,7 @@ def run_job(composed: DictConfig) -> None:
     Raises:
         JobError: The job cannot start or continue.
     """
+    announce(None)
     config = check_config(composed)
     from jobs.execution.execute import execute
     from jobs.job import resolve
@@ -138,7 +143,7 @@ def _report(error: BaseException, text: str, exit_code: int, printed: list[str])
 
 def _emit_failure(message: str) -> None:
     """Print a failure as a line of JSON, if the options ask for JSON."""
-    if "progress=json" in sys.argv[1:]:
+    if {"progress=json", "--json"} & set(sys.argv[1:]):
         print(json.dumps({"event": "failed", "time": time.time(), "message": message}), flush=True)
 
 
@@ -158,15 +163,38 @@ def _log_file(path: Path) -> Iterator[None]:
     logger.setLevel(logging.DEBUG)
     logger.addHandler(handler)
     try:
-        yield
+        with path.open("a") as stacks, _stack_of_a_fault(stacks):
+            yield
     finally:
         logger.removeHandler(handler)
         handler.close()
 
 
+@contextmanager
+def _stack_of_a_fault(file: TextIO) -> Iterator[None]:
+    """Write the stack of a process that a signal such as SIGSEGV ends, unless others do so."""
+    if faulthandler.is_enabled():
+        yield
+        return
+    faulthandler.enable(file)
+    try:
+        yield
+    finally:
+        faulthandler.disable()
+
+
 def program() -> None:
-    """Run the program under a process that survives the system's out-of-memory killer."""
-    supervised(main)
+    """Run the program under a process that survives what ends it."""
+    supervised(main, _report_death)
+
+
+def _report_death(death: Death) -> None:
+    """Print how a signal ended the job, and tell its watchers."""
+    message = death_message(death)
+    if death.activity is not None:
+        report_death(Path(death.activity.job), message)
+    _emit_failure(message)
+    print(f"error: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

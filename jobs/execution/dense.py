@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from jobs.errors import StrategyError
 from jobs.execution.block_sources import BlockSource, Remaining
 from jobs.execution.chunk_size import ChunkSize
+from jobs.execution.exclusion import discard, notes_of, with_strategies_that_work
 from jobs.execution.failure_status import reported_failures
 from jobs.execution.local_source import LocalSource
 from jobs.execution.outcome import (
@@ -67,27 +69,47 @@ def execute_dense(
     final = job.paths.result
     # A replacement grows beside the finished result and takes its place in one step.
     target = job.paths.replacement if overwrite and final.exists() else final
+    status = None if plan_only else StatusFile(job.paths.status)
+    with reported_failures(status) if status else nullcontext():
+
+        def attempt(job: Job) -> dict[str, str]:
+            return _attempt(job, target, status, display)
+
+        summary = with_strategies_that_work(job, target, display, attempt)
     if plan_only:
-        prepared = prepare(job, target)
-        display.plan(prepared.plan)
-        prepared.plan.check()
         return final
-    status = StatusFile(job.paths.status)
-    with reported_failures(status):
-        prepared = prepare(job, target, status)
-        display.plan(prepared.plan)
-        prepared.plan.check()
-        if len(job.devices) > 1 and 0 not in prepared.facts.shape:
-            # The workers open their own streams: free this one.
-            decision = replace(prepared.decision, stream=None)
-            prepared = replace(prepared, decision=decision, stream=None)
-            release_memory()
-        summary = _run(prepared, status, display)
-        target.replace(final)
-        status.update(state="finished", message="", verification=summary["verified"])
     if not is_part:
         display.outcome(summary, str(final))
     return final
+
+
+def _attempt(job: Job, target: Path, status: StatusFile | None, display: Display) -> dict[str, str]:
+    """Plan a job and, with a status file, run it; return the summary for the user."""
+    if status is not None:
+        # Written before anything is tried, so that it exists should that end the process.
+        status.update(state="planned", function=job.function.reference, **_left_out(job))
+    prepared = prepare(job, target, status)
+    display.plan(prepared.plan)
+    prepared.plan.check()
+    if status is None:
+        return {}
+    if len(job.devices) > 1 and 0 not in prepared.facts.shape:
+        # The workers open their own streams: free this one.
+        decision = replace(prepared.decision, stream=None)
+        prepared = replace(prepared, decision=decision, stream=None)
+        release_memory()
+    try:
+        summary = _run(prepared, status, display)
+    except StrategyError as error:
+        error.strategy = error.strategy or prepared.decision.strategy
+        raise
+    target.replace(job.paths.result)
+    status.update(state="finished", message="", verification=summary["verified"])
+    return summary
+
+
+def _left_out(job: Job) -> dict[str, dict[str, str]]:
+    return {"excluded": dict(job.excluded)} if job.excluded else {}
 
 
 @dataclass(frozen=True)
@@ -112,13 +134,19 @@ class _Run:
 def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, str]:
     """Compute, verify and write what is missing; return the summary for the user."""
     job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
-    record = Record(NonFinite(job.nonfinite), display.say)
+    record = Record(NonFinite(job.nonfinite), display.say, notes_of(job))
     for fallback in decision.fallbacks:
         record.note(fallback)
     if prepared.chunk_limit is not None:
         record.note(
             "the system killed the job because memory ran out; continuing with at most "
             f"{prepared.chunk_limit} {axis} at a time"
+        )
+    if prepared.begun is not None and prepared.is_begun_anew:
+        discard(prepared.target, job.fingerprint)
+        record.note(
+            f"what {prepared.begun.strategy} had computed by {prepared.begun.axis} is computed "
+            f"again by {axis}"
         )
     chunks = ChunkSize(
         decision.chunk_size, prepared.budget, record.note, largest=decision.largest_chunk
@@ -134,7 +162,8 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, 
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
         status.update(state="running", **running_status(prepared))
         _compute(_Run(prepared, record, chunks, status, display), source, writer)
-        writer.finish(execution_record(prepared, source, chunks, record))
+        record_of_run = execution_record(prepared, source, chunks, record)
+        writer.finish(record_of_run, strategy=prepared.strategies)
     return outcome_summary(prepared, record)
 
 
@@ -142,7 +171,7 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, 
 def _source(prepared: Prepared, record: Record) -> Iterator[BlockSource]:
     """Yield the source of blocks: this process, or a process for each of several devices."""
     if prepared.stream is not None:
-        yield LocalSource(prepared.job, prepared.stream, prepared.check)
+        yield LocalSource(prepared.job, prepared.decision.strategy, prepared.stream, prepared.check)
         return
     with WorkerPool(prepared, record.note) as pool:
         yield pool

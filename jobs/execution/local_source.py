@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from autodiff_core import Block
-from jobs.errors import JobError, OutOfMemoryError
+from jobs.errors import OutOfMemoryError, StrategyError, failing_strategy
 from jobs.execution.block_sources import ComputedBlock, Remaining
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host
 from jobs.machine.measurement import release_memory
+from jobs.records.attempts import trying_strategy
 from jobs.streams.nonfinite import Entries, entries_not_finite
 from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from jobs.verification.check import Check
@@ -29,6 +30,7 @@ class LocalSource:
 
     Args:
         job: The job.
+        strategy: The strategy of the stream.
         stream: Its stream of blocks.
         check: The check of the blocks.
 
@@ -36,8 +38,9 @@ class LocalSource:
         shares_cores: Whether the device is the CPU.
     """
 
-    def __init__(self, job: Job, stream: Stream, check: Check) -> None:
+    def __init__(self, job: Job, strategy: str, stream: Stream, check: Check) -> None:
         self._job = job
+        self._strategy = strategy
         self._stream = stream
         self._check = check
         self._copy = copies_to_host(job.device)
@@ -51,6 +54,7 @@ class LocalSource:
         failure: Exception | None = None
         while failure is None and not is_leaving() and (lines := remaining.take()) is not None:
             reason, found, started = None, None, time.perf_counter()
+            self._announce(lines, remaining.facts.axis)
             try:
                 found = compute_block(self._job, self._stream, self._check, lines)
             except OutOfMemoryError as error:
@@ -76,6 +80,10 @@ class LocalSource:
             yield under_way()
         if failure is not None:
             raise failure
+
+    def _announce(self, lines: range, axis: str) -> None:
+        computes = f"({self._stream.engine} engine) computed {axis} {lines.start} to {lines.stop}"
+        trying_strategy(self._job, self._strategy, computes, len(lines))
 
     def _on_its_way(
         self, block: Block, error: float, not_finite: Entries
@@ -117,9 +125,9 @@ def compute_block(
 
     Raises:
         OutOfMemoryError: An allocation failed.
-        JobError: The function fails, or the block fails the check twice.
+        StrategyError: The function fails, or the block fails the check twice.
     """
-    with explaining_failures(job.function):
+    with failing_strategy(""), explaining_failures(job.function):
         block = stream.block(lines.start, lines.stop)
         error = check.error(block)
         if error > check.tolerance:
@@ -127,9 +135,9 @@ def compute_block(
             block = stream.block(lines.start, lines.stop)
             error = check.error(block)
         if error > check.tolerance:
-            raise JobError(
+            raise StrategyError(
                 f"{block.axis} {block.start} to {block.stop} disagree with an independent product "
-                f"by {error:.1e} (tolerance {check.tolerance:.1e}), twice; what was computed "
-                f"before is kept. {advice(job)}"
+                f"by {error:.1e} (tolerance {check.tolerance:.1e}), twice{advice(job)}",
+                is_wrong=True,
             )
         return block, error, entries_not_finite(block)

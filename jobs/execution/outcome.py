@@ -57,6 +57,7 @@ def execution_record(
         "seconds": record.seconds,
         "peak_memory_bytes": peak_memory(job.device),
         "fallbacks": record.fallbacks,
+        **({"excluded": dict(job.excluded)} if job.excluded else {}),
         "nonfinite": record.nonfinite.figures(),
         "verification": {**prepared.check.figures(), **precision_figures(job)},
         "differences": [each.figures() for each in prepared.differences],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,17 +13,19 @@ from jobs.errors import JobError, OutOfMemoryError
 from jobs.functions.failures import explaining_failures
 from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
+from jobs.machine.activity import deaths_of
 from jobs.machine.devices import threads_of_a_worker
 from jobs.machine.memory import Budget, memory_budget
-from jobs.machine.supervision import KILLED_PROCESS
 from jobs.planning.decision import Decision
 from jobs.planning.plan import Plan
 from jobs.planning.prediction import make_plan
 from jobs.planning.search import decide
 from jobs.planning.symmetry import rows_by_symmetry
+from jobs.records.attempts import DIFFERENCES, trying, trying_differences
 from jobs.records.description import describe
 from jobs.records.provenance import git_commit
-from jobs.records.status_file import JobStatus, StatusFile
+from jobs.records.status_file import StatusFile
+from jobs.strategies import STRATEGIES
 from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.differences import Comparison, compare_with_differences
@@ -49,6 +50,7 @@ class Prepared:
         stream: The stream of blocks; None where other processes compute them.
         facts: What this process knows of the stream in either case.
         chunk_limit: Half the chunk size at which the system killed the job; None if it did not.
+        begun: What an earlier run left of the result; None if nothing is resumed.
     """
 
     job: Job
@@ -62,6 +64,54 @@ class Prepared:
     stream: Stream | None
     facts: StreamFacts
     chunk_limit: int | None
+    begun: Begun | None = None
+
+    @property
+    def is_begun_anew(self) -> bool:
+        """Whether what was begun is of no use, because it has blocks of the other axis."""
+        return self.begun is not None and self.begun.axis != self.facts.axis
+
+    @property
+    def strategies(self) -> str:
+        """The names of the strategies that have computed and will compute the result."""
+        earlier = self.begun.strategy if self.begun and not self.is_begun_anew else ""
+        return ", ".join(dict.fromkeys([*filter(None, [earlier]), self.decision.strategy]))
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An unfinished result of the same job.
+
+    Attributes:
+        strategy: The strategy that began it.
+        axis: The axis of its blocks.
+        missing: The number of lines that are missing.
+    """
+
+    strategy: str
+    axis: str
+    missing: int
+
+
+def _begun(job: Job, target: Path) -> Begun | None:
+    """Return the unfinished result of a job; None if there is none."""
+    if not part_path(target).exists():
+        return None
+    with open_result(target, allow_partial=True) as begun:
+        begun.require_sound_creation()
+        if begun.fingerprint != job.fingerprint:
+            return None
+        # No digest covers the strategy before the result is finished.
+        if begun.strategy not in STRATEGIES:
+            raise JobError(
+                f"{begun.path} is damaged: its strategy is {begun.strategy!r}. Remove the file; the "
+                "same command then computes it anew"
+            )
+        return Begun(begun.strategy, begun.axis, int((~begun.mask).sum()))
+
+
+def _is_left_out(job: Job, strategy: str) -> bool:
+    return job.strategy == "auto" and strategy in job.excluded
 
 
 def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepared:
@@ -73,26 +123,22 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
     Args:
         job: The job.
         target: The path of the file that would be written.
-        status: Updated with each chunk size before it is tried, for which the system may kill the
-            process; None writes no status.
+        status: Updated with each strategy and chunk size before they are tried; None writes no
+            status.
 
     Raises:
         JobError: The job cannot be computed, or not within its memory.
     """
-    strategy, axis, missing = job.strategy, None, None
-    if part_path(target).exists():
-        with open_result(target, allow_partial=True) as begun:
-            begun.require_sound_creation()
-            # What was begun is resumed, whatever would be chosen today.
-            if begun.fingerprint == job.fingerprint:
-                strategy, axis = begun.strategy, begun.axis
-            missing = int((~begun.mask).sum())
+    begun = _begun(job, target)
+    # What was begun is resumed, whatever would be chosen today, unless that strategy is left out.
+    resumed = None if begun is None or _is_left_out(job, begun.strategy) else begun
+    strategy, axis = (resumed.strategy, resumed.axis) if resumed else (job.strategy, None)
     budget = memory_budget(job.memory, job.device, len(job.devices))
     limit = _chunk_limit(job)
 
-    def tell(chunk_size: int) -> None:
+    def tell(strategy: str, chunk_size: int) -> None:
         if status is not None:
-            status.update(state="planned", chunk_size=chunk_size)
+            status.update(state="planned", strategy=strategy, chunk_size=chunk_size)
 
     with git_commit(job) as commit, _threads(threads_of_a_worker(job.devices)):
         with _outputs_examined(job):
@@ -105,8 +151,10 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         description = replace(
             description, axis=Axis(decision.stream.axis), block_lines=decision.chunk_size
         )
-        lines = description.lines if missing is None else missing
+        is_kept = begun is not None and begun.axis == description.axis
+        lines = begun.missing if begun is not None and is_kept else description.lines
         plan = make_plan(job, decision, description, budget, target, lines)
+    trying(job, "the computation was begun", chunk_size=decision.chunk_size)
     stream = decision.stream
     facts = StreamFacts.of(stream)
     return Prepared(
@@ -121,6 +169,7 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         stream,
         facts,
         limit,
+        begun,
     )
 
 
@@ -156,27 +205,18 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _chunk_limit(job: Job) -> int | None:
-    """Return half the chunk size at which the system killed this job for lack of memory, if any.
-
-    Raises:
-        JobError: It was killed with one line at a time, or before it computed.
-    """
-    killed = os.environ.get(KILLED_PROCESS)
-    if killed is None:
-        return None
-    status = JobStatus.read(job.paths.status)
-    chunk_size = status.other.get("chunk_size")
-    if str(status.pid) != killed or not isinstance(chunk_size, int) or chunk_size < 2:
-        raise JobError(
-            "the system killed this job because no memory was free, with one row or column at a "
-            "time; what was computed is kept. A smaller dtype takes less memory"
-        )
-    return chunk_size // 2
+    """Return half the chunk size at which the system killed this job for lack of memory, if any."""
+    killed = [each.activity for each in deaths_of(str(job.paths.status)) if each.is_for_memory]
+    sizes = [each.chunk_size // 2 for each in killed if each and each.chunk_size]
+    return min(sizes, default=None)
 
 
 def _differences(job: Job) -> tuple[Comparison, ...]:
     if not job.differences:
         return ()
+    if DIFFERENCES in job.excluded:
+        return (Comparison("inconclusive", 1, reason=job.excluded[DIFFERENCES]),)
+    trying_differences(job)
     with explaining_failures(job.function):
         return compare_with_differences(job)
 

@@ -1,8 +1,12 @@
-"""Run a program in a child process, and restart it if the system kills it for lack of memory.
+"""Run a program in a child process, and start it again where a signal ended it and that may help.
 
 The system's out-of-memory killer chooses the largest process: the child, which computes. The parent
 holds almost no memory. It detects the kill and starts the same program again, which resumes with
 at most half the chunk size.
+
+A fault in native code (SIGSEGV and its like) ends the child as well. Where the child had announced
+something that the job can do without, such as one of several strategies, the program is started
+again without that, at most once for each.
 """
 
 from __future__ import annotations
@@ -16,21 +20,25 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-KILLED_PROCESS = "AUTODIFF_JOBS_KILLED_PROCESS"
-"""Environment variable: the number of the process that the system killed before this one."""
+from jobs.machine.activity import Death, announce, deaths_of, last_activity, remember, share
+
+FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
+"""The signals by which the system ends a process for what it has done."""
 
 _MOST_RESTARTS = 32
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def supervised(program: Callable[[], None]) -> None:
-    """Run a program in a child process, and again each time the system kills it for lack of memory.
+def supervised(program: Callable[[], None], report: Callable[[Death], None]) -> None:
+    """Run a program in a child process, and again each time that a signal ended it and that helps.
 
-    On systems that do not count such kills, as Linux does, the program runs in this process.
+    On systems that do not count kills for lack of memory, as Linux does, the program runs in this
+    process.
 
     Args:
         program: Runs until it returns or raises SystemExit; it imports large modules itself.
+        report: Called with the end of the child by a signal after which it is not started again.
 
     Raises:
         SystemExit: The program has ended; the exit code is that of the program.
@@ -38,22 +46,46 @@ def supervised(program: Callable[[], None]) -> None:
     if out_of_memory_kills() is None:
         program()
         return
-    for _ in range(_MOST_RESTARTS):
+    share()
+    code = 1
+    for start in range(_MOST_RESTARTS):
+        announce(None)
         before = out_of_memory_kills()
-        process = _start(program)
-        code = _wait(process)
-        if code != -signal.SIGKILL or out_of_memory_kills() == before:
+        code = _wait(_start(program))
+        death = _death(code, is_for_memory=out_of_memory_kills() != before)
+        if death is None:
             break
-        print(
-            "the system killed the job because no memory was free; it resumes with smaller chunks",
-            file=sys.stderr,
-            flush=True,
-        )
-        os.environ[KILLED_PROCESS] = str(process)
+        next_start = _next_start(death) if start + 1 < _MOST_RESTARTS else ""
+        if not next_start:
+            report(death)
+            break
+        print(f"{death.reason}; {next_start}", file=sys.stderr, flush=True)
+        remember(death)
     if code < 0:
         # As shells report a process that a signal ended.
         sys.exit(128 - code)
     sys.exit(code)
+
+
+def _death(code: int, *, is_for_memory: bool) -> Death | None:
+    """Return how the child was ended, unless it ended by itself or the user ended it."""
+    if -code not in {*FAULTS, signal.SIGKILL}:
+        return None
+    is_kill = -code == signal.SIGKILL
+    return Death(last_activity(), signal.Signals(-code).name, is_for_memory and is_kill)
+
+
+def _next_start(death: Death) -> str:
+    """Return how the program starts again after a death, in words; empty if it does not."""
+    activity = death.activity
+    if activity is None:
+        return ""
+    if death.is_for_memory:
+        is_divisible = activity.chunk_size is not None and activity.chunk_size > 1
+        return "it resumes with smaller chunks" if is_divisible else ""
+    known = [each.activity and each.activity.leaves_out for each in deaths_of(activity.job)]
+    is_new = activity.leaves_out and activity.leaves_out not in known
+    return "the job starts again without it" if is_new and death.signal != "SIGKILL" else ""
 
 
 def out_of_memory_kills() -> int | None:
@@ -84,6 +116,9 @@ def _start(program: Callable[[], None]) -> int:
         code = 0
     except SystemExit as exit:
         code = _exit_code(exit)
+    except KeyboardInterrupt:
+        # Outside of what the program itself handles: before it begins, or while it ends.
+        code = 128 + signal.SIGINT
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
     finally:

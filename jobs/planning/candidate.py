@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from jobs.errors import JobError
 from jobs.job import Job
 from jobs.machine.memory import Budget, memory_in_use
 from jobs.planning.cost import Costs
@@ -42,6 +41,7 @@ class Candidate:
         growth: The measurement with that engine; None before the first.
         costs: What was measured, of the last engine that completed a chunk; None before the first.
         note: Why it was not measured or does not fit, in words; empty if there is no reason.
+        failure: The message of its failure; empty if it did not fail.
         fallbacks: Slower ways that the stream has already taken, as sentences.
         ran_out: Whether a chunk did not fit into the memory.
         line: What a line is: ``row`` or ``column``; empty before the stream was first opened.
@@ -53,6 +53,7 @@ class Candidate:
     growth: Growth | None = None
     costs: Costs | None = None
     note: str = ""
+    failure: str = ""
     fallbacks: list[str] = field(default_factory=list)
     ran_out: bool = False
     line: str = ""
@@ -93,24 +94,22 @@ class Search:
         job: The job.
         budget: The memory that it may use.
         limit: The largest chunk size that may be chosen; None for any.
-        tell: Called with each chunk size before it is tried.
+        tell: Called with strategy and chunk size before they are tried.
         thresholds: When to measure, stop, wait and compile.
         occupied: Bytes of memory in use before the search.
         candidates: The candidates by strategy, in the order in which they were considered.
         spent: Seconds that chunks have taken so far.
-        failure: The first failure of a strategy; None if there was none.
         shape: (rows, columns) of the matrix at one point; None before a stream was opened.
     """
 
     job: Job
     budget: Budget
     limit: int | None
-    tell: Callable[[int], None]
+    tell: Callable[[str, int], None]
     thresholds: Thresholds
     occupied: int
     candidates: dict[str, Candidate] = field(default_factory=dict)
     spent: float = 0.0
-    failure: JobError | None = None
     shape: tuple[int, int] | None = None
 
     def candidate(self, strategy: str) -> Candidate:

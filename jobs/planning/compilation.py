@@ -8,6 +8,7 @@ from jobs.machine.measurement import release_memory
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.planning.trials import measure_chunk, within_budget
+from jobs.records.attempts import trying_strategy
 from jobs.streams.opening import open_job_stream
 from jobs.units import duration
 
@@ -34,6 +35,8 @@ def try_compiling(search: Search, candidate: Candidate, chunk_size: int) -> str:
     before = costs.line_seconds(chunk_size) * chunk_size
     candidate.stream = None
     release_memory()
+    compiles = f"was compiled for {chunk_size} at a time"
+    trying_strategy(search.job, candidate.strategy, compiles, chunk_size)
     note = "not compiled, which does not fit into the memory"
     try:
         with within_budget(search):

@@ -9,6 +9,7 @@ from jobs.machine.measurement import measuring, timing
 from jobs.planning.candidate import Candidate, Growth, Search
 from jobs.planning.cost import Costs, Trial
 from jobs.planning.trials import measure_chunk
+from jobs.records.attempts import trying_strategy
 
 
 def start_growth(search: Search, candidate: Candidate, costs: Costs, opening_bytes: int) -> None:
@@ -62,7 +63,9 @@ def _measure_size(
 ) -> None:
     """Measure chunks of one size; of several the fastest counts."""
     limits, first_seconds = search.thresholds, 0.0
-    search.tell(chunk_size)
+    search.tell(candidate.strategy, chunk_size)
+    measured = f"({candidate.opened.engine} engine) was measured with {chunk_size} at a time"
+    trying_strategy(search.job, candidate.strategy, measured, chunk_size)
     for repetition in range(limits.repetitions):
         costs, loaded = growth.costs, len(sys.modules)
         by = measuring if repetition == 0 or not costs.trials else timing

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from jobs.errors import JobError, OutOfMemoryError
+from jobs.errors import JobError, OutOfMemoryError, failing_strategy
 from jobs.job import Job
 from jobs.machine.measurement import measuring, release_memory
 from jobs.machine.memory import Budget, memory_in_use
@@ -28,7 +28,8 @@ from jobs.planning.decision import Decision
 from jobs.planning.growth import grow, start_growth
 from jobs.planning.thresholds import THRESHOLDS
 from jobs.planning.trials import within_budget
-from jobs.strategies import FORWARD, LOOPS
+from jobs.records.attempts import trying_strategy
+from jobs.strategies import FORWARD, LOOPS, none_is_left, strategies_of
 from jobs.streams.opening import open_job_stream
 from jobs.streams.stream import Stream, stored_dtype
 
@@ -41,18 +42,19 @@ def decide(
     *,
     strategy: str,
     chunk_limit: int | None = None,
-    tell: Callable[[int], None] = lambda chunk_size: None,
+    tell: Callable[[str, int], None] = lambda strategy, chunk_size: None,
 ) -> Decision:
     """Choose how to compute a job, by measuring what the user left open.
 
     Args:
-        job: The job.
+        job: The job; what it excludes is not among the strategies of ``auto``.
         budget: The memory that it may use.
         strategy: The strategy, or ``auto``.
         chunk_limit: The largest chunk size that may be chosen; None for any.
-        tell: Called with each chunk size before it is tried.
+        tell: Called with strategy and chunk size before they are tried.
 
     Raises:
+        StrategyError: The strategy cannot differentiate the function.
         JobError: Not even one line fits into the budget, or no strategy can differentiate the
             function.
     """
@@ -73,15 +75,17 @@ def _decide(search: Search, strategy: str, started: float) -> Decision:
         if strategy == "auto":
             _measure_all(search)
         else:
-            _measure(search, strategy, remaining=1)
+            with failing_strategy(strategy):
+                _measure(search, strategy, remaining=1)
     if not search.measured:
-        raise search.failure or too_large(search.budget)
+        raise _nothing_measured(search)
     chosen = search.fastest()
     chunk_size, chunk_reason = choose_chunk(search, chosen)
-    _open_chosen(search, chosen)
     reason = "as requested" if strategy != "auto" else _reason(search, chosen)
-    if may_compile(search, chosen, chunk_size):
-        reason += f"; {try_compiling(search, chosen, chunk_size)}"
+    with failing_strategy(chosen.strategy):
+        _open_chosen(search, chosen)
+        if may_compile(search, chosen, chunk_size):
+            reason += f"; {try_compiling(search, chosen, chunk_size)}"
     return Decision(
         chosen.strategy,
         chosen.engine,
@@ -94,6 +98,17 @@ def _decide(search: Search, strategy: str, started: float) -> Decision:
         time.perf_counter() - started,
         tuple(chosen.fallbacks),
     )
+
+
+def _nothing_measured(search: Search) -> JobError:
+    """Return the error that no strategy can compute the job."""
+    excluded, tried = search.job.excluded, search.candidates.values()
+    reasons = {name: excluded[name] for name in _all_strategies(search) if name in excluded}
+    failures = {each.strategy: each.failure for each in tried if each.failure}
+    if not reasons and not failures:
+        return too_large(search.budget)
+    notes = {each.strategy: each.note for each in tried if each.note}
+    return JobError(none_is_left({**reasons, **notes, **failures}))
 
 
 def _open_chosen(search: Search, chosen: Candidate) -> None:
@@ -109,22 +124,32 @@ def _open_chosen(search: Search, chosen: Candidate) -> None:
     chosen.stream = open_job_stream(search.job, chosen.strategy, chosen.engine)
 
 
+def _all_strategies(search: Search) -> tuple[str, ...]:
+    return strategies_of(is_from_left=OPERATIONS[search.job.operation].is_from_left)
+
+
 def _measure_all(search: Search) -> None:
-    is_from_left = OPERATIONS[search.job.operation].is_from_left
-    batched = ["vectorize"] if is_from_left else ["forward-mode", "vectorize"]
-    for place, strategy in enumerate(batched):
-        _attempt(search, strategy, remaining=len(batched) - place)
+    excluded = search.job.excluded
+    pairs = [(each, LOOPS[each]) for each in _all_strategies(search) if each in LOOPS]
+    usable = [[each for each in pair if each not in excluded] for pair in pairs]
+    # The loop takes the place of a batched strategy that is excluded.
+    best = [each[0] for each in usable if each]
+    loops = [each[1] for each in usable if each[1:]]
+    for place, strategy in enumerate(best):
+        _attempt(search, strategy, remaining=len(best) - place)
     # A candidate that waited for the other one to be measured may still be the faster.
-    _resume(search, search.candidate(batched[0]))
+    if best:
+        _attempt(search, best[0], remaining=1, continues=True)
     if not search.measured:
-        for strategy in [each for each in batched if search.candidate(each).note]:
+        for strategy in [each for each in best if search.candidate(each).note]:
             _attempt(search, strategy, remaining=1, even_if_hopeless=True)
     if search.measured:
-        best = search.fastest()
-        chunk_size = best.measured.best_chunk(search.budget.bytes)
-        if chunk_size is None or chunk_size <= search.thresholds.small_batch:
-            _attempt(search, LOOPS[best.strategy], remaining=1)
-    for loop in map(search.candidate, map(LOOPS.__getitem__, batched)):
+        fastest = search.fastest()
+        chunk_size = fastest.measured.best_chunk(search.budget.bytes)
+        is_small = chunk_size is None or chunk_size <= search.thresholds.small_batch
+        if is_small and LOOPS.get(fastest.strategy) in loops:
+            _attempt(search, LOOPS[fastest.strategy], remaining=1)
+    for loop in map(search.candidate, loops):
         # A loop holds less memory than any batch.
         fits = any(each.fits(search.budget.bytes) for each in search.measured)
         if not fits and loop.costs is None and not loop.note:
@@ -132,15 +157,26 @@ def _measure_all(search: Search) -> None:
 
 
 def _attempt(
-    search: Search, strategy: str, *, remaining: int, even_if_hopeless: bool = False
+    search: Search,
+    strategy: str,
+    *,
+    remaining: int,
+    even_if_hopeless: bool = False,
+    continues: bool = False,
 ) -> None:
-    """Measure a strategy; note it where it cannot differentiate the function."""
+    """Measure a strategy, or continue to; note it where it cannot differentiate the function."""
+    candidate = search.candidate(strategy)
     try:
-        _measure(search, strategy, remaining=remaining, even_if_hopeless=even_if_hopeless)
+        if continues:
+            _resume(search, candidate)
+        else:
+            _measure(search, strategy, remaining=remaining, even_if_hopeless=even_if_hopeless)
     except JobError as error:
         _logger.info("strategy %s is left out: %s", strategy, error)
-        search.candidate(strategy).note = "cannot differentiate this function"
-        search.failure = search.failure or error
+        candidate.note = "cannot differentiate this function"
+        candidate.failure = str(error)
+        # A smaller chunk that it could compute is no reason to choose it.
+        candidate.stream, candidate.costs = None, None
 
 
 def _measure(
@@ -182,6 +218,8 @@ def _measure(
 def _measure_engine(
     search: Search, candidate: Candidate, remaining: int, even_if_hopeless: bool
 ) -> None:
+    opens = f"({candidate.engine} engine) was opened"
+    trying_strategy(search.job, candidate.strategy, opens)
     with measuring(search.job.device) as opening:
         stream = open_job_stream(search.job, candidate.strategy, candidate.engine)
     candidate.stream = stream
@@ -261,6 +299,9 @@ def _reason(search: Search, chosen: Candidate) -> str:
         if other is not chosen:
             text += f"; {other.strategy} {other.measured.lines} {other.line}s"
             text += f", {other.seconds_of_a_line}"
+    for name in _all_strategies(search):
+        if name in search.job.excluded:
+            text += f"; {name} left out"
     for candidate in search.candidates.values():
         if candidate.note:
             text += f"; {candidate.strategy} {candidate.note}"

@@ -167,6 +167,20 @@ class JobStatus:
         return max(0.0, (datetime.now(UTC) - written).total_seconds())
 
 
+def report_death(path: Path, message: str) -> None:
+    """Write into the status file of a job, for its process that a signal has ended, that it failed.
+
+    Args:
+        path: The file.
+        message: Why the job failed.
+    """
+    found = _facts(path)
+    if found is not None:
+        status = StatusFile(path)
+        status._facts = found
+        status.update(state="failed", message=message)
+
+
 def status_files(directory: Path) -> list[Path]:
     """Return the status files of all jobs below a directory, in order of their names."""
     return sorted(directory.rglob(STATUS))

@@ -47,14 +47,13 @@ def tolerance_origin(job: Job) -> str:
 
 
 def advice(job: Job) -> str:
-    """Say what may help where two routes disagree; a wider dtype only where there is one."""
-    text = "Try another strategy"
+    """Say whether a wider dtype may help where two routes disagree; empty where there is none."""
     if job.stage is not None:
-        return f"{text}; the function computes in {job.stage}, so that no dtype= makes it wider"
+        return f"; the function computes in {job.stage}, so that no dtype= makes it wider"
     widest = torch.complex128 if job.dtype.is_complex else torch.float64
     if job.dtype == widest:
-        return text
-    return f"{text}, or dtype={name_of(widest)} if the function is ill-conditioned"
+        return ""
+    return f"; dtype={name_of(widest)} helps if the function is ill-conditioned"
 
 
 def _dtypes(job: Job) -> list[tuple[torch.dtype, str]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
 from jobs.operations import OPERATIONS
+from jobs.records.attempts import route_of_check, trying_route
 from jobs.streams.at_points import products_at_points
 from jobs.streams.summed import product
 from jobs.verification.numerics import Probe, flattened, multiplied, signed_vector, widened
@@ -69,7 +70,9 @@ class ProbeProducts:
                 strategy=strategy,
             )
 
-        pushed, reason = _first_route(multiply, self._operation.from_right, _FORWARD_ROUTES)
+        pushed, reason = _first_route(
+            self._job, multiply, self._operation.from_right, _FORWARD_ROUTES
+        )
         return (
             (None, reason) if pushed is None else (Probe(flattened(vector), flattened(pushed)), "")
         )
@@ -146,14 +149,18 @@ class ProbeProducts:
                 )
             )
 
-        return _first_route(multiply, operation, strategies)
+        return _first_route(self._job, multiply, operation, strategies)
 
 
 def _first_route(
-    multiply: Callable[[str], list[Tensor]], operation: str, strategies: Sequence[str]
+    job: Job, multiply: Callable[[str], list[Tensor]], operation: str, strategies: Sequence[str]
 ) -> tuple[list[Tensor] | None, str]:
     reason = ""
     for strategy in strategies:
+        if (left_out := job.excluded.get(route_of_check(strategy))) is not None:
+            reason = left_out
+            continue
+        trying_route(job, strategy)
         try:
             return multiply(strategy), ""
         except (RuntimeError, NotImplementedError) as error:

@@ -11,6 +11,7 @@ from torch import Tensor
 from autodiff_core import Axis, Block
 from jobs.job import Job
 from jobs.operations import OPERATIONS
+from jobs.records.attempts import route_of_check, trying_route
 from jobs.streams.opening import open_function_stream
 from jobs.streams.stream import Stream
 from jobs.verification.numerics import largest_difference
@@ -38,6 +39,10 @@ class SampleCheck:
             (self._rows, stream.rows.size, "rows", "reverse-loop"),
             (self._columns, stream.columns.size, "columns", "forward-loop"),
         ):
+            if (left_out := job.excluded.get(route_of_check(strategy))) is not None:
+                self._reason = f"no {axis} by {strategy}: {left_out}"
+                continue
+            trying_route(job, strategy)
             drawn = torch.randperm(length, generator=generator)[:_SAMPLES].tolist()
             try:
                 other = open_function_stream(

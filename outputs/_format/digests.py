@@ -2,7 +2,8 @@
 
 The first digest covers what is final when the file is created: attributes, tables, arrays, texts,
 probes, and the shapes and types of the matrix and the ledger. The second covers what arrives until
-the file is finished: the committed entries of the ledger and the execution record. Both are SHA-256
+the file is finished: the committed entries of the ledger, the execution record, and the strategies,
+because another one may have continued the job. Both are SHA-256
 of names, types, shapes and values, whatever their places in the file, so that a copy by another
 program of HDF5 keeps them.
 """
@@ -26,6 +27,7 @@ from outputs._format.validation import MAX_ATTRIBUTE_BYTES, member, require_soun
 # Dimension scales have no values; these attributes of theirs are references within the file.
 _SCALES = (Names.ROW, Names.COLUMN, Names.POINT_NUMBER, *Names.TABLE_SCALES)
 _REFERENCES = ("DIMENSION_LIST", "REFERENCE_LIST")
+_STRATEGY = "strategy"
 _HEX_DIGITS = 64
 _BYTES_AT_ONCE = 64 * 2**20
 _DEEPEST = 3
@@ -108,6 +110,7 @@ def _digest(stored: h5py.Dataset, number: int) -> bytes:
 
 def _of_finish(file: h5py.File) -> bytes:
     digest = hashlib.sha256(read_text(file, Names.EXECUTION).encode())
+    digest.update(str(read_attribute(file, _STRATEGY)).encode())
     if Names.LEDGER in file:
         digest.update(used_entries(dataset(file, Names.LEDGER)).tobytes())
     return digest.hexdigest().encode()
@@ -144,7 +147,7 @@ def _objects(group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, 
 
 def _add_attributes(digest: Any, path: str, target: Any) -> None:
     for name in sorted(map(str, target.attrs)):
-        if name in _REFERENCES:
+        if name in _REFERENCES or (not path and name == _STRATEGY):
             continue
         attribute = target.attrs.get_id(name)
         if attribute.dtype.hasobject or attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES:

@@ -246,12 +246,13 @@ class ResultWriter:
             )
             self._sync_block()
 
-    def finish(self, execution: Mapping[str, Any]) -> Path:
+    def finish(self, execution: Mapping[str, Any], *, strategy: str | None = None) -> Path:
         """Complete the result and rename it to its final name.
 
         Args:
             execution: The execution record, serializable as JSON: chunk sizes, fallbacks, peak
                 memory, verification.
+            strategy: The strategies that computed the blocks; None for that of the description.
 
         Returns:
             The absolute path of the finished file.
@@ -272,6 +273,8 @@ class ResultWriter:
             # What was damaged since must not become a finished result.
             require_sound_creation(self._file)
             write_execution(self._file, execution)
+            if strategy not in (None, read_attribute(self._file, "strategy")):
+                self._file.attrs["strategy"] = strategy
             write_finish_digest(self._file)
             compressed = read_attribute(self._file, "compression") != "none"
             self._file.close()

@@ -120,9 +120,13 @@ class Failed:
 
     Attributes:
         message: The message of the `JobError`.
+        is_of_strategy: Whether another strategy may compute the job.
+        is_wrong: Whether a block has failed the check.
     """
 
     message: str
+    is_of_strategy: bool = False
+    is_wrong: bool = False
 
 
 @dataclass(frozen=True)

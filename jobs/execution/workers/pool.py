@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from autodiff_core import Axis
-from jobs.errors import JobError
+from jobs.errors import JobError, StrategyError
 from jobs.execution.block_sources import ComputedBlock, Remaining
 from jobs.execution.preparation import Prepared
 from jobs.execution.workers.messages import (
@@ -39,7 +39,7 @@ from jobs.execution.workers.messages import (
 from jobs.execution.workers.shared_buffers import SharedBuffers
 from jobs.execution.workers.worker import work
 from jobs.machine.devices import threads_of_a_worker
-from jobs.machine.supervision import out_of_memory_kills
+from jobs.machine.supervision import FAULTS, out_of_memory_kills
 
 _logger = logging.getLogger(__name__)
 
@@ -255,6 +255,8 @@ class WorkerPool:
             if not self._seconds_to_start:
                 self._seconds_to_start = time.monotonic() - self._started
         elif isinstance(message, Failed):
+            if message.is_of_strategy:
+                raise StrategyError(message.message, is_wrong=message.is_wrong)
             raise JobError(message.message)
         elif isinstance(message, Lost):
             worker.reason = message.reason
@@ -317,10 +319,10 @@ class WorkerPool:
         if lines is not None and worker.is_ready:
             self._blame(lines, worker, remaining)
         if not left:
-            raise JobError(
-                f"no worker is left (the last, on {worker.device}, {worker.reason}); what was "
-                "computed is kept, and the same command resumes"
-            )
+            last = f"no worker is left (the last, on {worker.device}, {worker.reason})"
+            if _is_fault(worker):
+                raise StrategyError(last)
+            raise JobError(f"{last}; what was computed is kept, and the same command resumes")
 
     def _blame(self, lines: range, worker: _WorkerHandle, remaining: Remaining) -> None:
         """Halve the chunks if memory ran out; else count the death against the chunk."""
@@ -332,11 +334,20 @@ class WorkerPool:
             return
         self._deaths[lines.start] += 1
         if self._deaths[lines.start] >= _MOST_DEATHS:
-            raise JobError(
+            ended = (
                 f"{axis} {lines.start} to {lines.stop} have ended two workers (the last "
-                f"{worker.reason}); what was computed is kept. devices=cpu computes in a single "
+                f"{worker.reason})"
+            )
+            if _is_fault(worker):
+                raise StrategyError(ended)
+            raise JobError(
+                f"{ended}; what was computed is kept. devices=cpu computes in a single "
                 "process, whose messages tell more"
             )
+
+
+def _is_fault(worker: _WorkerHandle) -> bool:
+    return worker.process.exitcode is not None and -worker.process.exitcode in FAULTS
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import pickle
 import signal
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Axis, Block
-from jobs.errors import JobError, OutOfMemoryError
+from jobs.errors import JobError, OutOfMemoryError, StrategyError, failing_strategy
 from jobs.execution.local_source import compute_block
 from jobs.execution.workers.copies import CopiesFromDevice, CopiesOnHost
 from jobs.execution.workers.messages import (
@@ -66,6 +68,8 @@ def work(connection: Connection, parent: int) -> None:
     )
     try:
         _Worker(assignment, connection, buffers).run()
+    except StrategyError as error:
+        connection.send(Failed(str(error), is_of_strategy=True, is_wrong=error.is_wrong))
     except JobError as error:
         connection.send(Failed(str(error)))
     except RuntimeError as error:
@@ -106,12 +110,16 @@ class _Worker:
             raise JobError(
                 "the function or its inputs changed while the job was started; start it again"
             )
+        # The stack of a fault goes to the log of the job.
+        with suppress(OSError):
+            faulthandler.enable(self._job.paths.log.open("a"))
         warm_up()
-        self._stream = self._opened(assignment)
+        with failing_strategy(assignment.strategy):
+            self._stream = self._opened(assignment)
         self._check: Check = assignment.check.on(device)
         self._stored = stored_dtype(self._job.storage or self._stream.dtype)
         # The first line captures and verifies the programs, which is a part of getting ready.
-        with explaining_failures(self._job.function):
+        with failing_strategy(assignment.strategy), explaining_failures(self._job.function):
             if self._stream.engine_refusal is None and assignment.strategy not in LOOPS.values():
                 self._stream.block(0, assignment.smallest)
         self._copies = (

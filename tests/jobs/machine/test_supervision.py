@@ -1,0 +1,195 @@
+"""A process that a signal ends is started again without what it tried, at most once for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from outputs import open_result, verify_result
+from tests.support.warm_interpreter import WarmInterpreter
+
+# What ends the process is seen by the levels of the argument, or by who evaluates the function.
+DEADLY = """
+import ctypes, inspect, os, signal
+import torch
+
+def is_dual(x):
+    return torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+
+def is_called_from(*names):
+    return any(frame.function in names for frame in inspect.stack())
+
+def smooth(x):
+    return x.sin() * x.sum()
+
+def in_forward_mode(x):
+    if is_dual(x):
+        ctypes.string_at(0)
+    return smooth(x)
+
+def in_blocks_of_columns(x):
+    if is_dual(x) and is_called_from("compute_block"):
+        os.kill(os.getpid(), signal.SIGFPE)
+    return smooth(x)
+
+def in_the_check(x):
+    if is_called_from("_first_route") and is_dual(x):
+        os.abort()
+    return smooth(x)
+
+def in_the_differences(x):
+    if is_called_from("compare_with_differences"):
+        os.kill(os.getpid(), signal.SIGBUS)
+    return smooth(x)
+
+def always(x):
+    os.kill(os.getpid(), signal.SIGILL)
+
+def killed(x):
+    if is_called_from("compute_block"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return smooth(x)
+
+def in_derivatives(x):
+    if x.requires_grad and is_called_from("linearize"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return in_forward_mode(x)
+
+def point():
+    return torch.linspace(0.5, 1.5, 6, dtype=torch.float64)
+"""
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory):
+    warm = WarmInterpreter(tmp_path_factory.mktemp("warm"))
+    yield warm
+    warm.close()
+
+
+@pytest.fixture
+def run(interpreter: WarmInterpreter, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    (tmp_path / "deadly.py").write_text(DEADLY)
+
+    def run(function: str, *options: str) -> tuple[int, str]:
+        target = ("function=python", f"function.target=deadly:{function}")
+        words = ["-m", "jobs.run", "op=jacobian", *target, "function.point=deadly:point", *options]
+        return interpreter.run(words, tmp_path)
+
+    return run
+
+
+def expected() -> np.ndarray:
+    x = np.linspace(0.5, 1.5, 6)
+    return np.diag(np.cos(x)) * x.sum() + np.sin(x)[:, None]
+
+
+def only_record(directory: Path) -> dict[str, Any]:
+    """Return the execution record of the only result, after a comparison with the truth."""
+    (path,) = directory.glob("runs/*/result.h5")
+    assert verify_result(path).ok
+    with open_result(path) as result:
+        assert np.allclose(result[:], expected(), rtol=1e-13)
+        return {**result.execution, "strategy": result.strategy}
+
+
+@pytest.mark.parametrize(
+    ("function", "number", "excluded"),
+    [
+        ("in_forward_mode", "SIGSEGV", {"forward-mode", "forward-loop", "route forward-loop"}),
+        ("in_the_check", "SIGABRT", {"route forward-loop"}),
+        ("in_the_differences", "SIGBUS", {"differences"}),
+    ],
+)
+def test_a_job_continues_without_what_ended_its_process(
+    run: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    function: str,
+    number: str,
+    excluded: set[str],
+) -> None:
+    code, out = run(function)
+    assert code == 0, out
+    record = only_record(tmp_path)
+    # A loop that is not considered in so short a run is not tried.
+    assert excluded - {"forward-loop"} <= set(record["excluded"]) <= excluded
+    assert all(f"ended by {number} while" in reason for reason in record["excluded"].values())
+    assert out.count("the job starts again without it") == len(record["excluded"])
+    assert sum("left out" in each or "does without" in each for each in record["fallbacks"]) == len(
+        record["excluded"]
+    )
+
+
+def test_a_strategy_that_ends_the_process_in_a_block_is_left_out(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, out = run("in_blocks_of_columns", "chunk_size=2", "function.keywords={}")
+    assert code == 0, out
+    assert only_record(tmp_path)["strategy"] in ("vectorize", "reverse-loop")
+
+
+def test_a_strategy_that_was_asked_for_is_not_replaced(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, out = run("in_forward_mode", "strategy=forward-mode")
+    assert code == 139
+    (message,) = out.splitlines()
+    assert message.startswith("error: the process was ended by SIGSEGV while strategy forward-mode")
+    assert "valid are also vectorize, forward-loop, reverse-loop" in message
+    (status,) = tmp_path.glob("runs/*/status.json")
+    found = json.loads(status.read_text())
+    assert found["state"] == "failed"
+    assert message == f"error: {found['message']}"
+    # The stack is in the log, and ends in the user's function.
+    log = status.with_name("job.log").read_text()
+    assert "Fatal Python error: Segmentation fault" in log
+    assert "in in_forward_mode" in log
+
+
+def test_a_function_that_ends_every_process_is_not_tried_for_ever(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, out = run("always")
+    assert code == 132
+    assert out.count("the job starts again") == 1
+    assert "error: the process was ended by SIGILL while the function was evaluated" in out
+    assert "Traceback" not in out
+
+
+def test_each_strategy_is_left_out_once_and_named(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, out = run("in_derivatives")
+    assert code == 1
+    message = out[out.index("error: no strategy can compute this job:") :]
+    for strategy in ("forward-mode", "vectorize", "forward-loop", "reverse-loop"):
+        assert f"\n  {strategy}: the process was ended by SIGSEGV" in message
+    assert out.count("the job starts again without it") == 4
+
+
+def test_a_job_that_is_killed_from_outside_is_not_started_again(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, out = run("killed", "strategy=reverse-loop")
+    assert (code, out) == (0, out) or code == 137
+    assert "starts again" not in out
+
+
+def test_a_sweep_continues_after_the_job_that_was_ended(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, out = run("smooth,in_forward_mode,in_the_differences", "--multirun")
+    assert code == 0, out
+    excluded = {}
+    for path in tmp_path.glob("runs/*/result.h5"):
+        with open_result(path) as result:
+            assert np.allclose(result[:], expected(), rtol=1e-13)
+            excluded[result.function] = set(result.execution.get("excluded", ()))
+    assert excluded["deadly:smooth"] == set()
+    assert excluded["deadly:in_the_differences"] == {"differences"}
+    assert "forward-mode" in excluded["deadly:in_forward_mode"]
