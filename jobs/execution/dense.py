@@ -144,9 +144,9 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, 
         )
     if prepared.begun is not None and prepared.is_begun_anew:
         discard(prepared.target, job.fingerprint)
+        earlier = ", ".join(prepared.begun.strategies)
         record.note(
-            f"what {prepared.begun.strategy} had computed by {prepared.begun.axis} is computed "
-            f"again by {axis}"
+            f"what {earlier} had computed by {prepared.begun.axis} is computed again by {axis}"
         )
     chunks = ChunkSize(
         decision.chunk_size, prepared.budget, record.note, largest=decision.largest_chunk

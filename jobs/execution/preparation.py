@@ -33,6 +33,8 @@ from jobs.verification.precision import with_stage
 from jobs.verification.selection import prepare_check
 from outputs import Axis, ResultDescription, open_result, part_path
 
+_SEPARATOR = ", "
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -74,8 +76,8 @@ class Prepared:
     @property
     def strategies(self) -> str:
         """The names of the strategies that have computed and will compute the result."""
-        earlier = self.begun.strategy if self.begun and not self.is_begun_anew else ""
-        return ", ".join(dict.fromkeys([*filter(None, [earlier]), self.decision.strategy]))
+        earlier = self.begun.strategies if self.begun and not self.is_begun_anew else ()
+        return _SEPARATOR.join(dict.fromkeys([*earlier, self.decision.strategy]))
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,12 @@ class Begun:
     """An unfinished result of the same job.
 
     Attributes:
-        strategy: The strategy that began it.
+        strategies: The strategies that computed what there is, the last one last.
         axis: The axis of its blocks.
         missing: The number of lines that are missing.
     """
 
-    strategy: str
+    strategies: tuple[str, ...]
     axis: str
     missing: int
 
@@ -102,12 +104,13 @@ def _begun(job: Job, target: Path) -> Begun | None:
         if begun.fingerprint != job.fingerprint:
             return None
         # No digest covers the strategy before the result is finished.
-        if begun.strategy not in STRATEGIES:
+        strategies = tuple(begun.strategy.split(_SEPARATOR))
+        if not set(strategies) <= set(STRATEGIES):
             raise JobError(
-                f"{begun.path} is damaged: its strategy is {begun.strategy!r}. Remove the file; the "
-                "same command then computes it anew"
+                f"{begun.path} is damaged: its strategy is {begun.strategy!r}. Remove the file; "
+                "the same command then computes it anew"
             )
-        return Begun(begun.strategy, begun.axis, int((~begun.mask).sum()))
+        return Begun(strategies, begun.axis, int((~begun.mask).sum()))
 
 
 def _is_left_out(job: Job, strategy: str) -> bool:
@@ -131,8 +134,8 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
     """
     begun = _begun(job, target)
     # What was begun is resumed, whatever would be chosen today, unless that strategy is left out.
-    resumed = None if begun is None or _is_left_out(job, begun.strategy) else begun
-    strategy, axis = (resumed.strategy, resumed.axis) if resumed else (job.strategy, None)
+    resumed = None if begun is None or _is_left_out(job, begun.strategies[-1]) else begun
+    strategy, axis = (resumed.strategies[-1], resumed.axis) if resumed else (job.strategy, None)
     budget = memory_budget(job.memory, job.device, len(job.devices))
     limit = _chunk_limit(job)
 
