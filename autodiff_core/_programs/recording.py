@@ -142,11 +142,12 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        leaves = leaves_of_arguments((args, kwargs))
+        if any(map(_is_zero_tensor, leaves)):
+            args, kwargs = with_leaves(_materialised, args), with_leaves(_materialised, kwargs)
         # Most operators belong to the function's own evaluation and receive no tracked tensor. All
         # tracked tensors are kept alive, so a known identity is that of a tracked tensor.
-        is_tracked = any(
-            id(leaf) in self._references for leaf in leaves_of_arguments((args, kwargs))
-        )
+        is_tracked = any(id(leaf) in self._references for leaf in leaves)
         name = func.overloadpacket.__name__
         if not is_tracked:
             if name.endswith("_") and args and isinstance(args[0], Tensor):
@@ -216,6 +217,21 @@ class _Recorder(TorchDispatchMode):
         if packet is None or func._overloadname not in packet.overloads():
             raise UncapturableError(f"{func} has no form without side effects")
         return getattr(packet, func._overloadname)
+
+
+def _is_zero_tensor(leaf: Any) -> bool:
+    """Return whether an argument is torch's tensor of zeros that has no memory.
+
+    Derivatives inside the function make such tensors. An operator that receives one below a
+    dispatch mode can end the process (`aten.mul.Scalar` does in torch 2.13).
+    """
+    return isinstance(leaf, Tensor) and leaf._is_zerotensor()
+
+
+def _materialised(leaf: Any) -> Any:
+    if not _is_zero_tensor(leaf):
+        return leaf
+    return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device)
 
 
 def _storage(tensor: Tensor) -> int:
