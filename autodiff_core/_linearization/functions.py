@@ -26,11 +26,12 @@ class Function(Protocol):
 
 
 class Direct:
-    """The user's function, evaluated as it is.
+    """The user's function, evaluated as it is, on arguments that it may modify in place.
 
-    Autograd raises an error when a function works in place on an argument that is a leaf, before
-    anything has changed; from that evaluation on the function receives copies. The arguments are
-    not copies from the start, because a function may read the `grad` of a leaf.
+    A tensor with a history is passed as a copy: after a modification in place, derivatives with
+    respect to it would be those with respect to the modified tensor. A leaf is passed as it is,
+    because a function may read its `grad`; autograd raises an error when a function works in place
+    on it, before anything has changed, and from that evaluation on the function receives copies.
     """
 
     def __init__(self, flat: Callable[..., tuple[Tensor, ...]]) -> None:
@@ -42,7 +43,7 @@ class Direct:
         """Evaluate the function."""
         if not self._works_in_place:
             try:
-                return self._flat(*primals)
+                return self._flat(*(p if p.is_leaf else p.clone() for p in primals))
             except RuntimeError as error:
                 if "leaf Variable that requires grad is being used in an in-place" not in str(
                     error
