@@ -7,11 +7,13 @@ depends on torch alone.
 
 from autodiff_core._block import Axis, AxisLayout, Block
 from autodiff_core._errors import (
+    ChangingFunctionError,
     DoubleBackwardError,
     Fallback,
     FallbackWarning,
     MissingForwardDerivativeError,
     MissingReverseDerivativeError,
+    ModesDisagreeError,
     NotHolomorphicError,
     is_out_of_memory,
 )
@@ -25,11 +27,13 @@ __all__ = [
     "AxisLayout",
     "Block",
     "BlockStream",
+    "ChangingFunctionError",
     "DoubleBackwardError",
     "Fallback",
     "FallbackWarning",
     "MissingForwardDerivativeError",
     "MissingReverseDerivativeError",
+    "ModesDisagreeError",
     "NotHolomorphicError",
     "blocks",
     "dtypes_of",

@@ -14,15 +14,35 @@ class FallbackWarning(UserWarning):
 
 
 class MissingForwardDerivativeError(NotImplementedError):
-    """The function contains an operator without a forward derivative."""
+    """The function contains an operator without a forward derivative.
+
+    Attributes:
+        culprit: What has none, as a clause.
+    """
+
+    culprit: str = ""
 
 
 class MissingReverseDerivativeError(NotImplementedError):
-    """The function, or its gradient, contains an operator without a reverse derivative."""
+    """The function, or its gradient, contains an operator without a reverse derivative.
+
+    Attributes:
+        culprit: What has none, as a clause.
+    """
+
+    culprit: str = ""
 
 
 class DoubleBackwardError(RuntimeError):
     """A backward pass in the function is not differentiable, so its derivatives would be wrong."""
+
+
+class ModesDisagreeError(RuntimeError):
+    """Forward mode and reverse mode give different derivatives of the function."""
+
+
+class ChangingFunctionError(RuntimeError):
+    """The function returns different values at the same point."""
 
 
 class NotHolomorphicError(RuntimeError):
@@ -116,27 +136,66 @@ def _explanation(error: RuntimeError, strategy: str) -> RuntimeError | None:
         )
     if "implement the jvp function for custom autograd.Function" in text:
         return _missing_forward(strategy, f"the custom autograd.Function {custom} defines no jvp")
+    if "Nested forward mode AD is not supported" in text:
+        return _missing_forward(strategy, "it, or another thread, uses torch's forward mode itself")
     if "ZeroTensors are immutable" in text:
         return _missing_forward(
             strategy,
             "the second derivative of an operator in it (that of mse_loss is one) fails "
             "in torch's forward mode where an argument is constant",
         )
+    if "escaped from inside a function being vmapped" in text:
+        return RuntimeError(
+            f"strategy {strategy!r} cannot batch this function, which keeps gradients of its own "
+            "(retain_grad, or backward inside it); the strategy 'reverse-loop' can differentiate it"
+        )
     reverse = re.search(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", text)
     if reverse:
-        return MissingReverseDerivativeError(
-            f"strategy {strategy!r} cannot pull cotangents through this function: the operator "
-            f"{reverse[1]} has no reverse derivative{_hint(reverse[1])}; the strategies "
-            "'forward-mode' and 'forward-loop' need a forward derivative of it in its place"
+        return _missing_reverse(
+            strategy, f"the operator {reverse[1]} has no reverse derivative{_hint(reverse[1])}"
         )
     return None
 
 
-def _missing_forward(strategy: str, culprit: str) -> MissingForwardDerivativeError:
+def forward_refusal(strategy: str, error: Exception, no_reverse: Exception | None) -> RuntimeError:
+    """Return the error for a function that has a value, but through which no tangent passes.
+
+    Args:
+        strategy: The name of the strategy.
+        error: What pushing a tangent raised.
+        no_reverse: What reverse mode raised; None if it works.
+    """
+    if isinstance(error, ChangingFunctionError | MissingForwardDerivativeError):
+        return error
+    clear = _explanation(error, strategy) if isinstance(error, RuntimeError) else None
+    if clear is None:
+        clear = _missing_forward(strategy, f"with tangents it raises {first_line(error)!r}")
+    if no_reverse is None or not isinstance(clear, MissingForwardDerivativeError):
+        return clear
+    reverse = (
+        getattr(no_reverse, "culprit", "") or f"reverse mode raises {first_line(no_reverse)!r}"
+    )
     return MissingForwardDerivativeError(
+        f"no strategy can differentiate this function: {clear.culprit}, and {reverse}"
+    )
+
+
+def _missing_forward(strategy: str, culprit: str) -> MissingForwardDerivativeError:
+    error = MissingForwardDerivativeError(
         f"strategy {strategy!r} cannot push tangents through this function: {culprit}; the "
         "strategies 'reverse-loop' and 'vectorize' need a reverse derivative in its place"
     )
+    error.culprit = culprit
+    return error
+
+
+def _missing_reverse(strategy: str, culprit: str) -> MissingReverseDerivativeError:
+    error = MissingReverseDerivativeError(
+        f"strategy {strategy!r} cannot pull cotangents through this function: {culprit}; the "
+        "strategies 'forward-mode' and 'forward-loop' need a forward derivative of it in its place"
+    )
+    error.culprit = culprit
+    return error
 
 
 def _hint(operator: str) -> str:

@@ -15,6 +15,7 @@ from autodiff_core._errors import Fallback
 from autodiff_core._linearization.arguments import Tensors, check_vectors, prepare_vectors
 from autodiff_core._linearization.complex import complex_columns, complex_rows
 from autodiff_core._linearization.linearize import Choices, Linearized, linearize
+from autodiff_core._linearization.nesting import outside_inference_mode
 from autodiff_core._tensors.vectors import StackedVectors, StandardBasis
 
 _BYTES_OF_A_DEFAULT_CHUNK = 64 * 2**20
@@ -65,7 +66,8 @@ def blocks(
     """
     pending: list[Fallback] = []
     choices = Choices(strategy, argnums=argnums, points=points, engine=engine)
-    linearized = linearize(operation, func, inputs, choices, pending.append)
+    with outside_inference_mode():
+        linearized = linearize(operation, func, inputs, choices, pending.append)
     if linearized.operation.product is None:
         if vectors is not None:
             raise ValueError(f"{operation}: vectors are for the products vjp, jvp, vhp and hvp")
@@ -73,10 +75,11 @@ def blocks(
         raise ValueError(
             f"{operation}: a product needs vectors, and takes no points, rows or columns"
         )
-    stack = None if vectors is None else stacked_vectors(vectors, linearized, operation)
-    return BlockStream(
-        linearized, pending, vectors=stack, chunk_size=chunk_size, rows=rows, columns=columns
-    )
+    with outside_inference_mode():
+        stack = None if vectors is None else stacked_vectors(vectors, linearized, operation)
+        return BlockStream(
+            linearized, pending, vectors=stack, chunk_size=chunk_size, rows=rows, columns=columns
+        )
 
 
 def stacked_vectors(
@@ -223,7 +226,8 @@ class BlockStream:
         length = self.axis.lines((self.rows.size, self.columns.size))
         if not 0 <= start < stop <= length:
             raise ValueError(f"block: {self.axis} {start} to {stop} are not within 0 to {length}")
-        pieces = self._select(self._lines(start, stop), stop - start)
+        with outside_inference_mode():
+            pieces = self._select(self._lines(start, stop), stop - start)
         if not self.linearized.keep_graph:
             pieces = tuple(piece.detach() for piece in pieces)
         fallbacks = tuple(self._pending)

@@ -64,7 +64,8 @@ class Batched:
 
         Args:
             linear_map: The map to batch.
-            loop_map: The map that is applied one by one where batching fails.
+            loop_map: The same map outside of any transformation, with which batches are compared
+                and which is applied one by one where batching fails.
             strategy: The name of the strategy, for the record of a fallback.
             keep_graph: Whether images must stay differentiable.
             report: Called when the loop takes over.
@@ -110,7 +111,7 @@ class Batched:
         return images
 
     def _verify(self, stacks: Vector, images: tuple[Tensor, ...], count: int) -> None:
-        verify(self._linear_map, stacks, images, count, "batched", self._precision)
+        verify(self._loop_map, stacks, images, count, "batched", self._precision)
 
     def _vmapped(self, stacks: Vector, count: int) -> tuple[Tensor, ...]:
         present = [index for index, stack in enumerate(stacks) if stack is not None]

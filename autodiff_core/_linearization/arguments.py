@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autodiff_core._block import Axis
+from autodiff_core._linearization.nesting import is_wrapped
 from autodiff_core._tensors.tree import TreeStructure, flatten, leaf_paths, rebuild
 
 
@@ -145,6 +147,7 @@ class FlatFunction:
 
         Raises:
             TypeError: The function returned something that is not a tensor.
+            RuntimeError: It computed an output in inference mode.
         """
         with _as_written():
             result = self._arguments.call(self._func, leaves)
@@ -158,9 +161,23 @@ class FlatFunction:
             result, auxiliary = result
         outputs = Tensors.of(result, self._operation, "the output of func")
         if self.structure is None:
+            _refuse_inference(outputs.leaves, self._operation)
             self.structure = outputs.structure
             self.auxiliary = auxiliary
-        return outputs.leaves
+        # A sparse output has a row for each of its elements, as others have.
+        return tuple(
+            leaf if leaf.layout == torch.strided else leaf.to_dense() for leaf in outputs.leaves
+        )
+
+
+def _refuse_inference(outputs: Sequence[Tensor], operation: str) -> None:
+    for index, output in enumerate(outputs):
+        if output.is_inference() and (output.is_floating_point() or output.is_complex()):
+            raise RuntimeError(
+                f"{operation}: output {index} of func was computed under torch.inference_mode(), "
+                "in which autograd sees nothing, so its derivative would be zero; valid is a "
+                "function without it (torch.no_grad() around a part means a zero derivative there)"
+            )
 
 
 def _as_written() -> contextlib.AbstractContextManager[None]:
@@ -175,19 +192,27 @@ def _as_written() -> contextlib.AbstractContextManager[None]:
     return torch.compiler.set_stance("force_eager")
 
 
-def prepare_primals(leaves: Sequence[Tensor], *, create_graph: bool) -> tuple[Tensor, ...]:
+def prepare_primals(
+    leaves: Sequence[Tensor], *, create_graph: bool, axis: Axis
+) -> tuple[Tensor, ...]:
     """Return copies that require a gradient.
 
     They are copies because the user's tensors must never be modified, even by a function that
     works in place, and because a tensor that the function also captures must count as a constant
-    there. With `create_graph` the copies stay connected to the user's tensors.
+    there. With `create_graph` the copies stay connected to the user's tensors, and keep the
+    tangents of a forward mode around the caller. Inside a transformation of `torch.func` no tensor
+    can be made to require a gradient; forward mode does without.
+
+    Raises:
+        RuntimeError: A transformation of `torch.func` around the caller, and reverse mode.
     """
-    return tuple(
-        leaf.clone()
-        if create_graph and leaf.requires_grad
-        else leaf.detach().clone().requires_grad_()
-        for leaf in leaves
-    )
+
+    def prepared(leaf: Tensor) -> Tensor:
+        copied = leaf.clone() if create_graph else leaf.detach().clone()
+        is_transformed = create_graph and axis is Axis.COLUMNS and is_wrapped(leaf)
+        return copied if is_transformed else copied.requires_grad_()
+
+    return tuple(map(prepared, leaves))
 
 
 def prepare_vectors(leaves: Sequence[Tensor], *, create_graph: bool) -> tuple[Tensor, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -11,10 +13,40 @@ from torch import Tensor
 from autodiff_core._block import Axis
 from autodiff_core._engines.batched import one_by_one
 from autodiff_core._engines.choice import ALL
-from autodiff_core._errors import explained
+from autodiff_core._errors import (
+    Fallback,
+    explained,
+    first_line,
+    forward_refusal,
+    is_out_of_memory,
+)
+from autodiff_core._linearization.adjoint import AdjointIdentity, random_vector
+from autodiff_core._linearization.disagreement import disagreement
+from autodiff_core._linearization.double_backward import pull
+from autodiff_core._linearization.graph import least_precise
 from autodiff_core._linearization.linearization import Linearization, Request
+from autodiff_core._linearization.nesting import exclusive_forward_level, is_wrapped
+from autodiff_core._linearization.steadiness import require_same_values
 from autodiff_core._tensors.randomness import ReplayedRandomness
 from autodiff_core._tensors.vectors import Vector, Vectors
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to push a tangent through a function.
+
+    Attributes:
+        is_grad_enabled: Whether the evaluation makes a graph, which takes memory. A function that
+            calls autograd itself (forces as the gradient of an energy, say) needs one.
+        is_transformed: Whether `torch.func.jvp` is used in place of dual numbers; within it a
+            function can use forward mode itself.
+    """
+
+    is_grad_enabled: bool
+    is_transformed: bool = False
+
+
+_WAYS = (_Way(is_grad_enabled=False), _Way(is_grad_enabled=True), _Way(True, is_transformed=True))
 
 
 class ForwardLoop(Linearization):
@@ -24,68 +56,148 @@ class ForwardLoop(Linearization):
     name = "forward-loop"
 
     def __init__(self, request: Request) -> None:
-        """Evaluate the function at the point once, for the shapes of its outputs."""
+        """Evaluate the function at the point, and find a way that agrees with reverse mode.
+
+        The graph of that evaluation gives one product in reverse mode, and is released.
+
+        Raises:
+            MissingForwardDerivativeError: Tangents cannot pass through the function.
+            ModesDisagreeError: They can, but their images contradict reverse mode.
+            ChangingFunctionError: A second evaluation returns other values.
+        """
         super().__init__(request)
         self._randomness = ReplayedRandomness(request.primals)
-        self._is_grad_enabled = request.create_graph
-        self.outputs = self._first_outputs()
+        # A function may modify its arguments in place, or ask for the `grad` of a leaf.
+        inputs = tuple(map(_copy if request.create_graph else _leaf_copy, request.primals))
+        with explained(self.name), torch.enable_grad():
+            outputs = self._function(*inputs)
+        self.outputs = tuple(each if request.create_graph else each.detach() for each in outputs)
+        # Later there is no graph to tell.
+        with suppress(Exception):
+            self._precision = least_precise(outputs, inputs)
+        self._way = _WAYS[0]
+        self._choose_way(outputs, *self._identity(outputs, inputs))
 
     def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         """Return Jacobian-vector products by dual numbers; see `Linearization.pushforward`.
 
         Raises:
             MissingForwardDerivativeError: An operator in the function has no forward derivative.
+            ChangingFunctionError: An evaluation returns other values than the first.
         """
         with explained(self.name):
             return self._apply(tangents, start, stop)
 
-    def _first_outputs(self) -> tuple[Tensor, ...]:
-        try:
-            return self._evaluate()
-        except RuntimeError as error:
-            if "does not require grad" not in str(error):
-                raise
-        # A function that calls autograd itself (forces as the gradient of an energy, say) needs
-        # arguments with a graph; without such a call the memory of a graph is saved.
-        self._is_grad_enabled = True
-        return self._evaluate()
+    def _choose_way(
+        self,
+        outputs: Sequence[Tensor],
+        identity: AdjointIdentity | None,
+        no_reverse: Exception | None,
+    ) -> None:
+        """Choose the first way whose image of a random tangent fulfils the adjoint identity.
 
-    def _evaluate(self) -> tuple[Tensor, ...]:
-        with explained(self.name), torch.set_grad_enabled(self._is_grad_enabled):
-            outputs = self._function(*self._copies())
-        return outputs if self._create_graph else tuple(output.detach() for output in outputs)
+        Args:
+            outputs: The outputs with their graph.
+            identity: The adjoint identity; None if there is no reverse mode to compare with.
+            no_reverse: Why it is missing; None inside another derivative.
+        """
+        tangent = random_vector(self._primals, seed=6)
+        refusals = []
+        disagrees = False
+        for way in _WAYS:
+            if self._create_graph and not way.is_grad_enabled:
+                continue
+            self._way = way
+            try:
+                image = self._push(tangent)
+            # A function can fail on dual numbers with an exception of any type.
+            except Exception as error:
+                if is_out_of_memory(error) or isinstance(error, Warning):
+                    raise
+                refusals.append(error)
+                continue
+            if identity is None or identity.holds(
+                _stacked(tangent), _stacked(image), even_if_infinite=False
+            ):
+                if no_reverse is not None:
+                    reason = first_line(no_reverse)
+                    self._report(Fallback(self.name, "not compared with reverse mode", reason))
+                return
+            disagrees = True
+        if disagrees:
+            raise disagreement(outputs)
+        raise forward_refusal(self.name, refusals[0], no_reverse) from refusals[0]
+
+    def _identity(
+        self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]
+    ) -> tuple[AdjointIdentity | None, Exception | None]:
+        """Return the adjoint identity from a product in reverse mode, or why there is none."""
+        # Inside another derivative, that one compares its modes.
+        if any(map(is_wrapped, (*inputs, *outputs))):
+            return None, None
+        cotangent = random_vector(outputs, seed=0)
+        try:
+            with explained(self.name):
+                pulled = pull(outputs, inputs, cotangent, create_graph=False)
+        # As for the ways.
+        except Exception as error:
+            if isinstance(error, Warning):
+                raise
+            return None, error
+        return AdjointIdentity(outputs, self._primals, cotangent, pulled, self.precision()), None
 
     def _apply(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         return one_by_one(self._push, tangents, start, stop, keep_graph=self._create_graph)
 
     def _push(self, tangent: Vector) -> tuple[Tensor, ...]:
         """Return one product, by the dual numbers of torch's ordinary forward mode."""
+        if self._way.is_transformed:
+            with exclusive_forward_level():
+                return self._push_under_transform(tangent)
         with (
+            exclusive_forward_level(),
             self._randomness.replayed(),
-            torch.set_grad_enabled(self._is_grad_enabled),
+            torch.set_grad_enabled(self._way.is_grad_enabled),
             forward_ad.dual_level(),
         ):
             inputs = [
                 copy if part is None else forward_ad.make_dual(copy, part.clone())
                 for copy, part in zip(self._copies(), tangent, strict=True)
             ]
-            tangents = [
-                forward_ad.unpack_dual(output).tangent for output in self._function(*inputs)
-            ]
+            duals = [forward_ad.unpack_dual(output) for output in self._function(*inputs)]
+            require_same_values([dual.primal for dual in duals], self.outputs)
         return self._finished(
-            torch.zeros_like(output) if part is None else part
-            for output, part in zip(self.outputs, tangents, strict=True)
+            torch.zeros_like(output) if dual.tangent is None else dual.tangent
+            for output, dual in zip(self.outputs, duals, strict=True)
         )
 
-    def _graph(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        copies = [p.detach().clone().requires_grad_(p.requires_grad) for p in self._primals]
-        with self._randomness.replayed(), torch.enable_grad():
-            return self._function(*copies), copies
+    def _push_under_transform(self, tangent: Vector) -> tuple[Tensor, ...]:
+        """Return one product by `torch.func.jvp`, which vmap can batch."""
+        touched = [index for index, part in enumerate(tangent) if part is not None]
+        if not touched:
+            return tuple(torch.zeros_like(output) for output in self.outputs)
+
+        with self._randomness.replayed(), torch.set_grad_enabled(self._way.is_grad_enabled):
+            copies = self._copies()
+
+            def of_touched(*values: Tensor) -> tuple[Tensor, ...]:
+                inputs = list(copies)
+                for index, value in zip(touched, values, strict=True):
+                    inputs[index] = value
+                return self._function.under_transform(*inputs)
+
+            values, pushed = torch.func.jvp(
+                of_touched,
+                tuple(copies[index] for index in touched),
+                tuple(part.clone() for part in tangent if part is not None),
+            )[:2]
+            require_same_values(values, self.outputs)
+        return self._finished(pushed)
 
     def _copies(self) -> list[Tensor]:
         # A function may modify its arguments in place, and then their tangents too; expanded
         # tensors cannot be made dual.
-        return [primal.clone() for primal in self._primals]
+        return [_copy(primal) for primal in self._primals]
 
     def _finished(self, images: Iterable[Tensor]) -> tuple[Tensor, ...]:
         # Under torch.func a 0-dim tensor of float32 times a number of Python is of float64.
@@ -102,33 +214,24 @@ class ForwardMode(ForwardLoop):
     engines = ALL
 
     def __init__(self, request: Request) -> None:
-        """Evaluate the function at the point once, as `ForwardLoop` does."""
+        """Evaluate the function at the point, as `ForwardLoop` does."""
         super().__init__(request)
         self._batched = self._batched_by_engine(
             self._push_under_transform, self._push, request.primals
         )
 
     def _apply(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
-        return self._batched(tangents, start, stop)
+        with exclusive_forward_level():
+            return self._batched(tangents, start, stop)
 
-    def _push_under_transform(self, tangent: Vector) -> tuple[Tensor, ...]:
-        """Return one product by `torch.func.jvp`, which vmap can batch."""
-        touched = [index for index, part in enumerate(tangent) if part is not None]
-        if not touched:
-            return tuple(torch.zeros_like(output) for output in self.outputs)
 
-        with self._randomness.replayed(), torch.set_grad_enabled(self._is_grad_enabled):
-            copies = self._copies()
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone()
 
-            def of_touched(*values: Tensor) -> tuple[Tensor, ...]:
-                inputs = list(copies)
-                for index, value in zip(touched, values, strict=True):
-                    inputs[index] = value
-                return self._function.under_transform(*inputs)
 
-            pushed = torch.func.jvp(
-                of_touched,
-                tuple(copies[index] for index in touched),
-                tuple(part.clone() for part in tangent if part is not None),
-            )[1]
-        return self._finished(pushed)
+def _leaf_copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_()
+
+
+def _stacked(vector: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(part[None] for part in vector)

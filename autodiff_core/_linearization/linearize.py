@@ -154,7 +154,9 @@ class _Subject:
         name, choices = self.operation.name, self.choices
         given = self.arguments.differentiated
         points = _points(given.leaves, name) if choices.points else None
-        primals = prepare_primals(given.leaves, create_graph=choices.create_graph)
+        primals = prepare_primals(
+            given.leaves, create_graph=choices.create_graph, axis=strategy.axis
+        )
         direct: Function = Direct(self.flat)
         if points is not None:
             direct = Pointwise(direct, strategy=strategy.name, report=self.report)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -10,8 +14,13 @@ from autodiff_core._engines.agreement import LinearMap
 from autodiff_core._engines.batched import one_by_one
 from autodiff_core._engines.captured import Apply
 from autodiff_core._engines.choice import ALL
-from autodiff_core._errors import explained
+from autodiff_core._errors import (
+    MissingForwardDerivativeError,
+    MissingReverseDerivativeError,
+    explained,
+)
 from autodiff_core._linearization.double_backward import TransposedPullback, pull
+from autodiff_core._linearization.forward import ForwardLoop
 from autodiff_core._linearization.linearization import Linearization, Request
 from autodiff_core._tensors.vectors import Vector, Vectors
 
@@ -29,13 +38,14 @@ class ReverseLoop(Linearization):
     def __init__(self, request: Request) -> None:
         """Evaluate the function at the point and keep the graph."""
         super().__init__(request)
+        self._request = request
         self._transposed: TransposedPullback | None = None
         with explained(self.name), torch.enable_grad():
             self.outputs = request.function(*request.primals)
 
     def pullback(self, cotangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         """Return vector-Jacobian products by backward passes; see `Linearization.pullback`."""
-        with explained(self.name):
+        with self._explained():
             return self._apply(self._pull, cotangents, start, stop)
 
     def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
@@ -44,7 +54,7 @@ class ReverseLoop(Linearization):
         Raises:
             DoubleBackwardError: The trick gives wrong numbers for this function.
         """
-        with explained(self.name):
+        with self._explained():
             if self._transposed is None:
                 self._transposed = TransposedPullback(
                     self.outputs, self._primals, create_graph=self._create_graph
@@ -52,6 +62,19 @@ class ReverseLoop(Linearization):
             images = self._apply(self._transposed.push, tangents, start, stop)
         self._transposed.check(tangents.stack(start, stop), images)
         return images
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Explain errors, and say so if forward mode cannot differentiate the function either."""
+        try:
+            with explained(self.name):
+                yield
+        except MissingReverseDerivativeError as error:
+            try:
+                ForwardLoop(replace(self._request, report=lambda fallback: None))
+            except MissingForwardDerivativeError as neither:
+                raise MissingReverseDerivativeError(str(neither)) from error
+            raise
 
     def _apply(
         self, linear_map: LinearMap, vectors: Vectors, start: int, stop: int

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._errors import DoubleBackwardError
+from autodiff_core._linearization.disagreement import custom_backwards
 
 _VISIBLE_SHARE = 1e-2
 """The smallest relative error of a product that central differences detect reliably."""
@@ -23,17 +24,7 @@ _VISIBLE_SHARE = 1e-2
 
 def has_custom_backward(tensor: Tensor) -> bool:
     """Return whether a tensor's graph holds the backward of a custom `torch.autograd.Function`."""
-    pending = [tensor.grad_fn]
-    seen = set()
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            return True
-        seen.add(node)
-        pending.extend(following for following, _ in node.next_functions)
-    return False
+    return bool(custom_backwards([tensor]))
 
 
 def check_second_order(
@@ -83,10 +74,11 @@ def check_second_order(
     ).max()
     if bool(missing > doubt):
         raise DoubleBackwardError(
-            "a custom autograd.Function in this function has a backward that is not "
-            "differentiable (it leaves torch, or is declared once-differentiable), so the second "
-            "derivative by any strategy would be wrong; write the backward with differentiable "
-            "operations of torch"
+            "a custom autograd.Function in this function has a backward that autograd cannot "
+            "differentiate (it leaves torch, or is declared once-differentiable) or that is not "
+            "the derivative of its forward (a reversed or straight-through gradient), so the "
+            "second derivative by any strategy would not be that of its gradient; valid is a "
+            "backward of differentiable operations of torch that is the derivative of the forward"
         )
 
 

@@ -140,7 +140,7 @@ def test_reverse_evaluates_the_function_exactly_once(operation, strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_creating_the_stream_evaluates_once_and_keeps_the_value(strategy):
+def test_creating_the_stream_evaluates_seldom_and_keeps_the_value(strategy):
     calls = []
 
     def func(x, y):
@@ -148,7 +148,8 @@ def test_creating_the_stream_evaluates_once_and_keeps_the_value(strategy):
         return _vector(x, y)
 
     stream = blocks(func, _point(), operation="jacobian", strategy=strategy)
-    assert len(calls) == 1
+    # Forward mode compares a product with reverse mode.
+    assert len(calls) == (1 if strategy in cases.REVERSE else 2)
     assert_same(stream.value, _vector(*_point()))
     assert not any(part.requires_grad for part in stream.value)
 

@@ -43,8 +43,12 @@ def no_forward(culprit: str) -> Outcomes:
     return refuses(MissingForwardDerivativeError, culprit, "'reverse-loop' and 'vectorize'")
 
 
-def no_second(culprit: str, *words: str) -> Outcomes:
-    return refuses(MissingReverseDerivativeError, culprit, *words, strategies=REVERSE)
+def neither(forward: str, reverse: str) -> Outcomes:
+    """Return the outcome of a Hessian that no strategy can compute; each says so."""
+    words = ("no strategy can", forward, reverse)
+    return refuses(MissingForwardDerivativeError, *words) | refuses(
+        MissingReverseDerivativeError, *words, strategies=REVERSE
+    )
 
 
 LOOPED: Outcomes = {"vectorize": Slower("one vector at a time")}

@@ -26,8 +26,8 @@ from tests.core.support.outcomes import (
     NO_DOUBLE_BACKWARD,
     NO_REENTRANT,
     Outcomes,
+    neither,
     no_forward,
-    no_second,
 )
 
 DTYPE = torch.float64
@@ -230,13 +230,13 @@ FUNCTIONS: dict[str, Resisting] = {
     "attention": Resisting(
         lambda: _attention,
         jacobian=no_forward(FLASH) | LOOPED_INSIDE,
-        hessian=no_forward(FLASH) | no_second(FLASH, "SDPBackend.MATH"),
+        hessian=neither(FLASH, "SDPBackend.MATH"),
     ),
     "attention in plain mathematics": Resisting(lambda: _mathematical_attention),
     "multihead attention": Resisting(
         _multihead,
         jacobian=no_forward(FLASH) | LOOPED_INSIDE,
-        hessian=no_forward(FLASH) | no_second(FLASH, "SDPBackend.MATH"),
+        hessian=neither(FLASH, "SDPBackend.MATH"),
     ),
     "lstm": Resisting(_lstm),
     "max_pool2d": Resisting(lambda: _max_pool),
@@ -248,12 +248,12 @@ FUNCTIONS: dict[str, Resisting] = {
     "ctc_loss": Resisting(
         lambda: _ctc,
         jacobian=no_forward("_ctc_loss") | LOOPED_INSIDE,
-        hessian=no_forward("_ctc_loss") | no_second("_ctc_loss_backward"),
+        hessian=neither("_ctc_loss", "_ctc_loss_backward"),
     ),
     "embedding_bag": Resisting(
         lambda: _embedding_bag,
         jacobian=no_forward("_embedding_bag") | LOOPED_INSIDE,
-        hessian=no_forward("_embedding_bag") | no_second("_embedding_bag_backward"),
+        hessian=neither("_embedding_bag", "_embedding_bag_backward"),
     ),
     "sparse COO": Resisting(
         lambda: _sparse("coo"),
@@ -272,7 +272,7 @@ FUNCTIONS: dict[str, Resisting] = {
     "cdist": Resisting(
         lambda: _cdist,
         jacobian=no_forward("_cdist_forward") | LOOPED,
-        hessian=no_forward("_cdist_forward") | no_second("_cdist_backward"),
+        hessian=neither("_cdist_forward", "_cdist_backward"),
     ),
 }
 
