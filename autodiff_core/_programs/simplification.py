@@ -8,10 +8,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 
+import torch
 from torch import Tensor
 
 from autodiff_core._programs.steps import Step, combination, permutation
-from autodiff_core._tensors.linear_combination import Coefficient
+from autodiff_core._tensors.linear_combination import Coefficient, composed, numeric
 
 
 def simplified(
@@ -98,12 +99,12 @@ def _merged(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
         inner = steps.get(index)
         if inner is not None and _can_take_in(inner, index, coefficient, step, uses):
             for source, own in zip(inner.inputs, inner.coefficients, strict=True):
-                _collect(terms, source, _times(own, coefficient))
+                _collect(terms, source, composed(own, coefficient, step.dtype), step.dtype)
         elif inner is not None and inner.kind == "expand" and isinstance(coefficient, Tensor):
             # A product broadcasts by itself: the expanded tensor need not be written.
-            _collect(terms, inner.inputs[0], coefficient.expand(step.shape))
+            _collect(terms, inner.inputs[0], coefficient.expand(step.shape), step.dtype)
         else:
-            _collect(terms, index, coefficient)
+            _collect(terms, index, coefficient, step.dtype)
     # A sum that begins with a term without a coefficient saves one multiplication.
     order = sorted(terms, key=lambda index: terms[index] is not None)
     return combination(order, [terms[index] for index in order], step.shape, step.dtype)
@@ -120,15 +121,14 @@ def _can_take_in(
     return uses.get(index, 0) == 1 and (coefficient is None or None not in inner.coefficients)
 
 
-def _collect(terms: dict[int, Coefficient], source: int, coefficient: Coefficient) -> None:
+def _collect(
+    terms: dict[int, Coefficient], source: int, coefficient: Coefficient, dtype: torch.dtype
+) -> None:
     if source in terms:
-        first = terms[source]
-        first = 1.0 if first is None else first
-        coefficient = first + (1.0 if coefficient is None else coefficient)
+        first, second = (
+            1.0 if each is None else numeric(each, dtype) for each in (terms[source], coefficient)
+        )
+        assert first is not None
+        assert second is not None
+        coefficient = first + second
     terms[source] = coefficient
-
-
-def _times(first: Coefficient, second: Coefficient) -> Coefficient:
-    if first is None:
-        return second
-    return first if second is None else first * second

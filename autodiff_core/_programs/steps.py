@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autodiff_core._programs import stack_operators, stack_sums
 from autodiff_core._programs.stacks import Stack
-from autodiff_core._tensors.linear_combination import Coefficient
+from autodiff_core._tensors.linear_combination import Coefficient, numeric
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,16 @@ def combination(
     shape: tuple[int, ...],
     dtype: torch.dtype,
 ) -> Step:
-    """Return a step that sums results, each multiplied by a constant."""
-    fixed = tuple(coefficients)
+    """Return a step that sums results, each multiplied by a constant.
+
+    Selections that no simplification merges with another coefficient are applied as factors.
+    """
+    factors = tuple(numeric(each, dtype) for each in coefficients)
 
     def apply(*stacks: Stack, spare: Sequence[bool] = ()) -> Stack:
-        return stack_sums.combine(stacks, fixed, shape, dtype, spare)
+        return stack_sums.combine(stacks, factors, shape, dtype, spare)
 
-    return Step("combine", tuple(inputs), shape, dtype, apply, fixed)
+    return Step("combine", tuple(inputs), shape, dtype, apply, tuple(coefficients))
 
 
 def permutation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -11,7 +12,40 @@ FEW_ELEMENTS = 2**12
 """For fewer elements, allocating takes less time than finding memory that can be overwritten."""
 
 Coefficient = Tensor | float | None
-"""The factor of a tensor, element by element; None stands for one."""
+"""The factor of a tensor, element by element; None stands for one.
+
+A boolean tensor selects: where it is false the product is zero, even that with ∞ or NaN.
+"""
+
+
+def numeric(coefficient: Coefficient, dtype: torch.dtype) -> Coefficient:
+    """Return a coefficient as a factor, a selection as ones and zeros of a dtype."""
+    return coefficient.to(dtype) if is_selection(coefficient) else coefficient
+
+
+def is_selection(coefficient: Coefficient) -> TypeGuard[Tensor]:
+    """Return whether a coefficient selects elements."""
+    return isinstance(coefficient, Tensor) and coefficient.dtype == torch.bool
+
+
+def composed(first: Coefficient, second: Coefficient, dtype: torch.dtype) -> Coefficient:
+    """Return the coefficient that has the effect of one after the other.
+
+    Args:
+        first: The one that is applied first.
+        second: The one that is applied to the result.
+        dtype: The dtype of what they are applied to.
+    """
+    if first is None:
+        return second
+    if second is None:
+        return first
+    if is_selection(second):
+        chosen = first if isinstance(first, Tensor) else second.new_tensor(first, dtype=dtype)
+        return torch.where(second, chosen, chosen.new_zeros(()))
+    factor = numeric(first, dtype)
+    assert factor is not None
+    return factor * second
 
 
 def linear_combination(

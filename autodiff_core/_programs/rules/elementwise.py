@@ -28,8 +28,6 @@ _ELEMENTWISE = (
     _aten.gelu_backward,
     _aten.silu_backward,
     _aten.mish_backward,
-    _aten.threshold_backward,
-    _aten.hardtanh_backward,
     _aten.leaky_relu_backward,
     _aten.elu_backward,
     _aten.softplus_backward,
@@ -38,7 +36,19 @@ _ELEMENTWISE = (
     _aten.hardsigmoid_backward,
     _aten.div,
 )
+# Operators that keep some elements of their first argument and make the others zero.
+_SELECTIONS = (_aten.threshold_backward, _aten.hardtanh_backward, _aten.tril, _aten.triu)
 _SAME = (_aten.clone, _aten.detach, _aten.alias, _aten.contiguous, _aten.lift_fresh)
+
+
+@rule(*_SELECTIONS)
+def _selection(builder: Builder, call: Call) -> Any:
+    if not only_first(builder, call):
+        return NotImplemented
+    source = call.args[0]
+    ones = torch.ones(source.shape, dtype=source.dtype, device=source.device)
+    chosen = call.operator(ones, *call.args[1:], **call.kwargs).bool()
+    return scaled(builder, call, source, chosen)
 
 
 @rule(*_ELEMENTWISE)
@@ -81,9 +91,7 @@ def _where(builder: Builder, call: Call) -> Any:
     condition, *branches = call.args
     if isinstance(condition, Reference):
         return NotImplemented
-    masks = (condition, ~condition)
-    dtype = output_of(call).dtype
-    return weighted_sum(builder, call, branches, [mask.to(dtype) for mask in masks])
+    return weighted_sum(builder, call, branches, (condition, ~condition))
 
 
 @rule(_aten.masked_fill)
@@ -92,7 +100,7 @@ def _masked_fill(builder: Builder, call: Call) -> Any:
         return NotImplemented
     source, mask, value = call.args
     check_zero(value)
-    return scaled(builder, call, source, (~mask).to(source.dtype))
+    return scaled(builder, call, source, ~mask)
 
 
 @rule(*_SAME)
@@ -121,10 +129,3 @@ def _copy(builder: Builder, call: Call) -> Any:
         check_zero(source if not isinstance(source, Reference) else 0)
         return None
     return scaled(builder, call, source, None)
-
-
-@rule(_aten.tril, _aten.triu)
-def _triangle(builder: Builder, call: Call) -> Any:
-    source = call.args[0]
-    ones = torch.ones(source.shape, dtype=source.dtype, device=source.device)
-    return scaled(builder, call, source, call.operator(ones, *call.args[1:]))
