@@ -36,7 +36,6 @@ SELECTED = {
     "hardtanh": ("jacobian", lambda x: torch.nn.functional.hardtanh(x.log()), "forward-mode"),
     "clamp": ("jacobian", lambda x: x.log().clamp(min=-1), "forward-mode"),
     "masked_fill": ("jacobian", lambda x: x.log().masked_fill(x <= 0, 0.0), "forward-mode"),
-    "triangle": ("jacobian", lambda x: x.roll(1).sqrt().reshape(2, 2).triu(), "forward-mode"),
 }
 
 
