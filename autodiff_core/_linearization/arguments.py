@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._block import Axis
-from autodiff_core._linearization.nesting import is_wrapped
+from autodiff_core._linearization.nesting import guarded_tensors, is_wrapped
 from autodiff_core._tensors.tree import TreeStructure, flatten, leaf_paths, rebuild
 
 
@@ -149,7 +149,7 @@ class FlatFunction:
             TypeError: The function returned something that is not a tensor.
             RuntimeError: It computed an output in inference mode.
         """
-        with _as_written():
+        with _as_written(), guarded_tensors(leaves):
             result = self._arguments.call(self._func, leaves)
         auxiliary = None
         if self._has_aux:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
     is_functorch_wrapped_tensor,
 )
+from torch.overrides import TorchFunctionMode
 
 _FORWARD_LEVEL = threading.RLock()
 _LONGEST_WAIT = 60.0
@@ -22,6 +24,33 @@ def is_wrapped(tensor: Tensor) -> bool:
     Its numbers may not be readable, and its derivative is that transformation's business.
     """
     return is_functorch_wrapped_tensor(tensor)
+
+
+class _NoAssignedData(TorchFunctionMode):
+    """Forbid that a tensor of the function takes over the data of a wrapped one."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func == _SET_DATA and is_wrapped(args[1]):
+            raise RuntimeError(
+                "the function changes the data of a tensor of its own (as Module.to does), which "
+                "would hold data of a transformation that has ended"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+_SET_DATA = Tensor.data.__set__  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def guarded_tensors(arguments: Sequence[Tensor]) -> AbstractContextManager[object]:
+    """Return a context for a function inside a transformation, given the function's arguments.
+
+    `Module.to` inside it leaves parameters whose data end with the transformation; torch ends the
+    process when they are used again. In this context it raises an error, so that the caller can do
+    without the transformation.
+    """
+    return _NoAssignedData() if any(map(is_wrapped, arguments)) else nullcontext()
 
 
 def outside_inference_mode() -> AbstractContextManager[object]:

@@ -148,3 +148,28 @@ def test_tangents_around_the_caller_reach_the_derivative(operation):
 def test_reverse_mode_within_a_transformation_is_refused(strategy):
     with pytest.raises(RuntimeError, match="functorch"):
         jacfwd(lambda x: call("jacobian", energy, x, strategy, create_graph=True))(X)
+
+
+@pytest.mark.parametrize("strategy", ["forward-loop", "forward-mode"])
+@pytest.mark.parametrize("transformation", [jacfwd, jacrev])
+@pytest.mark.filterwarnings("ignore::autodiff_core.FallbackWarning")
+def test_forward_mode_within_a_transformation(transformation, strategy):
+    given = transformation(
+        lambda x: call("jacobian", lambda y: y**3, x, strategy, create_graph=True).sum(0)
+    )(X)
+    torch.testing.assert_close(given, torch.diag(6 * X))
+
+
+@pytest.mark.parametrize("engine", ["plain", "auto"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_module_that_is_moved_inside_the_function(strategy, engine):
+    module = torch.nn.Linear(3, 2)
+    weight = module.weight.detach().to(X.dtype)
+
+    def function(x):
+        return module.to(x)(x.sin())
+
+    for _ in range(2):
+        stream = blocks(function, X, operation="jacobian", strategy=strategy, engine=engine)
+        torch.testing.assert_close(stream.matrix(), weight * X.cos())
+    assert module.weight.sum().isfinite()
