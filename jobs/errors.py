@@ -7,6 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 EXIT_FAILED = 1
+# The exit codes of a finished result that is not verified are those of `outputs.verify`.
+EXIT_PARTLY_VERIFIED = 3
+EXIT_NOT_VERIFIED = 4
+EXIT_CONTRADICTED = 5
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
@@ -16,7 +20,12 @@ class JobError(Exception):
 
     The only argument is the message, so that the error can be pickled and raised again in another
     process.
+
+    Attributes:
+        exit_code: The exit code of the program.
     """
+
+    exit_code = EXIT_FAILED
 
 
 class ConfigurationError(JobError):
@@ -55,6 +64,24 @@ def failing_strategy(strategy: str) -> Iterator[None]:
         raise
     except JobError as error:
         raise StrategyError(str(error), strategy) from error
+
+
+class PartlyVerifiedError(JobError):
+    """The result is finished, and only a part of it is verified where all of it must be."""
+
+    exit_code = EXIT_PARTLY_VERIFIED
+
+
+class NotVerifiedError(JobError):
+    """The result is finished, and not verified where it must be."""
+
+    exit_code = EXIT_NOT_VERIFIED
+
+
+class ContradictedError(JobError):
+    """The result is finished, and the function contradicts its numbers."""
+
+    exit_code = EXIT_CONTRADICTED
 
 
 def unknown(option: str, value: object, valid: Iterable[str]) -> ConfigurationError:

@@ -27,7 +27,7 @@ def failure_message(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, BrokenPipeError):
         return "", EXIT_BROKEN_PIPE
     text = _expected_failure(error)
-    return (f"error: {text}", EXIT_FAILED) if text else None
+    return (f"error: {text}", getattr(error, "exit_code", EXIT_FAILED)) if text else None
 
 
 def _expected_failure(error: BaseException) -> str:

@@ -66,6 +66,7 @@ class Job:
             if it is not.
         excluded: What the job does without, and why: the names of strategies that ``auto`` does not
             consider, ``route <name>`` for a route of the check, and ``differences``.
+        required: Whether the job ends with an error if its result is not verified.
     """
 
     operation: str
@@ -97,6 +98,7 @@ class Job:
     dense_reason: str = ""
     stage: Stage | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
+    required: bool = False
 
     @property
     def configuration(self) -> str:
@@ -163,6 +165,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         fingerprint=digest,
         paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest, shard),
         config=config,
+        required=config.verify.required,
     )
 
 

@@ -16,6 +16,7 @@ from outputs._format.axes import Axis, Shard, TensorSpec
 from outputs._format.description import ResultDescription
 from outputs._format.probes import Probes
 from outputs._format.tiling import planned_tile
+from outputs._format.verification_state import Verdict, VerificationState, figures_verdict, weakest
 from outputs._reading.foreign_datasets import find_dataset
 from outputs._reading.result import Result, open_result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
@@ -45,9 +46,12 @@ __all__ = [
     "SparseResult",
     "TensorSpec",
     "UnfinishedResultError",
+    "Verdict",
     "Verification",
+    "VerificationState",
     "compare_results",
     "compare_sparse_results",
+    "figures_verdict",
     "find_dataset",
     "is_sparse_result",
     "open_result",
@@ -55,5 +59,6 @@ __all__ = [
     "part_path",
     "planned_tile",
     "verify_result",
+    "weakest",
     "write_sparse",
 ]

@@ -67,12 +67,19 @@ def _common_tables(result: Result | SparseResult, shorten: bool) -> Iterable[Tab
         yield _pairs("Verification", _flat({"verification": verification}, keep_name=False))
 
 
+def _verification(result: Result | SparseResult) -> Text:
+    """Return state and reason, in the colour of the state."""
+    verdict = result.verdict
+    return Text(str(verdict), verdict.state.style)
+
+
 def _sparse_summary(result: SparseResult) -> dict[str, Any]:
     rows, columns = result.shape
     share = result.entries / max(1, rows * columns)
     colours = {name: int(array.max(initial=-1)) + 1 for name, array in result.colours.items()}
     shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in colours.items())
     return {
+        "verification": _verification(result),
         "file": result.path,
         "operation": result.operation,
         "function": result.function,
@@ -83,7 +90,6 @@ def _sparse_summary(result: SparseResult) -> dict[str, Any]:
         "dtype": result.dtype,
         "size": f"{_bytes(result.stored_bytes)} stored",
         "made": _made(result.provenance),
-        "verified": _verified(result.execution),
         "point": _arrays(result.points),
         "value": _arrays(result.value),
         "fingerprint": result.fingerprint,
@@ -96,6 +102,7 @@ def _summary(result: Result) -> dict[str, Any]:
     layout = "contiguous" if result.tile is None else "tiles of {} x {}".format(*result.tile)
     finished = result.complete and bool(result.execution)
     return {
+        "verification": _verification(result),
         "file": result.path,
         "status": "complete" if finished else f"unfinished: {result.progress}",
         "operation": result.operation,
@@ -108,7 +115,6 @@ def _summary(result: Result) -> dict[str, Any]:
         "blocks": f"{result.blocks} blocks of {result.axis}",
         "made": _made(result.provenance),
         "time": _time(result),
-        "verified": _verified(result.execution),
         "point": _arrays(result.points),
         "value": _arrays(result.value),
         "vectors": _arrays(result.vectors),
@@ -120,7 +126,7 @@ def _pairs(title: str, values: Mapping[str, Any]) -> Table:
     table = pair_table(title)
     for name, value in values.items():
         # Text, because rich would parse a name in square brackets as markup.
-        table.add_row(Text(name), Text(str(value)))
+        table.add_row(Text(name), value if isinstance(value, Text) else Text(str(value)))
     return table
 
 
@@ -147,19 +153,6 @@ def _time(result: Result) -> str:
     resumed = record.get("lines_resumed")
     rest = f"; {resumed:,} {result.axis} are of earlier runs" if resumed else ""
     return f"{shown} for {lines:,} {result.axis}: {entries}, {volume}{rest}"
-
-
-def _verified(record: Mapping[str, Any]) -> str:
-    """Return the outcome of the verification as one line; a separate table has the figures."""
-    figures = record.get("verification")
-    if not isinstance(figures, Mapping) or not figures or figures.get("kind") == "off":
-        return "no"
-    error, bound = figures.get("largest_relative_error"), figures.get("tolerance")
-    if not isinstance(error, int | float) or not isinstance(bound, int | float):
-        return f"yes ({figures.get('kind', 'see below')})"
-    return (
-        f"{figures.get('kind', 'yes')}: largest relative error {error:.2g}, tolerance {bound:.2g}"
-    )
 
 
 def _tensors(title: str, tensors: tuple[TensorSpec, ...], shorten: bool) -> Table:

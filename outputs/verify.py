@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from outputs._commands import command_parser, output_console, pair_table
+from outputs._format.verification_state import VerificationState
 from outputs._verification.isolated import verify_apart
 from outputs._verification.report import Verification
 
@@ -26,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: The command line's arguments; None for those of the process.
 
     Returns:
-        The exit code: 0 if every file is sound, 1 if one is not or none was found.
+        The exit code: 0 if every file is verified; that of the worst file otherwise: 1 if it is
+        damaged or missing, 5 if it is contradicted, 4 if not verified, 3 if partly verified.
     """
     parser = command_parser(
         "verify", "Check structure, ledger, checksums and probe products of result files."
@@ -39,11 +42,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"There is no result {pattern}.", file=sys.stderr)
     found = [verify_apart(path) for path in paths]
     if options.json:
-        print(json.dumps([asdict(one) | {"ok": one.ok} for one in found], indent=2))
+        print(json.dumps(list(map(_figures, found)), indent=2))
     elif found:
         console = output_console(_WIDTH_WITHOUT_TERMINAL)
         console.print(_details(found[0]) if len(found) == 1 else _table(found))
-    return 0 if found and not empty and all(one.ok for one in found) else 1
+    codes = {one.exit_code for one in found} | ({1} if empty or not found else set())
+    return 1 if 1 in codes else max(codes)
+
+
+def _figures(one: Verification) -> dict[str, Any]:
+    verdict = one.verdict.record()
+    return {"path": one.path, **verdict, "ok": one.ok, **asdict(one)}
 
 
 def _files(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
@@ -66,8 +75,8 @@ def _files(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
 
 def _details(one: Verification) -> Table:
     table = pair_table("Verification")
-    for name, value in _cells(one).items():
-        table.add_row(name, Text(value))
+    for name, value in {**_cells(one), "result": _result(one, str(one.verdict))}.items():
+        table.add_row(name, value)
     return table
 
 
@@ -77,15 +86,26 @@ def _table(found: list[Verification]) -> Table:
     for heading in rows[0]:
         table.add_column(heading, overflow="fold")
     for cells in rows:
-        table.add_row(*map(Text, cells.values()))
+        table.add_row(*cells.values())
     return table
 
 
-def _cells(one: Verification) -> dict[str, str]:
+def _cells(one: Verification) -> dict[str, Text]:
+    facts = {name: Text(value) for name, value in _facts(one).items()}
+    return {"result": _result(one, one.verdict.state.value), **facts}
+
+
+def _result(one: Verification, text: str) -> Text:
+    """Return the problems of a file, or a text in the colour of its state."""
+    if one.problems:
+        return Text("; ".join(one.problems), VerificationState.CONTRADICTED.style)
+    return Text(text, one.verdict.state.style)
+
+
+def _facts(one: Verification) -> dict[str, str]:
     speed = one.bytes_read / 2**20 / one.seconds if one.seconds and one.bytes_read else 0
     return {
         "file": one.path,
-        "result": "sound" if one.ok else "; ".join(one.problems),
         "matrix": f"{one.operation} {' x '.join(map(str, one.shape))} {one.dtype}"
         if one.shape
         else "",

@@ -23,6 +23,7 @@ from jobs.configuration.schema import (
     PROGRESS,
     STORED_DTYPES,
     STRATEGIES,
+    VERIFY_MODES,
     BatchedLoss,
     FileSource,
     JobConfig,
@@ -106,6 +107,7 @@ def _check_choices(config: JobConfig) -> None:
     _check_choice("dtype", config.dtype, DTYPES)
     _check_choice("compile", config.compile, COMPILATIONS)
     _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
+    _check_choice("verify.mode", config.verify.mode, VERIFY_MODES)
     _check_choice("progress", config.progress, PROGRESS)
     _check_choice("output.dtype", config.output.dtype, STORED_DTYPES)
     _check_choice("output.fsync", config.output.fsync, FSYNCS)

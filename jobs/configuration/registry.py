@@ -68,7 +68,7 @@ GROUPS = {
         "python": PythonLoss,
     },
     "vectors": {"random": RandomVectors, **SOURCES},
-    "verify": {"probe": VerifyConfig, "sample": VerifyConfig, "off": VerifyConfig},
+    "verify": dict.fromkeys(("probe", "require", "sample", "off"), VerifyConfig),
 }
 
 

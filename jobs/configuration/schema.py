@@ -18,6 +18,7 @@ NONFINITE_POLICIES = ("record", "fail")
 STORED_DTYPES = ("auto", "float16", "float32", "float64", "complex64", "complex128")
 FSYNCS = ("end", "block")
 COMPRESSIONS = ("none", "gzip")
+VERIFY_MODES = ("probe", "sample", "off")
 PROGRESS = ("auto", "lines", "quiet", "json")
 MODES = ("eval", "train")
 REDUCTIONS = ("mean", "sum")
@@ -54,11 +55,13 @@ class VerifyConfig:
         differences: Whether the derivative is compared with finite differences of the function.
         tolerance: The largest relative error that passes; None for the square root of the
             precision.
+        required: Whether a job with a result that is not verified ends with an error.
     """
 
     mode: str = MISSING
     differences: bool = MISSING
     tolerance: float | None = None
+    required: bool = MISSING
 
 
 @dataclass

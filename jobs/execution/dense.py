@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from jobs.errors import StrategyError
+from jobs.errors import ContradictedError, JobError, StrategyError
 from jobs.execution.block_sources import BlockSource, Remaining
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.exclusion import discard, notes_of, with_strategies_that_work
@@ -18,6 +18,7 @@ from jobs.execution.local_source import LocalSource
 from jobs.execution.outcome import (
     Record,
     execution_record,
+    job_verdict,
     outcome_summary,
     running_status,
 )
@@ -29,11 +30,13 @@ from jobs.machine.measurement import forget_peak, release_memory
 from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
 from jobs.streams.nonfinite import NonFinite
+from jobs.verification.verdict import contradiction
 from outputs import (
     BackgroundWriter,
     ResultDescription,
     ResultExistsError,
     ResultWriter,
+    Verdict,
     part_path,
 )
 
@@ -72,44 +75,68 @@ def execute_dense(
     status = None if plan_only else StatusFile(job.paths.status)
     with reported_failures(status) if status else nullcontext():
 
-        def attempt(job: Job) -> dict[str, str]:
+        def attempt(job: Job) -> tuple[Verdict, dict[str, str]] | None:
             return _attempt(job, target, status, display)
 
-        summary = with_strategies_that_work(job, target, display, attempt)
-    if plan_only:
-        return final
-    if not is_part:
-        display.outcome(summary, str(final))
+        outcome = with_strategies_that_work(job, target, display, attempt)
+    if outcome is not None and not is_part:
+        display.outcome(*outcome, str(final))
     return final
 
 
-def _attempt(job: Job, target: Path, status: StatusFile | None, display: Display) -> dict[str, str]:
-    """Plan a job and, with a status file, run it; return the summary for the user."""
+def _attempt(
+    job: Job, target: Path, status: StatusFile | None, display: Display
+) -> tuple[Verdict, dict[str, str]] | None:
+    """Plan a job and, with a status file, run it; return the verdict and the user's summary."""
     if status is not None:
         # Written before anything is tried, so that it exists should that end the process.
         status.update(state="planned", function=job.function.reference, **_left_out(job))
     prepared = prepare(job, target, status)
-    display.plan(prepared.plan)
-    prepared.plan.check()
+    _show_plan(prepared, display)
     if status is None:
-        return {}
+        if seen := contradiction(job, prepared.differences):
+            raise ContradictedError(seen)
+        return None
     if len(job.devices) > 1 and 0 not in prepared.facts.shape:
         # The workers open their own streams: free this one.
         decision = replace(prepared.decision, stream=None)
         prepared = replace(prepared, decision=decision, stream=None)
         release_memory()
-    try:
-        summary = _run(prepared, status, display)
-    except StrategyError as error:
-        error.strategy = error.strategy or prepared.decision.strategy
-        raise
+    with _explaining_failures(prepared):
+        record = _run(prepared, status, display)
     target.replace(job.paths.result)
-    status.update(state="finished", message="", verification=summary["verified"])
-    return summary
+    found = job_verdict(prepared)
+    status.finish(found.record())
+    return found, outcome_summary(prepared, record)
 
 
 def _left_out(job: Job) -> dict[str, dict[str, str]]:
     return {"excluded": dict(job.excluded)} if job.excluded else {}
+
+
+def _show_plan(prepared: Prepared, display: Display) -> None:
+    """Show the plan, and a contradiction at once: the user may not want to wait for the rest.
+
+    Raises:
+        JobError: The plan exceeds the memory or the disk.
+    """
+    display.plan(prepared.plan)
+    if seen := contradiction(prepared.job, prepared.differences):
+        display.warn(f"contradicted: {seen}")
+    prepared.plan.check()
+
+
+@contextmanager
+def _explaining_failures(prepared: Prepared) -> Iterator[None]:
+    """Add to a failure the strategy, and what contradicts the derivative: it may be the reason."""
+    try:
+        yield
+    except JobError as error:
+        if isinstance(error, StrategyError):
+            error.strategy = error.strategy or prepared.decision.strategy
+        if seen := contradiction(prepared.job, prepared.differences):
+            error.args = (f"{error}; the derivative is contradicted: {seen}",)
+        raise
 
 
 @dataclass(frozen=True)
@@ -131,8 +158,8 @@ class _Run:
     display: Display
 
 
-def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, str]:
-    """Compute, verify and write what is missing; return the summary for the user."""
+def _run(prepared: Prepared, status: StatusFile, display: Display) -> Record:
+    """Compute, verify and write what is missing; return what has happened."""
     job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
     record = Record(NonFinite(job.nonfinite), display.say, notes_of(job))
     for fallback in decision.fallbacks:
@@ -162,9 +189,9 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, 
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
         status.update(state="running", **running_status(prepared))
         _compute(_Run(prepared, record, chunks, status, display), source, writer)
-        record_of_run = execution_record(prepared, source, chunks, record)
+        record_of_run = execution_record(prepared, source, chunks, record, job_verdict(prepared))
         writer.finish(record_of_run, strategy=prepared.strategies)
-    return outcome_summary(prepared, record)
+    return record
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jobs.errors import JobError
 from jobs.execution.dense import execute_dense, finished_result
@@ -11,7 +10,14 @@ from jobs.execution.failure_status import clear_failures
 from jobs.execution.sparse import execute_sparse
 from jobs.job import Job
 from jobs.reporting.terminal import Display
-from outputs import is_sparse_result, open_result, open_sparse_result
+from jobs.verification.verdict import shortfall
+from outputs import (
+    Result,
+    SparseResult,
+    is_sparse_result,
+    open_result,
+    open_sparse_result,
+)
 
 
 def execute(
@@ -29,26 +35,41 @@ def execute(
         The path of the result.
 
     Raises:
-        JobError: The job cannot start or continue. Computed blocks stay on the disk.
+        JobError: The job cannot start or continue; computed blocks stay on the disk. Or its result
+            is finished and contradicted, or not verified where it must be; the result stays.
     """
     with clear_failures():
         finished = None if overwrite else finished_result(job)
         if finished is not None:
-            return _already_finished(job, display, finished)
-        run = execute_dense if job.sparsity == "none" else execute_sparse
-        return run(job, display, overwrite=overwrite, plan_only=plan_only)
+            path = finished
+            _show_finished(job, display, path)
+        else:
+            run = execute_dense if job.sparsity == "none" else execute_sparse
+            path = run(job, display, overwrite=overwrite, plan_only=plan_only)
+        if finished is not None or not plan_only:
+            _judge(job, path)
+        return path
 
 
-def _already_finished(job: Job, display: Display, path: Path) -> Path:
-    if is_sparse_result(path):
-        opened: Any = open_sparse_result(path)
-    else:
-        opened = open_result(path, allow_partial=job.shard is not None)
-    with opened as result:
+def _show_finished(job: Job, display: Display, path: Path) -> None:
+    with _opened(job, path) as result:
         if result.fingerprint != job.fingerprint:
             raise JobError(
                 f"{path} is the result of another job; choose another place with runs=..."
             )
         shape = " x ".join(map(str, result.shape))
-    display.already_finished(shape, str(path))
-    return path
+        display.already_finished(result.verdict, shape, str(path))
+
+
+def _judge(job: Job, path: Path) -> None:
+    """Raise the error of a finished result that is not verified as it must be."""
+    with _opened(job, path) as result:
+        error = shortfall(job, result.verdict, str(path))
+    if error is not None:
+        raise error
+
+
+def _opened(job: Job, path: Path) -> Result | SparseResult:
+    if is_sparse_result(path):
+        return open_sparse_result(path)
+    return open_result(path, allow_partial=job.shard is not None)

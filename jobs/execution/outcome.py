@@ -15,6 +15,8 @@ from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
 from jobs.verification.differences import comparison_summary
 from jobs.verification.precision import precision_figures, tolerance_origin
+from jobs.verification.verdict import difference_figures, verdict
+from outputs import Verdict
 
 
 @dataclass
@@ -41,10 +43,17 @@ class Record:
         self.say(f"note: {text}")
 
 
+def job_verdict(prepared: Prepared) -> Verdict:
+    """Return what is known of the numbers after the last block of a job."""
+    facts = prepared.facts
+    lines = 0 if 0 in facts.shape else prepared.description.lines
+    return verdict(prepared.job, prepared.check.figures(), prepared.differences, lines, facts.axis)
+
+
 def execution_record(
-    prepared: Prepared, source: BlockSource, chunks: ChunkSize, record: Record
+    prepared: Prepared, source: BlockSource, chunks: ChunkSize, record: Record, found: Verdict
 ) -> dict[str, Any]:
-    """Return what the result file keeps of a run."""
+    """Return what the result file keeps of a run, with the verdict on its numbers."""
     job, plan = prepared.job, prepared.plan
     return {
         "chunk_size": chunks.size,
@@ -59,8 +68,12 @@ def execution_record(
         "fallbacks": record.fallbacks,
         **({"excluded": dict(job.excluded)} if job.excluded else {}),
         "nonfinite": record.nonfinite.figures(),
-        "verification": {**prepared.check.figures(), **precision_figures(job)},
-        "differences": [each.figures() for each in prepared.differences],
+        "verification": {
+            **found.record(),
+            **prepared.check.figures(),
+            **precision_figures(job),
+        },
+        "differences": difference_figures(prepared.differences),
         "plan": {
             "strategy_reason": plan.strategy_reason,
             "chunk_reason": plan.chunk_reason,
@@ -99,11 +112,10 @@ def outcome_summary(prepared: Prepared, record: Record) -> dict[str, str]:
         "matrix": f"/{job.operation}, {plan.extent}",
         "time": f"{duration(record.seconds)}, {size(round(rate))}/s",
         "memory": f"{size(peak_memory(job.device))} at most, {size(plan.peak_bytes)} predicted",
-        "verified": str(prepared.check),
     }
     if job.stage is not None:
         summary["precision"] = f"the tolerance is that of {tolerance_origin(job)}"
-    if prepared.differences:
+    if prepared.differences and all(each.state == "agree" for each in prepared.differences):
         summary["differences"] = comparison_summary(prepared.differences)
     if record.nonfinite.count:
         row, column = record.nonfinite.first[0]

@@ -93,11 +93,11 @@ def _by_products(job: Job, sparsity: Sparsity, display: Display, *, plan_only: b
         if plan_only:
             return job.paths.result
         if job.shard is not None:
-            status.update(state="finished", message="")
+            status.finish({})
             return _finished_shard(products, display)
-        summary = assembly.assemble(job, sparsity, products)
-        status.update(state="finished", message="", verification=summary["verified"])
-    display.outcome(summary, str(job.paths.result))
+        found, summary = assembly.assemble(job, sparsity, products)
+        status.finish(found.record())
+    display.outcome(found, summary, str(job.paths.result))
     return job.paths.result
 
 

@@ -54,6 +54,16 @@ class StatusFile:
         self._last = time.monotonic()
         self._write()
 
+    def finish(self, verdict: Mapping[str, str]) -> None:
+        """Write that the job has finished, and how far its result is verified.
+
+        Args:
+            verdict: `state` and `state_reason` of the verification; empty if nothing is judged yet.
+        """
+        verification = {"verification": verdict["state"]} if verdict else {}
+        reason = {"verification_reason": verdict["state_reason"]} if verdict else {}
+        self.update(state="finished", message="", **verification, **reason)
+
     def progress(self, lines_done: int, lines: int, computed: int, seconds: float) -> None:
         """Record how far the job is; write the file at most once a second.
 
@@ -111,6 +121,8 @@ class JobStatus:
         lines_per_second: The rate of this process.
         seconds_left: The predicted time until all lines are done; None if there is no rate yet.
         message: Why the job failed; empty if it did not.
+        verification: The state of the verification of a finished result, such as ``verified``.
+        verification_reason: What was compared, or why nothing was.
         other: All further facts of the file, by name, such as ``chunk_size`` and
             ``peak_memory_bytes``.
     """
@@ -132,6 +144,8 @@ class JobStatus:
     lines_per_second: float = 0.0
     seconds_left: float | None = None
     message: str = ""
+    verification: str = ""
+    verification_reason: str = ""
     other: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from jobs.planning.plan import Plan
 from jobs.reporting.json_lines import JsonDisplay
 from jobs.reporting.progress import Advance
 from jobs.reporting.terminal import Display
+from outputs import Verdict
 
 
 class QuietDisplay(Display):
@@ -17,13 +19,17 @@ class QuietDisplay(Display):
     def plan(self, plan: Plan) -> None:
         """Print nothing."""
 
-    def outcome(self, facts: dict[str, str], path: str) -> None:
+    def outcome(self, verdict: Verdict, facts: dict[str, str], path: str) -> None:
         """Print the path of the result."""
         self.console.print(path, markup=False)
 
-    def already_finished(self, shape: str, path: str) -> None:
+    def already_finished(self, verdict: Verdict, shape: str, path: str) -> None:
         """Print the path of the result."""
         self.console.print(path, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print the line on standard error."""
+        print(text, file=sys.stderr)
 
     def say(self, text: str) -> None:
         """Print nothing."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.reporting.agreement import Agreement
 from jobs.reporting.summary import JobSummary
 from jobs.reporting.tables import AGREEMENT_HEADINGS, JOB_HEADINGS, agreement_cells, job_cells
-from outputs import MissingDependencyError
+from outputs import MissingDependencyError, VerificationState
 
 _INK, _BAD, _FAINT = "#1f3b5c", "#c0392b", "#9aa5b1"
 _BARS = 40
@@ -67,13 +67,18 @@ def write_page(
 def _table(names: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     lines = [
-        f"<tr{' class=bad' if is_bad else ''}>"
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        + "</tr>"
+        f"<tr{' class=bad' if is_bad else ''}>" + "".join(map(_cell, cells)) + "</tr>"
         for cells, is_bad in rows
     ]
     body = "\n".join(lines)
     return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
+
+
+def _cell(text: str) -> str:
+    """Return a cell; the states of verification have their colours."""
+    is_state = text in list(VerificationState)
+    colour = f' style="color: {VerificationState(text).colour}"' if is_state else ""
+    return f"<td{colour}>{html.escape(text)}</td>"
 
 
 def _plots(summaries: Sequence[JobSummary]) -> list[str]:

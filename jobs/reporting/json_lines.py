@@ -11,13 +11,14 @@ from typing import Any
 from jobs.planning.plan import Plan
 from jobs.reporting.progress import SECONDS_BETWEEN_LINES, Advance, Progress, bytes_of_a_line
 from jobs.reporting.terminal import Display
+from outputs import Verdict
 
 
 class JsonDisplay(Display):
     """Prints one JSON object per line, with the key ``event``, for logs and other programs.
 
-    Events are ``plan``, ``progress``, ``note`` and ``done``. Numbers are in bytes and seconds; the
-    ``facts`` of ``done`` are text for people.
+    Events are ``plan``, ``progress``, ``note``, ``warning`` and ``done``. Numbers are in bytes and
+    seconds; the ``facts`` of ``done`` are text for people.
     """
 
     def plan(self, plan: Plan) -> None:
@@ -25,13 +26,18 @@ class JsonDisplay(Display):
         self._bytes_of_a_line = bytes_of_a_line(plan)
         self._emit("plan", **plan.figures())
 
-    def outcome(self, facts: dict[str, str], path: str) -> None:
-        """Print the facts of a finished job; ``result`` is the path."""
-        self._emit("done", result=path, facts=facts)
+    def outcome(self, verdict: Verdict, facts: dict[str, str], path: str) -> None:
+        """Print verdict and facts of a finished job; ``result`` is the path."""
+        self._emit("done", **verdict.record(), result=path, facts=facts)
 
-    def already_finished(self, shape: str, path: str) -> None:
+    def already_finished(self, verdict: Verdict, shape: str, path: str) -> None:
         """Print that the job was finished before; ``result`` is the path."""
-        self._emit("done", result=path, facts={"matrix": shape}, finished_already=True)
+        facts = {"matrix": shape}
+        self._emit("done", **verdict.record(), result=path, facts=facts, finished_already=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self._emit("warning", text=text)
 
     def say(self, text: str) -> None:
         """Print a note."""

@@ -15,6 +15,7 @@ from rich.text import Text
 from jobs.records.status_file import ENDED, JobStatus, read_statuses
 from jobs.reporting.console import command_console
 from jobs.units import duration
+from outputs import VerificationState
 
 _SECONDS_BETWEEN_READS = 2.0
 _STYLES = {"failed": "red", "killed": "red", "silent": "yellow", "finished": "green"}
@@ -40,7 +41,7 @@ def watch(directory: Path, console: Console) -> None:
 
 
 def _status_table(statuses: Sequence[JobStatus], directory: Path) -> Table:
-    """Return a table of one line per job, with the number of jobs in each state as its title.
+    """Return a table of one line per job, with the numbers of jobs in each state as its title.
 
     Args:
         statuses: The jobs.
@@ -48,15 +49,27 @@ def _status_table(statuses: Sequence[JobStatus], directory: Path) -> Table:
     """
     counted = Counter(status.state_now() for status in statuses)
     title = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
+    judged = Counter(map(verification_of, statuses))
+    results = ", ".join(f"{judged[state]} {state}" for state in VerificationState if judged[state])
+    title = "; results: ".join(filter(None, (title, results)))
     table = Table(title=f"{len(statuses)} jobs: {title}", title_justify="left")
-    for heading in ("job", "state", "done", "rate", "left", "device", "host", "message"):
+    for heading in ("job", "state", "result", "done", "rate", "left", "device", "host", "message"):
         table.add_column(heading, overflow="fold")
     for status in statuses:
         state = status.state_now()
         style = _STYLES.get(state, "")
         cells = _cells(status, directory)
-        table.add_row(Text(cells[0]), Text(state, style), *map(Text, cells[1:]))
+        found = verification_of(status)
+        result = Text(found.value, found.style) if found else Text("")
+        table.add_row(Text(cells[0]), Text(state, style), result, *map(Text, cells[1:]))
     return table
+
+
+def verification_of(status: JobStatus) -> VerificationState | None:
+    """Return the state of verification of a finished job; None where its file has none."""
+    if status.state != "finished" or status.verification not in list(VerificationState):
+        return None
+    return VerificationState(status.verification)
 
 
 def _cells(status: JobStatus, directory: Path) -> tuple[str, ...]:
@@ -73,5 +86,10 @@ def _cells(status: JobStatus, directory: Path) -> tuple[str, ...]:
         "" if left is None else duration(left),
         status.device,
         status.host,
-        status.message,
+        status.message or _why_not_verified(status),
     )
+
+
+def _why_not_verified(status: JobStatus) -> str:
+    is_verified = verification_of(status) in (None, VerificationState.VERIFIED)
+    return "" if is_verified else status.verification_reason

@@ -40,7 +40,9 @@ class JobSummary:
         error: The largest relative error that the verification found; None if nothing was
             verified.
         tolerance: The largest relative error that the verification allows.
-        verification: The kind of verification, or why nothing was verified.
+        verification: The state of verification, such as ``partly verified``; empty before the
+            job has finished.
+        verification_reason: What was compared and how it went, or why nothing was.
         message: Why the job failed; empty if it did not.
     """
 
@@ -60,6 +62,7 @@ class JobSummary:
     error: float | None = None
     tolerance: float | None = None
     verification: str = ""
+    verification_reason: str = ""
     message: str = ""
 
 
@@ -102,7 +105,7 @@ def _of_sparse(name: str, result: SparseResult) -> JobSummary:
 def _finished(
     name: str, result: Result | SparseResult, matrix: str, entries: float | None
 ) -> JobSummary:
-    record, origin = result.execution, result.provenance
+    record, origin, verdict = result.execution, result.provenance, result.verdict
     checked = record.get("verification", {})
     seconds = _number(record, "seconds")
     rate = entries / seconds if seconds and entries else None
@@ -122,7 +125,8 @@ def _finished(
         fallbacks=tuple(map(str, record.get("fallbacks", ()))),
         error=_number(checked, "largest_relative_error"),
         tolerance=_number(checked, "tolerance"),
-        verification=str(checked.get("reason") or checked.get("kind", "none")),
+        verification=verdict.state.value,
+        verification_reason=verdict.reason,
     )
 
 

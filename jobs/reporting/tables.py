@@ -13,28 +13,29 @@ from rich.text import Text
 from jobs.reporting.agreement import Agreement
 from jobs.reporting.summary import JobSummary
 from jobs.units import duration, size
+from outputs import VerificationState
 
 JOB_HEADINGS = (
-    *("job", "state", "time", "throughput", "peak memory", "chunk", "fallbacks"),
+    *("job", "result", "state", "time", "throughput", "peak memory", "chunk", "fallbacks"),
     *("verification", "message"),
 )
+# The column that shows the state of verification, counted from 0.
+RESULT_COLUMN = JOB_HEADINGS.index("result")
 
 
 def job_cells(one: JobSummary) -> tuple[str, ...]:
     """Return the cells of a job's line, under `JOB_HEADINGS`."""
     rate = "" if one.entries_per_second is None else f"{one.entries_per_second:.3g} entries/s"
-    verified = one.verification
-    if one.error is not None and one.tolerance is not None:
-        verified += f" {one.error:.1e} (allowed {one.tolerance:.1e})"
     return (
         one.job,
+        one.verification,
         one.state,
         "" if one.seconds is None else duration(one.seconds),
         rate,
         "" if one.peak_memory_bytes is None else size(one.peak_memory_bytes),
         "" if one.chunk_size is None else str(one.chunk_size),
         str(len(one.fallbacks) or ""),
-        verified,
+        one.verification_reason,
         one.message or "; ".join(one.fallbacks),
     )
 
@@ -57,7 +58,10 @@ def job_table(summaries: Sequence[JobSummary]) -> Table:
     for heading in JOB_HEADINGS:
         table.add_column(heading, overflow="fold")
     for one in summaries:
-        table.add_row(*map(Text, job_cells(one)))
+        cells = [Text(cell) for cell in job_cells(one)]
+        if one.verification:
+            cells[RESULT_COLUMN].stylize(VerificationState(one.verification).style)
+        table.add_row(*cells)
     return table
 
 

@@ -21,6 +21,7 @@ from jobs.reporting.progress import (
     bytes_of_a_line,
 )
 from jobs.units import duration, size
+from outputs import Verdict, VerificationState
 
 
 class _Terminal(Console):
@@ -72,19 +73,27 @@ class Display:
             },
         )
 
-    def outcome(self, facts: dict[str, str], path: str) -> None:
-        """Show the facts of a finished job; the last line is the path of the result."""
+    def outcome(self, verdict: Verdict, facts: dict[str, str], path: str) -> None:
+        """Show a finished job, its verdict first; the last line is the path of the result."""
+        style = verdict.state.style
+        grid = _grid({verdict.state.value: verdict.reason, **facts}, first=style)
         if self.console.is_terminal:
-            card = Panel(_grid(facts), title="done", box=box.ROUNDED, expand=False, style="green")
+            card = Panel(grid, title="done", box=box.ROUNDED, expand=False, border_style=style)
             self.console.print(card)
         else:
-            self._table("done", facts)
+            self.say("done")
+            self.console.print(grid)
         self.say(path)
 
-    def already_finished(self, shape: str, path: str) -> None:
+    def already_finished(self, verdict: Verdict, shape: str, path: str) -> None:
         """Show that the job was finished before; the last line is the path of the result."""
+        self.console.print(Text(str(verdict), verdict.state.style))
         self.say(f"this job is finished already ({shape}); overwrite=true computes it again")
         self.say(path)
+
+    def warn(self, text: str) -> None:
+        """Print a line that no user should miss."""
+        self.console.print(Text(text, VerificationState.CONTRADICTED.style))
 
     def say(self, text: str) -> None:
         """Print a line without interpreting markup."""
@@ -127,12 +136,14 @@ class Display:
         self.console.print(_grid(facts))
 
 
-def _grid(facts: dict[str, str]) -> Table:
+def _grid(facts: dict[str, str], *, first: str = "") -> Table:
+    """Return a table of names and values, the first of them in a style of its own."""
     table = Table.grid(padding=(0, 2), pad_edge=False)
     table.add_column()
     table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(Text(f"  {name}"), Text(value))
+    for number, (name, value) in enumerate(facts.items()):
+        style = first if number == 0 else ""
+        table.add_row(Text(f"  {name}", style), Text(value, style))
     return table
 
 

@@ -17,10 +17,19 @@ from jobs.records.description import describe_sparse
 from jobs.sparsity.detection import Sparsity, colouring_file, function_value, seconds_since
 from jobs.streams.stream import stored_dtype
 from jobs.verification.sparse_check import Matrix, check_sparse
-from outputs import Result, ResultDescription, open_result, write_sparse
+from jobs.verification.verdict import with_left_out_differences
+from outputs import (
+    Result,
+    ResultDescription,
+    Verdict,
+    VerificationState,
+    figures_verdict,
+    open_result,
+    write_sparse,
+)
 
 
-def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, Any]:
+def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> tuple[Verdict, dict[str, str]]:
     """Read the entries out of the finished products, verify the matrix and write it.
 
     Args:
@@ -29,7 +38,7 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
         products: The results of the products, those from the right first.
 
     Returns:
-        The lines, by their titles, that the terminal shows.
+        The verdict on the matrix, and the lines, by their titles, that the terminal shows.
 
     Raises:
         JobError: The matrix fails the check, or an entry is not finite and the policy says so.
@@ -42,6 +51,7 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
         arrays = [_mapped(result) for result in opened]
         records = [result.execution for result in opened]
         strategies = [result.strategy for result in opened]
+        verdicts = [result.verdict for result in opened]
     finally:
         for result in opened:
             result.close()
@@ -53,6 +63,8 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
     with explaining_failures(job.function):
         value = function_value(job)
         check, probes = check_sparse(job, value, matrix)
+    found = _verdict(job, matrix, check, records, verdicts)
+    check = found.record() | check
     execution = _execution(sparsity, records, check, nonfinite, seconds_since(started))
     description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
     _write(job, description, sparsity, data, execution)
@@ -60,12 +72,30 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> dict[str, An
         shutil.rmtree(path.parent, ignore_errors=True)
     colouring_file(job).unlink(missing_ok=True)
     share = pattern.entries / max(1, pattern.shape[0] * pattern.shape[1])
-    return {
+    return found, {
         "matrix": f"/{job.operation}, {pattern.shape[0]} rows x {pattern.shape[1]} columns, "
         f"{pattern.entries} entries ({share:.2g} of all)",
         "products": f"{colouring.colours}, {colouring.kind} colouring",
-        "verified": _summary(check),
     }
+
+
+def _verdict(
+    job: Job,
+    matrix: Matrix,
+    check: dict[str, Any],
+    records: list[dict[str, Any]],
+    products: list[Verdict],
+) -> Verdict:
+    """Return what is known of the matrix: its products check it, and theirs the differences."""
+    for product in products:
+        if product.state is VerificationState.CONTRADICTED:
+            return product
+    lines = check.get("lines_checked", 0) + check.get("lines_without_finite_product", 0)
+    if check["kind"] == "none":
+        lines = 0 if 0 in matrix.shape else matrix.shape[0]
+    differences = [each for record in records for each in record.get("differences", [])]
+    found = figures_verdict(check, differences, lines, "rows and columns")
+    return with_left_out_differences(job, found)
 
 
 def _count_nonfinite(job: Job, pattern: SparsityPattern, data: np.ndarray) -> int:
@@ -154,12 +184,3 @@ def _mapped(result: Result) -> np.ndarray:
     if dataset.chunks is not None or offset is None:
         return result[:]
     return np.memmap(result.path, dataset.dtype, "r", offset, dataset.shape)
-
-
-def _summary(check: dict[str, Any]) -> str:
-    if check["kind"] == "none":
-        return f"not at all: {check['reason']}"
-    return (
-        f"{check['lines_checked']} rows and columns agree with independent products, largest "
-        f"relative error {check['largest_relative_error']:.1e} (tolerance {check['tolerance']:.1e})"
-    )

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from outputs._format.axes import TensorSpec
+from outputs._format.verification_state import VerificationState
 from outputs._plotting.matrix_statistics import Survey
 from outputs._plotting.sparsity_pattern import occupancy
 from outputs._plotting.spectrum import Spectrum
@@ -61,8 +62,16 @@ def draw(result: Result, seen: Survey, values: Spectrum | None) -> Figure:
     _label(heat, result, below)
     if values is not None:
         _spectrum(figure.add_subplot(grid[:, 2]), values, result.dtype)
-    figure.suptitle(_title(result), fontsize=13, x=0.012, ha="left")
+    _head(figure, result, _title(result))
     return figure
+
+
+def _head(figure: Figure, result: Result | SparseResult, title: str) -> None:
+    """Write the title, after the state of verification and in its colour."""
+    state = result.verdict.state
+    weight = "bold" if state is VerificationState.CONTRADICTED else "normal"
+    text = f"{state.value}: {title}"
+    figure.suptitle(text, fontsize=13, x=0.012, ha="left", color=state.colour, weight=weight)
 
 
 def draw_pattern(result: SparseResult) -> Figure:
@@ -79,12 +88,11 @@ def draw_pattern(result: SparseResult) -> Figure:
         _pattern(figure, axes, result)
     axes.set_xlabel("column", **_STYLE)
     axes.set_ylabel("row", **_STYLE)
-    figure.suptitle(
+    _head(
+        figure,
+        result,
         f"{result.operation.capitalize()} of {result.function}"[:_LONGEST_TITLE]
         + f"\n{rows:,} x {columns:,} (rows x columns), {result.dtype}, {result.entries:,} entries",
-        fontsize=13,
-        x=0.012,
-        ha="left",
     )
     return figure
 

@@ -146,9 +146,13 @@ class Result(ResultFile):
         *points, rows, columns = self.shape
         many = f"{points[0]} points of " if points else ""
         return (
-            f"<Result {self.operation} of {self.function}: {many}{rows} x {columns} {self.dtype}, "
-            f"{self.strategy}, {self.path}>"
+            f"<Result, {self._state()}: {self.operation} of {self.function}: "
+            f"{many}{rows} x {columns} {self.dtype}, {self.strategy}, {self.path}>"
         )
+
+    def _lines_to_check(self) -> tuple[int, str]:
+        lines = 0 if 0 in self.matrix_shape else self.axis.lines(self.matrix_shape)
+        return lines, self.axis.value
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Read a slice of the matrix, and nothing else.

@@ -21,6 +21,7 @@ from outputs._format.reading import (
     read_text,
     require_ours,
 )
+from outputs._format.verification_state import Verdict, VerificationState, recorded_verdict
 from outputs._storage.files import open_file, parsed
 
 
@@ -101,6 +102,25 @@ class ResultFile:
         """The execution record; empty before the result is finished."""
         with self._reading():
             return read_execution(self.file)
+
+    @property
+    def verdict(self) -> Verdict:
+        """How far the numbers are verified, as the file records it, with the reason."""
+        execution = self.execution
+        if not execution:
+            return Verdict(VerificationState.NOT_VERIFIED, "the result is unfinished")
+        return recorded_verdict(execution, *self._lines_to_check())
+
+    def _lines_to_check(self) -> tuple[int, str]:
+        """Return how many lines a check compares, and what they are called."""
+        raise NotImplementedError
+
+    def _state(self) -> str:
+        """Return the state of verification for ``repr``, which raises nothing."""
+        try:
+            return self.verdict.state.value
+        except ResultError:
+            return "damaged" if self.file else "closed"
 
     @property
     def probes(self) -> Probes | None:

@@ -92,9 +92,12 @@ class SparseResult(ResultFile):
     def __repr__(self) -> str:
         rows, columns = self.shape
         return (
-            f"<SparseResult {self.operation} of {self.function}: {rows} x {columns} {self.dtype}, "
-            f"{self.entries} entries>"
+            f"<SparseResult, {self._state()}: {self.operation} of {self.function}: "
+            f"{rows} x {columns} {self.dtype}, {self.entries} entries>"
         )
+
+    def _lines_to_check(self) -> tuple[int, str]:
+        return 0 if 0 in self.shape else self.shape[0], "rows and columns"
 
     def as_scipy(self) -> scipy.sparse.csr_array:
         """Read the matrix as a `scipy.sparse.csr_array`.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ import numpy as np
 from outputs._errors import ResultError, ResultExistsError
 from outputs._format.axes import Axis
 from outputs._format.description import ResultDescription
+from outputs._format.verification_state import (
+    Verdict,
+    VerificationState,
+    differences_summary,
+    weakest,
+)
 from outputs._reading.result import Result, open_result
 from outputs._scanning.checksums import block_checksum
 from outputs._scanning.parallel import Source
@@ -60,7 +68,7 @@ def merge_shards(
         _require_merged(target, description)
         return False
     if virtual:
-        create_virtual(target, description, files, execution_of(files), _verified)
+        create_virtual(target, description, files, execution_of(files), partial(_verified, files))
         return True
     if part_path(target).exists():
         writer = ResultWriter.resume(target, description.fingerprint)
@@ -70,7 +78,7 @@ def merge_shards(
         with BackgroundWriter(writer) as background:
             for file in files:
                 _copy(file, writer.missing(), background, advance)
-        writer.finish(execution_of(files) | {"verification": _verified(writer.part)})
+        writer.finish(execution_of(files) | {"verification": _verified(files, writer.part)})
     return True
 
 
@@ -133,8 +141,10 @@ def _require_checksums(file: ShardFile, axis: Axis, blocks: np.ndarray, values: 
             )
 
 
-def _verified(path: Path) -> dict[str, Any]:
+def _verified(files: Sequence[ShardFile], path: Path) -> dict[str, Any]:
     """Verify the whole file and return the figures for its execution record.
+
+    The whole is verified no better than any of its shards.
 
     Raises:
         ResultError: If the verification fails.
@@ -145,12 +155,23 @@ def _verified(path: Path) -> dict[str, Any]:
             f"The shards do not make up the matrix: {'; '.join(found.problems)}. They are left as "
             f"they are, and so is {path}; remove it before the shards are merged again."
         )
+    verdict = replace(found, recorded=weakest(map(_of_shard, files))).verdict
+    if verdict.state is VerificationState.VERIFIED:
+        beside = differences_summary(execution_of(files)["differences"])
+        reason = "; ".join(filter(None, (found.products.reason, beside)))
+        verdict = replace(verdict, reason=reason)
     errors = [error for error in (found.right_error, found.left_error) if error is not None]
     if not errors:
-        return {"kind": "none", "reason": "the shards hold no probes; checksums agree"}
-    return {
+        reason = "the shards hold no probes; checksums agree"
+        return verdict.record() | {"kind": "none", "reason": reason}
+    return verdict.record() | {
         "kind": "probe",
         "lines_checked": found.lines_checked,
+        "lines_without_finite_product": found.lines_unchecked,
         "largest_relative_error": max(errors),
         "tolerance": found.tolerance,
     }
+
+
+def _of_shard(file: ShardFile) -> Verdict:
+    return replace(file.verdict, reason=f"shard {file.shard}: {file.verdict.reason}")

@@ -12,6 +12,7 @@ import numpy as np
 from outputs._errors import FingerprintMismatchError, ResultError, UnfinishedResultError
 from outputs._format.axes import Shard
 from outputs._format.description import ResultDescription
+from outputs._format.verification_state import Verdict
 from outputs._reading.result import Result
 from outputs._storage.files import parsed
 
@@ -32,6 +33,7 @@ class ShardFile:
         blocks: The committed blocks, entries of ``LEDGER_DTYPE`` in order of their start, which
             counts from the first line of the file.
         execution: The execution record of the file.
+        verdict: How far its numbers are verified.
         host: Name of the machine that computed it; empty if not recorded.
     """
 
@@ -39,6 +41,7 @@ class ShardFile:
     shard: Shard
     blocks: np.ndarray
     execution: dict[str, Any]
+    verdict: Verdict
     host: str
 
 
@@ -129,6 +132,7 @@ def _shard_file(result: Result, shard: Shard) -> ShardFile:
         shard=shard,
         blocks=np.sort(result.ledger.committed, order="start"),
         execution=result.execution,
+        verdict=result.verdict,
         host=str(result.provenance.get("host", "")),
     )
 
@@ -181,6 +185,8 @@ def execution_of(files: Sequence[ShardFile]) -> dict[str, Any]:
         "peak_memory_bytes": max(peaks),
         "fallbacks": list(fallbacks),
         "nonfinite": _nonfinite(records),
+        # Of the function and its point, and so the same for each shard.
+        "differences": records[0].get("differences", []),
         "shards": [_summary(file) for file in files[:_SHARDS_RECORDED]],
         "shard_count": len(files),
     }

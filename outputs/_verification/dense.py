@@ -37,7 +37,7 @@ def check_header(result: Result) -> dict[str, Any]:
     """
     problems = []
     with parsed(result.path):
-        _ = result.configuration, result.provenance, result.execution
+        _ = result.configuration, result.provenance
         for name in (Names.POINT, Names.VALUE, Names.VECTORS):
             group = group_of(result.file, name)
             for key in map(str, group):
@@ -55,6 +55,7 @@ def check_header(result: Result) -> dict[str, Any]:
         "dtype": result.dtype.name,
         "complete": result.complete,
         "blocks": result.blocks,
+        "recorded": result.verdict,
     }
 
 

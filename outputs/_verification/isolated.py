@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from outputs._format.verification_state import Verdict, VerificationState
 from outputs._verification.report import Verification
 from outputs._verification.verify import verify
 
@@ -38,6 +39,8 @@ def verify_apart(path: str | os.PathLike[str]) -> Verification:
         facts = json.loads(done.stdout)
         for name in ("problems", "shape", "corrupt"):
             facts[name] = _tuples(facts[name])
+        recorded = facts["recorded"]
+        facts["recorded"] = Verdict(VerificationState(recorded["state"]), recorded["reason"])
         return Verification(**facts)
     if done.returncode == -signal.SIGALRM:
         reason = f"its structure could not be read within {_OPENING_SECONDS} s"

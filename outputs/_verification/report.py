@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from outputs._format.verification_state import Verdict, VerificationState, covering, weakest
+
+UNKNOWN = Verdict(VerificationState.NOT_VERIFIED, "the file could not be read")
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -26,6 +30,9 @@ class Verification:
         tolerance: The largest error that rounding explains; None without probes.
         lines_checked: Number of rows and columns whose products were compared. Those with entries
             that are not finite, or beyond 1e150, cannot be compared.
+        lines_unchecked: Number of rows, or of columns if these are fewer, whose products could not
+            be compared: either side covers all entries.
+        recorded: What the job that wrote the file says of its numbers.
         asymmetry: For a Hessian M with equal probes v the largest entry of |M v - v M| relative
             to |row| |v|: a figure, not a problem.
         bytes_read: Bytes of the matrix that were read.
@@ -45,11 +52,42 @@ class Verification:
     left_error: float | None = None
     tolerance: float | None = None
     lines_checked: int = 0
+    lines_unchecked: int = 0
+    recorded: Verdict = UNKNOWN
     asymmetry: float | None = None
     bytes_read: int = 0
     seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether there are no problems."""
+        """Whether the file is undamaged; `verdict` says how far its numbers are verified."""
         return not self.problems
+
+    @property
+    def products(self) -> Verdict:
+        """What the products of the matrix with the stored probes verify, the record aside."""
+        if self.tolerance is None:
+            return Verdict(VerificationState.NOT_VERIFIED, "the file holds no probes")
+        error = max(e for e in (self.right_error, self.left_error, 0.0) if e is not None)
+        return covering(
+            self.lines_checked,
+            self.lines_checked + self.lines_unchecked,
+            "rows and columns multiply with the stored probes as they should, largest relative "
+            f"error {error:.1e} (tolerance {self.tolerance:.1e})",
+            f"{self.lines_unchecked} lines have no finite product",
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """How far the numbers are verified: by the products now, and by the record of the job."""
+        if self.problems:
+            return Verdict(VerificationState.NOT_VERIFIED, "; ".join(self.problems))
+        # Without products nothing can be repeated, and so nothing be called verified.
+        if self.tolerance is None and self.recorded.state is not VerificationState.VERIFIED:
+            return self.recorded
+        return weakest((self.recorded, self.products))
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of `outputs.verify`: 1 with problems, else that of the state."""
+        return 1 if self.problems else self.verdict.state.exit_code

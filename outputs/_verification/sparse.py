@@ -33,7 +33,8 @@ def verify_sparse(path: Path, opened: Callable[[], object]) -> Verification:
     """
     with SparseResult(path) as result:
         with parsed(path):
-            _ = result.configuration, result.provenance, result.execution, result.colours
+            _ = result.configuration, result.provenance, result.colours
+            recorded = result.verdict
         opened()
         problems = _structural_problems(result)
         facts: dict[str, Any] = {"nonfinite": 0}
@@ -50,6 +51,7 @@ def verify_sparse(path: Path, opened: Callable[[], object]) -> Verification:
             blocks=1,
             tolerance=None if probes is None else probes.tolerance,
             bytes_read=result.stored_bytes,
+            recorded=recorded,
             **facts,
         )
 

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from jobs.configuration.registry import GROUPS
 from jobs.configuration.schema import JobConfig
 from jobs.reporting.terminal import Display
 from jobs.version import own_version
-from outputs import open_result
+from outputs import Verdict, VerificationState, open_result
 
 Run = Callable[..., Any]
 MLP = ("op=jacobian", "function=mlp", "function.n=4")
@@ -200,11 +201,14 @@ def test_a_job_tells_a_program_in_lines_of_json(
     assert json.loads(again)["finished_already"] is True
 
 
-def test_colour_and_card_are_for_terminals() -> None:
+@pytest.mark.parametrize("state", VerificationState)
+def test_colour_and_card_are_for_terminals(state: VerificationState) -> None:
     for is_terminal in (True, False):
         said = io.StringIO()
         display = Display(Console(file=said, force_terminal=is_terminal, width=60))
-        display.outcome({"matrix": "/hessian"}, "the path")
+        display.outcome(Verdict(state, "why"), {"matrix": "/hessian"}, "the path")
+        words = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).split("done")[1]
+        assert words.index(f"{state}  why") < words.index("/hessian")
         assert ("\x1b[" in said.getvalue()) is is_terminal
         assert said.getvalue().splitlines()[-1].strip() == "the path"
 

@@ -160,7 +160,7 @@ def test_strategies_that_disagree_are_reported(
     assert re.search(r"mlp\(n=5.*row 3, column 1 .*DISAGREE", shown)
     assert re.search(r"mlp\(n=4.* agree", shown)
     assert report.main(["runs", "--no-comparison"]) == 0
-    assert "agree" not in capfd.readouterr().out
+    assert "agreement" not in capfd.readouterr().out
 
 
 def rows_of(path: Path) -> int:

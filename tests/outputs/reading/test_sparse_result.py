@@ -63,7 +63,10 @@ def write(describe, tmp_path):
             matrix.data.__getitem__,
             kind="column",
             colours={"column_colours": np.arange(COLUMNS, dtype=np.int32)},
-            execution={"seconds": 1.5},
+            execution={
+                "seconds": 1.5,
+                "verification": {"state": "verified", "state_reason": "all agree"},
+            },
         )
         return tmp_path / name
 
