@@ -18,7 +18,7 @@ from jobs.execution.local_source import LocalSource
 from jobs.execution.outcome import (
     Record,
     execution_record,
-    job_verdict,
+    judged,
     outcome_summary,
     running_status,
 )
@@ -103,9 +103,8 @@ def _attempt(
         prepared = replace(prepared, decision=decision, stream=None)
         release_memory()
     with _explaining_failures(prepared):
-        record = _run(prepared, status, display)
+        record, found = _run(prepared, status, display)
     target.replace(job.paths.result)
-    found = job_verdict(prepared)
     status.finish(found.record())
     return found, outcome_summary(prepared, record)
 
@@ -158,8 +157,8 @@ class _Run:
     display: Display
 
 
-def _run(prepared: Prepared, status: StatusFile, display: Display) -> Record:
-    """Compute, verify and write what is missing; return what has happened."""
+def _run(prepared: Prepared, status: StatusFile, display: Display) -> tuple[Record, Verdict]:
+    """Compute, verify and write what is missing; return what has happened, and the verdict."""
     job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
     record = Record(NonFinite(job.nonfinite), display.say, notes_of(job))
     for fallback in decision.fallbacks:
@@ -189,9 +188,10 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> Record:
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
         status.update(state="running", **running_status(prepared))
         _compute(_Run(prepared, record, chunks, status, display), source, writer)
-        record_of_run = execution_record(prepared, source, chunks, record, job_verdict(prepared))
+        found, verification = judged(prepared, writer.part)
+        record_of_run = execution_record(prepared, source, chunks, record, verification)
         writer.finish(record_of_run, strategy=prepared.strategies)
-    return record
+    return record, found
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jobs.execution.block_sources import BlockSource
@@ -15,7 +16,7 @@ from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
 from jobs.verification.differences import comparison_summary
 from jobs.verification.precision import precision_figures, tolerance_origin
-from jobs.verification.verdict import difference_figures, verdict
+from jobs.verification.verdict import difference_figures, verdict, with_earlier_lines
 from outputs import Verdict
 
 
@@ -43,17 +44,34 @@ class Record:
         self.say(f"note: {text}")
 
 
-def job_verdict(prepared: Prepared) -> Verdict:
-    """Return what is known of the numbers after the last block of a job."""
+def judged(prepared: Prepared, path: Path) -> tuple[Verdict, dict[str, Any]]:
+    """Return what is known of the numbers after the last block of a job.
+
+    Args:
+        prepared: The job.
+        path: The file, in which every line is present.
+
+    Returns:
+        The verdict, and the figures of the verification with it.
+
+    Raises:
+        JobError: What an earlier run has computed disagrees.
+    """
     facts = prepared.facts
     lines = 0 if 0 in facts.shape else prepared.description.lines
-    return verdict(prepared.job, prepared.check.figures(), prepared.differences, lines, facts.axis)
+    figures = with_earlier_lines(prepared.check.figures(), lines, path)
+    found = verdict(prepared.job, figures, prepared.differences, lines, facts.axis)
+    return found, found.record() | figures
 
 
 def execution_record(
-    prepared: Prepared, source: BlockSource, chunks: ChunkSize, record: Record, found: Verdict
+    prepared: Prepared,
+    source: BlockSource,
+    chunks: ChunkSize,
+    record: Record,
+    verification: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return what the result file keeps of a run, with the verdict on its numbers."""
+    """Return what the result file keeps of a run, with the figures of its verification."""
     job, plan = prepared.job, prepared.plan
     return {
         "chunk_size": chunks.size,
@@ -68,11 +86,7 @@ def execution_record(
         "fallbacks": record.fallbacks,
         **({"excluded": dict(job.excluded)} if job.excluded else {}),
         "nonfinite": record.nonfinite.figures(),
-        "verification": {
-            **found.record(),
-            **prepared.check.figures(),
-            **precision_figures(job),
-        },
+        "verification": {**verification, **precision_figures(job)},
         "differences": difference_figures(prepared.differences),
         "plan": {
             "strategy_reason": plan.strategy_reason,

@@ -92,4 +92,4 @@ def _cells(status: JobStatus, directory: Path) -> tuple[str, ...]:
 
 def _why_not_verified(status: JobStatus) -> str:
     is_verified = verification_of(status) in (None, VerificationState.VERIFIED)
-    return "" if is_verified else status.verification_reason
+    return "" if is_verified else str(status.verification_reason)

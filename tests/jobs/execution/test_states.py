@@ -1,5 +1,6 @@
 """A result is called what was verified of it, by every command, and the exit codes say so."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from jobs import report, status
-from jobs.job import Job
-from outputs import VerificationState, merge, open_result, open_sparse_result, show, verify_result
+from jobs.errors import JobError
+from jobs.execution import local_source
+from outputs import VerificationState, merge, open_result, open_sparse_result, show
 from outputs.plot import main as plot
 from outputs.verify import main as verify
 
@@ -180,7 +182,7 @@ def test_the_group_requires_a_verified_result(command_line: Run) -> None:
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_contradiction_is_told_before_the_first_block(command_line: Run) -> None:
+def test_a_contradiction_is_shown_before_the_first_block(command_line: Run) -> None:
     ended = command_line(*of("through_numpy"))
     lines = ended.out.splitlines()
     (warned,) = (n for n, line in enumerate(lines) if line.startswith("contradicted: function="))
@@ -313,15 +315,58 @@ def test_sparse_results(
     assert again.out.startswith(f"{state}: ")
 
 
-def test_lines_of_an_earlier_run_are_not_said_to_be_compared(
-    functions: Path, resolved: Callable[..., Job], run_job: Run
+@pytest.mark.usefixtures("functions")
+@pytest.mark.parametrize(
+    ("first", "second", "state", "reason"),
+    [
+        ("probe", "probe", VERIFIED, "4 rows agree"),
+        ("off", "probe", PARTLY, "2 of 4 rows agree.*2 rows were not compared by the last run"),
+        ("probe", "off", NOT, "verify=off"),
+        ("sample", "sample", PARTLY, "a sample of"),
+    ],
+)
+def test_lines_of_an_earlier_run_count_where_they_are_compared(
+    first: str,
+    second: str,
+    state: VerificationState,
+    reason: str,
+    run_job: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The figures of a run count what it has compared, and the state what they count."""
-    from jobs.verification.verdict import verdict
+    compute = local_source.compute_block
 
-    job = resolved(*of("right"))
-    figures = {"kind": "probe", "lines_checked": 3, "lines_without_finite_product": 0}
-    found = verdict(job, figures, [], 4, "rows")
-    assert found.state is PARTLY
-    assert "1 rows were not compared by the last run" in found.reason
-    assert verify_result(run_job(job).path).verdict.state is VERIFIED
+    def until_the_second(job: Any, stream: Any, check: Any, lines: range) -> Any:
+        if lines.start == 2:
+            raise JobError("interrupted")
+        return compute(job, stream, check, lines)
+
+    monkeypatch.setattr(local_source, "compute_block", until_the_second)
+    with pytest.raises(JobError, match="interrupted"):
+        run_job(*of("right", f"verify={first}", "chunk_size=2"))
+    monkeypatch.setattr(local_source, "compute_block", compute)
+    result = run_job(*of("right", f"verify={second}", "chunk_size=2"))
+    assert result.execution["lines_resumed"] == 2
+    assert result.verdict.state is state
+    assert re.search(reason, result.verdict.reason)
+
+
+@pytest.mark.usefixtures("functions")
+def test_a_wrong_line_of_an_earlier_run_ends_the_job(
+    run_job: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = local_source.compute_block
+
+    def wrong_until_the_second(job: Any, stream: Any, check: Any, lines: range) -> Any:
+        if lines.start == 2:
+            raise JobError("interrupted")
+        block, error, not_finite = compute(job, stream, check, lines)
+        wrong = tuple(piece + 1 for piece in block.pieces)
+        return dataclasses.replace(block, pieces=wrong), error, not_finite
+
+    monkeypatch.setattr(local_source, "compute_block", wrong_until_the_second)
+    with pytest.raises(JobError, match="interrupted"):
+        run_job(*of("right", "chunk_size=2"))
+    monkeypatch.setattr(local_source, "compute_block", compute)
+    with pytest.raises(JobError, match=r"earlier run .* 2 of 4 rows do not multiply"):
+        run_job(*of("right", "chunk_size=2"))
+    assert not list(Path("runs").rglob("result.h5"))
