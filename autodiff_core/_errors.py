@@ -68,9 +68,17 @@ class Fallback:
         return f"{self.strategy}: {self.instead}, because {self.reason}"
 
 
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception; empty for one of the user's whose text raises another."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def first_line(error: BaseException) -> str:
     """Return an exception's type and the first line of its text, for one-line messages."""
-    lines = str(error).strip().splitlines()
+    lines = text_of(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
@@ -91,10 +99,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # The text of other exceptions may be made by the user's code, and fail.
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in _OUT_OF_HOST_MEMORY
-    )
+    text = text_of(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_HOST_MEMORY)
 
 
 @contextmanager
@@ -122,7 +128,7 @@ def explained(strategy: str) -> Iterator[None]:
 
 
 def _explanation(error: RuntimeError, strategy: str) -> RuntimeError | None:
-    text = str(error)
+    text = text_of(error)
     custom = _custom_function(error)
     if "use_reentrant=True" in text or custom == "CheckpointFunction":
         return RuntimeError(

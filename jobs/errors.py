@@ -84,6 +84,14 @@ class ContradictedError(JobError):
     exit_code = EXIT_CONTRADICTED
 
 
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception; empty for one of the user's whose text raises another."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def unknown(option: str, value: object, valid: Iterable[str]) -> ConfigurationError:
     """Return the error for a value that is none of the valid choices.
 

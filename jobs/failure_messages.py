@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 from jobs.configuration.hydra_errors import HYDRA_ERRORS, explain, refused_option
-from jobs.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, JobError
+from jobs.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, JobError, text_of
 from jobs.machine.activity import Death
 from jobs.machine.launchers import install_hint, lost_job
 from jobs.paths import LOG
 
 
-def failure_message(error: BaseException) -> tuple[str, int] | None:
+def failure_message(error: BaseException) -> tuple[str, int]:
     """Return what to print about an exception, and the exit code of the program.
 
     Args:
         error: The exception that ended the program.
 
     Returns:
-        The text for standard error (empty if nothing is to be printed) and the exit code; None for
-        an exception that no user can cause, which deserves its traceback.
+        The text for standard error (empty if nothing is to be printed) and the exit code.
     """
     if isinstance(error, KeyboardInterrupt):
         text = "interrupted; what was computed is kept, and the same command resumes the job"
         return text, getattr(error, "exit_code", EXIT_INTERRUPTED)
     if isinstance(error, BrokenPipeError):
         return "", EXIT_BROKEN_PIPE
-    text = _expected_failure(error)
-    return (f"error: {text}", getattr(error, "exit_code", EXIT_FAILED)) if text else None
+    text = _expected_failure(error) or _unexpected_failure(error)
+    return f"error: {text}", getattr(error, "exit_code", EXIT_FAILED)
+
+
+def _unexpected_failure(error: BaseException) -> str:
+    """Return a message about what no user can cause: a fault of this program or of a library."""
+    if isinstance(error, MemoryError):
+        return "out of memory; what was computed is kept, and the same command resumes the job"
+    text = next(iter(text_of(error).strip().splitlines()), "")
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return (
+        f"{type(error).__name__}{text and ': '}{text}{place}: a fault of this program or of a "
+        "library that it uses; HYDRA_FULL_ERROR=1 prints the traceback"
+    )
 
 
 def _expected_failure(error: BaseException) -> str:

@@ -87,7 +87,7 @@ def main() -> None:
         _run_by_hydra(printed)
     except (Exception, KeyboardInterrupt) as error:
         failure = failure_message(error)
-        if failure is None or (wants_traceback and failure[1] == EXIT_FAILED):
+        if wants_traceback and failure[1] == EXIT_FAILED:
             raise
         sys.exit(_report(error, *failure, printed))
 
@@ -101,20 +101,22 @@ def _run_by_hydra(printed: list[str]) -> None:
     Raises:
         JobError: A job failed. Hydra raises errors of its own, of many types.
     """
-    failed: list[JobError] = []
+    failed: list[Exception] = []
 
     def task(composed: DictConfig) -> None:
         try:
             run_job(composed)
-        except JobError as error:
-            _emit_failure(str(error))
+        except Exception as error:
+            if isinstance(error, JobError):
+                _emit_failure(str(error))
             # Hydra would add a line to the message of a single job. In a sweep the launcher must
             # see the failure, and the message belongs next to the output of its job.
             if HydraConfig.get().mode == RunMode.RUN:
                 failed.append(error)
                 return
-            print(f"error: {error}", file=sys.stderr)
-            printed.append(f"error: {error}")
+            if isinstance(error, JobError):
+                print(f"error: {error}", file=sys.stderr)
+                printed.append(f"error: {error}")
             raise
 
     register()
@@ -157,7 +159,8 @@ def _help_text() -> str:
 def _log_file(path: Path) -> Iterator[None]:
     """Write what the job logs, tracebacks included, to a file while the body runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    # The text of the user's exceptions may hold anything.
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("jobs")
     logger.setLevel(logging.DEBUG)
@@ -165,6 +168,9 @@ def _log_file(path: Path) -> Iterator[None]:
     try:
         with path.open("a") as stacks, _stack_of_a_fault(stacks):
             yield
+    except Exception as error:
+        logger.debug("the job failed", exc_info=error)
+        raise
     finally:
         logger.removeHandler(handler)
         handler.close()

@@ -25,12 +25,13 @@ def none_is_left(reasons: Mapping[str, str]) -> str:
     """Return the message that each strategy has failed.
 
     Args:
-        reasons: The name of each strategy, and why it has failed.
+        reasons: The name of each strategy, and why it has failed; of several different reasons
+            the first lines are listed.
     """
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
-        names.setdefault(reason, []).append(name)
+        names.setdefault(reason.partition("\n")[0], []).append(name)
     if len(names) == 1:
-        return next(iter(names))
+        return next(iter(reasons.values()))
     lines = [f"  {', '.join(each)}: {reason}" for reason, each in names.items()]
     return "\n".join(["no strategy can compute this job:", *lines])

@@ -15,6 +15,7 @@ import torch
 import autodiff_core
 import jobs
 import outputs
+from jobs.errors import text_of
 
 _OURS = tuple(
     str(Path(file).parent) + os.sep
@@ -64,17 +65,14 @@ def _lines_from(frame: FrameType | None) -> Iterator[tuple[str, int]]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type if the text is empty."""
-    try:
-        lines = str(error).strip().splitlines()
-    # The text of a user's exception is made by the user's code.
-    except Exception:
-        lines = []
-    return lines[0] if lines else type(error).__name__
+    """Return the first line of an error's text, or its type if it has none."""
+    return next(iter(text_of(error).strip().splitlines()), type(error).__name__)
 
 
 def error_with_frames(error: BaseException) -> str:
     """Return an error as Python prints it, reduced to the user's frames; several lines."""
+    text = text_of(error).strip()
+    head = type(error).__name__ + (f": {one_line(error)}" if text else "")
     frames = [
         f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}'
         for frame in frames_of_user(error)
@@ -83,4 +81,4 @@ def error_with_frames(error: BaseException) -> str:
     if len(frames) > 2 * _FRAMES:
         between = f"  ... {len(frames) - 2 * _FRAMES} more ..."
         frames = [*frames[:_FRAMES], between, *frames[-_FRAMES:]]
-    return "\n".join([f"{type(error).__name__}: {one_line(error)}", *frames])
+    return "\n".join([head, *frames])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jobs.functions.returned_values import leaves_of
+from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.records.attempts import route_of_check, trying_route
@@ -164,7 +165,7 @@ def _first_route(
         try:
             return multiply(strategy), ""
         except (RuntimeError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
+            reason = one_line(error)
     return None, f"no other route to {operation}: {reason}"
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Axis, Block
+from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.records.attempts import route_of_check, trying_route
@@ -61,7 +62,7 @@ class SampleCheck:
                     else:
                         self._reason = f"{axis} by {strategy} are not finite, such as {index}"
             except (RuntimeError, NotImplementedError) as error:
-                self._reason = f"no {axis} by {strategy}: {str(error).splitlines()[0]}"
+                self._reason = f"no {axis} by {strategy}: {one_line(error)}"
 
     def error(self, block: Block) -> float:
         """Return the largest error of an entry relative to the largest of its row or column."""

@@ -19,7 +19,7 @@ from outputs._errors import (
     UnfinishedResultError,
 )
 from outputs._format.axes import Axis
-from outputs._format.creation import create, stored_bytes, write_execution
+from outputs._format.creation import create, stored_bytes, write_attributes, write_execution
 from outputs._format.description import ResultDescription
 from outputs._format.digests import (
     clear_finish_digest,
@@ -273,8 +273,8 @@ class ResultWriter:
             # What was damaged since must not become a finished result.
             require_sound_creation(self._file)
             write_execution(self._file, execution)
-            if strategy not in (None, read_attribute(self._file, "strategy")):
-                self._file.attrs["strategy"] = strategy
+            if strategy is not None and strategy != read_attribute(self._file, "strategy"):
+                write_attributes(self._file, {"strategy": strategy})
             write_finish_digest(self._file)
             compressed = read_attribute(self._file, "compression") != "none"
             self._file.close()

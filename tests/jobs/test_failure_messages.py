@@ -34,15 +34,33 @@ def test_a_failure_has_a_message_and_an_exit_code(error: Exception, text: str, c
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Interrupted(15), 143)])
 def test_an_interruption_is_not_an_error(error: KeyboardInterrupt, code: int) -> None:
-    failure = failure_message(error)
-    assert failure is not None
-    text, exit_code = failure
+    text, exit_code = failure_message(error)
     assert exit_code == code
     assert text.startswith("interrupted; what was computed is kept")
 
 
-def test_an_exception_of_this_program_keeps_its_traceback() -> None:
-    assert failure_message(RuntimeError("a bug")) is None
+class TextlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("there is no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "start"),
+    [
+        (RuntimeError("a fault\nin detail"), "error: RuntimeError: a fault"),
+        (KeyError(), "error: KeyError"),
+        (TextlessError(), "error: TextlessError"),
+    ],
+)
+def test_a_fault_of_this_program_is_one_line_with_its_place(error: Exception, start: str) -> None:
+    with pytest.raises(type(error)) as caught:
+        raise error
+    text, code = failure_message(caught.value)
+    assert code == 1
+    (line,) = text.splitlines()
+    assert line.startswith(f"{start} (")
+    assert __file__ in line
+    assert "HYDRA_FULL_ERROR=1 prints the traceback" in line
 
 
 def test_an_error_of_a_launcher_is_a_lost_job() -> None:
@@ -52,8 +70,6 @@ def test_an_error_of_a_launcher_is_a_lost_job() -> None:
                 "raise RuntimeError('job 7\\nwas lost\\nfor ever')", "/submitit/core.py", "exec"
             )
         )
-    failure = failure_message(caught.value)
-    assert failure is not None
-    text, exit_code = failure
+    text, exit_code = failure_message(caught.value)
     assert exit_code == 1
     assert text.startswith("error: job 7 was lost; queued jobs of the sweep continue")
