@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from jobs.machine import early_interruption
+
+# isort: split
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -178,20 +181,26 @@ def _log_file(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _stack_of_a_fault(file: TextIO) -> Iterator[None]:
-    """Write the stack of a process that a signal such as SIGSEGV ends, unless others do so."""
-    if faulthandler.is_enabled():
-        yield
-        return
+    """Write the stack of a process that a signal such as SIGSEGV ends into a file."""
+    # The processes of joblib would print it.
+    was_enabled = faulthandler.is_enabled()
     faulthandler.enable(file)
     try:
         yield
     finally:
         faulthandler.disable()
+        if was_enabled and sys.__stderr__ is not None:
+            faulthandler.enable(sys.__stderr__)
 
 
 def program() -> None:
     """Run the program under a process that survives what ends it."""
-    supervised(main, _report_death)
+
+    def interruptible() -> None:
+        early_interruption.raise_again()
+        main()
+
+    supervised(interruptible, _report_death)
 
 
 def _report_death(death: Death) -> None:

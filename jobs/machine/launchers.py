@@ -58,6 +58,12 @@ def lost_job(error: BaseException) -> str:
     Returns:
         The message; empty if the error does not come from a launcher.
     """
+    if type(error).__name__ == "TerminatedWorkerError":
+        return (
+            "a signal ended a process of joblib, perhaps for lack of memory; python -m jobs.status "
+            "shows which job it computed, whose job.log has the stack of a fault. The same command "
+            "runs again what is missing or failed"
+        )
     if not is_of_launcher(error):
         return ""
     # The first two lines tell which job it was, and what became of it.
