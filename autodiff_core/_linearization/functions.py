@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._engines.agreement import ReportFallback
-from autodiff_core._errors import Fallback, first_line, is_out_of_memory
+from autodiff_core._errors import Fallback, first_line, is_out_of_memory, text_of
 from autodiff_core._linearization.second_order import has_custom_backward
 
 
@@ -45,7 +45,7 @@ class Direct:
             try:
                 return self._flat(*(p if p.is_leaf else p.clone() for p in primals))
             except RuntimeError as error:
-                if "leaf Variable that requires grad is being used in an in-place" not in str(
+                if "leaf Variable that requires grad is being used in an in-place" not in text_of(
                     error
                 ):
                     raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobs.errors import JobError
+from jobs.errors import JobError, text_of
 from jobs.machine.launchers import is_of_launcher
 from jobs.records.status_file import StatusFile
 from outputs import BeingWrittenError, ResultError
@@ -39,5 +39,5 @@ def reported_failures(status: StatusFile) -> Iterator[None]:
         if is_of_launcher(error):
             status.update(state="interrupted", message="ended by the launcher")
             raise
-        status.update(state="failed", message=str(error) or type(error).__name__)
+        status.update(state="failed", message=text_of(error) or type(error).__name__)
         raise
