@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError
 from jobs.fingerprint import fingerprint
 from jobs.functions.arguments import load_arguments
+from jobs.functions.conversions import Conversion, lossy
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
 from jobs.functions.losses import label_of
@@ -62,6 +64,8 @@ class Job:
             of a sparse matrix; None for any other job.
         stage: The least precise stage of the function, where that is less precise than the point;
             None until it is looked for.
+        conversions: What was cast, moved and frozen of the user's arrays and module.
+        notes: What the user should know before the job computes, as sentences.
         dense_reason: Why the matrix is computed densely although `sparsity` is not ``none``; empty
             if it is not.
         excluded: What the job does without, and why: the names of strategies that ``auto`` does not
@@ -99,6 +103,8 @@ class Job:
     stage: Stage | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
     required: bool = False
+    conversions: tuple[Conversion, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def configuration(self) -> str:
@@ -131,11 +137,13 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     Raises:
         JobError: Something does not exist or does not fit.
     """
+    _refuse_lost_imaginary_parts()
     devices = devices or choose_devices(config.devices)
     dtype = getattr(torch, config.dtype)
     torch.manual_seed(config.seed)
     variables = _variables(config, dtype, devices[0])
-    vectors = _vectors(config, variables, dtype, devices[0])
+    conversions = list(variables.conversions)
+    vectors = _vectors(config, variables, dtype, devices[0], conversions)
     function, point = variables.function, variables.point
     shard = check_shard(config.shard, config.shards)
     digest = fingerprint(config, variables, vectors)
@@ -166,6 +174,17 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest, shard),
         config=config,
         required=config.verify.required,
+        conversions=tuple(conversions),
+        notes=tuple(lossy(conversions)),
+    )
+
+
+def _refuse_lost_imaginary_parts() -> None:
+    """Let this program's own code fail where it would convert complex numbers to real ones."""
+    warnings.filterwarnings(
+        "error",
+        message="Casting complex values to real",
+        module=r"(jobs|autodiff_core|outputs)\.",
     )
 
 
@@ -187,12 +206,16 @@ def _variables(config: JobConfig, dtype: torch.dtype, device: torch.device) -> V
 
 
 def _vectors(
-    config: JobConfig, variables: Variables, dtype: torch.dtype, device: torch.device
+    config: JobConfig,
+    variables: Variables,
+    dtype: torch.dtype,
+    device: torch.device,
+    conversions: list[Conversion],
 ) -> dict[str, Tensor]:
     if not OPERATIONS[config.op].is_product:
         return {}
     like = _outputs(variables, config.seed) if config.op == "vjp" else variables.point
-    return load_vectors(config.vectors, like, dtype, device)
+    return load_vectors(config.vectors, like, dtype, device, conversions)
 
 
 def _points(config: JobConfig, point: dict[str, Tensor]) -> int | None:

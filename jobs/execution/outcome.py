@@ -10,12 +10,13 @@ from typing import Any
 from jobs.execution.block_sources import BlockSource
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.preparation import Prepared
+from jobs.functions.conversions import conversion_figures
 from jobs.machine.devices import device_name
 from jobs.machine.measurement import peak_memory
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
 from jobs.verification.differences import comparison_summary
-from jobs.verification.precision import precision_figures, tolerance_origin
+from jobs.verification.precision import precision_figures
 from jobs.verification.verdict import difference_figures, verdict, with_earlier_lines
 from outputs import Verdict
 
@@ -85,6 +86,8 @@ def execution_record(
         "peak_memory_bytes": peak_memory(job.device),
         "fallbacks": record.fallbacks,
         **({"excluded": dict(job.excluded)} if job.excluded else {}),
+        "conversions": conversion_figures(job.conversions),
+        "notes": list(job.notes),
         "nonfinite": record.nonfinite.figures(),
         "verification": {**verification, **precision_figures(job)},
         "differences": difference_figures(prepared.differences),
@@ -128,7 +131,7 @@ def outcome_summary(prepared: Prepared, record: Record) -> dict[str, str]:
         "memory": f"{size(peak_memory(job.device))} at most, {size(plan.peak_bytes)} predicted",
     }
     if job.stage is not None:
-        summary["precision"] = f"the tolerance is that of {tolerance_origin(job)}"
+        summary["precision"] = f"the least precise stage is {job.stage}"
     if prepared.differences and all(each.state == "agree" for each in prepared.differences):
         summary["differences"] = comparison_summary(prepared.differences)
     if record.nonfinite.count:

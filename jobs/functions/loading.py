@@ -20,6 +20,7 @@ from torch.nn import Module
 from jobs import problems
 from jobs.configuration.schema import FunctionConfig, PythonFunction
 from jobs.errors import ConfigurationError, JobError
+from jobs.functions.conversions import Conversion
 from jobs.functions.importing import import_module, import_target
 from jobs.functions.instantiation import TARGET, applied, instantiated
 from jobs.functions.modules import prepared_module
@@ -47,6 +48,7 @@ class LoadedFunction:
         module: The function as a torch.nn.Module; None if it is not one.
         failures: The directory in which the point is saved when the function fails; None saves
             nothing.
+        conversions: What was done to the parameters and buffers of the module.
     """
 
     name: str
@@ -59,6 +61,7 @@ class LoadedFunction:
     origin: str = "inputs=default"
     module: Module | None = None
     failures: Path | None = None
+    conversions: tuple[Conversion, ...] = ()
 
 
 def load_function(
@@ -136,9 +139,12 @@ def _load_python(
     torch.manual_seed(seed)
     target, function = _make(config)
     module = None
+    conversions: list[Conversion] = []
     if isinstance(function, Module):
         is_shared = function is target
-        module = function = prepared_module(config, function, dtype, device, is_shared=is_shared)
+        module = function = prepared_module(
+            config, function, dtype, device, conversions, is_shared=is_shared
+        )
     elif config.weights is not None:
         raise ConfigurationError(
             f"function.weights={config.weights}: weights are for a torch.nn.Module; "
@@ -155,6 +161,7 @@ def _load_python(
         outputs=None,
         origin=f"function.point={config.point}",
         module=module,
+        conversions=tuple(conversions),
     )
 
 

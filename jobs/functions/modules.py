@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from jobs.configuration.schema import MODES, PythonFunction
 from jobs.errors import ConfigurationError, unknown
+from jobs.functions.conversions import Conversion, conversions_of_tensors
 from jobs.functions.tracebacks import one_line
 from jobs.functions.weights import load_weights
 from jobs.sources.source_array import converted
@@ -26,6 +27,7 @@ def prepared_module(
     module: Module,
     dtype: torch.dtype,
     device: torch.device,
+    conversions: list[Conversion],
     *,
     is_shared: bool,
 ) -> Module:
@@ -36,6 +38,7 @@ def prepared_module(
         module: The module.
         dtype: The dtype of its floating-point parameters and buffers.
         device: The device of its parameters and buffers.
+        conversions: Takes what is done to them.
         is_shared: Whether the user's code holds the module, so that a copy must be changed: the
             next job of a sweep needs the original.
 
@@ -54,11 +57,13 @@ def prepared_module(
         )
     if is_shared:
         module = _copy(config, module)
+    if config.weights is None:
+        conversions += _conversions(module, dtype, device)
     # Not module.to(dtype=...), which drops the imaginary parts of complex tensors.
     module._apply(lambda tensor: converted(tensor, dtype, device))
     # After the conversion: float64 weights must not pass through float32 parameters.
     if config.weights is not None:
-        load_weights(module, config.weights, config.weights_key)
+        conversions += load_weights(module, config.weights, config.weights_key)
     return module.train(config.mode == "train")
 
 
@@ -72,6 +77,39 @@ def _copy(config: PythonFunction, module: Module) -> Module:
             "and the job must not change yours; valid is a class or function that creates it, "
             "the latter with function.factory=true"
         ) from error
+
+
+def _conversions(module: Module, dtype: torch.dtype, device: torch.device) -> list[Conversion]:
+    """Return what becomes of parameters and buffers."""
+    found = []
+    for what, named in (
+        ("parameters", module.named_parameters()),
+        ("buffers", module.named_buffers()),
+    ):
+        tensors = [
+            (n, t, converted(t[:0] if t.dim() else t, dtype, device).dtype) for n, t in named
+        ]
+        found += conversions_of_tensors(what, tensors, device)
+    return found
+
+
+def frozen(module: Module, names: Sequence[str]) -> list[Conversion]:
+    """Return which parameters are constants, because of the job or since before.
+
+    Args:
+        module: The module as the user gives it.
+        names: The names of the parameters that are differentiated.
+    """
+    found: dict[str, list[str]] = {}
+    for name, parameter in module.named_parameters():
+        if name not in names:
+            how = (
+                "constants of this job"
+                if parameter.requires_grad
+                else "required no gradient already"
+            )
+            found.setdefault(how, []).append(name)
+    return [Conversion("frozen", "parameters", tuple(each), how) for how, each in found.items()]
 
 
 # What an evaluation may fill; torch's own tables of parameters, buffers and modules are among them.

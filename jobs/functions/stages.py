@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from autodiff_core import dtypes_of, nodes_between
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.returned_values import leaves_of
 from jobs.functions.tracebacks import line_of_user
+from jobs.sources.source_array import name_of
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,26 @@ class Stage:
 
     def __str__(self) -> str:
         """Name the stage, as a part of a sentence."""
-        return f"{name_of(self.dtype)} of {self.operation}" + (f" in {self.line}" * bool(self.line))
+        where = f" in {self.line}" if self.line else ""
+        return f"{name_of(self.dtype)} ({self.operation}{where})"
 
 
-def name_of(dtype: torch.dtype) -> str:
-    """Return the name of a dtype as options have it."""
-    return str(dtype).removeprefix("torch.")
+@dataclass(frozen=True)
+class Arithmetic:
+    """What an evaluation shows of the arithmetic of a function.
+
+    Attributes:
+        stage: The least precise stage of its derivative; None where all of them are as precise as
+            the point, and where the function cannot be evaluated or has no derivative by autograd.
+        real_casts: Where imaginary parts are dropped, as ``file:line``.
+    """
+
+    stage: Stage | None = None
+    real_casts: tuple[str, ...] = ()
 
 
-def narrowest_stage(
-    function: Callable[..., Any], point: Sequence[Tensor], seed: int
-) -> Stage | None:
-    """Evaluate a function once and return the least precise stage of its derivative.
+def arithmetic(function: Callable[..., Any], point: Sequence[Tensor], seed: int) -> Arithmetic:
+    """Evaluate a function once and look at its arithmetic.
 
     A stage counts where a path of the autograd graph from an output to the point runs through it;
     masks, integers, and constants that were computed in another dtype are on no such path. Inside a
@@ -64,10 +74,6 @@ def narrowest_stage(
         function: The function; of a sum over batches the first batch is evaluated.
         point: Its arguments.
         seed: The seed of torch's generators.
-
-    Returns:
-        The stage; None where all of them are as precise as the point, and where the function
-        cannot be evaluated or has no derivative by autograd.
     """
     if isinstance(function, BatchSum):
         function = next(iter(function.terms()))
@@ -75,12 +81,34 @@ def narrowest_stage(
     inputs = [tensor.detach().clone() for tensor in point]
     inputs = [x.requires_grad_(x.is_floating_point() or x.is_complex()) for x in inputs]
     epsilon = max(map(_precision, inputs))
+    stage = None
     # What is wrong with the function itself is said where it is differentiated.
-    with suppress(Exception), torch.enable_grad():
+    with _real_casts() as real_casts, suppress(Exception), torch.enable_grad():
         with _Watch(epsilon) as watch:
             value = function(*inputs)
-        return watch.narrowest(_tensors(leaves_of(value)), inputs)
-    return None
+        stage = watch.narrowest(_tensors(leaves_of(value)), inputs)
+    return Arithmetic(stage, tuple(real_casts))
+
+
+@contextmanager
+def _real_casts() -> Iterator[dict[str, None]]:
+    """Collect where torch and numpy warn of imaginary parts that are dropped."""
+    found: dict[str, None] = {}
+
+    def note(message: Warning | str, *details: Any) -> None:
+        # Other warnings are shown by the evaluations that follow.
+        if str(message).startswith("Casting complex values to real"):
+            found[line_of_user(sys._getframe(1))] = None
+
+    warns_always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = note
+            yield found
+    finally:
+        torch.set_warn_always(warns_always)
 
 
 class _Watch(TorchFunctionMode):

@@ -13,9 +13,10 @@ from torch import Tensor
 from jobs.configuration.schema import BatchedLoss, LossConfig, WrtConfig
 from jobs.errors import ConfigurationError, did_you_mean
 from jobs.functions.batch_sum import BatchSum
+from jobs.functions.conversions import Conversion, conversions_of_arrays
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of, load_loss
-from jobs.functions.modules import ModuleCall, trainable
+from jobs.functions.modules import ModuleCall, frozen, trainable
 from jobs.sources.source_array import SourceArray, converted, source_of_tensor
 
 # A function of the tensors of the point, in order, and of the constants, by name.
@@ -31,12 +32,14 @@ class Variables:
         point: Name to tensor.
         constants: All other arrays that its values depend on, by name.
         choices: The options that the numbers depend on, by name, as JSON can hold them.
+        conversions: What is done to point, constants and module.
     """
 
     function: LoadedFunction
     point: dict[str, Tensor]
     constants: dict[str, SourceArray]
     choices: dict[str, Any]
+    conversions: tuple[Conversion, ...] = ()
 
 
 def choose_variables(
@@ -64,11 +67,13 @@ def choose_variables(
     if wrt.of == "params":
         parameters = _parameters(function)
         names = _matching(wrt, parameters, "parameter")
+        kept_fixed = frozen(function.module, names) if function.module is not None else []
         point = {name: converted(parameters[name], dtype, device) for name in names}
         evaluate = _of_parameters(function, names, fed)
         constants = dict(arguments)
     else:
         names = _matching(wrt, fed, "input")
+        kept_fixed = frozen(function.module, ()) if function.module is not None else []
         for name in names:
             arguments[name].require_numbers(dtype.to_complex(), name)
         point = {
@@ -89,7 +94,35 @@ def choose_variables(
         point=point,
         constants=constants | _state(function, point),
         choices=choices,
+        conversions=(
+            *function.conversions,
+            *_conversions(arguments, names if wrt.of != "params" else (), dtype, device),
+            *kept_fixed,
+        ),
     )
+
+
+def _conversions(
+    arguments: Mapping[str, SourceArray],
+    names: Sequence[str],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> list[Conversion]:
+    """Return what becomes of the arguments, of which those with the names are differentiated."""
+    point = [(n, arguments[n], arguments[n].dtype_under(dtype)) for n in names]
+    constants = [
+        (name, array, array.dtype_under(dtype if array.is_complex else _real(dtype)))
+        for name, array in arguments.items()
+        if name not in names and (array.is_complex or array.is_floating)
+    ]
+    return [
+        *conversions_of_arrays("inputs", point, device),
+        *conversions_of_arrays("constants", constants, device),
+    ]
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    return dtype.to_real() if dtype.is_complex else dtype
 
 
 def _state(function: LoadedFunction, point: Mapping[str, Tensor]) -> dict[str, SourceArray]:
@@ -166,11 +199,10 @@ def _with_loss(
     device: torch.device,
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return a function of the point alone, and the choices that it depends on."""
-    real = dtype if not dtype.is_complex else dtype.to_real()
 
     def load(rows: slice | None) -> dict[str, Tensor]:
         return {
-            name: array.kept(dtype if array.is_complex else real, device, rows)
+            name: array.kept(dtype if array.is_complex else _real(dtype), device, rows)
             for name, array in constants.items()
         }
 

@@ -15,6 +15,7 @@ from jobs.configuration.schema import (
 )
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions.arguments import check_shapes, renamed
+from jobs.functions.conversions import Conversion, conversions_of_arrays
 from jobs.functions.random_arrays import Layout, draw
 from jobs.sources.named import read_named
 from jobs.sources.reading import read_source
@@ -26,6 +27,7 @@ def load_vectors(
     like: Mapping[str, Tensor],
     dtype: torch.dtype,
     device: torch.device,
+    conversions: list[Conversion],
 ) -> dict[str, Tensor]:
     """Load the vectors of a product, stacked along a leading dimension.
 
@@ -34,6 +36,7 @@ def load_vectors(
         like: The tensors that the vectors multiply; the vectors have their dtypes.
         dtype: The dtype of vectors that multiply integers.
         device: The device of the vectors.
+        conversions: Takes what is done to the vectors.
 
     Returns:
         Tensor name to vectors, of shape (count, *shape of the tensor).
@@ -49,6 +52,8 @@ def load_vectors(
     check_shapes(arrays, {name: (count, *shape) for name, (shape, _) in layouts.items()})
     for name, array in arrays.items():
         array.require_numbers(layouts[name][1], name)
+    named = [(name, array, layouts[name][1]) for name, array in arrays.items()]
+    conversions += conversions_of_arrays("vectors", named, device)
     return {name: array.tensor(layouts[name][1], device) for name, array in arrays.items()}
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 
 from jobs.errors import ConfigurationError, did_you_mean, unknown
+from jobs.functions.conversions import Conversion, conversions_of_tensors
 from jobs.sources.files import require_file
 from jobs.sources.plain_tensors import plain
 from jobs.sources.tensor_files import load_safetensors, load_torch
@@ -18,7 +20,7 @@ _OPTION = "function.weights"
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
-def load_weights(module: Module, path: str, key: str | None) -> None:
+def load_weights(module: Module, path: str, key: str | None) -> list[Conversion]:
     """Load the parameters and buffers of a module.
 
     Args:
@@ -26,6 +28,9 @@ def load_weights(module: Module, path: str, key: str | None) -> None:
         path: A ``.safetensors`` file, or a file that ``torch.save`` wrote.
         key: The key of the weights in a file of ``torch.save``, with dots for nested dictionaries;
             None if the weights are at its top level.
+
+    Returns:
+        What is done to the weights of the file.
 
     Raises:
         ConfigurationError: The file does not exist or does not fit the module.
@@ -40,9 +45,13 @@ def load_weights(module: Module, path: str, key: str | None) -> None:
     else:
         loaded = load_torch(_OPTION, path)
     weights = _within(path, loaded, key)
-    _check(path, weights, dict(module.state_dict(keep_vars=True)))
+    own = dict(module.state_dict(keep_vars=True))
+    _check(path, weights, own)
     # The default, assign=False, copies into the module's own tensors, so that tied ones stay tied.
     module.load_state_dict(dict(weights))
+    named = [(name, tensor, own[name].dtype) for name, tensor in weights.items()]
+    device = next(iter(own.values())).device if own else torch.device("cpu")
+    return conversions_of_tensors("weights", named, device)
 
 
 def _within(path: str, loaded: Any, key: str | None) -> Mapping[str, Tensor]:
@@ -79,6 +88,11 @@ def _check(path: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) 
             raise ConfigurationError(
                 f"{_OPTION}={path}: {name} has the shape {tuple(tensor.shape)} in the file and "
                 f"{tuple(own[name].shape)} in the module"
+            )
+        if tensor.is_complex() and not own[name].is_complex():
+            raise ConfigurationError(
+                f"{_OPTION}={path}: {name} is complex in the file and real in the module, which "
+                "would lose the imaginary parts"
             )
 
 

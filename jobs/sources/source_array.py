@@ -38,6 +38,13 @@ class SourceArray:
         return tuple(self.values.shape)
 
     @property
+    def dtype_name(self) -> str:
+        """The name of the dtype of the numbers where they come from."""
+        if isinstance(self.values, Tensor):
+            return name_of(self.values.dtype)
+        return np.dtype(self.values.dtype).name
+
+    @property
     def is_complex(self) -> bool:
         """Whether the numbers are complex."""
         return _kind(self.values) == "c"
@@ -154,6 +161,11 @@ def converted(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tenso
     if tensor.is_complex():
         return tensor.to(device, dtype.to_complex())
     return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Return the name of a dtype as options have it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def source_of_tensor(tensor: Tensor, origin: str) -> SourceArray:

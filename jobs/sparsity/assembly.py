@@ -11,9 +11,10 @@ import numpy as np
 
 from autodiff_core.sparse import SparsityPattern, decompressed
 from jobs.errors import JobError
+from jobs.functions.conversions import conversion_figures
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
-from jobs.records.description import describe_sparse
+from jobs.records.description import describe_sparse, require_storage
 from jobs.sparsity.detection import Sparsity, colouring_file, function_value, seconds_since
 from jobs.streams.stream import stored_dtype
 from jobs.verification.sparse_check import Matrix, check_sparse
@@ -56,8 +57,11 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> tuple[Verdic
         for result in opened:
             result.close()
     pattern = colouring.pattern
-    dtype = job.storage or job.dtype
-    data = decompressed(colouring, arrays).astype(stored_dtype(dtype), copy=False)
+    data = decompressed(colouring, arrays)
+    dtype = job.dtype.to_complex() if np.iscomplexobj(data) else job.dtype
+    require_storage(job, dtype)
+    dtype = job.storage or dtype
+    data = data.astype(stored_dtype(dtype), copy=False)
     nonfinite = _count_nonfinite(job, pattern, data)
     matrix = Matrix(pattern.indptr, pattern.indices, data, pattern.shape)
     with explaining_failures(job.function):
@@ -66,6 +70,7 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> tuple[Verdic
     found = _verdict(job, matrix, check, records, verdicts)
     check = found.record() | check
     execution = _execution(sparsity, records, check, nonfinite, seconds_since(started))
+    execution |= {"conversions": conversion_figures(job.conversions), "notes": list(job.notes)}
     description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
     _write(job, description, sparsity, data, execution)
     for path in products:

@@ -29,7 +29,7 @@ from torch import Tensor
 from jobs.errors import JobError
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
-from jobs.functions.stages import Stage, narrowest_stage
+from jobs.functions.stages import Stage, arithmetic
 from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.operations import OPERATIONS
@@ -186,7 +186,7 @@ class _Function:
     def epsilon_at(self, point: Sequence[Tensor]) -> float:
         """Return the precision of the least precise stage, at a point of any dtype."""
         function = self._function.function
-        return _epsilon(point, narrowest_stage(function, point, self._torch_seed))
+        return _epsilon(point, arithmetic(function, point, self._torch_seed).stage)
 
     def pullback(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
         """Return the product of a cotangent with the derivative, by a plain reverse pass."""

@@ -42,7 +42,9 @@ def rounding_floor(job: Job, returned: Any, probe: Probe, tolerance: float) -> f
         probe: The probe that blocks are compared with.
         tolerance: The largest relative error that passes.
     """
-    value = root_mean_square([leaf for leaf in leaves_of(returned) if leaf.is_floating_point()])
+    value = root_mean_square(
+        [y for y in leaves_of(returned) if y.is_floating_point() or y.is_complex()]
+    )
     point = root_mean_square(list(job.point.values())) or 1.0
     entry = value / point
     if OPERATIONS[job.operation].is_second_order:

@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 
-from jobs.functions.stages import name_of, narrowest_stage
+from jobs.functions.stages import arithmetic
 from jobs.job import Job
+from jobs.sources.source_array import name_of
 
 
 def with_stage(job: Job) -> Job:
-    """Return a job that knows the least precise stage of its function, by one evaluation."""
-    if job.verify == "off" and not job.differences:
-        return job
+    """Return a job that knows the arithmetic of its function, by one evaluation."""
     tensors = list(job.point.values())
     point = [tensor[0] for tensor in tensors] if job.points else tensors
-    return replace(job, stage=narrowest_stage(job.function.function, point, job.seed))
+    found = arithmetic(job.function.function, point, job.seed)
+    dropped = [f"the function drops imaginary parts in {line}" for line in found.real_casts]
+    return replace(job, stage=found.stage, notes=(*job.notes, *dropped))
 
 
 def allowed_error(job: Job) -> float:
@@ -36,11 +37,10 @@ def precision_figures(job: Job) -> dict[str, Any]:
     if job.verify == "off":
         return {}
     stage = {} if job.stage is None else {"narrowest_stage": job.stage.figures()}
-    return {"tolerance_from": tolerance_origin(job), **stage}
+    return {"tolerance_from": _origin(job), **stage}
 
 
-def tolerance_origin(job: Job) -> str:
-    """Say where the tolerance comes from, in a few words."""
+def _origin(job: Job) -> str:
     if job.tolerance is not None:
         return f"verify.tolerance={job.tolerance:g}"
     return max(_dtypes(job), key=lambda each: torch.finfo(each[0]).eps)[1]

@@ -68,7 +68,8 @@ def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], 
     if right is None and left is None:
         return {"kind": "none", "reason": reason or left_reason}, None
     array = scipy.sparse.csr_array(
-        (matrix.data.astype(np.float64), matrix.indices, matrix.indptr), shape=matrix.shape
+        (in_double_precision(torch.from_numpy(matrix.data)), matrix.indices, matrix.indptr),
+        shape=matrix.shape,
     )
     squares = abs(array).power(2)
     largest, lines, floors, without = 0.0, 0, [], []
