@@ -219,7 +219,14 @@ def _vectors(
 
 
 def _points(config: JobConfig, point: dict[str, Tensor]) -> int | None:
-    return None if config.points is None else len(next(iter(point.values())))
+    if config.points is None:
+        return None
+    for name, tensor in point.items():
+        if tensor.is_complex():
+            raise ConfigurationError(
+                f"points={config.points}: {name} is complex; many points go with real inputs"
+            )
+    return len(next(iter(point.values())))
 
 
 def _outputs(variables: Variables, seed: int) -> dict[str, Tensor]:

@@ -40,10 +40,15 @@ class AdjointIdentity:
         self._cotangent = [part.detach() for part in cotangent]
         self._pulled = [part.detach() for part in pulled]
         rounding = _root_mean_square(outputs) / (_root_mean_square(inputs) or 1.0)
-        self._rounding = 16 * rounding * _lengths([part[None] for part in self._cotangent])
+        self._rounding = 16 * rounding * lengths([part[None] for part in self._cotangent])
 
     def holds(
-        self, tangents: Vector, images: Sequence[Tensor], *, even_if_infinite: bool = True
+        self,
+        tangents: Vector,
+        images: Sequence[Tensor],
+        *,
+        even_if_infinite: bool = True,
+        least_tolerance: float = 0.0,
     ) -> bool:
         """Return whether stacked tangents v and their images J v fulfil the identity.
 
@@ -55,13 +60,15 @@ class AdjointIdentity:
             tangents: v.
             images: J v.
             even_if_infinite: Whether images that are not finite pass.
+            least_tolerance: A relative error that passes in any case.
         """
         with torch.no_grad():
             left, left_size = _scalar_products(images, self._cotangent)
             right, right_size = _scalar_products(tangents, self._pulled)
             error = (left - right).abs()
-            rounding = self._tolerance**2 * self._rounding * _lengths(tangents)
-            allowed = self._tolerance * (left_size + right_size) + rounding
+            tolerance = max(self._tolerance, least_tolerance)
+            rounding = tolerance**2 * self._rounding * lengths(tangents)
+            allowed = tolerance * (left_size + right_size) + rounding
             wrong = torch.isfinite(error) & (error > allowed)
             if not even_if_infinite:
                 wrong = wrong | (torch.isfinite(right) & ~torch.isfinite(left))
@@ -101,7 +108,7 @@ def _scalar_products(
     return products, sizes
 
 
-def _lengths(stacks: Sequence[Tensor | None]) -> Tensor:
+def lengths(stacks: Sequence[Tensor | None]) -> Tensor:
     """Return the Euclidean lengths of stacked vectors, shape (vectors,)."""
     squares = torch.zeros(())
     for stack in stacks:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._errors import DoubleBackwardError
-from autodiff_core._linearization.adjoint import AdjointIdentity, is_inexact, random_vector
+from autodiff_core._linearization.adjoint import AdjointIdentity, is_inexact, lengths, random_vector
 from autodiff_core._linearization.graph import least_precise
 from autodiff_core._tensors.vectors import Vector
 
@@ -86,13 +86,27 @@ class TransposedPullback:
     def check(self, tangents: Vector, images: Sequence[Tensor]) -> None:
         """Check the adjoint identity for stacked tangents and their images.
 
+        The tolerance is that of `AdjointIdentity`, or half of the digits that the pullback itself
+        has: a custom backward may compute less precisely than its arguments are.
+
         Raises:
             DoubleBackwardError: The identity does not hold.
         """
-        if not self._identity.holds(tangents, images):
+        if not self._identity.holds(tangents, images) and not self._identity.holds(
+            tangents, images, least_tolerance=self._noise() ** 0.5
+        ):
             raise DoubleBackwardError(
                 "the double-backward trick gives wrong numbers for this function: a "
                 "backward in it is not differentiable, as one that leaves torch is not; "
                 "the strategy 'forward-mode' does without the trick, and so does the "
                 "product from the other side (vjp for jvp, vhp for hvp)"
             )
+
+    def _noise(self) -> float:
+        """Return the relative rounding of the pullback: how far 3 u gives another result than u."""
+        three = tuple(3 * u.detach() for u in self._cotangent)
+        again = pull(self._outputs, self._inputs, three, create_graph=False)
+        pairs = list(zip(again, self._pulled, strict=True))
+        error = lengths([(a / 3 - b.detach())[None] for a, b in pairs])
+        size = lengths([b[None] for _, b in pairs])
+        return float(error / size) if bool(error > 0) else 0.0

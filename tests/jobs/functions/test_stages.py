@@ -1,0 +1,113 @@
+"""What the derivative runs through counts as a stage, and nothing else."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from jobs.functions.stages import arithmetic
+
+X = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+WEIGHTS = nn.Linear(3, 3)
+
+
+class Quantised(torch.autograd.Function):
+    """A mask and a constant of float32 inside; the values stay in float64."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.exp() * torch.tensor(127.0) * (x.float() > 0)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent * ctx.saved_tensors[0].exp() * 127
+
+
+class Filled(torch.autograd.Function):
+    """A result that is written in place, from float32."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        result = torch.empty_like(x)
+        result[:] = x.float().exp()
+        return result
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent * ctx.saved_tensors[0].exp()
+
+
+def single(x: Tensor) -> Tensor:
+    return x.float().exp().double()
+
+
+PASSED: dict[str, Callable[..., Tensor]] = {
+    "cast": single,
+    "in place": lambda x: x.float().mul_(2).sin_().double(),
+    "a part": lambda x: torch.stack([x.float()[0].double(), x[1]]),
+    "checkpoint": lambda x: checkpoint(single, x, use_reentrant=False),
+    "reentrant checkpoint": lambda x: checkpoint(single, x, use_reentrant=True),
+    "inner gradient": lambda x: torch.func.grad(lambda y: (y.float() ** 3).sum())(x),
+    "vmap": lambda x: torch.func.vmap(lambda y: y.float().sin().double())(x),
+    "complex": lambda x: torch.complex(x.float(), x.float()).abs().double(),
+    "custom Function": Filled.apply,
+    "output": lambda x: x.sin().float(),
+}
+NOT_PASSED: dict[str, Callable[..., Tensor]] = {
+    "mask": lambda x: x * (x.float() > 0),
+    "constant": lambda x: x * torch.ones(3).exp(),
+    "weights": lambda x: x * WEIGHTS(torch.ones(3)).double(),
+    "detached": lambda x: x * x.detach().float().exp(),
+    "index": lambda x: torch.tensor([1.0, 2.0, 3.0])[(x > 0).long()] * x,
+    "custom Function": Quantised.apply,
+}
+
+
+@pytest.mark.parametrize("name", PASSED)
+def test_a_stage_that_the_derivative_passes(name: str) -> None:
+    stage = arithmetic(PASSED[name], [X], 0).stage
+    assert stage is not None
+    assert stage.dtype in (torch.float32, torch.complex64)
+    assert "test_stages.py:" in stage.line or name == "vmap"
+
+
+@pytest.mark.parametrize("name", NOT_PASSED)
+def test_what_is_on_no_path_does_not_count(name: str) -> None:
+    assert arithmetic(NOT_PASSED[name], [X], 0).stage is None
+
+
+def test_the_narrowest_of_several_is_named_at_its_first_line() -> None:
+    def several(x: Tensor) -> Tensor:
+        y = x.float().double()
+        z = x.half()
+        return y * z.sin().double()
+
+    stage = arithmetic(several, [X], 0).stage
+    assert stage is not None
+    assert (stage.dtype, stage.operation) == (torch.float16, "half")
+    first = several.__code__.co_firstlineno
+    assert stage.line == f"{__file__}:{first + 2}"
+
+
+def test_a_stage_as_precise_as_the_point_is_none() -> None:
+    assert arithmetic(single, [X.float()], 0).stage is None
+
+
+def test_imaginary_parts_that_are_dropped_are_seen_each_time() -> None:
+    def dropping(x: Tensor) -> Tensor:
+        return (x * 1j).to(x.dtype) + x
+
+    for _ in range(2):
+        found = arithmetic(dropping, [X], 0)
+        assert found.real_casts == (f"{__file__}:{dropping.__code__.co_firstlineno + 1}",)
+
+
+def test_a_function_that_fails_has_no_stage() -> None:
+    def failing(x: Tensor) -> Tensor:
+        raise ValueError("no")
+
+    assert arithmetic(failing, [X], 0).stage is None
