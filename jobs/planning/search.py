@@ -29,6 +29,7 @@ from jobs.planning.growth import grow, start_growth
 from jobs.planning.thresholds import THRESHOLDS
 from jobs.planning.trials import within_budget
 from jobs.records.attempts import trying_strategy
+from jobs.records.description import require_storage
 from jobs.strategies import FORWARD, LOOPS, none_is_left, strategies_of
 from jobs.streams.opening import open_job_stream
 from jobs.streams.stream import Stream, stored_dtype
@@ -222,6 +223,7 @@ def _measure_engine(
     trying_strategy(search.job, candidate.strategy, opens)
     with measuring(search.job.device) as opening:
         stream = open_job_stream(search.job, candidate.strategy, candidate.engine)
+    require_storage(search.job, stream.dtype)
     candidate.stream = stream
     candidate.fallbacks.clear()
     candidate.line = stream.axis.removesuffix("s")

@@ -82,6 +82,7 @@ def test_integers_beyond_what_a_float_holds(net: Path, run_job: Run) -> None:
     ]
 
 
+@pytest.mark.filterwarnings("default:Casting complex values")
 def test_imaginary_parts_that_the_function_drops_are_a_note(net: Path, run_job: Run) -> None:
     result = run_job(*of("dropping", "strategy=vectorize"))
     (note,) = result.execution["notes"]
