@@ -98,7 +98,6 @@ def test_arguments_have_names_and_their_own_order(own: Path, run_job: Run) -> No
         (["numpy", "path=objects.npy"], r"objects.npy: .*without Python objects"),
         (["numpy", "path=five.npy"], r"x has the shape \(5,\); the function needs \(4,\)"),
         (["numpy", "path=nan.npy"], r"x holds 2 values that are not finite"),
-        (["numpy", "path=complex.npy"], r"x is complex.*dtype=complex64"),
         (["numpy", "path=text.npy"], r"x is of dtype <U1"),
         (["numpy", "path=named.npz"], r"the source holds a, b; the function needs x"),
         (["hdf5", "path=nowhere.h5", "datasets=[x]"], r"inputs.path=nowhere.h5: there is no such"),

@@ -49,7 +49,7 @@ def test_a_complex_input_stays_complex(
     figures = result.execution["verification"]
     assert figures["kind"] == "probe"
     assert [each["state"] for each in result.execution["differences"]] == ["agree"]
-    np.testing.assert_allclose(result[...], TRUTH[name], atol=np.finfo(dtype).eps * 10)
+    np.testing.assert_allclose(result[...], TRUTH[name], atol=10 * float(np.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize(
