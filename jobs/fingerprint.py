@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from jobs.configuration.schema import JobConfig
+from jobs.configuration.schema import JobConfig, LossConfig, PythonLoss
+from jobs.functions.importing import import_module, import_target, target_without_place
 from jobs.functions.loading import LoadedFunction
+from jobs.functions.source_code import SourceCode, modules_of, source_code
 from jobs.functions.variables import Variables
 from jobs.sources.source_array import SourceArray
 
 
-def fingerprint(config: JobConfig, variables: Variables, vectors: Mapping[str, Tensor]) -> str:
+def fingerprint(
+    config: JobConfig, variables: Variables, vectors: Mapping[str, Tensor], source: SourceCode
+) -> str:
     """Hash everything on which the entries of the matrix depend.
 
     Device, chunk size, memory budget, shards and the location of the result are left out: they
@@ -25,6 +30,7 @@ def fingerprint(config: JobConfig, variables: Variables, vectors: Mapping[str, T
         config: The options.
         variables: The function with its point, constants and choices.
         vectors: The vectors of a product by tensor name, stacked; else empty.
+        source: The source of the function, from `source_of`.
 
     Returns:
         64 hexadecimal digits (SHA-256).
@@ -34,22 +40,42 @@ def fingerprint(config: JobConfig, variables: Variables, vectors: Mapping[str, T
     facts = {
         "operation": config.op,
         "strategy": config.strategy,
-        "function": function.reference,
-        "source": source_digest(function),
+        "function": function.identity,
+        "source": source.digest,
         "point": {name: _digest(tensor) for name, tensor in variables.point.items()},
         "vectors": {name: _digest(tensor) for name, tensor in vectors.items()},
         "constants": {name: _digest_of_array(a) for name, a in variables.constants.items()},
-        "choices": variables.choices,
+        "choices": _without_places(variables.choices),
         "dtype": f"torch.{config.dtype}",
         "seed": config.seed,
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def source_digest(function: LoadedFunction) -> str:
-    """Hash the source files that a function comes from (SHA-256)."""
-    contents = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in function.files)
-    return hashlib.sha256(contents).hexdigest()
+def source_of(function: LoadedFunction, loss: LossConfig) -> SourceCode:
+    """Return the source on which the values of a function and of its loss depend.
+
+    Args:
+        function: The function.
+        loss: The option `loss`.
+    """
+    # A built-in problem depends on its own folder only.
+    if not function.modules:
+        contents = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in function.files)
+        return SourceCode(hashlib.sha256(contents).hexdigest(), (), ("torch",))
+    starts, parts = function.modules, function.parts
+    if isinstance(loss, PythonLoss):
+        starts = (*starts, import_module("loss.target", loss.target))
+        parts = (*parts, *modules_of(import_target("loss.target", loss.target)))
+    return source_code(starts, parts)
+
+
+def _without_places(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the choices with import paths that do not depend on where the project is."""
+    loss = choices.get("loss", {})
+    if "target" not in loss:
+        return dict(choices)
+    return {**choices, "loss": {**loss, "target": target_without_place(loss["target"])}}
 
 
 def _digest(tensor: Tensor) -> str:

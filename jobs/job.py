@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor
 from jobs.configuration.checks import to_yaml
 from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError
-from jobs.fingerprint import fingerprint
+from jobs.fingerprint import fingerprint, source_of
 from jobs.functions.arguments import load_arguments
 from jobs.functions.conversions import Conversion, lossy
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
 from jobs.functions.losses import label_of
+from jobs.functions.references import content_digest
 from jobs.functions.returned_values import named_outputs, nested
+from jobs.functions.source_code import SourceCode
 from jobs.functions.stages import Stage
 from jobs.functions.variables import Variables, choose_variables
 from jobs.functions.vectors import load_vectors
@@ -58,6 +61,7 @@ class Job:
         points: The number of points at which the derivative is taken; None for a single one.
         shard: Index and count of the part that is computed; None computes the whole matrix.
         fingerprint: The hash of what determines the numbers.
+        source: The source that the fingerprint covers.
         paths: The paths of the job's files.
         config: The options.
         compressed: The side, ``right`` or ``left``, from which the job computes compressed products
@@ -96,6 +100,7 @@ class Job:
     points: int | None
     shard: tuple[int, int] | None
     fingerprint: str
+    source: SourceCode
     paths: RunPaths
     config: JobConfig
     compressed: str | None = None
@@ -146,7 +151,8 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     vectors = _vectors(config, variables, dtype, devices[0], conversions)
     function, point = variables.function, variables.point
     shard = check_shard(config.shard, config.shards)
-    digest = fingerprint(config, variables, vectors)
+    source = source_of(function, config.loss)
+    digest = fingerprint(config, variables, vectors, source)
     return Job(
         operation=config.op,
         strategy=config.strategy,
@@ -171,6 +177,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         points=_points(config, point),
         shard=shard,
         fingerprint=digest,
+        source=source,
         paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest, shard),
         config=config,
         required=config.verify.required,
@@ -200,7 +207,7 @@ def _variables(config: JobConfig, dtype: torch.dtype, device: torch.device) -> V
     if config.points is not None:
         choices["points"] = _points(config, variables.point)
     if config.sparsity != "none":
-        choices["sparsity"] = config.sparsity
+        choices["sparsity"] = _pattern(config.sparsity)
     function = replace(variables.function, failures=failure_directory(config.runs))
     return replace(variables, function=function, choices=choices)
 
@@ -216,6 +223,12 @@ def _vectors(
         return {}
     like = _outputs(variables, config.seed) if config.op == "vjp" else variables.point
     return load_vectors(config.vectors, like, dtype, device, conversions)
+
+
+def _pattern(sparsity: str) -> str:
+    """Return ``auto``, or the hash of the pattern in a file, which is read when the job begins."""
+    file = Path(sparsity)
+    return content_digest(file) if sparsity != "auto" and file.is_file() else sparsity
 
 
 def _points(config: JobConfig, point: dict[str, Tensor]) -> int | None:

@@ -104,6 +104,32 @@ def _settings_of_torch(option: str, target: str) -> Iterator[None]:
         )
 
 
+def name_of_file(file: Path) -> str:
+    """Return the name under which a file is imported.
+
+    It is unique: the file must not hide an installed package of the same name.
+
+    Args:
+        file: The file, absolute.
+    """
+    return f"{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
+
+
+def target_without_place(target: str) -> str:
+    """Return an import path that does not depend on where the user's project is.
+
+    Args:
+        target: The import path; a file counts relative to the directory in which the program was
+            started, and elsewhere by its name.
+    """
+    place, _, name = target.rpartition(":")
+    if not _is_file(place):
+        return target
+    file = Path(os.path.abspath(place))
+    is_here = file.is_relative_to(Path.cwd())
+    return f"{file.relative_to(Path.cwd()).as_posix() if is_here else file.name}:{name}"
+
+
 def _of_file(option: str, target: str) -> ModuleType:
     file = Path(target.rpartition(":")[0]).absolute()
     if not file.is_file():
@@ -112,8 +138,7 @@ def _of_file(option: str, target: str) -> ModuleType:
             f"{option}={target}: there is no such file; looked for {file}"
             + did_you_mean(file.name, beside)
         )
-    # A unique name: the file must not hide an installed package of the same name.
-    name = f"{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
+    name = name_of_file(file)
     if name in sys.modules:
         return sys.modules[name]
     _also_import_from(file.parent)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +23,8 @@ from jobs.functions.conversions import Conversion
 from jobs.functions.importing import import_module, import_target
 from jobs.functions.instantiation import TARGET, applied, instantiated
 from jobs.functions.modules import prepared_module
+from jobs.functions.references import identity, reference, target_text, targets_of
+from jobs.functions.source_code import modules_of
 from jobs.functions.tracebacks import error_with_frames
 from jobs.operations import OPERATIONS
 from jobs.problems import load_builder
@@ -39,7 +40,8 @@ class LoadedFunction:
     Attributes:
         name: The name of the function in file names and reports.
         function: The function; its arguments are the tensors of the point.
-        reference: The text that identifies it: the name and all parameters.
+        reference: The text by which reports name it: the name and all parameters.
+        identity: The text by which the fingerprint identifies it.
         files: The source files in which it is defined and from which it is imported.
         arguments: The names of its arguments in order; None if they are unknown.
         point: The default point, or the point of the job, by argument name; None if it has none.
@@ -49,11 +51,14 @@ class LoadedFunction:
         failures: The directory in which the point is saved when the function fails; None saves
             nothing.
         conversions: What was done to the parameters and buffers of the module.
+        modules: The modules that the options name and that define the user's function.
+        parts: The modules that define the objects of which it is made.
     """
 
     name: str
     function: Callable[..., Any]
     reference: str
+    identity: str
     files: tuple[Path, ...]
     arguments: tuple[str, ...] | None
     point: dict[str, Tensor] | None
@@ -62,6 +67,8 @@ class LoadedFunction:
     module: Module | None = None
     failures: Path | None = None
     conversions: tuple[Conversion, ...] = ()
+    modules: tuple[ModuleType, ...] = ()
+    parts: tuple[ModuleType, ...] = ()
 
 
 def load_function(
@@ -115,10 +122,12 @@ def _load_problem(
                 f"functions {_SCALAR_PROBLEMS}"
             )
         function = problem.scalar
+    reference = f"{config.name}({', '.join(f'{k}={v}' for k, v in options.items())})"
     return LoadedFunction(
         name=config.name,
         function=function,
-        reference=f"{config.name}({', '.join(f'{k}={v}' for k, v in options.items())})",
+        reference=reference,
+        identity=reference,
         files=tuple(sorted(Path(problems.__file__).parent.glob("*.py"))),
         arguments=tuple(problem.point),
         point=problem.point,
@@ -135,11 +144,14 @@ def _load_python(
 ) -> LoadedFunction:
     # Import before seeding: a module draws numbers while it is imported only in the first job of a
     # sweep.
-    source = _module_of(config)
+    for text in [*targets_of(config)][:1]:
+        if ":" in text:
+            import_module("function.target", text)
     torch.manual_seed(seed)
     target, function = _make(config)
     module = None
     conversions: list[Conversion] = []
+    parts = modules_of((target, function))
     if isinstance(function, Module):
         is_shared = function is target
         module = function = prepared_module(
@@ -148,20 +160,25 @@ def _load_python(
     elif config.weights is not None:
         raise ConfigurationError(
             f"function.weights={config.weights}: weights are for a torch.nn.Module; "
-            f"{_target_text(config)} is of type {type(function).__name__}"
+            f"{target_text(config)} is of type {type(function).__name__}"
         )
+    defining = (_defining_module(target), _defining_module(function))
+    modules = (*_named_modules(config), *(each for each in defining if each is not None))
     arguments = _with_label(_argument_names(function), label)
     return LoadedFunction(
         name=_name(target, config),
         function=function,
-        reference=_reference(config),
-        files=_source_files(source, _defining_module(target), _defining_module(function)),
+        reference=reference(config),
+        identity=identity(config),
+        files=_source_files(modules),
         arguments=arguments,
         point=None if config.point is None else _default_point(config.point, arguments),
         outputs=None,
         origin=f"function.point={config.point}",
         module=module,
         conversions=tuple(conversions),
+        modules=modules,
+        parts=parts,
     )
 
 
@@ -178,7 +195,7 @@ def _with_label(arguments: tuple[str, ...] | None, label: str | None) -> tuple[s
 
 def _make(config: PythonFunction) -> tuple[Any, Any]:
     """Return the object that the target names, and the function made of it with the keywords."""
-    option = f"function.target={_target_text(config)}"
+    option = f"function.target={target_text(config)}"
     if isinstance(config.target, Mapping):
         if TARGET not in config.target:
             raise ConfigurationError(f"{option}: a mapping needs {TARGET}, an import path")
@@ -205,32 +222,18 @@ def _require_callable(option: str, function: Any) -> None:
         )
 
 
-def _target_text(config: PythonFunction) -> str:
-    if isinstance(config.target, Mapping):
-        return str(config.target.get(TARGET, dict(config.target)))
-    return str(config.target)
-
-
 def _name(target: Any, config: PythonFunction) -> str:
-    text = _target_text(config)
+    text = target_text(config)
     return text.rpartition(":" if ":" in text else ".")[2]
 
 
-def _reference(config: PythonFunction) -> str:
-    """Return the import path and the arguments as text."""
-    if isinstance(config.target, Mapping):
-        arguments = {k: v for k, v in config.target.items() if k != TARGET}
-    else:
-        arguments = {**config.keywords, **({"factory": True} if config.factory else {})}
-    text = ", ".join(f"{key}={json.dumps(value)}" for key, value in arguments.items())
-    return f"{_target_text(config)}({text})" if text else _target_text(config)
-
-
-def _module_of(config: PythonFunction) -> ModuleType | None:
-    if isinstance(config.target, Mapping) and TARGET not in config.target:
-        return None
-    text = _target_text(config)
-    return import_module("function.target", text) if ":" in text else None
+def _named_modules(config: PythonFunction) -> Iterator[ModuleType]:
+    """Yield the modules, imported before, of the target and of all targets in the arguments."""
+    for text in targets_of(config):
+        if ":" in text:
+            yield import_module("function.target", text)
+        elif (module := sys.modules.get(text.rpartition(".")[0])) is not None:
+            yield module
 
 
 def _argument_names(function: Callable[..., Any]) -> tuple[str, ...] | None:
@@ -298,7 +301,7 @@ def _defining_module(function: Any) -> ModuleType | None:
     return sys.modules.get(name or "")
 
 
-def _source_files(*modules: ModuleType | None) -> tuple[Path, ...]:
+def _source_files(modules: tuple[ModuleType, ...]) -> tuple[Path, ...]:
     """Return the files of modules that have one, each file once."""
     names = (getattr(module, "__file__", None) for module in modules)
     return tuple(dict.fromkeys(Path(name) for name in names if name and Path(name).exists()))

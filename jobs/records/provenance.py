@@ -14,7 +14,6 @@ import h5py
 import numpy
 import torch
 
-from jobs.fingerprint import source_digest
 from jobs.job import Job
 from jobs.machine.devices import device_name
 from jobs.version import own_version
@@ -43,7 +42,7 @@ def provenance(job: Job, commit: str) -> dict[str, str | int | float | bool]:
         "dtype": str(job.dtype).removeprefix("torch."),
         "seed": job.seed,
         "function_reference": job.function.reference,
-        "function_source_sha256": source_digest(job.function),
+        "function_source_sha256": job.source.digest,
     }
     if commit:
         facts["git_commit"] = commit
