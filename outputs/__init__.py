@@ -5,6 +5,7 @@ This package knows neither the computation nor its configuration; it imports onl
 
 from outputs._errors import (
     BeingWrittenError,
+    ChangedFunctionError,
     FingerprintMismatchError,
     MissingDependencyError,
     ResultError,
@@ -20,6 +21,7 @@ from outputs._format.verification_state import Verdict, VerificationState, figur
 from outputs._reading.foreign_datasets import find_dataset
 from outputs._reading.result import Result, open_result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
+from outputs._scanning.reference import Reference
 from outputs._storage.files import part_path
 from outputs._verification.comparison import Difference, compare_results, compare_sparse_results
 from outputs._verification.report import Verification
@@ -32,10 +34,12 @@ __all__ = [
     "Axis",
     "BackgroundWriter",
     "BeingWrittenError",
+    "ChangedFunctionError",
     "Difference",
     "FingerprintMismatchError",
     "MissingDependencyError",
     "Probes",
+    "Reference",
     "Result",
     "ResultDescription",
     "ResultError",

@@ -21,6 +21,18 @@ class FingerprintMismatchError(ResultError):
     """The file belongs to another job."""
 
 
+class ChangedFunctionError(ResultError):
+    """What was written before does not agree with what the function gives now.
+
+    The text says what differs.
+
+    Attributes:
+        lines: The number of rows or columns that were written before.
+    """
+
+    lines = 0
+
+
 class BeingWrittenError(ResultError):
     """Another process writes the file."""
 

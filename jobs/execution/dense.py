@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from jobs.errors import ContradictedError, JobError, StrategyError
 from jobs.execution.block_sources import BlockSource, Remaining
@@ -23,6 +22,7 @@ from jobs.execution.outcome import (
     running_status,
 )
 from jobs.execution.preparation import Prepared, prepare
+from jobs.execution.resuming import discard_unfinished, resumed
 from jobs.execution.workers.pool import WorkerPool
 from jobs.job import Job
 from jobs.machine.interruption import leaving_after_a_block
@@ -59,7 +59,7 @@ def execute_dense(
     Args:
         job: The job; its result is not finished, or `overwrite` is set.
         display: Shows plan, progress and outcome.
-        overwrite: Whether a finished result is replaced.
+        overwrite: Whether a finished result is replaced, and what was begun is computed anew.
         plan_only: Whether to stop after the plan.
         is_part: Whether a larger job, of which this one is a part, reports the outcome.
 
@@ -70,6 +70,8 @@ def execute_dense(
         JobError: The job cannot start or continue. Computed blocks stay on the disk.
     """
     final = job.paths.result
+    if overwrite and not plan_only:
+        discard_unfinished(job)
     # A replacement grows beside the finished result and takes its place in one step.
     target = job.paths.replacement if overwrite and final.exists() else final
     status = None if plan_only else StatusFile(job.paths.status)
@@ -182,7 +184,7 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> tuple[Reco
     description = replace(prepared.description, probes=prepared.check.probes())
     forget_peak()
     with (
-        _writer(prepared.target, description, job.fsync) as writer,
+        _writer(job, prepared.target, description) as writer,
         _source(prepared, record) as source,
     ):
         if writer.damaged:
@@ -207,9 +209,7 @@ def _source(prepared: Prepared, record: Record) -> Iterator[BlockSource]:
 
 
 @contextmanager
-def _writer(
-    target: Path, description: ResultDescription, fsync: Literal["block", "end"]
-) -> Iterator[ResultWriter]:
+def _writer(job: Job, target: Path, description: ResultDescription) -> Iterator[ResultWriter]:
     """Yield a writer of a new file, or of one that an earlier run began.
 
     A new file that ends without a single block is removed again: it holds nothing to keep, and
@@ -219,11 +219,11 @@ def _writer(
     is_new = True
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        writer = ResultWriter.create(target, description, fsync=fsync)
+        writer = ResultWriter.create(target, description, fsync=job.fsync)
     except ResultExistsError:
         # Also where another process has just created the file: resuming names that process.
         is_new = False
-        writer = ResultWriter.resume(target, description.fingerprint, fsync=fsync)
+        writer = resumed(job, target, description)
     is_empty = False
     try:
         with writer:

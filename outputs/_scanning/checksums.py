@@ -1,7 +1,8 @@
-"""Compute and compare the checksums of blocks: CRC-32 of their bytes in C order."""
+"""Check the blocks of a file in one pass: their checksums, and their products with a vector."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,13 @@ import numpy as np
 from outputs._format.axes import Axis
 from outputs._format.stacked_matrices import Matrix
 from outputs._scanning.parallel import Piece, Source, each, pieces
+from outputs._scanning.reference import LineProbe
 from outputs._storage.crc import combine, crc32
-from outputs._storage.regions import within
+from outputs._storage.regions import Region, within
+
+_Span = tuple[int, int]
+# What is known of a part of some lines, by the lines.
+_LineSums = Callable[[np.ndarray, slice], np.ndarray]
 
 
 def block_checksum(values: np.ndarray, value: int = 0) -> int:
@@ -19,18 +25,24 @@ def block_checksum(values: np.ndarray, value: int = 0) -> int:
     return crc32(flat.data, value)
 
 
-def damaged_blocks(
-    matrix: Matrix, path: Path, axis: Axis, committed: np.ndarray
-) -> list[tuple[int, int]]:
-    """Return the committed ranges whose stored data fail the ledger's checksum, in order.
+def examined_blocks(
+    matrix: Matrix, path: Path, axis: Axis, committed: np.ndarray, probe: LineProbe | None = None
+) -> tuple[list[_Span], list[_Span]]:
+    """Return the committed blocks that are damaged, and those that differ from a product.
 
-    Several threads read every byte once.
+    Several threads read every byte once. Only blocks that seem to differ are read again, for the
+    norms of their lines, to which errors are relative.
 
     Args:
         matrix: The matrix, of shape (rows, columns).
         path: The matrix's file.
-        axis: The axis along which the ranges run.
+        axis: The axis along which the blocks run.
         committed: Entries of ``LEDGER_DTYPE``, without overlap.
+        probe: The vector and the products of all lines of the matrix; None compares no products.
+
+    Returns:
+        The ranges whose stored data fail the ledger's checksum, and the ranges of the others in
+        which a line does not have its product, both in order.
 
     Raises:
         ResultError: If the matrix is stored in a way that the format does not define.
@@ -38,18 +50,65 @@ def damaged_blocks(
     committed = np.sort(committed, order="start")
     blocks = list(zip(committed["start"].tolist(), committed["stop"].tolist(), strict=True))
     found = [0] * len(blocks)
+    products = None if probe is None else probe.zeros(matrix.dtype)
+
+    def work(piece: Piece, values: np.ndarray) -> list[tuple[int, int, int, slice, np.ndarray]]:
+        answers = []
+        for block, region, part in _parts(piece, values):
+            lines, across = _oriented(region, axis)
+            sums = np.zeros(0)
+            if probe is not None:
+                sums = probe.multiplied(part if axis == Axis.ROWS else part.T, across)
+            answers.append((block, block_checksum(part), part.nbytes, lines, sums))
+        return answers
+
     with Source(matrix, path) as source:
-        for _, checksums in each(source, _checksums, pieces(matrix, axis, blocks)):
-            for block, checksum, size in checksums:
+        for _, answers in each(source, work, pieces(matrix, axis, blocks)):
+            for block, checksum, size, lines, sums in answers:
                 found[block] = combine(found[block], checksum, size)
-    expected = committed["checksum"].tolist()
-    return [block for block, a, b in zip(blocks, found, expected, strict=True) if a != b]
+                if products is not None:
+                    products[lines] += sums
+        expected = committed["checksum"].tolist()
+        damaged = [block for block, a, b in zip(blocks, found, expected, strict=True) if a != b]
+        if probe is None or products is None:
+            return damaged, []
+        sound = sorted({*blocks} - {*damaged})
+        suspects = _with_any(sound, probe.differing(products, np.zeros(len(products))))
+        squares = _squared_norms(source, matrix, axis, suspects)
+    return damaged, _with_any(suspects, probe.differing(products, squares))
 
 
-def _checksums(piece: Piece, values: np.ndarray) -> list[tuple[int, int, int]]:
+def _squared_norms(source: Source, matrix: Matrix, axis: Axis, blocks: list[_Span]) -> np.ndarray:
+    """Return the squared norms of the lines of some blocks, of shape (all lines,)."""
+    total = np.zeros(axis.lines(matrix.shape))
+
+    def work(piece: Piece, values: np.ndarray) -> list[tuple[slice, np.ndarray]]:
+        with np.errstate(all="ignore"):
+            return [
+                (
+                    _oriented(region, axis)[0],
+                    np.square(np.abs(part), dtype=np.float64).sum(axis=1 - axis.dimension),
+                )
+                for _, region, part in _parts(piece, values)
+            ]
+
+    for _, answers in each(source, work, pieces(matrix, axis, blocks)):
+        for lines, squares in answers:
+            total[lines] += squares
+    return total
+
+
+def _parts(piece: Piece, values: np.ndarray) -> Iterator[tuple[int, Region, np.ndarray]]:
+    """Yield the blocks in a piece: their index, their region and their entries."""
     rows, columns = piece.region
-    parts = [
-        (block, values[within(region[0], rows), within(region[1], columns)])
-        for block, region in piece.parts
-    ]
-    return [(block, block_checksum(part), part.nbytes) for block, part in parts]
+    for block, region in piece.parts:
+        yield block, region, values[within(region[0], rows), within(region[1], columns)]
+
+
+def _oriented(region: Region, axis: Axis) -> tuple[slice, slice]:
+    """Return the lines of a region, and what it holds of them."""
+    return (region[0], region[1]) if axis == Axis.ROWS else (region[1], region[0])
+
+
+def _with_any(blocks: list[_Span], lines: np.ndarray) -> list[_Span]:
+    return [(start, stop) for start, stop in blocks if lines[start:stop].any()]

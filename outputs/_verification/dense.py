@@ -13,6 +13,7 @@ from outputs._format.probes import Probes
 from outputs._format.reading import dataset, group_of
 from outputs._reading.result import Result
 from outputs._scanning.parallel import Piece, Source, each, pieces
+from outputs._scanning.relative_errors import relative_errors
 from outputs._storage.crc import combine, crc32
 from outputs._storage.files import parsed, translated
 from outputs._storage.regions import Region, within
@@ -23,7 +24,6 @@ from outputs._verification.products import (
     listed,
     zero_sums,
 )
-from outputs._verification.relative_errors import relative_errors
 
 # A slab stays in a cache while its checksum, products and squares are computed.
 _SLAB_BYTES = 2 * 2**20

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from outputs._format.probes import Probes
-from outputs._verification.relative_errors import relative_errors
+from outputs._scanning.relative_errors import relative_errors
 
 _LISTED = 3
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from outputs._errors import (
+    ChangedFunctionError,
     FingerprintMismatchError,
     ResultError,
     ResultExistsError,
@@ -36,7 +37,8 @@ from outputs._format.reading import (
     require_ours,
 )
 from outputs._format.stacked_matrices import Matrix
-from outputs._scanning.checksums import block_checksum, damaged_blocks
+from outputs._scanning.checksums import block_checksum, examined_blocks
+from outputs._scanning.reference import Reference
 from outputs._storage.files import (
     open_file,
     parsed,
@@ -138,23 +140,31 @@ class ResultWriter:
 
     @classmethod
     def resume(
-        cls, path: str | os.PathLike[str], fingerprint: str, *, fsync: Fsync = "end"
+        cls,
+        path: str | os.PathLike[str],
+        fingerprint: str,
+        *,
+        reference: Reference | None = None,
+        fsync: Fsync = "end",
     ) -> ResultWriter:
         """Open ``<path>.part`` where an earlier writer stopped.
 
         The committed blocks are read and compared with their checksums, because a machine that
         lost power may have kept a ledger entry and lost its data. Blocks that fail are missing
-        again.
+        again. All others are compared with what the function gives now, because the fingerprint
+        cannot cover data that a function reads by itself.
 
         Args:
             path: Path of the finished result.
             fingerprint: The fingerprint of the job.
+            reference: What the function gives now; None compares nothing.
             fsync: As in ``create``; it may differ from the earlier writer's.
 
         Raises:
             ResultNotFoundError: If there is no unfinished result.
             ResultExistsError: If the result is finished.
             FingerprintMismatchError: If the file belongs to another job.
+            ChangedFunctionError: If the function gives something else now; the file is as before.
             BeingWrittenError: If another process writes the file.
             ResultError: If the file is not a result of this format, of a newer format version or
                 damaged, or the disk has no room for the rest. The file is not modified then.
@@ -173,10 +183,22 @@ class ResultWriter:
                 raise FingerprintMismatchError(
                     f"{part} belongs to another job: its fingerprint is {found}, not {fingerprint}."
                 )
-        return cls._claimed(path, fsync)
+        return cls._claimed(path, fsync, reference)
 
     @classmethod
-    def _claimed(cls, path: Path, fsync: Fsync) -> ResultWriter:
+    def discard(cls, path: str | os.PathLike[str]) -> None:
+        """Remove ``<path>.part``, whatever it holds, if there is one.
+
+        Raises:
+            BeingWrittenError: If another process writes the file.
+        """
+        part = part_path(Path(path).absolute())
+        if part.exists():
+            with Claim(part):
+                part.unlink()
+
+    @classmethod
+    def _claimed(cls, path: Path, fsync: Fsync, reference: Reference | None = None) -> ResultWriter:
         part = part_path(path)
         claim = Claim(part)
         try:
@@ -185,7 +207,7 @@ class ResultWriter:
                 # open twice in one process, and the writer's cache holds no tiles.
                 with open_file(part, "r") as file:
                     matrix, axis, ledger = _parts(file)
-                    damaged = damaged_blocks(matrix, part, axis, ledger.committed)
+                    damaged = _examined(file, part, reference)
                     holes = part.stat().st_size - part.stat().st_blocks * 512
                     line_bytes = axis.across(matrix.shape) * matrix.dtype.itemsize
                     gaps = sum(map(len, ledger.missing())) * line_bytes
@@ -317,6 +339,32 @@ def _parts(file: h5py.File) -> tuple[Matrix, Axis, Ledger]:
     matrix, axis = matrix_of(file), axis_of(file)
     lines = axis.lines(matrix.shape)
     return matrix, axis, Ledger(ledger_of(file, lines), lines)
+
+
+def _examined(file: h5py.File, part: Path, reference: Reference | None) -> list[tuple[int, int]]:
+    """Return the ranges of damaged blocks of an unfinished file.
+
+    Raises:
+        ChangedFunctionError: If a value, a product or a block is not what the function gives now.
+    """
+    matrix, axis, ledger = _parts(file)
+    difference, probe = "", None
+    if reference is not None:
+        difference = reference.difference(file)
+        probe = None if difference else reference.line_probe(axis, read_shard(file))
+    damaged, differing = [], []
+    if not difference:
+        damaged, differing = examined_blocks(matrix, part, axis, ledger.committed, probe)
+    if differing:
+        shard = read_shard(file)
+        first = shard.start if shard else 0
+        listed = ", ".join(f"{start + first} to {stop + first}" for start, stop in differing[:3])
+        difference = f"{axis} {listed} do not multiply as they should with a random vector"
+    if difference:
+        error = ChangedFunctionError(difference)
+        error.lines = ledger.lines_committed
+        raise error
+    return damaged
 
 
 def _require_fsync(fsync: str) -> None:

@@ -21,7 +21,7 @@ from jobs.verification.numerics import (
     rounding_floor,
 )
 from jobs.verification.probe_check import ProbeCheck
-from outputs._verification.relative_errors import relative_errors
+from outputs._scanning.relative_errors import relative_errors
 
 LINES, ACROSS, FLOOR = 40, 30, 1e-3
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]

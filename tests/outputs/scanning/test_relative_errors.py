@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from outputs._verification.relative_errors import relative_errors
+from outputs._scanning.relative_errors import relative_errors
 
 
 def errors(matrix, probe, expected, floor=0.0):
