@@ -29,6 +29,7 @@ from jobs.functions.vectors import load_vectors
 from jobs.machine.devices import choose_devices
 from jobs.operations import OPERATIONS
 from jobs.paths import RunPaths, failure_directory
+from jobs.run_directory import run_paths
 from jobs.shards import check_shard
 from jobs.units import parse_size
 
@@ -178,7 +179,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         shard=shard,
         fingerprint=digest,
         source=source,
-        paths=RunPaths.of(config.runs, function.name, config.op, config.strategy, digest, shard),
+        paths=run_paths(config.runs, function.name, config.op, config.strategy, digest, shard),
         config=config,
         required=config.verify.required,
         conversions=tuple(conversions),

@@ -47,11 +47,20 @@ class RunPaths:
         function: str,
         operation: str,
         strategy: str,
-        fingerprint: str,
+        digits: str,
         shard: tuple[int, int] | None = None,
     ) -> RunPaths:
-        """Return the paths of a job, absolute; `shard` is its index and count."""
-        run = Path(runs).absolute() / f"{function}-{operation}-{strategy}-{fingerprint[:8]}"
+        """Return the paths of a job, absolute.
+
+        Args:
+            runs: The option `runs`.
+            function: The name of the function.
+            operation: The operation.
+            strategy: The strategy.
+            digits: The first digits of the fingerprint.
+            shard: Index and count of the part that is computed; None for the whole matrix.
+        """
+        run = Path(runs).absolute() / f"{function}-{operation}-{strategy}-{digits}"
         if shard is None:
             return cls(run, run)
         index, count = shard

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jobs.errors import ContradictedError, JobError, StrategyError
 from jobs.execution.block_sources import BlockSource, Remaining
@@ -22,11 +23,18 @@ from jobs.execution.outcome import (
     running_status,
 )
 from jobs.execution.preparation import Prepared, prepare
-from jobs.execution.resuming import discard_unfinished, resumed
+from jobs.execution.resuming import (
+    begins_anew,
+    discard_unfinished,
+    earlier_attempts,
+    resumed,
+    with_this_attempt,
+)
 from jobs.execution.workers.pool import WorkerPool
 from jobs.job import Job
 from jobs.machine.interruption import leaving_after_a_block
 from jobs.machine.measurement import forget_peak, release_memory
+from jobs.records.attempts import recorded
 from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
 from jobs.streams.nonfinite import NonFinite
@@ -70,15 +78,20 @@ def execute_dense(
         JobError: The job cannot start or continue. Computed blocks stay on the disk.
     """
     final = job.paths.result
-    if overwrite and not plan_only:
+    if begins_anew(job, overwrite) and not plan_only:
         discard_unfinished(job)
     # A replacement grows beside the finished result and takes its place in one step.
     target = job.paths.replacement if overwrite and final.exists() else final
-    status = None if plan_only else StatusFile(job.paths.status)
+    attempts = earlier_attempts(job, target)
+    status = (
+        None
+        if plan_only
+        else StatusFile(job.paths.status, fingerprint=job.fingerprint, attempts=attempts)
+    )
     with reported_failures(status) if status else nullcontext():
 
         def attempt(job: Job) -> tuple[Verdict, dict[str, str]] | None:
-            return _attempt(job, target, status, display)
+            return _attempt(job, target, status, display, attempts)
 
         outcome = with_strategies_that_work(job, target, display, attempt)
     if outcome is not None and not is_part:
@@ -87,7 +100,11 @@ def execute_dense(
 
 
 def _attempt(
-    job: Job, target: Path, status: StatusFile | None, display: Display
+    job: Job,
+    target: Path,
+    status: StatusFile | None,
+    display: Display,
+    attempts: list[dict[str, Any]],
 ) -> tuple[Verdict, dict[str, str]] | None:
     """Plan a job and, with a status file, run it; return the verdict and the user's summary."""
     if status is not None:
@@ -105,7 +122,7 @@ def _attempt(
         prepared = replace(prepared, decision=decision, stream=None)
         release_memory()
     with _explaining_failures(prepared):
-        record, found = _run(prepared, status, display)
+        record, found = _run(prepared, status, display, attempts)
     target.replace(job.paths.result)
     status.finish(found.record())
     return found, outcome_summary(prepared, record)
@@ -161,7 +178,9 @@ class _Run:
     display: Display
 
 
-def _run(prepared: Prepared, status: StatusFile, display: Display) -> tuple[Record, Verdict]:
+def _run(
+    prepared: Prepared, status: StatusFile, display: Display, attempts: list[dict[str, Any]]
+) -> tuple[Record, Verdict]:
     """Compute, verify and write what is missing; return what has happened, and the verdict."""
     job, decision, axis = prepared.job, prepared.decision, prepared.facts.axis
     record = Record(NonFinite(job.nonfinite), display.say, notes_of(job))
@@ -184,16 +203,18 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> tuple[Reco
     description = replace(prepared.description, probes=prepared.check.probes())
     forget_peak()
     with (
-        _writer(job, prepared.target, description) as writer,
+        _writer(job, prepared.target, description, record.note) as writer,
         _source(prepared, record) as source,
     ):
         if writer.damaged:
             damaged = ", ".join(f"{start} to {stop}" for start, stop in writer.damaged)
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
-        status.update(state="running", **running_status(prepared))
+        attempts = with_this_attempt(job, attempts, description, writer, record.note)
+        status.update(state="running", attempts=attempts, **running_status(prepared))
         _compute(_Run(prepared, record, chunks, status, display), source, writer)
         found, verification = judged(prepared, writer.part)
         record_of_run = execution_record(prepared, source, chunks, record, verification)
+        record_of_run["attempts"] = recorded(attempts, description.lines)
         writer.finish(record_of_run, strategy=prepared.strategies)
     return record, found
 
@@ -209,7 +230,9 @@ def _source(prepared: Prepared, record: Record) -> Iterator[BlockSource]:
 
 
 @contextmanager
-def _writer(job: Job, target: Path, description: ResultDescription) -> Iterator[ResultWriter]:
+def _writer(
+    job: Job, target: Path, description: ResultDescription, note: Callable[[str], None]
+) -> Iterator[ResultWriter]:
     """Yield a writer of a new file, or of one that an earlier run began.
 
     A new file that ends without a single block is removed again: it holds nothing to keep, and
@@ -223,7 +246,7 @@ def _writer(job: Job, target: Path, description: ResultDescription) -> Iterator[
     except ResultExistsError:
         # Also where another process has just created the file: resuming names that process.
         is_new = False
-        writer = resumed(job, target, description)
+        writer = resumed(job, target, description, note)
     is_empty = False
     try:
         with writer:

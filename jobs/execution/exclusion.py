@@ -15,7 +15,7 @@ from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.machine.activity import deaths_of
 from jobs.machine.measurement import release_memory
-from jobs.records.attempts import advice_for, in_words, trying
+from jobs.records.announcements import advice_for, in_words, trying
 from jobs.records.status_file import JobStatus
 from jobs.reporting.terminal import Display
 from outputs import ResultWriter, open_result, part_path

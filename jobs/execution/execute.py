@@ -8,8 +8,10 @@ from jobs.errors import JobError
 from jobs.execution.dense import execute_dense, finished_result
 from jobs.execution.failure_status import clear_failures
 from jobs.execution.sparse import execute_sparse
+from jobs.functions.source_code import SourceCode
 from jobs.job import Job
 from jobs.reporting.terminal import Display
+from jobs.run_directory import fingerprint_of
 from jobs.verification.verdict import shortfall
 from outputs import (
     Result,
@@ -18,6 +20,8 @@ from outputs import (
     open_result,
     open_sparse_result,
 )
+
+_LISTED = 5
 
 
 def execute(
@@ -39,6 +43,8 @@ def execute(
             is finished and contradicted, or not verified where it must be; the result stays.
     """
     with clear_failures():
+        if overwrite:
+            _require_own(job, job.paths.result)
         finished = None if overwrite else finished_result(job)
         if finished is not None:
             path = finished
@@ -52,13 +58,29 @@ def execute(
 
 
 def _show_finished(job: Job, display: Display, path: Path) -> None:
+    _require_own(job, path)
     with _opened(job, path) as result:
-        if result.fingerprint != job.fingerprint:
-            raise JobError(
-                f"{path} is the result of another job; choose another place with runs=..."
-            )
         shape = " x ".join(map(str, result.shape))
-        display.already_finished(result.verdict, shape, str(path))
+        display.already_finished(result.verdict, shape, str(path), identity_of(job.source))
+
+
+def _require_own(job: Job, path: Path) -> None:
+    """Refuse a result of another job; a file that cannot be read may be overwritten."""
+    if path.exists() and fingerprint_of(path) not in ("", job.fingerprint):
+        raise JobError(f"{path} is the result of another job; choose another place with runs=...")
+
+
+def identity_of(source: SourceCode) -> str:
+    """Say what the fingerprint covers, and what it cannot cover."""
+    names = source.modules
+    if not names:
+        return "its options and input data are the same"
+    listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+    modules = "1 module" if len(names) == 1 else f"{len(names)} modules"
+    return (
+        f"its options, input data, weights and the source of {modules} ({listed}) are the same; "
+        "data that the function reads by itself are not compared"
+    )
 
 
 def _judge(job: Job, path: Path) -> None:

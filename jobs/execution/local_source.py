@@ -14,7 +14,7 @@ from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host
 from jobs.machine.measurement import release_memory
-from jobs.records.attempts import trying_strategy
+from jobs.records.announcements import trying_strategy
 from jobs.streams.nonfinite import Entries, entries_not_finite
 from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from jobs.verification.check import Check

@@ -21,7 +21,7 @@ from jobs.planning.plan import Plan
 from jobs.planning.prediction import make_plan
 from jobs.planning.search import decide
 from jobs.planning.symmetry import rows_by_symmetry
-from jobs.records.attempts import DIFFERENCES, trying, trying_differences
+from jobs.records.announcements import DIFFERENCES, trying, trying_differences
 from jobs.records.description import describe
 from jobs.records.provenance import git_commit
 from jobs.records.status_file import StatusFile

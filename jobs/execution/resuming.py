@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import numpy as np
 
 from jobs.errors import JobError
 from jobs.job import Job
-from jobs.machine.supervision import KILLED_PROCESS
-from jobs.verification.numerics import allowed_error
+from jobs.machine.activity import deaths_below
+from jobs.records.attempts import attempt_of_provenance, other_versions, this_attempt
+from jobs.records.status_file import JobStatus
+from jobs.verification.precision import allowed_error
 from outputs import (
     ChangedFunctionError,
+    Probes,
     Reference,
     ResultDescription,
     ResultWriter,
@@ -20,64 +26,128 @@ from outputs import (
     part_path,
 )
 
+OTHER_VERSION = (
+    "compressed products of an earlier start are of another version of the function or of the data "
+    "that it reads, and are computed again"
+)
 
-def discard_unfinished(job: Job) -> None:
-    """Remove what earlier starts of a job left unfinished, so that it begins with today's function.
+
+def begins_anew(job: Job, overwrite: bool) -> bool:
+    """Return whether a start discards what earlier ones left unfinished.
 
     A start that the supervisor or SLURM makes again continues instead: it is the same command.
 
     Args:
-        job: The job, which `overwrite` computes anew.
+        job: The job.
+        overwrite: The option `overwrite`.
+    """
+    is_again_by_slurm = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    return overwrite and not is_again_by_slurm and not deaths_below(job.paths.run)
+
+
+def discard_unfinished(job: Job) -> None:
+    """Remove what earlier starts of a job left unfinished; a finished result stays.
 
     Raises:
         BeingWrittenError: Another process writes it.
     """
-    if KILLED_PROCESS in os.environ or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
-        return
     for path in (job.paths.result, job.paths.replacement):
         ResultWriter.discard(path)
     job.paths.replacement.unlink(missing_ok=True)
 
 
-def resumed(job: Job, target: Path, description: ResultDescription) -> ResultWriter:
+def resumed(
+    job: Job, target: Path, description: ResultDescription, note: Callable[[str], None]
+) -> ResultWriter:
     """Open what an earlier start began, after comparing it with what the function gives now.
 
     Data that a function reads by itself are not part of the fingerprint. So the value, the probe
     products and each block of before must be those of today's function. What was begun by another
-    one, but holds no block yet, is begun again.
+    one is begun again if it holds no block yet, or is only a part of a sparse matrix.
 
     Args:
         job: The job.
         target: The path of the finished file.
         description: What the function gives now, with the probes.
+        note: Called with a sentence if blocks are discarded.
 
     Raises:
         JobError: Blocks were computed by another version of the function or of its data.
     """
-    reference = reference_of(job, description)
+    reference = reference_of(job, description.value, description.probes)
     try:
         return ResultWriter.resume(
             target, description.fingerprint, reference=reference, fsync=job.fsync
         )
     except ChangedFunctionError as error:
-        if error.lines:
+        if error.lines and job.compressed is None:
             _refuse(target, error)
+        if error.lines:
+            note(f"{OTHER_VERSION} ({error})")
     ResultWriter.discard(target)
     return ResultWriter.create(target, description, fsync=job.fsync)
 
 
-def reference_of(job: Job, description: ResultDescription) -> Reference:
+def reference_of(job: Job, value: Mapping[str, np.ndarray], probes: Probes | None) -> Reference:
     """Return what the function of a job gives now, with the tolerance of rounding.
 
     Args:
-        job: The job. A tolerance below that of rounding is for the blocks, not for repetitions on
-            other devices.
-        description: What the function gives now, with the probes.
+        job: The job. Its own tolerance counts if it is larger: a smaller one is for blocks, and not
+            for repetitions on other devices.
+        value: The value of the function at the point, by name.
+        probes: The probes and their products; None without.
     """
     rounding = allowed_error(replace(job, tolerance=None))
-    return Reference(
-        description.value, description.probes, max(rounding, job.tolerance or rounding)
-    )
+    return Reference(value, probes, max(rounding, job.tolerance or rounding))
+
+
+def earlier_attempts(job: Job, target: Path) -> list[dict[str, Any]]:
+    """Return the starts that wrote the unfinished file of a job, as far as they are known."""
+    if not part_path(target).exists():
+        return []
+    kept = JobStatus.read(job.paths.status).other
+    if kept.get("fingerprint") == job.fingerprint and kept.get("attempts"):
+        return list(kept["attempts"])
+    with open_result(target, allow_partial=True) as begun:
+        return [attempt_of_provenance(begun.provenance)]
+
+
+def with_this_attempt(
+    job: Job,
+    earlier: list[dict[str, Any]],
+    description: ResultDescription,
+    writer: ResultWriter,
+    note: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Return all starts of a job, this one last.
+
+    Args:
+        job: The job.
+        earlier: The starts before this one.
+        description: What the function gives now, with the probes.
+        writer: The writer of what is missing.
+        note: Called with a sentence if versions differ.
+
+    Raises:
+        JobError: Blocks were computed under other versions, and this start checks none of them.
+    """
+    before = description.lines - sum(map(len, writer.missing()))
+    now: dict[str, Any] = this_attempt(job.source.packages) | {"lines_before": before}
+    if not before:
+        return [now]
+    if differing := other_versions(earlier, now["versions"]):
+        reference = reference_of(job, description.value, description.probes)
+        if reference.line_probe(writer.axis, description.shard) is None:
+            raise JobError(
+                f"{writer.part} was begun under other versions ({differing}), and verify="
+                f"{job.verify} compares none of its {before} {writer.axis} with today's function: "
+                "verify=probe does; overwrite=true begins again"
+            )
+        note(
+            f"begun under other versions ({differing}); every block of before agrees with a "
+            "product of today"
+        )
+    return [*earlier, now]
 
 
 def _refuse(target: Path, error: ChangedFunctionError) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.errors import JobError
 from jobs.execution.dense import execute_dense, finished_result
 from jobs.execution.failure_status import reported_failures
+from jobs.execution.resuming import OTHER_VERSION, begins_anew, discard_unfinished
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.records.status_file import StatusFile
@@ -38,6 +39,7 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
         JobError: A package for sparse matrices is missing, or the job cannot start or continue.
     """
     try:
+        from jobs.execution import kept_products
         from jobs.sparsity import detection
     except ImportError as error:
         raise JobError(f"sparsity={job.sparsity}: {error}") from error
@@ -46,16 +48,26 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
         display.say(f"note: the matrix is computed densely: {reason}")
         dense = replace(job, sparsity="none", dense_reason=reason)
         path = execute_dense(dense, display, overwrite=overwrite, plan_only=plan_only)
-        detection.forget_products(job)
+        kept_products.discard_products(job)
         return path
+
+    if begins_anew(job, overwrite) and not plan_only:
+        kept_products.discard_products(job)
+        discard_unfinished(job)
 
     if part_path(job.paths.result).exists():
         return densely("an earlier start began to compute it densely")
     sparsity = detection.find_sparsity(job)
+    if sparsity.is_kept and not plan_only:
+        difference = kept_products.difference_of_products(job, sparsity)
+        if difference:
+            display.say(f"note: {OTHER_VERSION} ({difference})")
+            kept_products.discard_products(job)
+            sparsity = detection.find_sparsity(job)
     if sparsity.colouring is None:
         return densely(sparsity.reason)
     try:
-        return _by_products(job, sparsity, display, plan_only=plan_only)
+        return _by_products(job, sparsity, display, overwrite=overwrite, plan_only=plan_only)
     except JobError as error:
         # A pattern of the user is what was asked for, and all shards need the same products.
         if job.sparsity != "auto" or job.shard is not None:
@@ -63,8 +75,11 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
         return densely(f"the compressed products failed: {str(error).splitlines()[0]}")
 
 
-def _by_products(job: Job, sparsity: Sparsity, display: Display, *, plan_only: bool) -> Path:
+def _by_products(
+    job: Job, sparsity: Sparsity, display: Display, *, overwrite: bool, plan_only: bool
+) -> Path:
     """Compute the compressed products, and assemble the matrix from them."""
+    from jobs.execution import kept_products
     from jobs.sparsity import assembly, compressed_products
 
     colouring = sparsity.colouring
@@ -95,7 +110,14 @@ def _by_products(job: Job, sparsity: Sparsity, display: Display, *, plan_only: b
         if job.shard is not None:
             status.finish({})
             return _finished_shard(products, display)
-        found, summary = assembly.assemble(job, sparsity, products)
+        try:
+            found, summary = assembly.assemble(job, sparsity, products)
+        except JobError:
+            if not sparsity.is_kept:
+                raise
+            display.say("note: the pattern of an earlier start does not fit; it is detected again")
+            kept_products.discard_products(job)
+            return execute_sparse(job, display, overwrite=overwrite, plan_only=plan_only)
         status.finish(found.record())
     display.outcome(found, summary, str(job.paths.result))
     return job.paths.result

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 _BYTES = 2**14
 
@@ -98,3 +99,12 @@ def deaths_of(job: str) -> list[Death]:
         job: The path of its status file.
     """
     return [each for each in _deaths if each.activity is not None and each.activity.job == job]
+
+
+def deaths_below(directory: Path) -> list[Death]:
+    """Return the deaths of earlier processes while they did something for a job in a directory."""
+    return [
+        each
+        for each in _deaths
+        if each.activity is not None and Path(each.activity.job).is_relative_to(directory)
+    ]

@@ -8,7 +8,7 @@ from jobs.machine.measurement import release_memory
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.planning.trials import measure_chunk, within_budget
-from jobs.records.attempts import trying_strategy
+from jobs.records.announcements import trying_strategy
 from jobs.streams.opening import open_job_stream
 from jobs.units import duration
 

@@ -9,7 +9,7 @@ from jobs.machine.measurement import measuring, timing
 from jobs.planning.candidate import Candidate, Growth, Search
 from jobs.planning.cost import Costs, Trial
 from jobs.planning.trials import measure_chunk
-from jobs.records.attempts import trying_strategy
+from jobs.records.announcements import trying_strategy
 
 
 def start_growth(search: Search, candidate: Candidate, costs: Costs, opening_bytes: int) -> None:

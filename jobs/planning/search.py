@@ -28,7 +28,7 @@ from jobs.planning.decision import Decision
 from jobs.planning.growth import grow, start_growth
 from jobs.planning.thresholds import THRESHOLDS
 from jobs.planning.trials import within_budget
-from jobs.records.attempts import trying_strategy
+from jobs.records.announcements import trying_strategy
 from jobs.records.description import require_storage
 from jobs.strategies import FORWARD, LOOPS, none_is_left, strategies_of
 from jobs.streams.opening import open_job_stream

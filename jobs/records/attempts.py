@@ -1,87 +1,91 @@
-"""Announce what a job tries, so that it can do without what ends its process."""
+"""The starts of a job, and the versions of the software under which each of them computed."""
 
 from __future__ import annotations
 
-from jobs.job import Job
-from jobs.machine.activity import Activity, announce
-from jobs.operations import OPERATIONS
-from jobs.strategies import strategies_of
+import functools
+import platform
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
 
-DIFFERENCES = "differences"
+import numpy
+import torch
 
-
-def route_of_check(strategy: str) -> str:
-    """Return the name in `Job.excluded` of a strategy as a route of the check."""
-    return f"route {strategy}"
-
-
-def trying_strategy(job: Job, strategy: str, doing: str, chunk_size: int | None = None) -> None:
-    """Announce that a strategy computes; under ``auto`` the job can do without it.
-
-    Args:
-        job: The job.
-        strategy: The name of the strategy.
-        doing: What it does, in words that follow its name.
-        chunk_size: The number of rows or columns that are computed at once.
-    """
-    is_auto = job.strategy == "auto"
-    _announce(
-        job,
-        f"strategy {strategy} {doing}",
-        strategy if is_auto else "",
-        "" if is_auto else advice_for(job),
-        chunk_size,
-    )
+# The execution record has a limited size; a job may be started again a thousand times.
+_MOST_RECORDED = 100
 
 
-def trying_route(job: Job, strategy: str) -> None:
-    """Announce that a strategy computes a product for the check, which can do without it."""
-    route = route_of_check(strategy)
-    _announce(job, f"{strategy} computed a product for the check", route)
-
-
-def trying_differences(job: Job) -> None:
-    """Announce that the derivative is compared with differences of the function."""
-    _announce(job, "finite differences of the function were taken", DIFFERENCES)
-
-
-def trying(job: Job, doing: str, advice: str = "", chunk_size: int | None = None) -> None:
-    """Announce what the job cannot do without.
+def this_attempt(packages: Iterable[str]) -> dict[str, Any]:
+    """Return what is recorded of a start: time, host and versions.
 
     Args:
-        job: The job.
-        doing: What it does, in words that follow "while".
-        advice: What the user may try, should this end the process.
-        chunk_size: The number of rows or columns that are computed at once.
+        packages: The names under which the function imports installed packages.
     """
-    _announce(job, doing, "", advice, chunk_size)
+    versions = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+    }
+    for package in packages:
+        if package not in versions and (version := _version(package)):
+            versions[package] = version
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "versions": versions,
+    }
 
 
-def advice_for(job: Job) -> str:
-    """Return which strategies the user may try in place of the one that was asked for."""
-    known = strategies_of(is_from_left=OPERATIONS[job.operation].is_from_left)
-    others = [each for each in known if each != job.strategy]
-    return (
-        f"strategy={job.strategy} was asked for and is not replaced; valid are also "
-        f"{', '.join(others)}, and auto, which leaves out what fails"
-    )
+def attempt_of_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a result says of its first start."""
+    known = ("python", "torch", "numpy")
+    return {
+        "started": provenance.get("created", ""),
+        "host": provenance.get("host", ""),
+        "versions": {name: provenance[name] for name in known if name in provenance},
+        "lines_before": 0,
+    }
 
 
-def _announce(
-    job: Job, doing: str, leaves_out: str, advice: str = "", chunk_size: int | None = None
-) -> None:
-    announce(Activity(str(job.paths.status), doing, leaves_out, advice, chunk_size))
+def other_versions(attempts: Sequence[Mapping[str, Any]], now: Mapping[str, str]) -> str:
+    """Return which versions of earlier starts differ from those of now, in words."""
+    found: dict[str, None] = {}
+    for attempt in attempts:
+        for name, version in attempt["versions"].items():
+            if now.get(name, version) != version:
+                found[f"{name} {version}, now {now[name]}"] = None
+    return "; ".join(found)
 
 
-def in_words(name: str, reason: str) -> str:
-    """Return what a job does without, and why, as a sentence for its record.
+def recorded(attempts: Sequence[Mapping[str, Any]], lines: int) -> list[dict[str, Any]]:
+    """Return what the result keeps of all starts: the first one and the last ones.
 
     Args:
-        name: A key of `Job.excluded`.
-        reason: Its value.
+        attempts: The starts, each with the ``lines_before`` that it found.
+        lines: The rows or columns of the file, all computed.
     """
-    if name == DIFFERENCES:
-        return f"finite differences are left out: {reason}"
-    if name.startswith("route "):
-        return f"the check does without {name.removeprefix('route ')}: {reason}"
-    return f"strategy {name} is left out: {reason}"
+    before = [*(attempt["lines_before"] for attempt in attempts), lines]
+    told = [
+        {
+            **{name: value for name, value in attempt.items() if name != "lines_before"},
+            # Fewer than before where blocks were damaged and are computed again.
+            "lines_computed": max(0, following - own),
+        }
+        for attempt, own, following in zip(attempts, before[:-1], before[1:], strict=True)
+    ]
+    return told[:1] + told[1:][-_MOST_RECORDED:]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        names = _distributions().get(package, [])
+        return metadata.version(names[0]) if names else ""
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()

@@ -44,11 +44,11 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         dtype=str(stored_dtype(job.storage or stream.dtype)),
         rows_are_tuple=rows_are_tuple,
         columns_are_tuple=columns_are_tuple,
-        point=_arrays(job.point),
-        value=_arrays(outputs),
+        point=arrays(job.point),
+        value=arrays(outputs),
         # The vectors of compressed products follow from the colouring, and are as large as the
         # result.
-        vectors=_arrays(job.vectors) if job.compressed is None else {},
+        vectors=arrays(job.vectors) if job.compressed is None else {},
         configuration=job.configuration,
         provenance=provenance(job, commit),
         tile=job.tile,
@@ -121,8 +121,8 @@ def describe_sparse(
         dtype=str(stored_dtype(dtype)),
         rows_are_tuple=inputs_are_tuple if is_second_order else outputs_are_tuple,
         columns_are_tuple=inputs_are_tuple,
-        point=_arrays(job.point),
-        value=_arrays(outputs),
+        point=arrays(job.point),
+        value=arrays(outputs),
         vectors={},
         configuration=job.configuration,
         provenance=origin,
@@ -144,5 +144,6 @@ def _specs(names: tuple[str, ...], layout: AxisLayout) -> tuple[TensorSpec, ...]
     )
 
 
-def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return tensors as a result file keeps them."""
     return {name: to_numpy(tensor) for name, tensor in tensors.items()}

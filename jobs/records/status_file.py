@@ -32,9 +32,10 @@ class StatusFile:
 
     Args:
         path: The file; its directory is created when it is first written.
+        facts: What the file says from the beginning, by name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **facts: Any) -> None:
         self._path = path
         self._last = -_SECONDS_BETWEEN_UPDATES
         self._facts: dict[str, Any] = {
@@ -42,6 +43,7 @@ class StatusFile:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": _now(),
+            **facts,
         }
 
     def update(self, **facts: Any) -> None:

@@ -23,7 +23,7 @@ class QuietDisplay(Display):
         """Print the path of the result."""
         self.console.print(path, markup=False)
 
-    def already_finished(self, verdict: Verdict, shape: str, path: str) -> None:
+    def already_finished(self, verdict: Verdict, shape: str, path: str, identity: str) -> None:
         """Print the path of the result."""
         self.console.print(path, markup=False)
 

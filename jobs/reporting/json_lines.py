@@ -30,9 +30,9 @@ class JsonDisplay(Display):
         """Print verdict and facts of a finished job; ``result`` is the path."""
         self._emit("done", **verdict.record(), result=path, facts=facts)
 
-    def already_finished(self, verdict: Verdict, shape: str, path: str) -> None:
+    def already_finished(self, verdict: Verdict, shape: str, path: str, identity: str) -> None:
         """Print that the job was finished before; ``result`` is the path."""
-        facts = {"matrix": shape}
+        facts = {"matrix": shape, "identity": identity}
         self._emit("done", **verdict.record(), result=path, facts=facts, finished_already=True)
 
     def warn(self, text: str) -> None:

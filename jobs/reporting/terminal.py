@@ -85,10 +85,15 @@ class Display:
             self.console.print(grid)
         self.say(path)
 
-    def already_finished(self, verdict: Verdict, shape: str, path: str) -> None:
-        """Show that the job was finished before; the last line is the path of the result."""
+    def already_finished(self, verdict: Verdict, shape: str, path: str, identity: str) -> None:
+        """Show that the job was finished before, its verdict, and what makes it the same job.
+
+        The last line is the path of the result.
+        """
         self.console.print(Text(str(verdict), verdict.state.style))
-        self.say(f"this job is finished already ({shape}); overwrite=true computes it again")
+        self.say(
+            f"this job is finished already ({shape}): {identity}; overwrite=true computes it again"
+        )
         self.say(path)
 
     def warn(self, text: str) -> None:

@@ -19,7 +19,7 @@ from jobs.operations import OPERATIONS
 from jobs.sparsity.detection import colouring_file, function_value
 from jobs.strategies import FORWARD, LOOPS
 
-_SIDES = {"right": "columns", "left": "rows"}
+SIDES = {"right": "columns", "left": "rows"}
 
 
 def _compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
@@ -56,7 +56,7 @@ def _compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
         compression="none",
         nonfinite="record",
         fingerprint=digest.hexdigest(),
-        paths=job.paths.products(_SIDES[side]),
+        paths=job.paths.products(SIDES[side]),
     )
 
 

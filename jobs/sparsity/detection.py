@@ -11,7 +11,6 @@ shows there.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +49,14 @@ class Sparsity:
         reason: Why the dense job is better, or how the colouring was found, in words.
         detection_seconds: The time that detecting the pattern took.
         colouring_seconds: The time that colouring took.
+        is_kept: Whether an earlier start found the colouring.
     """
 
     colouring: Colouring | None
     reason: str
     detection_seconds: float = 0.0
     colouring_seconds: float = 0.0
+    is_kept: bool = False
 
 
 def find_sparsity(job: Job) -> Sparsity:
@@ -75,7 +76,7 @@ def find_sparsity(job: Job) -> Sparsity:
         )
     kept = colouring_file(job)
     if kept.exists():
-        return Sparsity(_loaded(kept, job), "of an earlier start")
+        return Sparsity(_loaded(kept, job), "of an earlier start", is_kept=True)
     if job.sparsity != "auto":
         found = _loaded(Path(job.sparsity), job)
         if found.kind == "star" and job.operation != "hessian":
@@ -84,7 +85,7 @@ def find_sparsity(job: Job) -> Sparsity:
                 "alone, or colour it with kind='column'"
             )
         return Sparsity(_kept(job, found), f"of {job.sparsity}")
-    rows, columns = _shape(job)
+    rows, columns = matrix_shape(job)
     started = time.perf_counter()
     try:
         with explaining_failures(job.function):
@@ -131,7 +132,8 @@ def seconds_since(started: float) -> float:
     return time.perf_counter() - started
 
 
-def _shape(job: Job) -> tuple[int, int]:
+def matrix_shape(job: Job) -> tuple[int, int]:
+    """Return the rows and columns of the matrix of a job."""
     columns = sum(tensor.numel() for tensor in job.point.values())
     if job.operation == "hessian":
         return columns, columns
@@ -170,7 +172,7 @@ def _loaded(path: Path, job: Job) -> Colouring:
 
 
 def _require_shape(path: Path, job: Job, pattern: SparsityPattern) -> None:
-    shape, given = _shape(job), pattern.shape
+    shape, given = matrix_shape(job), pattern.shape
     if shape != given:
         raise ConfigurationError(
             f"sparsity={path}: the pattern is of a matrix of {given[0]} x {given[1]}, and this "
@@ -191,10 +193,3 @@ def _kept(job: Job, colouring: Colouring) -> Colouring:
 def colouring_file(job: Job) -> Path:
     """Return the path of the colouring that a job keeps while it runs."""
     return job.paths.colouring
-
-
-def forget_products(job: Job) -> None:
-    """Remove the colouring of a job and what was computed of its products."""
-    colouring_file(job).unlink(missing_ok=True)
-    for kind in ("columns", "rows"):
-        shutil.rmtree(job.paths.products(kind).run, ignore_errors=True)

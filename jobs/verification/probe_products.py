@@ -12,7 +12,7 @@ from jobs.functions.returned_values import leaves_of
 from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.operations import OPERATIONS
-from jobs.records.attempts import route_of_check, trying_route
+from jobs.records.announcements import route_of_check, trying_route
 from jobs.streams.at_points import products_at_points
 from jobs.streams.summed import product
 from jobs.verification.numerics import Probe, flattened, multiplied, signed_vector, widened

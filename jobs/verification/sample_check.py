@@ -12,7 +12,7 @@ from autodiff_core import Axis, Block
 from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.operations import OPERATIONS
-from jobs.records.attempts import route_of_check, trying_route
+from jobs.records.announcements import route_of_check, trying_route
 from jobs.streams.opening import open_function_stream
 from jobs.streams.stream import Stream
 from jobs.verification.numerics import largest_difference

@@ -9,11 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from outputs._errors import FingerprintMismatchError, ResultError, UnfinishedResultError
+from outputs._errors import (
+    ChangedFunctionError,
+    FingerprintMismatchError,
+    ResultError,
+    UnfinishedResultError,
+)
 from outputs._format.axes import Shard
 from outputs._format.description import ResultDescription
 from outputs._format.verification_state import Verdict
 from outputs._reading.result import Result
+from outputs._scanning.reference import Reference
 from outputs._storage.files import parsed
 
 # The attributes that the files of one matrix have in common.
@@ -100,6 +106,7 @@ def read_shards(
 
     Raises:
         FingerprintMismatchError: If a shard belongs to another job.
+        ChangedFunctionError: If the function of a shard gave another value or other products.
         UnfinishedResultError: If lines are missing between the shards.
         ResultError: If a file is not a shard, two hold the same lines, or a file is damaged.
     """
@@ -147,6 +154,14 @@ def _require_same(result: Result, description: ResultDescription, first: Path) -
         given, expected = getattr(result, name), getattr(description, name)
         if given != (np.dtype(expected) if name == "dtype" else expected):
             raise ResultError(f"{result.path} has other {name} than {first}: {given}.")
+    probes = description.probes
+    precision = float(np.finfo(np.result_type(description.dtype, np.float16)).eps)
+    tolerance = precision**0.5 if probes is None else probes.tolerance
+    if difference := Reference(description.value, probes, tolerance).difference(result.file):
+        raise ChangedFunctionError(
+            f"{result.path} is of another version of the function, or of the data that it reads, "
+            f"than {first}: {difference}. Compute one of them again."
+        )
 
 
 def _require_cover(
