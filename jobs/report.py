@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from jobs.errors import EXIT_FAILED, EXIT_INTERRUPTED
+from jobs.printing import print_line
 from jobs.reporting.agreement import compare_strategies
 from jobs.reporting.console import command_console
 from jobs.reporting.summary import summarise
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _report(directory, options)
     except (ResultError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}")
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _report(directory: Path, options: argparse.Namespace) -> int:
     summaries = summarise(directory)
     if not summaries:
-        print(f"there are no jobs in {directory.absolute()}", file=sys.stderr)
+        print_line(f"there are no jobs in {directory.absolute()}")
         return EXIT_FAILED
     agreements = [] if options.no_comparison else compare_strategies(directory)
     console = command_console()

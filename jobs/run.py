@@ -34,6 +34,7 @@ from jobs.machine.interruption import leaving_at_once
 from jobs.machine.launchers import end_workers, queueing_again_unharmed
 from jobs.machine.supervision import supervised
 from jobs.paths import config_directory
+from jobs.printing import print_line
 from jobs.records.status_file import report_death
 from jobs.version import own_version
 
@@ -80,7 +81,8 @@ def main() -> None:
         check_arguments(sys.argv[1:])
     except ConfigurationError as error:
         _emit_failure(str(error))
-        sys.exit(f"error: {error}")
+        print_line(f"error: {error}")
+        sys.exit(EXIT_FAILED)
     # Hydra then raises instead of printing, and the message is ours. A user who asks for Hydra's
     # full errors gets the traceback.
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -118,7 +120,7 @@ def _run_by_hydra(printed: list[str]) -> None:
                 failed.append(error)
                 return
             if isinstance(error, JobError):
-                print(f"error: {error}", file=sys.stderr)
+                print_line(f"error: {error}")
                 printed.append(f"error: {error}")
             raise
 
@@ -142,7 +144,7 @@ def _report(error: BaseException, text: str, exit_code: int, printed: list[str])
         # The failure of a job was emitted where the job ran.
         if not isinstance(error, JobError | KeyboardInterrupt):
             _emit_failure(text.removeprefix("error: "))
-        print(text, file=sys.stderr)
+        print_line(text)
     return exit_code
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from jobs.errors import EXIT_FAILED, EXIT_INTERRUPTED
+from jobs.printing import print_line
 from jobs.records.status_file import status_files
 from jobs.reporting.console import command_console
 from jobs.reporting.status_table import print_statuses, watch
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     directory: Path = options.directory
     console = command_console()
     if not status_files(directory):
-        print(f"there are no jobs in {directory.absolute()}", file=sys.stderr)
+        print_line(f"there are no jobs in {directory.absolute()}")
         return EXIT_FAILED
     if options.once or not console.is_terminal:
         print_statuses(directory)

@@ -23,6 +23,7 @@ from outputs._reading.result import Result, open_result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
 from outputs._scanning.reference import Reference
 from outputs._storage.files import part_path
+from outputs._text import printable
 from outputs._verification.comparison import Difference, compare_results, compare_sparse_results
 from outputs._verification.report import Verification
 from outputs._verification.verify import verify_result
@@ -62,6 +63,7 @@ __all__ = [
     "open_sparse_result",
     "part_path",
     "planned_tile",
+    "printable",
     "verify_result",
     "weakest",
     "write_sparse",

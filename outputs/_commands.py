@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 
 from outputs._errors import ResultError
 from outputs._scanning.sequential import Advance
+from outputs._text import printable
 
 _INTERRUPTED = 130
 
@@ -38,11 +40,11 @@ def run_command(
     try:
         return command()
     except (ResultError, OSError) as error:
-        print(_sentence(error, subject), file=sys.stderr)
+        print_line(_sentence(error, subject), error=True)
         return 1
     except KeyboardInterrupt:
         if interrupted is not None:
-            print(interrupted, file=sys.stderr)
+            print_line(interrupted, error=True)
         return _INTERRUPTED
 
 
@@ -52,9 +54,28 @@ def _sentence(error: Exception, subject: str) -> str:
     return str(error)
 
 
+class SafeConsole(Console):
+    """A console on which the text of a file can only be read, whatever it contains."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render, with control characters of the text made visible; those of rich remain."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
+
+
+def print_line(text: object, *, error: bool = False) -> None:
+    """Print a text, on stderr if it is an error, with control characters made visible."""
+    print(printable(str(text)), file=sys.stderr if error else sys.stdout)
+
+
 def output_console(width_without_terminal: int) -> Console:
     """Return a console for stdout, of the given width in characters if that is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else width_without_terminal)
+    return SafeConsole(width=None if sys.stdout.isatty() else width_without_terminal)
 
 
 def pair_table(title: str) -> Table:
@@ -76,7 +97,7 @@ def progress_bar(description: str, total: int | None) -> Iterator[Advance]:
     Yields:
         The function to call with the number of bytes of each piece that has been processed.
     """
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

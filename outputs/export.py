@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from outputs._commands import command_parser, progress_bar, run_command
+from outputs._commands import command_parser, print_line, progress_bar, run_command
 from outputs._errors import ResultError, ResultExistsError
 from outputs._exports.formats import FORMATS, Format
 from outputs._reading.result import Result, open_result
@@ -39,7 +39,7 @@ def _export_and_print(options: argparse.Namespace) -> int:
         rows, columns = result.matrix_shape
         with progress_bar(target.name, rows * columns * result.dtype.itemsize) as advance:
             export(result, form, target, force=options.force, advance=advance)
-    print(target)
+    print_line(target)
     return 0
 
 

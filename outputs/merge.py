@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from outputs._commands import command_parser, progress_bar, run_command
+from outputs._commands import command_parser, print_line, progress_bar, run_command
 from outputs._sharding.merging import merge_shards
 
 
@@ -33,7 +33,7 @@ def _merge_and_print(options: argparse.Namespace) -> int:
         is_new = merge_shards(options.shards, target, virtual=options.virtual, advance=advance)
     if not is_new:
         print("these shards are merged already")
-    print(target)
+    print_line(target)
     return 0
 
 

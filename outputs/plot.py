@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from outputs._commands import command_parser, progress_bar, run_command
+from outputs._commands import SafeConsole, command_parser, print_line, progress_bar, run_command
 from outputs._errors import ResultError
 from outputs._format.description import PRODUCTS
 from outputs._optional import load
@@ -49,7 +47,7 @@ def _plot_and_print(options: argparse.Namespace) -> int:
     except OSError as error:
         # The error names the scratch file, which the user did not choose.
         raise ResultError(f"{target}: {error.strerror or error}.") from error
-    print(target)
+    print_line(target)
     return 0
 
 
@@ -107,7 +105,7 @@ def _save(figure: Any, target: Path) -> None:
 def _spectrum(result: Result, seen: Survey, values: int) -> Spectrum | None:
     if values < 1 or result.operation in PRODUCTS or seen.nonfinite_entries:
         return None
-    with Console(stderr=True).status("spectrum"):
+    with SafeConsole(stderr=True).status("spectrum"):
         return spectrum(result, values)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from outputs._commands import command_parser, output_console, pair_table
+from outputs._commands import command_parser, output_console, pair_table, print_line
 from outputs._format.verification_state import VerificationState
 from outputs._verification.isolated import verify_apart
 from outputs._verification.report import Verification
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     paths, empty = _files(options.file)
     for pattern in empty:
-        print(f"There is no result {pattern}.", file=sys.stderr)
+        print_line(f"There is no result {pattern}.", error=True)
     found = [verify_apart(path) for path in paths]
     if options.json:
         print(json.dumps(list(map(_figures, found)), indent=2))

@@ -18,10 +18,14 @@ from typing import Any
 
 from jobs.paths import STATUS
 
-ENDED = ("finished", "failed", "interrupted", "killed")
+ENDED = ("finished", "failed", "interrupted", "killed", "unreadable")
 _UNFINISHED = ("planned", "running")
+_WRITTEN = (*_UNFINISHED, "finished", "failed", "interrupted")
 _SECONDS_OF_SILENCE = 300.0
 _SECONDS_BETWEEN_UPDATES = 1.0
+# A status takes about a kilobyte, and no job lasts longer, or is faster, than this number.
+_MOST_BYTES = 2**20
+_MOST_SECONDS = 1e18
 
 
 class StatusFile:
@@ -152,10 +156,11 @@ class JobStatus:
 
     @classmethod
     def read(cls, path: Path) -> JobStatus:
-        """Read a status file; one that cannot be read has the state ``unreadable``."""
-        found = _facts(path)
-        if found is None:
-            return cls(path.parent, state="unreadable")
+        """Read a status file; one that is no status has the state ``unreadable`` and says why."""
+        try:
+            found = _facts(path)
+        except ValueError as error:
+            return cls(path.parent, state="unreadable", message=f"{path.name}: {error}")
         known = {each.name for each in fields(cls)} - {"directory", "other"}
         given = {name: found[name] for name in known if found.get(name) is not None}
         other = {name: value for name, value in found.items() if name not in known}
@@ -177,10 +182,11 @@ class JobStatus:
         """Return the seconds since the file was written; 0 if it has no valid time."""
         try:
             written = datetime.fromisoformat(self.updated)
-        except ValueError:
+            written = written if written.tzinfo else written.replace(tzinfo=UTC)
+            return max(0.0, (datetime.now(UTC) - written).total_seconds())
+        # A time zone can move the first and the last day out of the calendar.
+        except (ValueError, OverflowError):
             return 0.0
-        written = written if written.tzinfo else written.replace(tzinfo=UTC)
-        return max(0.0, (datetime.now(UTC) - written).total_seconds())
 
 
 def report_death(path: Path, message: str) -> None:
@@ -207,12 +213,44 @@ def read_statuses(directory: Path) -> list[JobStatus]:
     return [JobStatus.read(path) for path in status_files(directory)]
 
 
-def _facts(path: Path) -> dict[str, Any] | None:
+def _facts(path: Path) -> dict[str, Any]:
+    """Read the facts of a status file, of the types that `JobStatus` declares.
+
+    Raises:
+        ValueError: The file cannot be read, or is no status; the message is part of a sentence.
+    """
     try:
+        # A pipe would wait for a writer, and a device never ends.
+        if not path.is_file():
+            raise ValueError("this is not a file")
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"a status has at most {_MOST_BYTES} bytes")
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    except OSError as error:
+        raise ValueError(error.strerror or "this cannot be read") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError("this is not JSON") from error
+    if not isinstance(found, dict):
+        raise ValueError("this is no JSON object")
+    for name in (each.name for each in fields(JobStatus) if each.name in found):
+        if not _is_valid(name, found[name]):
+            raise ValueError(f"its {name} is invalid")
+    return found
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    """Return whether a fact has the type that `JobStatus` declares, or is absent (None)."""
+    if name in ("directory", "other"):
+        return False
+    if value is None:
+        return True
+    if name in ("pid", "lines", "lines_done"):
+        return type(value) is int and 0 <= value < 2**63
+    if name == "state":
+        return isinstance(value, str) and value in _WRITTEN
+    if name in ("seconds", "lines_per_second", "seconds_left"):
+        return type(value) in (int, float) and 0 <= value < _MOST_SECONDS
+    return isinstance(value, str)
 
 
 def _is_alive(pid: int) -> bool:
@@ -222,6 +260,8 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    except OverflowError:  # no number of a process
+        return False
     return True
 
 

@@ -67,7 +67,7 @@ def compare_strategies(directory: Path) -> list[Agreement]:
             with _opened(path) as result:
                 groups[_key(result)].append(path)
         # Shards, and damaged files, which the table of jobs names.
-        except ResultError:
+        except (ResultError, OSError, MemoryError):
             continue
     return [found for paths in groups.values() for found in _compared(paths, directory)]
 
@@ -121,8 +121,9 @@ def _agreement(
             assert isinstance(reference, Result)
             assert isinstance(other, Result)
             found = compare_results(reference, other)
-    except ResultError as error:
-        return Agreement(derivative, *names, float("nan"), unit**0.5, None, str(error))
+    except (ResultError, OSError, MemoryError) as error:
+        problem = str(error) or "out of memory"
+        return Agreement(derivative, *names, float("nan"), unit**0.5, None, problem)
     return Agreement(derivative, *names, found.relative, unit**0.5, found.place)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.reporting.agreement import Agreement
 from jobs.reporting.summary import JobSummary
 from jobs.reporting.tables import AGREEMENT_HEADINGS, JOB_HEADINGS, agreement_cells, job_cells
-from outputs import MissingDependencyError, VerificationState
+from outputs import MissingDependencyError, VerificationState, printable
 
 _INK, _BAD, _FAINT = "#1f3b5c", "#c0392b", "#9aa5b1"
 _BARS = 40
@@ -45,7 +45,7 @@ def write_page(
     """
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     parts = [
-        f"<h1>{len(summaries)} jobs in {html.escape(str(directory.absolute()))}</h1>",
+        f"<h1>{len(summaries)} jobs in {html.escape(printable(str(directory.absolute())))}</h1>",
         f"<p>{now}</p>",
         _table(JOB_HEADINGS, [(job_cells(one), one.state != "finished") for one in summaries]),
         *_plots(summaries),
@@ -78,7 +78,7 @@ def _cell(text: str) -> str:
     """Return a cell; the states of verification have their colours."""
     is_state = text in list(VerificationState)
     colour = f' style="color: {VerificationState(text).colour}"' if is_state else ""
-    return f"<td{colour}>{html.escape(text)}</td>"
+    return f"<td{colour}>{html.escape(printable(text))}</td>"
 
 
 def _plots(summaries: Sequence[JobSummary]) -> list[str]:
@@ -110,7 +110,8 @@ def _bars(values: Sequence[tuple[str, float]], unit: str) -> str:
         raise MissingDependencyError(
             "--html needs matplotlib: pip install 'autodiff-jobs[plot]'."
         ) from error
-    names = [_shortened(name) for name, _ in values]
+    # Matplotlib interprets text between two dollar signs as a formula.
+    names = [printable(_shortened(name)).replace("$", r"\$") for name, _ in values]
     lengths = [value for _, value in values]
     figure = Figure(figsize=(10, 0.6 + 0.28 * len(values)), layout="constrained")
     canvas = FigureCanvasSVG(figure)

@@ -18,7 +18,13 @@ from jobs.units import duration
 from outputs import VerificationState
 
 _SECONDS_BETWEEN_READS = 2.0
-_STYLES = {"failed": "red", "killed": "red", "silent": "yellow", "finished": "green"}
+_STYLES = {
+    "failed": "red",
+    "killed": "red",
+    "unreadable": "red",
+    "silent": "yellow",
+    "finished": "green",
+}
 
 
 def print_statuses(directory: Path) -> bool:

@@ -18,6 +18,9 @@ from outputs import (
     open_sparse_result,
 )
 
+# Records are JSON, whose numbers have no limits, and Python's reader accepts NaN and Infinity.
+_MOST = 1e18
+
 
 @dataclass(frozen=True)
 class JobSummary:
@@ -82,8 +85,9 @@ def _summary(run: Path, directory: Path) -> JobSummary:
                     return _of_sparse(name, sparse)
             with open_result(path, allow_partial=True) as result:
                 return _of_result(name, result)
-        except ResultError as error:
-            return JobSummary(name, "unreadable", message=str(error))
+        # Whatever one file contains must not hide the others.
+        except (ResultError, OSError, MemoryError) as error:
+            return JobSummary(name, "unreadable", message=str(error) or "out of memory")
     return _of_status(name, JobStatus.read(run / STATUS))
 
 
@@ -106,7 +110,8 @@ def _finished(
     name: str, result: Result | SparseResult, matrix: str, entries: float | None
 ) -> JobSummary:
     record, origin, verdict = result.execution, result.provenance, result.verdict
-    checked = record.get("verification", {})
+    checked = _mapping(record, "verification")
+    fallbacks = record.get("fallbacks")
     seconds = _number(record, "seconds")
     rate = entries / seconds if seconds and entries else None
     return JobSummary(
@@ -122,7 +127,7 @@ def _finished(
         entries_per_second=rate,
         peak_memory_bytes=_whole(_number(record, "peak_memory_bytes")),
         chunk_size=_whole(_number(record, "chunk_size")),
-        fallbacks=tuple(map(str, record.get("fallbacks", ()))),
+        fallbacks=tuple(map(str, fallbacks)) if isinstance(fallbacks, list) else (),
         error=_number(checked, "largest_relative_error"),
         tolerance=_number(checked, "tolerance"),
         verification=verdict.state.value,
@@ -145,14 +150,20 @@ def _of_status(name: str, status: JobStatus) -> JobSummary:
         message=status.message,
     )
     shape, dtype = status.other.get("shape"), status.other.get("dtype", "")
-    if isinstance(shape, list) and len(shape) == 2:
+    if isinstance(shape, list) and [type(extent) for extent in shape] == [int, int]:
         return replace(summary, matrix=f"{shape[0]} x {shape[1]} {dtype}".strip())
     return summary
 
 
 def _number(record: Mapping[str, Any], name: str) -> float | None:
+    """Return a number of a record; None if it has none, or one that no measurement yields."""
+    value: Any = record.get(name)
+    return float(value) if type(value) in (int, float) and abs(value) < _MOST else None
+
+
+def _mapping(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = record.get(name)
-    return float(value) if isinstance(value, int | float) else None
+    return value if isinstance(value, Mapping) else {}
 
 
 def _whole(value: float | None) -> int | None:

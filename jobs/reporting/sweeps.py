@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from jobs.machine.launchers import accounting_warning
+from jobs.printing import print_line
 
 
 class SweepCallback(Callback):
@@ -19,7 +19,7 @@ class SweepCallback(Callback):
         """Warn if SLURM has no accounting."""
         launcher = str(OmegaConf.select(config, "hydra.launcher._target_", default=""))
         if warning := accounting_warning(launcher):
-            print(f"warning: {warning}", file=sys.stderr)
+            print_line(f"warning: {warning}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the state of all jobs; Hydra does not call this if a job failed."""

@@ -78,7 +78,8 @@ def agreement_table(agreements: Sequence[Agreement]) -> Table:
 def write_csv(path: Path, summaries: Sequence[JobSummary]) -> None:
     """Write all figures with full precision, one line per job."""
     names = [field.name for field in fields(JobSummary)]
-    with path.open("w", newline="") as file:
+    # Names of directories need not be text.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         for one in summaries:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.planning.plan import Plan
-from jobs.reporting.console import WIDTH_WITHOUT_TERMINAL
+from jobs.reporting.console import WIDTH_WITHOUT_TERMINAL, SafeConsole
 from jobs.reporting.progress import (
     SECONDS_BETWEEN_LINES,
     Advance,
@@ -24,7 +24,7 @@ from jobs.units import duration, size
 from outputs import Verdict, VerificationState
 
 
-class _Terminal(Console):
+class _Terminal(SafeConsole):
     """Standard output. A closed pipe ends the program with its own exit code, not with rich's."""
 
     def on_broken_pipe(self) -> None:

@@ -20,6 +20,7 @@ from outputs._plotting.sparsity_pattern import occupancy
 from outputs._plotting.spectrum import Spectrum
 from outputs._reading.result import Result
 from outputs._reading.sparse_result import SparseResult
+from outputs._text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,7 @@ def draw_pattern(result: SparseResult) -> Figure:
     _head(
         figure,
         result,
-        f"{result.operation.capitalize()} of {result.function}"[:_LONGEST_TITLE]
+        _plain(f"{result.operation.capitalize()} of {result.function}"[:_LONGEST_TITLE])
         + f"\n{rows:,} x {columns:,} (rows x columns), {result.dtype}, {result.entries:,} entries",
     )
     return figure
@@ -121,7 +122,8 @@ def _title(result: Result) -> str:
     what = f"{result.operation.capitalize()} of {result.function}"
     if len(what) > _LONGEST_TITLE:
         what = what[: _LONGEST_TITLE - 1] + "…"
-    return f"{what}\n{rows:,} x {columns:,} (rows x columns), {result.dtype}, {result.strategy}"
+    strategy = _plain(result.strategy[:_LONGEST_TITLE])
+    return f"{_plain(what)}\n{rows:,} x {columns:,} (rows x columns), {result.dtype}, {strategy}"
 
 
 def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
@@ -215,9 +217,12 @@ def _shortened(tensor: TensorSpec, with_shape: bool = True) -> str:
     name = tensor.name
     if len(name) > _LONGEST_NAME:
         name = "…" + name[1 - _LONGEST_NAME :]
-    # Matplotlib interprets text between two dollar signs as a formula.
-    name = name.replace("$", r"\$")
-    return f"{name} {tensor.shape}" if with_shape else name
+    return _plain(f"{name} {tensor.shape}" if with_shape else name)
+
+
+def _plain(text: str) -> str:
+    """Return a text for matplotlib, which takes what is between two dollar signs as a formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def _norms(axes: Axes, norms: np.ndarray, what: str) -> None:
