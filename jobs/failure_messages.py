@@ -48,6 +48,8 @@ def _expected_failure(error: BaseException) -> str:
         return str(error)
     if isinstance(error, HYDRA_ERRORS):
         return explain(error) + install_hint(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}" if str(error) else "out of memory"
     # Hydra creates the directory of the results before the job begins.
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}"

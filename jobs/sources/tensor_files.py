@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jobs.configuration.schema import NumpySource, SafetensorsSource, TorchSource
 from jobs.errors import ConfigurationError, JobError, unknown
+from jobs.sources.npz import NpzArray, npz_arrays
 from jobs.sources.plain_tensors import plain
 from jobs.sources.source_array import SourceArray
 
@@ -20,7 +21,7 @@ _NPY = b"\x93NUMPY"
 
 
 def read_numpy(option: str, config: NumpySource) -> dict[str, SourceArray]:
-    """Read a ``.npy`` file as a memory map, or the arrays of an ``.npz`` archive.
+    """Map a ``.npy`` file into memory, or open the wanted arrays of an ``.npz`` archive.
 
     Raises:
         ConfigurationError: The file is damaged, another kind of file, or holds Python objects.
@@ -122,21 +123,12 @@ def load_torch(option: str, path: str | Path) -> Any:
         ) from error
 
 
-def _load_numpy(option: str, config: NumpySource) -> dict[str, np.ndarray]:
+def _load_numpy(option: str, config: NumpySource) -> Mapping[str, np.ndarray | NpzArray]:
     path = config.path
     with open(path, "rb") as file:
         is_single = file.read(len(_NPY)) == _NPY
-        file.seek(0)
-        if not is_single:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {
-                    name: archive[name]
-                    for name in chosen(f"{option}.arrays", archive.files, config.arrays)
-                }
-                # Members that are no arrays are returned as bytes.
-                return {
-                    name: array for name, array in arrays.items() if isinstance(array, np.ndarray)
-                }
+    if not is_single:
+        return npz_arrays(option, path, config.arrays)
     try:
         return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
     # An array without elements cannot be mapped.

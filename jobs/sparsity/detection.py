@@ -31,6 +31,7 @@ from jobs.functions.batch_sum import BatchSum
 from jobs.functions.failures import explaining_failures
 from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
+from jobs.sources.npz import require_archive_fits
 
 # Beyond this share of entries, a dense matrix is neither much larger than a sparse one with its
 # indices, nor slower.
@@ -38,6 +39,9 @@ _DENSE_SHARE = 0.25
 # Patterns of millions of entries take seconds; the rules are not meant for functions that take
 # this long.
 DETECTION_SECONDS = 300.0
+
+# The arrays of a file that grow with the matrix.
+_ARRAYS = ("indptr", "indices", "conservative", "column_colours", "row_colours")
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,7 @@ def function_value(job: Job) -> Any:
 
 def _loaded(path: Path, job: Job) -> Colouring:
     """Return the colouring in an .npz file, or the colouring of the pattern in it."""
+    require_archive_fits(f"sparsity={path}", path, _ARRAYS)
     try:
         found = Colouring.load(path)
         _require_shape(path, job, found.pattern)

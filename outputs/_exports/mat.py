@@ -6,6 +6,7 @@ it, needs the whole matrix in memory.
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from collections.abc import Iterable, Mapping
@@ -34,7 +35,9 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
     They are the matrix under the name of its operation, rows x columns; ``rows`` and ``columns``,
     structs with the cell arrays ``name``, ``shape`` and ``dtype`` and the columns ``first`` and
     ``last``, which count from 1 as MATLAB does; ``point``, ``value`` and ``vectors``, structs of
-    arrays; ``about``, a struct with the result's header, provenance and configuration.
+    arrays; ``about``, a struct with the result's header, provenance and configuration. MATLAB's
+    names have only ASCII letters, digits and ``_``, and at most 63 of them: ``about.fields`` maps
+    the fields that had to be renamed to the names of the tensors, as JSON.
 
     Args:
         result: A complete result.
@@ -45,9 +48,13 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
         _matrix(file, result, advance)
         for name, tensors in (("rows", result.rows), ("columns", result.columns)):
             _table(file, name, tensors)
+        renamed = {}
         for name, members in arrays(result).items():
             _struct(file, name, members)
-        _struct(file, "about", attributes(result))
+            pairs = zip(_identifiers(members), members, strict=True)
+            renamed[name] = {field: given for field, given in pairs if field != given}
+        about = {key: text for key, text in attributes(result).items() if key != "names"}
+        _struct(file, "about", about | {"fields": json.dumps(renamed)})
     with open(path, "r+b") as raw:
         raw.write(_header())
 
@@ -125,7 +132,7 @@ def _value(parent: h5py.Group, name: str, value: Any) -> h5py.Dataset:
 
 
 def _text(parent: h5py.Group, name: str, text: str) -> h5py.Dataset:
-    units = np.frombuffer(text.encode("utf-16-le"), "<u2")
+    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
     if not units.size:
         return _empty(parent, name, (0, 0), "char")
     stored = parent.create_dataset(name, data=units.reshape(-1, 1))
@@ -183,14 +190,15 @@ def _mark(target: h5py.Group | h5py.Dataset, kind: str, decode: int | None = Non
 
 def _identifiers(names: Iterable[str]) -> list[str]:
     """Return a distinct, valid MATLAB field name for each name."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
         if not plain[:1].isalpha():
             plain = f"x{plain}"
         plain, number = plain[:_LONGEST_NAME], 1
+        short = plain[: _LONGEST_NAME - 8]
         while plain in found:
             number += 1
-            plain = f"{plain[: _LONGEST_NAME - 8]}_{number}"
-        found.append(plain)
-    return found
+            plain = f"{short}_{number}"
+        found[plain] = None
+    return list(found)

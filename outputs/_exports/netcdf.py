@@ -34,8 +34,13 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
     chunk = piece_shape(matrix, _CHUNK_BYTES)
     with h5netcdf.File(path, "x") as file:
         file.attrs.update(attributes(result))
-        for name, (dimensions, values) in flat_variables(result).items():
+        variables = flat_variables(result)
+        whole = {name for name, (_, values) in variables.items() if not np.iscomplexobj(values)}
+        for name, (dimensions, values) in variables.items():
             for variable, part in _parts(name, values):
+                # A tensor may have the name of a part of another.
+                while variable != name and variable in whole:
+                    variable += "_"
                 _create(file, variable, dimensions, part.shape, part.dtype)[...] = part
         targets = [
             _create(file, name, ("row", "column"), result.shape, part.dtype, chunk)

@@ -9,6 +9,7 @@ import numpy as np
 
 from outputs._exports.npy import write_matrix
 from outputs._reading.views.metadata import attributes, flat_variables
+from outputs._reading.views.names import escaped
 from outputs._reading.views.protocol import DenseResult
 from outputs._scanning.sequential import Advance
 
@@ -24,7 +25,7 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
         path: A path at which no file exists yet.
         advance: Called with the number of bytes of each piece written.
     """
-    about = {f"about_{k}": np.array(v) for k, v in attributes(result).items()}
+    about = {f"about_{escaped(k)}": np.array(v) for k, v in attributes(result).items()}
     variables = {name: values for name, (_, values) in flat_variables(result).items()}
     with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED) as archive:
         with archive.open(f"{result.operation}.npy", "w", force_zip64=True) as member:

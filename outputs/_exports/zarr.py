@@ -10,6 +10,7 @@ from pathlib import Path
 import zarr
 
 from outputs._reading.views.metadata import arrays, attributes, table
+from outputs._reading.views.names import escaped
 from outputs._reading.views.protocol import DenseResult
 from outputs._scanning.sequential import Advance, piece_shape, pieces
 
@@ -22,7 +23,7 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
     Chunks are whole tiles, or bands of rows, with zarr's own compression. The tables are
     attributes of the group, ``rows`` and ``columns``, because Zarr has no standard string dtype;
     header, provenance and configuration are attributes as well. The arrays are ``point/<name>``
-    and so on.
+    and so on, with names as `escaped` writes them.
 
     Args:
         result: A complete result.
@@ -36,7 +37,7 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
     for name, members in arrays(result).items():
         folder = group.create_group(name)
         for key, values in members.items():
-            folder.create_array(key.replace("/", "_") or "_", data=values)
+            folder.create_array(escaped(key), data=values)
     matrix = result.dataset()
     chunk = piece_shape(matrix, _CHUNK_BYTES)
     target = group.create_array(

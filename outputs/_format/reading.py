@@ -26,7 +26,7 @@ from outputs._format.names import (
 )
 from outputs._format.probes import Pairing, Probes, require_fitting
 from outputs._format.stacked_matrices import Matrix, StackedMatrices
-from outputs._format.validation import member, require_sound, scalar
+from outputs._format.validation import member, require_sound, scalar, whole
 
 _MAX_TEXT_BYTES = 64 * 2**20
 
@@ -180,7 +180,7 @@ def read_table(file: h5py.File, name: str) -> tuple[TensorSpec, ...]:
     if len(table.shape) != 1 or table.dtype.names != TABLE_FIELDS:
         raise ResultError(f"{file.filename} is damaged: {name} is no table of tensors.")
     tensors, stop = [], 0
-    for entry in table[()]:
+    for entry in whole(table):
         shape = json.loads(entry["shape"])
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
             raise ResultError(f"{file.filename} is damaged: {name} holds an invalid shape.")
@@ -200,7 +200,7 @@ def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
         array = dataset(group, key)
         if array.dtype.kind not in "biufc":
             raise ResultError(f"{file.filename} is damaged: {name}/{key} holds no numbers.")
-        arrays[Names.unescape(key)] = np.asarray(array[()])
+        arrays[Names.unescape(key)] = whole(array)
     return arrays
 
 
@@ -241,9 +241,7 @@ def read_probes(file: h5py.File) -> Probes | None:
     if file.get(Names.PROBES, getlink=True) is None:
         return None
     group = group_of(file, Names.PROBES)
-    arrays = {
-        name: np.asarray(dataset(group, name)[()]) if name in group else None for name in PROBES
-    }
+    arrays = {name: whole(dataset(group, name)) if name in group else None for name in PROBES}
     tolerance, pairing = scalar(group, "tolerance"), scalar(group, "pairing")
     try:
         probes = Probes(

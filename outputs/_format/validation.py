@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
+from outputs._storage.free_memory import free_memory
 
 # Deflate expands one byte to at most 1032 bytes (https://zlib.net/zlib_tech.html).
 _MAX_INFLATION = 1032
@@ -64,6 +65,21 @@ def require_sound(dataset: h5py.Dataset) -> None:
         needed += limit + 1 if offset is None else offset
     if needed > limit:
         raise ResultError(f"{path} is damaged: {name} is larger than the file.")
+
+
+def whole(dataset: h5py.Dataset) -> np.ndarray:
+    """Read a sound dataset as an array, if it fits in memory.
+
+    Raises:
+        ResultError: If it declares more than is free. Compressed data may be 1032 times the file.
+    """
+    free = free_memory()
+    if free is not None and dataset.nbytes > free:
+        raise ResultError(
+            f"{dataset.file.filename}: {dataset.name} takes {dataset.nbytes} bytes, and {free} of "
+            "memory are free."
+        )
+    return np.asarray(dataset[()])
 
 
 def scalar(target: h5py.Group, name: str) -> Any:

@@ -19,7 +19,7 @@ from outputs._errors import ResultError
 from outputs._format.compressed_rows import problem_of_columns, problem_of_offsets
 from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, PIECE
 from outputs._format.reading import dataset, group_of, is_sparse, read_arrays, require_ours
-from outputs._format.validation import integers, scalar
+from outputs._format.validation import integers, scalar, whole
 from outputs._optional import load
 from outputs._reading.result_file import ResultFile
 from outputs._storage.crc import crc32_of_array
@@ -253,7 +253,7 @@ class SparseResult(ResultFile):
         """
         found = []
         with self._reading():
-            table = dataset(self.file, CHECKSUMS)[()]
+            table = whole(dataset(self.file, CHECKSUMS))
             if table.dtype != CHECKSUM:
                 raise ResultError(f"{self.path} is damaged: its checksum table is invalid.")
             for number, array in enumerate((self._data, self._indices, self._indptr)):

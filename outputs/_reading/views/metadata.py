@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
 
 from outputs._format.axes import TensorSpec
+from outputs._reading.views.names import escaped
 from outputs._reading.views.protocol import DenseResult
 
 _ARRAY_GROUPS = ("point", "value", "vectors")
@@ -55,7 +57,8 @@ def arrays(result: DenseResult) -> dict[str, dict[str, np.ndarray]]:
 def attributes(result: DenseResult) -> dict[str, str | int | float]:
     """Return header, provenance, configuration and execution record as strings and numbers.
 
-    Provenance keys start with ``provenance_``.
+    Provenance keys start with ``provenance_``. ``names`` maps the names of arrays as they are
+    exported to those of the tensors where they differ, as JSON.
     """
     header = {
         name: getattr(result, name) for name in ("operation", "function", "strategy", "fingerprint")
@@ -65,7 +68,18 @@ def attributes(result: DenseResult) -> dict[str, str | int | float]:
         for name, value in result.provenance.items()
     }
     texts = {"configuration": result.configuration, "execution": json.dumps(result.execution)}
+    if renamed := _renamed(result):
+        texts["names"] = json.dumps(renamed)
     return header | provenance | texts
+
+
+def _renamed(result: DenseResult) -> dict[str, dict[str, str]]:
+    """Return the original names of arrays, by group and exported name, where the two differ."""
+    found = {
+        group: {new: name for name in members if (new := escaped(name)) != name}
+        for group, members in arrays(result).items()
+    }
+    return {group: names for group, names in found.items() if names}
 
 
 def flat_variables(result: DenseResult) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
@@ -73,7 +87,7 @@ def flat_variables(result: DenseResult) -> dict[str, tuple[tuple[str, ...], np.n
 
     The names are ``row_name``, ``row_shape``, ``row_start``, ``row_stop`` and ``row_dtype`` over
     the dimension ``row_tensor``, the same for ``column``, and ``point_<name>``, ``value_<name>``
-    and ``vectors_<name>`` in natural shape.
+    and ``vectors_<name>`` in natural shape, with names as `escaped` writes them.
     """
     found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for axis, tensors in (("row", result.rows), ("column", result.columns)):
@@ -81,8 +95,16 @@ def flat_variables(result: DenseResult) -> dict[str, tuple[tuple[str, ...], np.n
             found[f"{axis}_{field}"] = ((f"{axis}_tensor",), values)
     for group, members in arrays(result).items():
         for name, values in members.items():
-            flat = f"{group}_{name}".replace("/", "_")
-            while flat in found:
-                flat += "_"
-            found[flat] = (tuple(f"{flat}_{axis}" for axis in range(values.ndim)), values)
+            found[f"{group}_{escaped(name)}"] = ((), values)
+    for flat, (dimensions, values) in found.items():
+        if not dimensions:
+            axes = (_unused(f"{flat}_{axis}", found) for axis in range(values.ndim))
+            found[flat] = (tuple(axes), values)
     return found
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """Return a name for a dimension that is not that of a variable, which would be its scale."""
+    while name in taken:
+        name += "_"
+    return name

@@ -1,5 +1,6 @@
 """Views of results in other libraries: xarray, dask and SciPy's operators."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -201,8 +202,9 @@ def test_names_with_slashes_and_clashes(describe, tmp_path):
         writer.finish({})
     with open_result(tmp_path / "r.h5") as opened:
         dataset = opened.as_xarray()
-    assert dataset["point_a_b"].shape == (2,)
-    assert dataset["point_a_b_"].shape == (2, 3)
+    assert dataset["point_a%2Fb"].shape == (2,)
+    assert dataset["point_a_b"].shape == (2, 3)
+    assert json.loads(dataset.attrs["names"]) == {"point": {"a%2Fb": "a/b"}}
 
 
 def test_matrices_without_entries(describe, tmp_path):
