@@ -228,8 +228,12 @@ class Result(ResultFile):
         Raises:
             ResultError: If the file is closed or damaged.
         """
+        import torch  # noqa: F401  (here because reading a file must not require torch)
+
         self.require_whole()
-        return nested_tensors(self)
+        # The tables may name a dtype that torch does not have.
+        with self._reading():
+            return nested_tensors(self)
 
     def as_numpy(self) -> np.ndarray:
         """Read the whole matrix, of shape (rows, columns) or (points, rows, columns).

@@ -211,3 +211,13 @@ def test_unknown_names_and_closed_files(describe, tmp_path):
 def test_descriptions_that_contradict_themselves(describe, change, message):
     with pytest.raises(ResultError, match=message):
         describe(**change)
+
+
+@pytest.mark.parametrize("dtype", ["flot64", "save", "nn", ""])
+def test_a_table_with_an_unknown_dtype_is_refused_as_torch(describe, tmp_path, dtype):
+    columns = (TensorSpec("x", (20,), dtype),)
+    with ResultWriter.create(tmp_path / "r.h5", describe(columns=columns)) as writer:
+        writer.write(0, 12, np.ones((12, 20)))
+        writer.finish({})
+    with open_result(tmp_path / "r.h5") as result, pytest.raises(ResultError, match=r"r\.h5"):
+        result.as_torch()
