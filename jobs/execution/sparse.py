@@ -48,7 +48,8 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
         display.say(f"note: the matrix is computed densely: {reason}")
         dense = replace(job, sparsity="none", dense_reason=reason)
         path = execute_dense(dense, display, overwrite=overwrite, plan_only=plan_only)
-        kept_products.discard_products(job)
+        if not plan_only:
+            kept_products.discard_products(job)
         return path
 
     if begins_anew(job, overwrite) and not plan_only:
