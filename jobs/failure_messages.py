@@ -5,7 +5,12 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from jobs.configuration.hydra_errors import HYDRA_ERRORS, explain, refused_option
+from jobs.configuration.hydra_errors import (
+    HYDRA_ERRORS,
+    explain,
+    refused_file,
+    refused_option,
+)
 from jobs.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, JobError, text_of
 from jobs.machine.activity import Death
 from jobs.machine.launchers import install_hint, lost_job
@@ -33,7 +38,10 @@ def failure_message(error: BaseException) -> tuple[str, int]:
 def _unexpected_failure(error: BaseException) -> str:
     """Return a message about what no user can cause: a fault of this program or of a library."""
     if isinstance(error, MemoryError):
-        return "out of memory; what was computed is kept, and the same command resumes the job"
+        what = f" ({text_of(error)})" if text_of(error) else ""
+        return (
+            f"out of memory{what}; what was computed is kept, and the same command resumes the job"
+        )
     text = next(iter(text_of(error).strip().splitlines()), "")
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
@@ -53,8 +61,9 @@ def _expected_failure(error: BaseException) -> str:
     # Hydra creates the directory of the results before the job begins.
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}"
-    # Hydra's own assertions, and a launcher's report of a job that ended without a result.
-    return refused_option(error) or lost_job(error)
+    # Hydra's own assertions, files that it cannot parse, and a launcher's report of a job that
+    # ended without a result.
+    return refused_option(error) or refused_file(error) or lost_job(error)
 
 
 def death_message(death: Death) -> str:

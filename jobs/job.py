@@ -147,7 +147,8 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     devices = devices or choose_devices(config.devices)
     dtype = getattr(torch, config.dtype)
     torch.manual_seed(config.seed)
-    variables = _variables(config, dtype, devices[0])
+    notes: list[str] = []
+    variables = _variables(config, dtype, devices[0], notes)
     conversions = list(variables.conversions)
     vectors = _vectors(config, variables, dtype, devices[0], conversions)
     function, point = variables.function, variables.point
@@ -183,7 +184,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         config=config,
         required=config.verify.required,
         conversions=tuple(conversions),
-        notes=tuple(lossy(conversions)),
+        notes=(*notes, *lossy(conversions)),
     )
 
 
@@ -196,12 +197,14 @@ def _refuse_lost_imaginary_parts() -> None:
     )
 
 
-def _variables(config: JobConfig, dtype: torch.dtype, device: torch.device) -> Variables:
+def _variables(
+    config: JobConfig, dtype: torch.dtype, device: torch.device, notes: list[str]
+) -> Variables:
     """Load the function and its arguments, and split the arguments into point and constants."""
     function = load_function(
         config.function, config.op, dtype, device, label_of(config.loss), config.seed
     )
-    arguments = load_arguments(config.inputs, function, dtype, config.points)
+    arguments = load_arguments(config.inputs, function, dtype, config.points, notes.append)
     variables = choose_variables(function, arguments, config.wrt, config.loss, dtype, device)
     choices = dict(variables.choices)
     # The same array is another problem with and without a dimension over points.

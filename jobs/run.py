@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from jobs.configuration.checks import check_config
-from jobs.configuration.hydra_errors import check_arguments
+from jobs.configuration.hydra_errors import check_arguments, home_expanded
 from jobs.configuration.registry import register
 from jobs.errors import EXIT_FAILED, ConfigurationError, JobError
 from jobs.failure_messages import death_message, failure_message
@@ -53,6 +53,13 @@ def run_job(composed: DictConfig) -> None:
     from jobs.reporting.display import display_for
 
     display = display_for(config.progress)
+    hydra_options = HydraConfig.get()
+    if hydra_options.job.chdir:
+        os.chdir(hydra_options.runtime.cwd)
+        display.say(
+            "note: hydra.job.chdir=true has no effect: all relative paths, those in your function "
+            f"too, begin in {hydra_options.runtime.cwd}"
+        )
     if config.plan:
         execute(resolve(config, choose_devices(config.devices)), display, plan_only=True)
         return
@@ -76,7 +83,8 @@ def main() -> None:
         print(_help_text())
         return
     # A short form for programs that read the output; Hydra refuses flags that it does not know.
-    sys.argv[1:] = ["progress=json" if each == "--json" else each for each in arguments]
+    arguments = ["progress=json" if each == "--json" else each for each in arguments]
+    sys.argv[1:] = [home_expanded(each) for each in arguments]
     try:
         check_arguments(sys.argv[1:])
     except ConfigurationError as error:

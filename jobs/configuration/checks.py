@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,12 @@ def check_config(composed: DictConfig) -> JobConfig:
         raise ConfigurationError(f"{error.full_key}: a value is needed") from error
     except OmegaConfBaseException as error:
         raise ConfigurationError(explain(error)) from error
-    assert isinstance(config, JobConfig)
+    if not isinstance(config, JobConfig):
+        raise ConfigurationError(
+            "--config-name: the file does not build on the options of this program; valid is one "
+            "that begins with `defaults: [config, _self_]`"
+        )
+    _expand_home(config)
     _check_keys(composed, config, "")
     _check_groups(config)
     _check_choices(config)
@@ -71,6 +77,22 @@ def to_yaml(config: JobConfig) -> str:
     """Return the options as YAML, for the result file; the same for all shards of a matrix."""
     whole = dataclasses.replace(config, shard=None, shards=None)
     return OmegaConf.to_yaml(OmegaConf.structured(whole))
+
+
+def _expand_home(config: JobConfig) -> None:
+    """Replace ``~`` at the beginning of paths, in place, as a shell does."""
+    config.runs = os.path.expanduser(config.runs)
+    config.sparsity = os.path.expanduser(config.sparsity)
+    for holder, names in (
+        (config.function, ("target", "point", "weights")),
+        (config.loss, ("target",)),
+        (config.inputs, ("path",)),
+        (config.vectors, ("path",)),
+    ):
+        for name in names:
+            value = getattr(holder, name, None)
+            if isinstance(value, str):
+                setattr(holder, name, os.path.expanduser(value))
 
 
 def _check_keys(composed: Mapping[Any, Any], config: Any, prefix: str) -> None:
@@ -212,7 +234,8 @@ def _check_sparsity(config: JobConfig) -> None:
 
 
 def _check_chunk_size(value: int | str) -> None:
-    if value != "auto" and (not isinstance(value, int) or value < 1):
+    # Digits in quotes are text.
+    if value != "auto" and not (str(value).isdecimal() and int(value) >= 1):
         raise ConfigurationError(f"chunk_size={value}: valid are auto and integers from 1 on")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import traceback
 from collections.abc import Iterable
 
+import yaml
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import Container
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +24,7 @@ _VALID = {
     r"Value '(.*)' of type '\w+' could not be converted to Float": "valid is a number",
     r"Value '(.*)' is not a valid bool": "valid are true and false",
     r"Value '(.*)' of type '\w+' is incompatible with .*int, str": "valid are an integer and auto",
-    r"Value '(.*)' \(\w+\) is incompatible with type hint 'int'": "valid is an integer",
+    r"Value '?(.*?)'? \(\w+\) is incompatible with type hint 'int'": "valid is an integer",
 }
 
 
@@ -32,9 +34,12 @@ def explain(error: BaseException) -> str:
     Args:
         error: The exception that Hydra or OmegaConf raised while composing the configuration.
     """
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    # Hydra raises some of its errors without naming the cause.
+    inner = error.__cause__ or error.__context__
+    cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        return _about_key(cause)
+        file = re.match(r"In '(.*)': \w+ raised while composing", str(error))
+        return (f"{file[1]}.yaml: " if file else "") + _about_key(cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     missing_choice = re.search(r"Could not find '(.+)/([^/]*)'", lines[0])
     if missing_choice and "Available options" in str(error):
@@ -56,12 +61,47 @@ def explain(error: BaseException) -> str:
             f"{several[1]}: several values make several jobs, which --multirun runs; a list is "
             "written in brackets, and a value that holds a comma in quotes within quotes"
         )
+    # Hydra's own options refer to one of the user's, who has deleted it.
+    lacking = re.match(r"Interpolation key '(\w+)' not found", lines[0])
+    if lacking:
+        return f"{lacking[1]}: a value is needed"
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override}: valid is option=value; a value with one of =,:()[]{{}}'\" is "
-            "written in quotes within quotes, such as \"inputs.path='a=b.npy'\""
-        )
+        return f"{error.override}: {_how_to_quote(error.override)}"
     return lines[0]
+
+
+def _how_to_quote(argument: str) -> str:
+    """Return what would be valid in place of an argument that Hydra cannot parse."""
+    option, equals, value = argument.partition("=")
+    if not equals:
+        return "valid is option=value"
+    quoted = value.strip("'\"").replace("'", "\\'")
+    for_the_shell = re.sub(r"([\\\"$`])", r"\\\1", f"{option}='{quoted}'")
+    return (
+        "a value with special characters is written in quotes within quotes, such as "
+        f'"{for_the_shell}"'
+    )
+
+
+def refused_file(error: BaseException) -> str:
+    """Return one message about a file of options that Hydra could not read; empty for others.
+
+    Hydra passes on the errors of the parser, of the encoding, and of files that include themselves.
+    """
+    if not any(
+        frame.f_globals.get("__name__", "").startswith("hydra._internal.")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ):
+        return ""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"{mark.name}, line {mark.line + 1}" if mark else "a file of options"
+        return f"{place}: this is not valid YAML: {error.problem or error.context}"
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        return f"--config-name: the file is not text in UTF-8 ({str(error).splitlines()[0]})"
+    if isinstance(error, RecursionError):
+        return "--config-name: the defaults of the file lead back to the file itself"
+    return ""
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
@@ -76,6 +116,15 @@ def check_arguments(arguments: Iterable[str]) -> None:
     for argument in arguments:
         if re.match(r"[+~]*([=@]|$)", argument):
             raise ConfigurationError(f"{argument or 'an empty argument'}: valid is option=value")
+
+
+def home_expanded(argument: str) -> str:
+    """Replace ``~`` at the beginning of an argument's value, which Hydra's grammar refuses.
+
+    A shell replaces it only after names without dots.
+    """
+    found = re.fullmatch(r"([\w.@/+]+=)(~.*)", argument, re.DOTALL)
+    return found[1] + os.path.expanduser(found[2]) if found else argument
 
 
 def refused_option(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from jobs.configuration.hydra_errors import explain
 from jobs.configuration.registry import GROUPS
-from jobs.configuration.schema import NamedSource, SourceConfig
+from jobs.configuration.schema import FileSource, NamedSource, SourceConfig
 from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.paths import config_directory
 
@@ -74,6 +75,8 @@ def _typed(group: str, option: str, entry: Any) -> SourceConfig:
     except OmegaConfBaseException as error:
         raise ConfigurationError(f"{option}.{explain(error)}") from error
     assert isinstance(typed, SourceConfig)
+    if isinstance(typed, FileSource):
+        typed.path = os.path.expanduser(typed.path)
     return typed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 
 from hydra.core.config_store import ConfigStore
@@ -75,12 +76,14 @@ GROUPS = {
 def register() -> None:
     """Register the schemas with Hydra, under the names that the YAML files refer to.
 
-    Also register ``${sweep_id:}``, which distinguishes sweeps that start in the same second.
+    Also register ``${sweep_id:}``, which distinguishes sweeps that start in the same second, and
+    ``${home_expanded:}``, which replaces ``~`` in paths.
     """
     # Computed once per configuration, which the launchers pass on to all jobs.
     OmegaConf.register_new_resolver(
         "sweep_id", lambda: uuid.uuid4().hex[:8], use_cache=True, replace=True
     )
+    OmegaConf.register_new_resolver("home_expanded", os.path.expanduser, replace=True)
     store = ConfigStore.instance()
     store.store(name="job_schema", node=JobConfig)
     for group, schemas in GROUPS.items():

@@ -139,8 +139,6 @@ def _show_plan(prepared: Prepared, display: Display) -> None:
         JobError: The plan exceeds the memory or the disk.
     """
     display.plan(prepared.plan)
-    for note in prepared.job.notes:
-        display.say(f"note: {note}")
     if seen := contradiction(prepared.job, prepared.differences):
         display.warn(f"contradicted: {seen}")
     prepared.plan.check()

@@ -50,6 +50,8 @@ def execute(
             path = finished
             _show_finished(job, display, path)
         else:
+            for note in job.notes:
+                display.say(f"note: {note}")
             run = execute_dense if job.sparsity == "none" else execute_sparse
             path = run(job, display, overwrite=overwrite, plan_only=plan_only)
         if finished is not None or not plan_only:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,11 +10,12 @@ import torch
 from jobs.configuration.schema import (
     SOURCES,
     FileSource,
+    Hdf5Source,
     NamedSource,
     RandomInputs,
     SourceConfig,
 )
-from jobs.errors import ConfigurationError, unknown
+from jobs.errors import ConfigurationError, did_you_mean, unknown
 from jobs.functions.loading import LoadedFunction, argument_names
 from jobs.functions.random_arrays import draw
 from jobs.sources.many_files import count_points, read_files
@@ -24,7 +25,11 @@ from jobs.sources.source_array import SourceArray, source_of_tensor
 
 
 def load_arguments(
-    config: SourceConfig, function: LoadedFunction, dtype: torch.dtype, points: str | None = None
+    config: SourceConfig,
+    function: LoadedFunction,
+    dtype: torch.dtype,
+    points: str | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, SourceArray]:
     """Load the arguments, not yet converted and, where the format allows, not yet read.
 
@@ -34,6 +39,7 @@ def load_arguments(
         dtype: The dtype of random numbers.
         points: The option `points`: with ``leading`` and ``files`` the arrays have a leading
             dimension over points.
+        note: Receives what the user should know about the arguments.
 
     Returns:
         Argument name to array, in the order of the arguments.
@@ -54,7 +60,7 @@ def load_arguments(
     elif isinstance(config, NamedSource):
         arrays = read_named("inputs", config, read)
     elif config.source in SOURCES:
-        arrays = _read("inputs", config, points)
+        arrays = _without_surplus(config, _read("inputs", config, points), function, note)
     else:
         raise unknown("inputs", config.source, ("default", "random", *SOURCES))
     named = _named_like_arguments(arrays, function)
@@ -120,6 +126,40 @@ def _random_shapes(
             f"them in order, such as {option}.shapes=[[10,3],[10]]"
         )
     return {name: tuple(tensor.shape) for name, tensor in function.point.items()}
+
+
+def _without_surplus(
+    config: SourceConfig,
+    arrays: dict[str, SourceArray],
+    function: LoadedFunction,
+    note: Callable[[str], None],
+) -> dict[str, SourceArray]:
+    """Leave out the arrays of a file that are no arguments, unless the user selected them.
+
+    Raises:
+        ConfigurationError: One has nearly the name of an argument, or that of one with a default.
+    """
+    names = function.arguments
+    selected = [getattr(config, option, None) for option in ("arrays", "tensors", "columns")]
+    if not isinstance(config, FileSource) or isinstance(config, Hdf5Source):
+        return arrays
+    if any(each is not None for each in selected) or names is None:
+        return arrays
+    surplus = [name for name in arrays if name not in names]
+    if not surplus or not {*names} <= {*arrays}:
+        return arrays
+    for name in surplus:
+        if name in function.optional or did_you_mean(name, names):
+            raise ConfigurationError(
+                f"inputs.path={config.path}: the function needs {', '.join(names)}, and the file "
+                f"also holds {name}, which may be meant for it; select what is meant, for example "
+                "by inputs=named, or set an argument with a default by function.keywords"
+            )
+    note(
+        f"inputs.path={config.path} also holds {', '.join(surplus)}, which {function.name} does "
+        "not take"
+    )
+    return {name: arrays[name] for name in names}
 
 
 def _named_like_arguments(

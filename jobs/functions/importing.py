@@ -17,6 +17,7 @@ import torch
 
 from jobs.errors import ConfigurationError, JobError, did_you_mean
 from jobs.functions.tracebacks import error_with_frames
+from jobs.sources.files import require_file
 
 
 def import_target(option: str, target: str) -> Any:
@@ -57,6 +58,10 @@ def import_module(option: str, target: str) -> ModuleType:
         raise ConfigurationError(
             f"{option}={target}: valid is an import path such as mypackage.module:name, or a file "
             "such as ./energy.py:name"
+        )
+    if "/" in place and not _is_file(place):
+        raise ConfigurationError(
+            f"{option}={target}: valid is a file that ends in .py, or an import path with dots"
         )
     _also_import_from(Path.cwd())
     # The import system would not notice a file that was written a moment ago.
@@ -132,12 +137,7 @@ def target_without_place(target: str) -> str:
 
 def _of_file(option: str, target: str) -> ModuleType:
     file = Path(target.rpartition(":")[0]).absolute()
-    if not file.is_file():
-        beside = sorted(each.name for each in file.parent.glob("*.py"))
-        raise ConfigurationError(
-            f"{option}={target}: there is no such file; looked for {file}"
-            + did_you_mean(file.name, beside)
-        )
+    require_file(option, target.rpartition(":")[0])
     name = name_of_file(file)
     if name in sys.modules:
         return sys.modules[name]

@@ -25,7 +25,7 @@ from jobs.functions.instantiation import TARGET, applied, instantiated
 from jobs.functions.modules import prepared_module
 from jobs.functions.references import identity, reference, target_text, targets_of
 from jobs.functions.source_code import modules_of
-from jobs.functions.tracebacks import error_with_frames
+from jobs.functions.tracebacks import error_with_frames, one_line
 from jobs.operations import OPERATIONS
 from jobs.problems import load_builder
 from jobs.sources.plain_tensors import plain
@@ -48,6 +48,7 @@ class LoadedFunction:
         outputs: The names of its outputs in order; None if they are unknown.
         origin: Where the default point comes from, for messages.
         module: The function as a torch.nn.Module; None if it is not one.
+        optional: The names of its arguments that have a default.
         failures: The directory in which the point is saved when the function fails; None saves
             nothing.
         conversions: What was done to the parameters and buffers of the module.
@@ -65,6 +66,7 @@ class LoadedFunction:
     outputs: tuple[str, ...] | None
     origin: str = "inputs=default"
     module: Module | None = None
+    optional: tuple[str, ...] = ()
     failures: Path | None = None
     conversions: tuple[Conversion, ...] = ()
     modules: tuple[ModuleType, ...] = ()
@@ -112,7 +114,10 @@ def _load_problem(
     try:
         problem = builder(**options, dtype=dtype, device=device)
     except ValueError as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(one_line(error)) from error
+    # torch refuses sizes beyond its integers, or beyond the memory.
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise ConfigurationError(f"function={config.name}: {one_line(error)}") from error
     function = problem.function
     if OPERATIONS[operation].is_second_order:
         if problem.scalar is None:
@@ -179,6 +184,7 @@ def _load_python(
         conversions=tuple(conversions),
         modules=modules,
         parts=parts,
+        optional=_optional_names(function),
     )
 
 
@@ -236,12 +242,24 @@ def _named_modules(config: PythonFunction) -> Iterator[ModuleType]:
             yield module
 
 
-def _argument_names(function: Callable[..., Any]) -> tuple[str, ...] | None:
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """Return the parameters of a function; None if it does not tell."""
     if isinstance(function, Module):
         function = function.forward
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
+        return None
+
+
+def _optional_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = _parameters(function) or []
+    return tuple(each.name for each in parameters if each.default is not inspect.Parameter.empty)
+
+
+def _argument_names(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    parameters = _parameters(function)
+    if parameters is None:
         return None
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if any(parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters):

@@ -70,7 +70,8 @@ def read_torch(option: str, config: TorchSource) -> dict[str, SourceArray]:
             return _arrays(option, config.path, tensors, config.tensors)
     raise ConfigurationError(
         f"{option}.path={config.path}: this holds a value of type {type(loaded).__name__}; valid "
-        "is a tensor or a dictionary of tensors"
+        "is a tensor or a dictionary of tensors; of a dictionary with other values as well, "
+        f"{option}.tensors=[...] selects the tensors"
     )
 
 
@@ -134,6 +135,17 @@ def _load_numpy(option: str, config: NumpySource) -> Mapping[str, np.ndarray | N
     # An array without elements cannot be mapped.
     except ValueError:
         return {"": np.load(path, allow_pickle=False)}
+
+
+def _member(archive: Any, name: str) -> Any:
+    """Return an array of an archive; an empty one of objects where it holds Python objects."""
+    try:
+        return archive[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        # Refused if it is needed; it may be what the function does not take.
+        return np.empty(0, object)
 
 
 def _arrays(

@@ -31,6 +31,7 @@ from jobs.functions.batch_sum import BatchSum
 from jobs.functions.failures import explaining_failures
 from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
+from jobs.sources.files import require_file
 from jobs.sources.npz import require_archive_fits
 
 # Beyond this share of entries, a dense matrix is neither much larger than a sparse one with its
@@ -155,14 +156,13 @@ def function_value(job: Job) -> Any:
 
 def _loaded(path: Path, job: Job) -> Colouring:
     """Return the colouring in an .npz file, or the colouring of the pattern in it."""
+    require_file("sparsity", str(path))
     require_archive_fits(f"sparsity={path}", path, _ARRAYS)
     try:
         found = Colouring.load(path)
         _require_shape(path, job, found.pattern)
         return found
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"sparsity={path}: there is no such file") from error
-    except (PatternError, OSError):
+    except (PatternError, OSError, ValueError, KeyError):
         pass
     try:
         pattern = SparsityPattern.load(path)
