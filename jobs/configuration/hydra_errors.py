@@ -78,7 +78,8 @@ def _how_to_quote(argument: str) -> str:
     quoted = value.strip("'\"").replace("'", "\\'")
     for_the_shell = re.sub(r"([\\\"$`])", r"\\\1", f"{option}='{quoted}'")
     return (
-        "a value with special characters is written in quotes within quotes, such as "
+        "valid is option=value; a value with special characters is written in quotes within "
+        "quotes, such as "
         f'"{for_the_shell}"'
     )
 
