@@ -91,7 +91,7 @@ def test_arguments_have_names_and_their_own_order(own: Path, run_job: Run) -> No
             ["numpy", "path=nowhere.npy"],
             r"inputs.path=nowhere.npy: there is no such file.*/nowhere",
         ),
-        (["numpy", "path=."], r"inputs.path=\.: there is no such file"),
+        (["numpy", "path=."], r"inputs.path=\.: this is a directory"),
         (["numpy", "path=text.txt"], r"inputs.path=text.txt: .*readable"),
         (["numpy", "path=damaged.npy"], r"inputs.path=damaged.npy: .*readable"),
         (["numpy", "path=damaged.npz"], r"inputs.path=damaged.npz: .*readable"),

@@ -206,7 +206,14 @@ def test_bfloat16_is_read(files: Path) -> None:
         ),
         (["inputs=torch", "inputs.path=point.npz"], "not a readable file of torch.save|more than"),
         (["inputs=torch", "inputs.path=list.pt"], "a value of type list; valid is a tensor or a"),
-        (["inputs=numpy", "inputs.path=point.npz"], "the source holds .*other; the function needs"),
+        (
+            [
+                "inputs=numpy",
+                "inputs.path=point.npz",
+                "inputs.arrays=[inducing_points,log_lengthscale,other]",
+            ],
+            "the source holds .*other; the function needs",
+        ),
         (
             ["inputs=numpy", "inputs.path=point.npz", "inputs.arrays=[log_length]"],
             "inputs.arrays=log_length: .*did you mean log_lengthscale",
