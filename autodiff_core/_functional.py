@@ -12,7 +12,7 @@ from torch import Tensor
 from autodiff_core._assembly import assemble
 from autodiff_core._errors import Fallback, FallbackWarning
 from autodiff_core._linearization.linearize import Choices, Linearized, linearize
-from autodiff_core._linearization.nesting import outside_inference_mode
+from autodiff_core._linearization.nesting import recording
 from autodiff_core._linearization.strict import require_graph
 from autodiff_core._stream import BlockStream, stacked_vectors
 
@@ -311,10 +311,7 @@ def _matrix(
     chunk_size: int | None,
 ) -> Any:
     fallbacks: list[Fallback] = []
-    with (
-        outside_inference_mode(),
-        torch.set_grad_enabled(choices.create_graph or torch.is_grad_enabled()),
-    ):
+    with recording(create_graph=choices.create_graph):
         linearized = linearize(operation, func, inputs, choices, fallbacks.append)
         entries = assemble(BlockStream(linearized, [], chunk_size=chunk_size))
     _warn(fallbacks)
@@ -338,10 +335,7 @@ def _product(
     chunk_size: int | None,
 ) -> Any:
     fallbacks: list[Fallback] = []
-    with (
-        outside_inference_mode(),
-        torch.set_grad_enabled(choices.create_graph or torch.is_grad_enabled()),
-    ):
+    with recording(create_graph=choices.create_graph):
         linearized = linearize(operation, func, inputs, choices, fallbacks.append)
         given = _one(linearized, operation) if v is None else v
         vectors = stacked_vectors(given, linearized, operation, stacked=stacked)

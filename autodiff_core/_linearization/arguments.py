@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._block import Axis
+from autodiff_core._linearization.graph import graph_reaches
 from autodiff_core._linearization.nesting import guarded_tensors, is_wrapped
 from autodiff_core._tensors.tree import TreeStructure, flatten, leaf_paths, rebuild
 
@@ -129,6 +130,7 @@ class FlatFunction:
     Attributes:
         structure: The nesting of the outputs; None before the first call.
         auxiliary: The auxiliary value that the first call returned (with `has_aux`).
+        is_cut: Whether, at the first call that made a graph, it led from no output to any input.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class FlatFunction:
         self._has_aux = has_aux
         self.structure: TreeStructure | None = None
         self.auxiliary: Any = None
+        self.is_cut: bool | None = None
 
     def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         """Evaluate the function at other tensors.
@@ -164,6 +167,9 @@ class FlatFunction:
             _refuse_inference(outputs.leaves, self._operation)
             self.structure = outputs.structure
             self.auxiliary = auxiliary
+        makes_graph = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
+        if self.is_cut is None and makes_graph and not any(map(is_wrapped, leaves)):
+            self.is_cut = not graph_reaches(outputs.leaves, leaves)
         # A sparse output has a row for each of its elements, as others have.
         return tuple(
             leaf if leaf.layout == torch.strided else leaf.to_dense() for leaf in outputs.leaves

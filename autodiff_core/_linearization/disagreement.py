@@ -4,26 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from autodiff_core._errors import ModesDisagreeError
-
-
-def custom_backwards(tensors: Sequence[Tensor]) -> list[str]:
-    """Return the names of the custom `torch.autograd.Function` classes in the graph of tensors."""
-    pending = [tensor.grad_fn for tensor in tensors]
-    seen = set()
-    names: dict[str, None] = {}
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            names[type(node).__name__.removesuffix("Backward")] = None
-        seen.add(node)
-        pending.extend(following for following, _ in node.next_functions)
-    return list(names)
+from autodiff_core._linearization.graph import custom_backwards
 
 
 def disagreement(outputs: Sequence[Tensor]) -> ModesDisagreeError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +56,34 @@ def least_precise(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> torch.
     dtypes = [each.dtype for each in (*outputs, *inputs) if _is_inexact(each.dtype)]
     dtypes += [each for node in nodes_between(outputs, inputs) for each in dtypes_of(node)]
     return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def graph_reaches(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
+    """Return whether the graph leads from at least one output to at least one input."""
+    return bool(nodes_between(outputs, inputs))
+
+
+def custom_backwards(tensors: Sequence[Tensor]) -> list[str]:
+    """Return the names of the custom `torch.autograd.Function` classes in the graph of tensors."""
+    names = {
+        type(node).__name__.removesuffix("Backward"): None
+        for node in _nodes(tensors)
+        if isinstance(node, torch.autograd.function.BackwardCFunction)
+    }
+    return list(names)
+
+
+def _nodes(tensors: Sequence[Tensor]) -> Iterator[Any]:
+    """Yield each node of the graph of tensors once, depth first."""
+    pending = [tensor.grad_fn for tensor in tensors]
+    seen = set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        yield node
+        seen.add(node)
+        pending.extend(following for following, _ in node.next_functions)
 
 
 def _is_inexact(dtype: torch.dtype) -> bool:

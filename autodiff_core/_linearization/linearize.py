@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autodiff_core._block import Axis
 from autodiff_core._engines.agreement import ReportFallback
+from autodiff_core._errors import Fallback
 from autodiff_core._linearization.arguments import Arguments, FlatFunction, Tensors, prepare_primals
 from autodiff_core._linearization.forward import ForwardLoop, ForwardMode
 from autodiff_core._linearization.functions import Direct, Function, Gradient, Pointwise
@@ -26,6 +27,11 @@ from autodiff_core._tensors.vectors import StackedVectors
 STRATEGIES: dict[str, type[Linearization]] = {
     strategy.name: strategy for strategy in (ReverseLoop, Vectorize, ForwardMode, ForwardLoop)
 }
+
+_NO_PATH = (
+    "autograd finds no path from any output to any input: the outputs are constant, or were "
+    "detached, or computed without a gradient or outside of torch"
+)
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,8 @@ class _Subject:
         )
         structure = self.flat.structure
         assert structure is not None
+        if self.flat.is_cut:
+            self.report(Fallback(strategy.name, "zeros", _NO_PATH))
         if self.operation.is_second_order:
             _check_single_output(structure, name)
         if gradient.has_custom_backward:

@@ -60,6 +60,14 @@ def outside_inference_mode() -> AbstractContextManager[object]:
 
 
 @contextmanager
+def recording(*, create_graph: bool) -> Iterator[None]:
+    """Compute outside of inference mode, and with a graph even inside `torch.no_grad` if wanted."""
+    is_enabled = create_graph or torch.is_grad_enabled()
+    with outside_inference_mode(), torch.set_grad_enabled(is_enabled):
+        yield
+
+
+@contextmanager
 def exclusive_forward_level() -> Iterator[None]:
     """Let one thread after the other use forward mode: torch has one level for a whole process.
 

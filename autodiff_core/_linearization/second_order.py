@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._errors import DoubleBackwardError
-from autodiff_core._linearization.disagreement import custom_backwards
+from autodiff_core._linearization.graph import custom_backwards
 
 _VISIBLE_SHARE = 1e-2
 """The smallest relative error of a product that central differences detect reliably."""

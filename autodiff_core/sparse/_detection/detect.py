@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from autodiff_core._errors import first_line, is_out_of_memory
 from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import Layer, Layers, Sets, Table
 from autodiff_core.sparse._detection.interpreter import interpret
 from autodiff_core.sparse._detection.trace import Subject
+from autodiff_core.sparse._errors import DetectionError
 from autodiff_core.sparse._pattern import SparsityPattern
 
 _MOST_ENTRIES = 2**31 - 1
@@ -67,9 +69,22 @@ def detect_sparsity(
             context.conservative.add("custom autograd.Function")
             outputs = [_full(shape, columns, context) for shape in subject.shapes()]
         else:
-            outputs = interpret(subject.graph(), subject.primals, context)
+            outputs = _interpreted(subject, context)
         tables = [_rows(output, context) for output in outputs]
     return _pattern(tables, columns, context)
+
+
+def _interpreted(subject: Subject, context: Context) -> Sequence[Any]:
+    graph = subject.graph()
+    try:
+        return interpret(graph, subject.primals, context)
+    # torch can trace a function wrongly: the trace of some derivatives inside it cannot be run.
+    except RuntimeError as error:
+        if is_out_of_memory(error) or isinstance(error, DetectionError):
+            raise
+        raise DetectionError(
+            f"{subject.operation}: the trace of the function cannot be run: {first_line(error)}"
+        ) from error
 
 
 def _full(shape: tuple[int, ...], columns: int, context: Context) -> Traced:

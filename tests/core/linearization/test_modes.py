@@ -266,3 +266,34 @@ def test_empty_inputs_and_outputs_give_empty_matrices(function, shape, strategy)
     assert stream.matrix().shape == shape
     hessian = blocks(lambda x: function(x).sum(), X[:0], operation="hessian", strategy=strategy)
     assert hessian.matrix().shape == (0, 0)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("operation", MATRICES)
+@pytest.mark.parametrize(
+    "cut",
+    [
+        torch.Tensor.detach,
+        torch.no_grad()(lambda x: 1 * x),
+        lambda x: x.detach().requires_grad_().sin(),
+        lambda x: torch.from_numpy(np.sin(x.detach().numpy())),
+        lambda x: torch.ones(2, requires_grad=True) * 2,
+    ],
+)
+def test_zeros_without_a_path_of_autograd_are_reported(cut, operation, strategy):
+    def function(x):
+        return cut(x) if operation == "jacobian" else cut(x).sum()
+
+    with pytest.warns(FallbackWarning, match="no path from any output to any input"):
+        given = call(operation, function, X, strategy)
+    assert not given.any()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "function", [lambda x: (x, torch.ones(2)), lambda x: x.sin()[:0], lambda x: x.view(-1)]
+)
+def test_a_path_to_one_output_is_enough(function, strategy):
+    # Warnings are errors here.
+    call("jacobian", function, X, strategy)
+    call("hessian", lambda x: (2 * x).sum(), X, strategy)

@@ -6,7 +6,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 import autodiff_core
-from autodiff_core.sparse import SparsityPattern, detect_sparsity
+from autodiff_core.sparse import DetectionError, SparsityPattern, detect_sparsity
 
 INDEX = torch.tensor([0, 2, 2, 5])
 EXACT = {
@@ -172,3 +172,11 @@ def assert_covers(pattern, dense):
     assert pattern.shape == dense.shape
     missing = (dense != 0) & ~pattern.to_scipy().toarray().astype(bool)
     assert not missing.any()
+
+
+def test_a_trace_that_torch_makes_wrongly_is_no_raw_error():
+    def function(x):
+        return torch.func.hessian(lambda y: (y**3).sum())(x).sum(0)
+
+    with pytest.raises(DetectionError, match="the trace of the function cannot be run"):
+        detect_sparsity(function, torch.rand(3))
