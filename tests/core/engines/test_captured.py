@@ -56,7 +56,9 @@ def test_a_captured_matrix_equals_that_of_torch(operation, name, strategy, chunk
     is_captured = (operation, name, strategy) not in REFUSED
     assert stream.engine == ("captured" if is_captured else "plain")
     assert (stream.engine_refusal is None) == is_captured
-    assert sum(len(block.fallbacks) for block in given) == (0 if is_captured else 1)
+    # Constant functions have a note of their own.
+    fallbacks = [each for block in given for each in block.fallbacks if each.instead != "zeros"]
+    assert len(fallbacks) == (0 if is_captured else 1)
 
 
 @pytest.mark.parametrize("strategy", BATCHED)
