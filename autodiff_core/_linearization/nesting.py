@@ -8,10 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
-    is_functorch_wrapped_tensor,
-)
+from torch import _C, Tensor
 from torch.overrides import TorchFunctionMode
 
 _FORWARD_LEVEL = threading.RLock()
@@ -23,7 +20,7 @@ def is_wrapped(tensor: Tensor) -> bool:
 
     Its numbers may not be readable, and its derivative is that transformation's business.
     """
-    return is_functorch_wrapped_tensor(tensor)
+    return _C._functorch.is_functorch_wrapped_tensor(tensor)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _NoAssignedData(TorchFunctionMode):
