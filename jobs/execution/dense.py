@@ -134,6 +134,8 @@ def _run(prepared: Prepared, status: StatusFile, display: Display) -> dict[str, 
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
         status.update(state="running", **running_status(prepared))
         _compute(_Run(prepared, record, chunks, status, display), source, writer)
+        if job.shard is None:
+            prepared.check.complete(writer.part)
         writer.finish(execution_record(prepared, source, chunks, record))
     return outcome_summary(prepared, record)
 

@@ -19,6 +19,7 @@ from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from jobs.verification.check import Check
 
 _logger = logging.getLogger(__name__)
+_ADVICE = "Try another strategy, or a wider dtype if the function is ill-conditioned"
 
 
 class LocalSource:
@@ -129,7 +130,6 @@ def compute_block(
             raise JobError(
                 f"{block.axis} {block.start} to {block.stop} disagree with an independent product "
                 f"by {error:.1e} (tolerance {check.tolerance:.1e}), twice; what was computed "
-                "before is kept. Try another strategy, or a wider dtype if the function is "
-                "ill-conditioned"
+                f"before is kept. {'. '.join(check.notes) or _ADVICE}"
             )
         return block, error, entries_not_finite(block)

@@ -102,19 +102,35 @@ def product(
     Returns:
         The product, nested as `autodiff_core` returns it.
     """
+    return value_and_product(operation, function, inputs, vector, seed=seed, **options)[1]
+
+
+def value_and_product(
+    operation: str,
+    function: Callable[..., Any],
+    inputs: Any,
+    vector: Any,
+    *,
+    seed: int,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Return the function's value and the `product`, both from the same evaluation."""
     apply: Callable[..., Any] = getattr(autodiff_core, operation)
     if not isinstance(function, BatchSum):
         torch.manual_seed(seed)
-        return apply(function, inputs, vector, **options)[1]
-    total: Any = None
+        return apply(function, inputs, vector, **options)
+    total: tuple[Any, Any] | None = None
     for number, term in enumerate(function.terms()):
         torch.manual_seed(seed + number)
-        image = apply(term, inputs, vector, **options)[1]
-        total = image if total is None else _added(total, image)
+        found = apply(term, inputs, vector, **options)
+        total = found if total is None else _added(total, found)
+    assert total is not None
     return total
 
 
 def _added(first: Any, second: Any) -> Any:
+    if isinstance(first, dict):
+        return {key: _added(first[key], second[key]) for key in first}
     if isinstance(first, tuple | list):
-        return type(first)(a + b for a, b in zip(first, second, strict=True))
+        return type(first)(_added(a, b) for a, b in zip(first, second, strict=True))
     return first + second

@@ -21,6 +21,7 @@ from jobs.verification.numerics import (
     rounding_floor,
 )
 from jobs.verification.probe_products import ProbeProducts
+from jobs.verification.routes import Routes
 from outputs import Probes
 
 
@@ -61,9 +62,11 @@ def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], 
     if job.verify == "off":
         return {"kind": "none", "reason": "verify=off"}, None
     tolerance = allowed_error(job)
-    probes = ProbeProducts(job, value)
+    routes = Routes(job, value)
+    probes = ProbeProducts(routes, tolerance)
     right, reason = probes.right()
     left, left_reason = probes.left()
+    tolerance = max(tolerance, routes.uncertainty)
     if right is None and left is None:
         return {"kind": "none", "reason": reason or left_reason}, None
     array = scipy.sparse.csr_array(

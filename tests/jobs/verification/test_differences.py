@@ -13,8 +13,8 @@ from jobs.errors import JobError
 from jobs.job import Job
 from jobs.problems import BUILDERS
 from jobs.verification.differences import Comparison, compare_with_differences
-from jobs.verification.extrapolation import extrapolated
-from outputs import Result, verify_result
+from jobs.verification.extrapolation import Extrapolation
+from outputs import Result
 
 Run = Callable[..., Result]
 Resolve = Callable[..., Job]
@@ -169,7 +169,7 @@ def test_right_derivatives_are_not_refused(
     (found,) = compare_with_differences(resolved(*of(name, f"dtype={dtype}")))
     assert found.state in ("agree", "inconclusive")
     assert found.state == "agree" or name in ("rapid", "time_stamps", "narrow")
-    assert found.evaluations <= 10
+    assert found.evaluations <= 10 or found.state != "agree"
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -209,10 +209,16 @@ def test_the_tolerance_is_that_of_the_option(functions: Path, run_job: Run) -> N
 def test_an_extrapolation_is_as_good_as_it_says(
     function: Callable[[float], float], truth: float
 ) -> None:
-    found = extrapolated(lambda x: torch.tensor([function(x)], dtype=torch.float64), 1e-2, 3)
-    assert abs(found.value - truth) <= found.error + 1e-10
-    assert found.error < 1e-6
-    assert found.evaluations == 6
+    steps: list[float] = []
+
+    def at(step: float) -> torch.Tensor:
+        steps.append(step)
+        return torch.tensor([function(step)], dtype=torch.float64)
+
+    found = Extrapolation(at, at(0.0), 1e-2, 3, epsilon=2.2e-16)
+    assert abs(float(found.value) - truth) <= float(found.error) + 1e-10
+    assert float(found.error) < 1e-6
+    assert steps == [0, 1e-2, -1e-2, 5e-3, -5e-3, 2.5e-3, -2.5e-3]
 
 
 def test_figures_hold_what_json_can() -> None:
@@ -251,24 +257,22 @@ def bump(x): return torch.exp(-((x[0] - x[1]).norm() ** 2))
 """
 
 
-def test_no_line_with_a_finite_product_is_not_called_verified(
-    functions: Path, run_job: Run
+@pytest.mark.parametrize("strategy", ["forward-mode", "forward-loop", "reverse-loop", "vectorize"])
+def test_a_wrong_line_is_refused_where_the_other_product_is_not_a_number(
+    functions: Path, run_job: Run, strategy: str
 ) -> None:
     (functions / "bumps.py").write_text(BUMP)
-    result = run_job(
-        "op=hessian",
-        "function=python",
-        "function.target=./bumps.py:bump",
-        "inputs=constants",
-        "inputs.values.x=[[1.0,2.0],[1.0,2.0]]",
-        "strategy=forward-mode",
-    )
-    # By reverse mode the derivative of the norm is not a number here.
-    assert result.execution["verification"]["lines_checked"] == 0
-    assert result.execution["differences"][1]["state"] == "inconclusive"
-    verification = verify_result(result.path)
-    assert not verification.ok
-    assert "none of the 4 columns could be checked" in verification.problems[0]
+    # The Hessian has blocks of 2 I and -2 I; forward mode gives zeros, and reverse mode NaN.
+    with pytest.raises(JobError, match=r"changes by|disagree with an independent product by inf"):
+        run_job(
+            "op=hessian",
+            "function=python",
+            "function.target=./bumps.py:bump",
+            "inputs=constants",
+            "inputs.values.x=[[1.0,2.0],[1.0,2.0]]",
+            f"strategy={strategy}",
+        )
+    assert not list(functions.glob("runs/*/result.h5"))
 
 
 def test_batches_draw_the_random_numbers_that_their_derivatives_draw(
