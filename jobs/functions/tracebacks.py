@@ -32,12 +32,15 @@ def frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
     no others: the function itself may come from such a package.
     """
     frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_OURS) and Path(frame.filename).exists()
+        frame for frame in traceback.extract_tb(error.__traceback__) if is_of_user(frame.filename)
     ]
     own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
     return own or frames
+
+
+def is_of_user(filename: str) -> bool:
+    """Return whether a file is neither of this program nor of torch."""
+    return not filename.startswith(_OURS) and Path(filename).exists()
 
 
 def one_line(error: BaseException) -> str:

@@ -30,6 +30,7 @@ from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.verification.lines import Claim, Lines, Measured
 from jobs.verification.routes import BEYOND, Mode, Routes
+from jobs.verification.stopped_gradients import stopped_gradients
 
 # Where the estimated error exceeds this share of the derivative, the differences say nothing.
 _CONVERGED = 1e-2
@@ -55,6 +56,8 @@ class Comparison:
         reason: Why the comparison is inconclusive; empty otherwise.
         mode: Whether the derivative is by ``reverse`` or ``forward`` mode.
         agrees_to: The relative error to which the two agree; None where they do not.
+        stops: Where the function stops gradients, if the derivative is contradicted and that is
+            seen.
     """
 
     state: Literal["agree", "contradicted", "inconclusive"]
@@ -68,6 +71,7 @@ class Comparison:
     reason: str = ""
     mode: Mode = "reverse"
     agrees_to: float | None = None
+    stops: str = ""
 
     def figures(self) -> dict[str, Any]:
         """Return what the result file keeps, with None for what is not finite."""
@@ -85,7 +89,7 @@ class Comparison:
         return (
             f"along a random direction {what} changes by {self.difference:.9g} "
             f"(by differences, with an error of about {self.error:.1e}) and the derivative gives "
-            f"{self.derivative:.9g}"
+            f"{self.derivative:.9g}" + (f" (see {self.stops})" if self.stops else "")
         )
 
 
@@ -208,6 +212,10 @@ def _settled(routes: Routes, lines: Lines, claim: Claim) -> Comparison:
         # A tensor with a derivative of zero hides beside others.
         hidden = settled(1, claim.flat)
         found = hidden if hidden.state == "contradicted" else found
+    if found.state == "contradicted":
+        evaluations = routes.evaluations
+        stops = stopped_gradients(lambda: evaluations.outputs(evaluations.point))
+        found = replace(found, stops=stops)
     return found
 
 

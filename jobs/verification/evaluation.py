@@ -69,13 +69,13 @@ class Evaluations:
     def like(self) -> list[Tensor]:
         """What the function returns at the point, integers included."""
         if not self._like:
-            self._like = list(self._outputs(self.point).values())
+            self._like = list(self.outputs(self.point).values())
         return self._like
 
     def named_values(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
         """Evaluate at a point; integers are left out."""
         if not self.is_second_order:
-            return {k: v for k, v in self._outputs(point).items() if is_inexact(v)}
+            return {k: v for k, v in self.outputs(point).items() if is_inexact(v)}
         (scalar,) = self.like
         ones = torch.ones_like(scalar, dtype=point[0].dtype)
         value, gradient = self.product("vjp", point, [ones])
@@ -159,7 +159,7 @@ class Evaluations:
         is_double = all(value.dtype == double_of(value) for value in found)
         return Centre(doubles, found) if is_double else None
 
-    def _outputs(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
+    def outputs(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
         """Evaluate as a product does, one batch in memory at a time, with the same seeds."""
         self.count += 1
         function = self._function.function

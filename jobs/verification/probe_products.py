@@ -176,21 +176,26 @@ class ProbeProducts:
             return False
         if self._job.differences and not routes.is_compared:
             compared(routes)
-        is_known = routes.agrees_to is not None
-        # Two routes agree with one another to no more than one of them does with the function.
+            if routes.is_rejected("reverse"):
+                return False
         by_forward, by_reverse, share = sides
-        if is_known and not share > BEYOND * (routes.agrees_to or 0.0):
+        # Two routes agree with one another to no more than one of them does with the function.
+        if routes.agrees_to is not None and share <= BEYOND * routes.agrees_to:
             return False
-        if not is_known and (self._job.differences or routes.family == "forward"):
-            return False
-        judge = "agree with" if is_known else "are not asked for, and the strategy is of"
-        routes.reject(
-            "forward",
+        note = (
             f"forward mode disagrees with reverse mode: <u, M v> is {by_forward:.9g} by dual "
-            f"numbers and {by_reverse:.9g} by reverse mode; differences of the function {judge} "
-            "reverse mode: use strategy=reverse-loop or strategy=vectorize",
+            f"numbers and {by_reverse:.9g} by reverse mode"
         )
-        return True
+        reverse = "strategy=reverse-loop or strategy=vectorize"
+        if routes.agrees_to is not None:
+            routes.reject("forward", f"{note}; differences agree with reverse mode: use {reverse}")
+        elif not self._job.differences and routes.family == "reverse":
+            routes.reject("forward", f"{note}; verify.differences=false leaves it at that")
+        elif not self._job.differences:
+            routes.notes.append(f"{note}: torch.no_grad stops the gradients of {reverse} only")
+        else:
+            routes.notes.append(f"{note}; differences do not settle which of them is right")
+        return routes.is_rejected("forward")
 
     def _adjoint(
         self, vector: list[Tensor], image: list[Tensor]
