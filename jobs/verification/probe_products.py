@@ -114,6 +114,20 @@ class ProbeProducts:
         expected = multiplied(widened(stacked), widened(flattened(image)), is_product=True)
         return Probe(flattened(vector), expected), ""
 
+    def of_combination(self) -> tuple[Probe | None, str]:
+        """Return c and the product with Σ c_i V_i, which the rows of a product must add up to.
+
+        For products whose rows cannot be checked one by one.
+        """
+        if self._is_complex:
+            return None, "no route to the products of complex tensors from the other side"
+        stacks = list(self._job.vectors.values())
+        weights = signed_vector(stacks[0].new_empty(len(stacks[0])), self._generator, real=True)
+        vector = [torch.tensordot(weights.to(stack), stack, dims=1) for stack in stacks]
+        is_pulled = self._operation.is_from_left
+        image, reason = self._pull(vector) if is_pulled else self._push(vector)
+        return (None, reason) if image is None else (Probe(weights, flattened(image)), "")
+
     def _draw(self, like: Sequence[Tensor], *, real: bool) -> list[Tensor]:
         return [signed_vector(tensor, self._generator, real=real) for tensor in like]
 

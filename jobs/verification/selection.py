@@ -61,6 +61,8 @@ def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Che
     # Of many points only the sum of uᵀ M over them would be known, which checks no single line.
     is_right_only = is_product or job.points is not None
     left, left_reason = (None, "") if is_right_only else probes.left()
+    if is_product and right is None:
+        left, reason = probes.of_combination()
     is_by_columns = stream.axis is Axis.COLUMNS
     needed, other = (left, right) if is_by_columns else (right, left)
     # What differences gave is known to their error only.

@@ -1,13 +1,17 @@
 """Where two routes to a derivative disagree or one is missing, differences settle what is right."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 from jobs.errors import JobError
+from jobs.job import Job
+from jobs.verification.sparse_check import Matrix, check_sparse
 from outputs import Result, verify_result
 
 Run = Callable[..., Result]
@@ -93,15 +97,6 @@ def attention_truth(x):
     query = x.reshape(3, 2)
     return (query @ (2 * query).T / 2**0.5).softmax(1) @ (query + 1)
 
-class Noisy(nn.Module):
-    # In single precision only; the route by numpy leaves the check to differences.
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(6))
-
-    def forward(self, x):
-        return _Numpy.apply(self.scale.float() * x.float())
-
 def energy(x): return (2 * _wrong_forward(x) + x.sum()).square().sum()
 def energy_truth(x): return truth(x).square().sum()
 """
@@ -134,8 +129,7 @@ def run_function(directory: Path, run_job: Run) -> Run:
 
 
 def truth_of(name: str) -> np.ndarray:
-    import functions  # pyright: ignore[reportMissingImports]
-
+    functions = importlib.import_module("functions")
     known = getattr(functions, f"{name}_truth", functions.truth)
     jacobian = torch.autograd.functional.jacobian(known, torch.tensor(POINT))
     return np.asarray(jacobian).reshape(-1, 6)
@@ -181,33 +175,48 @@ def test_two_wrong_routes_are_contradicted(run_function: Run, strategy: str) -> 
 
 @pytest.mark.parametrize(
     ("operation", "name"),
-    [("vjp", "own_operator"), ("vjp", "attention"), ("jvp", "wrong_reverse")],
+    [("vjp", "own_operator"), ("vjp", "attention"), ("jvp", "wrong_reverse"), ("jvp", "twice")],
 )
 def test_products_are_right_too(run_function: Run, operation: str, name: str) -> None:
     strategy = "reverse-loop" if operation == "vjp" else "forward-loop"
     more = (f"op={operation}", "vectors.count=2", f"strategy={strategy}")
     result = run_function(name, *more)
+    assert result.execution["verification"]["lines_checked"] == 2
+    assert verify_result(result.path).ok
     vectors = np.asarray(next(iter(result.vectors.values()))).reshape(2, -1)
     jacobian = truth_of(name)
     expected = vectors @ jacobian if operation == "vjp" else vectors @ jacobian.T
     np.testing.assert_allclose(result[...], expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_wrong_product_is_refused(run_function: Run, count: int) -> None:
+    # By double backward, of a backward that is wrong.
+    with pytest.raises(JobError, match=r"as a whole disagrees .*use strategy=forward"):
+        run_function("wrong_reverse", "op=jvp", f"vectors.count={count}", "strategy=reverse-loop")
+
+
 @pytest.mark.parametrize("strategy", ["reverse-loop", "vectorize"])
 def test_a_hessian_whose_forward_mode_is_wrong(run_function: Run, strategy: str) -> None:
-    import torch.autograd.functional as functional
-
     result = run_function("energy", "op=hessian", f"strategy={strategy}")
-    import functions  # pyright: ignore[reportMissingImports]
-
-    expected = functional.hessian(functions.energy_truth, torch.tensor(POINT))
+    functions = importlib.import_module("functions")
+    expected = torch.autograd.functional.hessian(functions.energy_truth, torch.tensor(POINT))
     np.testing.assert_allclose(result[...], expected, rtol=1e-9, atol=1e-12)
     assert result.execution["verification"]["lines_without_finite_product"] == 0
 
 
-def test_sparse_matrices_are_checked_by_the_right_route(run_function: Run) -> None:
-    result = run_function("own_operator", "op=jacobian", "sparsity=none")
-    np.testing.assert_allclose(result[...], truth_of("own_operator"), rtol=1e-12)
+def test_a_sparse_matrix_is_checked_by_the_right_route(
+    run_function: Run, resolved: Callable[..., Job]
+) -> None:
+    dense = run_function("product", "op=jacobian", "strategy=reverse-loop")[...]
+    job = resolved(
+        *("op=jacobian", "function=python", "function.target=functions:product"),
+        *("inputs=numpy", "inputs.path=x.npy"),
+    )
+    array = scipy.sparse.csr_array(dense)
+    matrix = Matrix(array.indptr, array.indices, array.data, dense.shape)
+    figures, _ = check_sparse(job, torch.zeros(3, dtype=torch.float64), matrix)
+    assert figures["lines_checked"] == 9
 
 
 def test_many_points_by_differences(run_function: Run, directory: Path, run_job: Run) -> None:
