@@ -55,7 +55,7 @@ class Comparison:
         evaluations: How often the function, or its gradient, was evaluated.
         reason: Why the comparison is inconclusive; empty otherwise.
         mode: Whether the derivative is by ``reverse`` or ``forward`` mode.
-        agrees_to: The relative error to which the two agree; None where they do not.
+        agrees_to: What the two differ by relative to `scale`, if they agree; else None.
         stops: Where the function stops gradients, if the derivative is contradicted and that is
             seen.
     """
@@ -247,8 +247,7 @@ def _judged(measured: Measured, order: int, tolerance: float, epsilon: float) ->
     # Where rounding hides a deviation, nothing is shown.
     if deviation > _CONVERGED * scale or measured.error > _CONVERGED * scale > 0:
         return replace(judged, reason=_ROUNDING)
-    agrees_to = max(deviation, measured.error) / scale if scale else 0.0
-    return replace(judged, state="agree", agrees_to=agrees_to)
+    return replace(judged, state="agree", agrees_to=deviation / scale if scale else 0.0)
 
 
 def _deviation(comparison: Comparison) -> float:
