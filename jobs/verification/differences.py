@@ -36,6 +36,10 @@ from jobs.verification.stopped_gradients import stopped_gradients
 _CONVERGED = 1e-2
 _NOT_CONVERGED = "differences do not converge: there is a kink, a jump or noise near this point"
 _ROUNDING = "rounding hides the differences"
+_DEVIATES = (
+    "the derivative differs from the differences by more than their error, and by less than shows "
+    "that it is wrong"
+)
 _UNSETTLED = "two directions do not tell the same"
 _STEPS = 3
 
@@ -201,7 +205,8 @@ def _settled(routes: Routes, lines: Lines, claim: Claim) -> Comparison:
         if first.state == "agree":
             return first
         second = compared(number + 1, _STEPS, moved)
-        is_better = first.state == "inconclusive" or second.error <= first.error
+        is_open = first.state == "inconclusive" and first.reason != _DEVIATES
+        is_better = is_open or (first.state != "inconclusive" and second.error <= first.error)
         if first.state == second.state or (second.state == "agree" and is_better):
             return second
         reason = first.reason or second.reason or _UNSETTLED
@@ -242,11 +247,13 @@ def _judged(measured: Measured, order: int, tolerance: float, epsilon: float) ->
     deviation = _deviation(judged)
     # A derivative that is zero only up to rounding has the error of the value's rounding.
     floor = 16 * epsilon * measured.size
-    if deviation > BEYOND * measured.error + 10 * tolerance * scale + floor:
+    if deviation > BEYOND * measured.error + 3 * tolerance * scale + floor:
         return replace(judged, state="contradicted")
     # Where rounding hides a deviation, nothing is shown.
     if deviation > _CONVERGED * scale or measured.error > _CONVERGED * scale > 0:
         return replace(judged, reason=_ROUNDING)
+    if deviation > max(tolerance * scale, 3 * measured.error):
+        return replace(judged, reason=_DEVIATES)
     return replace(judged, state="agree", agrees_to=deviation / scale if scale else 0.0)
 
 
@@ -255,7 +262,7 @@ def _deviation(comparison: Comparison) -> float:
 
 
 def _close(comparison: Comparison, routes: Routes) -> float:
-    return 10 * _tolerance(routes) * comparison.scale
+    return _tolerance(routes) * comparison.scale
 
 
 def _tolerance(routes: Routes) -> float:
