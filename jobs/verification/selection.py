@@ -69,7 +69,7 @@ def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Che
     tolerance = max(tolerance, routes.uncertainty)
     if needed is None and other is None:
         return NoCheck(left_reason if is_by_columns else reason)
-    needed = needed or _without_product(stream)
+    needed = needed or _without_product(stream, job.device)
     floor = rounding_floor(job, stream.value, needed, tolerance)
     return ProbeCheck(
         needed,
@@ -83,7 +83,8 @@ def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Che
     )
 
 
-def _without_product(stream: Stream) -> Probe:
+def _without_product(stream: Stream, device: torch.device) -> Probe:
     """Return a probe whose products are not known: the complete matrix is checked at the end."""
     lines, across = stream.axis.lines(stream.shape), stream.axis.across(stream.shape)
-    return Probe(torch.ones(across), torch.full((lines,), torch.nan))
+    unknown = torch.full((lines,), torch.nan, device=device)
+    return Probe(torch.ones(across, device=device), unknown)
