@@ -213,7 +213,7 @@ def _settled(routes: Routes, lines: Lines, claim: Claim) -> Comparison:
         return replace(second, state="inconclusive", reason=reason, agrees_to=None)
 
     found = settled(0)
-    if found.state == "agree" and any(claim.flat) and not all(claim.flat):
+    if found.state != "contradicted" and any(claim.flat) and not all(claim.flat):
         # A tensor with a derivative of zero hides beside others.
         hidden = settled(1, claim.flat)
         found = hidden if hidden.state == "contradicted" else found

@@ -176,7 +176,7 @@ def differences_along(
     """
     centre = evaluations.widest()
     # ε^(1/5) balances the truncation of two steps, of fourth order, with the values' rounding.
-    first = centre.epsilon ** (0.3 if number % 2 else 0.2)
+    first = centre.epsilon ** (0.25 if number % 2 else 0.2)
 
     def at(step: float) -> Tensor:
         moved = [x + step * v for x, v in zip(centre.point, direction, strict=True)]
