@@ -35,6 +35,7 @@ def blocks(
     argnums: int | Sequence[int] | None = None,
     points: bool = False,
     engine: str = "auto",
+    check_modes: bool = True,
 ) -> BlockStream:
     """Linearize a function at a point and stream its derivative block by block.
 
@@ -55,6 +56,9 @@ def blocks(
             computed at each of them.
         engine: The engine that computes chunks: one that `engines` returns, or ``auto`` for the
             captured engine where it works and agrees with the plain one.
+        check_modes: Whether a forward strategy refuses a function of which reverse mode gives
+            another derivative. If not, the first block reports it among its fallbacks: for callers
+            who compare the blocks with numbers of their own.
 
     Returns:
         A stream; no derivative is computed before it is iterated over.
@@ -63,9 +67,12 @@ def blocks(
         TypeError: Inputs or outputs that are not tensors.
         ValueError: An invalid name, range or combination of arguments.
         RuntimeError: Vectors of the wrong size, or a function that is not scalar.
+        ModesDisagreeError: Forward and reverse mode disagree, and `check_modes` is set.
     """
     pending: list[Fallback] = []
-    choices = Choices(strategy, argnums=argnums, points=points, engine=engine)
+    choices = Choices(
+        strategy, argnums=argnums, points=points, engine=engine, check_modes=check_modes
+    )
     with outside_inference_mode():
         linearized = linearize(operation, func, inputs, choices, pending.append)
     if linearized.operation.product is None:

@@ -19,6 +19,7 @@ from autodiff_core._errors import (
     first_line,
     forward_refusal,
     is_out_of_memory,
+    text_of,
 )
 from autodiff_core._linearization.adjoint import AdjointIdentity, random_vector
 from autodiff_core._linearization.disagreement import disagreement
@@ -76,6 +77,7 @@ class ForwardLoop(Linearization):
         with suppress(Exception):
             self._precision = least_precise(outputs, inputs)
         self._way = _WAYS[0]
+        self._check_modes = request.check_modes
         self._choose_way(outputs, *self._identity(outputs, inputs))
 
     def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
@@ -108,7 +110,7 @@ class ForwardLoop(Linearization):
             else random_vector(self._primals, seed=6)
         )
         refusals = []
-        disagrees = False
+        disagreeing = None
         for way in _WAYS:
             if self._create_graph and not way.is_grad_enabled:
                 continue
@@ -128,10 +130,23 @@ class ForwardLoop(Linearization):
                     reason = first_line(no_reverse)
                     self._report(Fallback(self.name, "not compared with reverse mode", reason))
                 return
-            disagrees = True
-        if disagrees:
-            raise disagreement(outputs)
+            disagreeing = disagreeing or way
+        if disagreeing is not None:
+            self._accept(disagreeing, outputs)
+            return
         raise forward_refusal(self.name, refusals[0], no_reverse) from refusals[0]
+
+    def _accept(self, way: _Way, outputs: Sequence[Tensor]) -> None:
+        """Take a way whose images contradict reverse mode, if the caller allows that.
+
+        Raises:
+            ModesDisagreeError: The caller does not.
+        """
+        error = disagreement(outputs)
+        if self._check_modes:
+            raise error
+        self._way = way
+        self._report(Fallback(self.name, "disagrees with reverse mode", text_of(error)))
 
     def _identity(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]

@@ -31,6 +31,7 @@ class Request:
         create_graph: Whether derivatives must themselves be differentiable in reverse mode.
         report: Called with each fallback that is taken.
         engine: One of the strategy's `engines`, or ``auto``.
+        check_modes: Whether forward mode is refused where reverse mode disagrees with it.
     """
 
     function: Function
@@ -38,6 +39,7 @@ class Request:
     create_graph: bool
     report: ReportFallback
     engine: str = "plain"
+    check_modes: bool = True
 
 
 class Linearization(ABC):

@@ -74,6 +74,7 @@ class Choices:
         has_aux: Whether the function returns a pair (output, auxiliary).
         points: Whether the inputs have a leading dimension over points.
         engine: The engine's name, one of `engines`, or ``auto``.
+        check_modes: Whether forward mode is refused where reverse mode disagrees with it.
     """
 
     strategy: str
@@ -83,6 +84,7 @@ class Choices:
     has_aux: bool = False
     points: bool = False
     engine: str = "plain"
+    check_modes: bool = True
 
 
 def engines(operation: str, strategy: str) -> tuple[str, ...]:
@@ -170,7 +172,14 @@ class _Subject:
         gradient = Gradient(direct, name, points=points)
         function = gradient if self.operation.is_second_order else direct
         linearization = strategy(
-            Request(function, primals, choices.create_graph, self.report, choices.engine)
+            Request(
+                function,
+                primals,
+                choices.create_graph,
+                self.report,
+                choices.engine,
+                choices.check_modes,
+            )
         )
         structure = self.flat.structure
         assert structure is not None

@@ -210,6 +210,8 @@ def _run(
         attempts = with_this_attempt(job, attempts, description, writer, record.note)
         status.update(state="running", attempts=attempts, **running_status(prepared))
         _compute(_Run(prepared, record, chunks, status, display), source, writer)
+        if job.shard is None:
+            prepared.check.complete(writer.part)
         found, verification = judged(prepared, writer.part)
         record_of_run = execution_record(prepared, source, chunks, record, verification)
         record_of_run["attempts"] = recorded(attempts, description.lines)

@@ -14,6 +14,7 @@ from jobs.sparsity.detection import Sparsity, colouring_file, function_value, ma
 from jobs.verification.numerics import probes_for_the_file, rounding_floor
 from jobs.verification.precision import allowed_error, with_stage
 from jobs.verification.probe_products import ProbeProducts
+from jobs.verification.routes import Routes
 from outputs import Probes, ResultWriter, open_result, part_path
 
 
@@ -70,9 +71,9 @@ def _difference(job: Job) -> str:
 
 
 def _probes(job: Job, value: object) -> Probes | None:
-    probe, _ = ProbeProducts(job, value).of_product()
+    tolerance = allowed_error(job)
+    probe, _ = ProbeProducts(Routes(job, value), tolerance).of_product()
     if probe is None:
         return None
-    tolerance = allowed_error(job)
     floor = rounding_floor(job, value, probe, tolerance)
     return probes_for_the_file(probe, None, tolerance, floor, is_product=True)

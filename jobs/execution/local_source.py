@@ -135,9 +135,15 @@ def compute_block(
             block = stream.block(lines.start, lines.stop)
             error = check.error(block)
         if error > check.tolerance:
+            explanation = _explanation(job, check)
             raise StrategyError(
                 f"{block.axis} {block.start} to {block.stop} disagree with an independent product "
-                f"by {error:.1e} (tolerance {check.tolerance:.1e}), twice{advice(job)}",
+                f"by {error:.1e} (tolerance {check.tolerance:.1e}), twice{explanation}",
                 is_wrong=True,
             )
         return block, error, entries_not_finite(block)
+
+
+def _explanation(job: Job, check: Check) -> str:
+    """Say what may be the reason of a failed check, as the end of a sentence."""
+    return f": {'. '.join(check.notes)}" if check.notes else advice(job)

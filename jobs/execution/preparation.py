@@ -30,6 +30,7 @@ from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.differences import Comparison, compare_with_differences
 from jobs.verification.precision import with_stage
+from jobs.verification.routes import Routes
 from jobs.verification.selection import prepare_check
 from outputs import Axis, ResultDescription, open_result, part_path
 
@@ -149,8 +150,11 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         job = with_stage(job)
         # Before the check, because it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy, commit())
-        decision, check = rows_by_symmetry(job, decision, _check(job, decision.stream), axis)
-        differences = _differences(job)
+        routes = Routes(job, decision.stream.value, decision.strategy)
+        # Before the products of the check, which come from routes that are not found wrong.
+        differences = _differences(job, routes)
+        check = _check(job, decision.stream, routes)
+        decision, check = rows_by_symmetry(job, decision, check, axis)
         description = replace(
             description, axis=Axis(decision.stream.axis), block_lines=decision.chunk_size
         )
@@ -214,20 +218,20 @@ def _chunk_limit(job: Job) -> int | None:
     return min(sizes, default=None)
 
 
-def _differences(job: Job) -> tuple[Comparison, ...]:
+def _differences(job: Job, routes: Routes) -> tuple[Comparison, ...]:
     if not job.differences:
         return ()
     if DIFFERENCES in job.excluded:
         return (Comparison("inconclusive", 1, reason=job.excluded[DIFFERENCES]),)
     trying_differences(job)
     with explaining_failures(job.function):
-        return compare_with_differences(job)
+        return compare_with_differences(job, routes)
 
 
-def _check(job: Job, stream: Stream) -> Check:
+def _check(job: Job, stream: Stream, routes: Routes) -> Check:
     try:
         with explaining_failures(job.function):
-            return prepare_check(job, stream)
+            return prepare_check(job, stream, routes)
     except OutOfMemoryError as error:
         raise JobError(
             f"out of memory while the products for the check were computed ({error}); "

@@ -37,9 +37,7 @@ def frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
     no others: the function itself may come from such a package.
     """
     frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_OURS) and Path(frame.filename).exists()
+        frame for frame in traceback.extract_tb(error.__traceback__) if is_of_user(frame.filename)
     ]
     own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)]
     return own or frames
@@ -62,6 +60,11 @@ def _lines_from(frame: FrameType | None) -> Iterator[tuple[str, int]]:
     while frame is not None:
         yield frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
+
+
+def is_of_user(filename: str) -> bool:
+    """Return whether a file is neither of this program nor of torch."""
+    return not filename.startswith(_OURS) and Path(filename).exists()
 
 
 def one_line(error: BaseException) -> str:

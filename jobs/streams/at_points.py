@@ -56,6 +56,7 @@ class PointStream:
             "operation": operation,
             "strategy": strategy,
             "engine": self.engine,
+            "check_modes": False,
         }
         self._kept = (0, self._at(0))
         first = self._kept[1]

@@ -59,6 +59,8 @@ def open_function_stream(
         seed: The seed of torch's generators.
         **options: Further options of `autodiff_core.blocks`.
     """
+    # A job compares its blocks with other numbers, and says which mode is right.
+    options["check_modes"] = False
     if isinstance(function, BatchSum):
         return SummedStream(function, inputs, seed, **options)
     torch.manual_seed(seed)

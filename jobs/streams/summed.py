@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Any
 
@@ -84,37 +84,74 @@ def product(
     operation: str,
     function: Callable[..., Any],
     inputs: Any,
-    vector: Any,
+    vector: Sequence[Tensor],
     *,
     seed: int,
     **options: Any,
-) -> Any:
+) -> tuple[Tensor, ...]:
     """Return a product of a function's derivative with one vector, batch by batch for a sum.
 
     Args:
         operation: ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
         function: The function.
         inputs: The point.
-        vector: The vector, as the operation takes it.
+        vector: The vector, one tensor for each tensor that the operation multiplies.
         seed: The seed of torch's generators.
-        **options: Further options of the operation.
+        **options: Further options of `autodiff_core.blocks`.
 
     Returns:
-        The product, nested as `autodiff_core` returns it.
+        The product, one tensor for each tensor of the image.
     """
-    apply: Callable[..., Any] = getattr(autodiff_core, operation)
+    return value_and_product(operation, function, inputs, vector, seed=seed, **options)[1]
+
+
+def value_and_product(
+    operation: str,
+    function: Callable[..., Any],
+    inputs: Any,
+    vector: Sequence[Tensor],
+    *,
+    seed: int,
+    **options: Any,
+) -> tuple[Any, tuple[Tensor, ...]]:
+    """Return the function's value and the `product`, both from the same evaluation."""
     if not isinstance(function, BatchSum):
         torch.manual_seed(seed)
-        return apply(function, inputs, vector, **options)[1]
-    total: Any = None
+        return _value_and_product(operation, function, inputs, vector, **options)
+    total: tuple[Any, Any] | None = None
     for number, term in enumerate(function.terms()):
         torch.manual_seed(seed + number)
-        image = apply(term, inputs, vector, **options)[1]
-        total = image if total is None else _added(total, image)
+        found = _value_and_product(operation, term, inputs, vector, **options)
+        total = found if total is None else _added(total, found)
+    assert total is not None
     return total
 
 
+def _value_and_product(
+    operation: str,
+    function: Callable[..., Any],
+    inputs: Any,
+    vector: Sequence[Tensor],
+    **options: Any,
+) -> tuple[Any, Any]:
+    stream = autodiff_core.blocks(
+        function,
+        inputs,
+        operation=operation,
+        vectors=tuple(part.unsqueeze(0) for part in vector),
+        engine="plain",
+        # The caller compares products by several modes.
+        check_modes=False,
+        **options,
+    )
+    pieces = stream.block(0, 1).pieces
+    shapes = stream.columns.shapes
+    return stream.value, tuple(a.reshape(shape) for a, shape in zip(pieces, shapes, strict=True))
+
+
 def _added(first: Any, second: Any) -> Any:
+    if isinstance(first, dict):
+        return {key: _added(first[key], second[key]) for key in first}
     if isinstance(first, tuple | list):
-        return type(first)(a + b for a, b in zip(first, second, strict=True))
+        return type(first)(_added(a, b) for a, b in zip(first, second, strict=True))
     return first + second

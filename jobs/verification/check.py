@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -15,9 +16,11 @@ class Check(Protocol):
 
     Attributes:
         tolerance: The largest relative error that passes.
+        notes: What is wrong with some route to the derivative, as sentences for the user.
     """
 
     tolerance: float
+    notes: tuple[str, ...]
 
     def error(self, block: Block) -> float:
         """Return the largest relative error of a block; 0 where nothing in it is checked."""
@@ -29,6 +32,17 @@ class Check(Protocol):
 
     def on(self, device: torch.device) -> Check:
         """Return the check for blocks on another device or process, with nothing counted."""
+        ...
+
+    def complete(self, path: Path) -> None:
+        """Check the whole matrix in its file, where lines by themselves could not be checked.
+
+        Args:
+            path: The file, in which every line is present.
+
+        Raises:
+            JobError: The matrix fails.
+        """
         ...
 
     def figures(self) -> dict[str, Any]:
@@ -48,6 +62,7 @@ class NoCheck:
     """No check at all, for a stated reason."""
 
     tolerance = float("inf")
+    notes: tuple[str, ...] = ()
 
     def __init__(self, reason: str) -> None:
         """Keep the reason."""
@@ -63,6 +78,9 @@ class NoCheck:
     def on(self, device: torch.device) -> NoCheck:
         """Return this check."""
         return self
+
+    def complete(self, path: Path) -> None:
+        """Check nothing."""
 
     def figures(self) -> dict[str, Any]:
         """Return only the reason."""

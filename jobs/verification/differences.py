@@ -5,49 +5,41 @@ a backward pass that was written wrong, a module that its backward pass finds ch
 of the function do.
 
 For a random cotangent u and a random direction v the derivative of L(t) = Re <u, f(x + t v)> at
-t = 0 is <Jᵀ u, v>; for second order f is the gradient. Central differences are extrapolated to the
-step 0, with an estimate of their own error (C. J. F. Ridders, "Accurate computation of F'(x) and
-F'(x) F''(x)", Advances in Engineering Software 4, 1982; W. H. Press et al., "Numerical Recipes",
-section 5.7). They are taken in double precision where the function allows it.
+t = 0 is <Jᵀ u, v> by reverse mode and <u, J v> by forward mode; for second order f is the gradient.
+Central differences are extrapolated to the step 0, with an estimate of their own error (C. J. F.
+Ridders, "Accurate computation of F'(x) and F'(x) F''(x)", Advances in Engineering Software 4, 1982;
+W. H. Press et al., "Numerical Recipes", section 5.7). They are taken in double precision where the
+function allows it.
 
-The two are said to contradict one another only where they differ by far more than that error, in
-two directions with two ranges of steps: at kinks, jumps and noise the estimates do not converge,
-and the comparison is inconclusive.
+A derivative is said to be contradicted only where it differs by far more than that error, in two
+directions with two ranges of steps: at kinks, jumps and noise the estimates do not converge, and
+the comparison is inconclusive.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from jobs.errors import JobError
-from jobs.functions.batch_sum import BatchSum
-from jobs.functions.returned_values import leaves_of, named_outputs, nested
-from jobs.functions.stages import Stage, arithmetic
 from jobs.functions.tracebacks import one_line
 from jobs.job import Job
-from jobs.operations import OPERATIONS
-from jobs.streams.summed import product
-from jobs.verification.extrapolation import Extrapolation, extrapolated
-from jobs.verification.numerics import root_mean_square, signed_vector
-from jobs.verification.probe_products import probe_seed
+from jobs.verification.lines import Claim, Lines, Measured
+from jobs.verification.routes import BEYOND, Mode, Routes
+from jobs.verification.stopped_gradients import stopped_gradients
 
-# The first step, relative to the size of each input tensor, and how many steps there are; each is
-# half of the one before. The second range is for functions that the first is too wide for.
-_RANGES = ((1e-2, 3), (1e-4, 2))
-# A deviation of this many estimated errors is beyond what the estimate may be wrong by.
-_BEYOND = 30.0
 # Where the estimated error exceeds this share of the derivative, the differences say nothing.
 _CONVERGED = 1e-2
 _NOT_CONVERGED = "differences do not converge: there is a kink, a jump or noise near this point"
 _ROUNDING = "rounding hides the differences"
+_DEVIATES = (
+    "the derivative differs from the differences by more than their error, and by less than shows "
+    "that it is wrong"
+)
 _UNSETTLED = "two directions do not tell the same"
+_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -64,6 +56,10 @@ class Comparison:
         step: The smallest step, relative to the size of each input tensor.
         evaluations: How often the function, or its gradient, was evaluated.
         reason: Why the comparison is inconclusive; empty otherwise.
+        mode: Whether the derivative is by ``reverse`` or ``forward`` mode.
+        agrees_to: What the two differ by relative to `scale`, if they agree; else None.
+        stops: Where the function stops gradients, if the derivative is contradicted and that is
+            seen.
     """
 
     state: Literal["agree", "contradicted", "inconclusive"]
@@ -75,6 +71,9 @@ class Comparison:
     step: float = 0.0
     evaluations: int = 0
     reason: str = ""
+    mode: Mode = "reverse"
+    agrees_to: float | None = None
+    stops: str = ""
 
     def figures(self) -> dict[str, Any]:
         """Return what the result file keeps, with None for what is not finite."""
@@ -92,7 +91,7 @@ class Comparison:
         return (
             f"along a random direction {what} changes by {self.difference:.9g} "
             f"(by differences, with an error of about {self.error:.1e}) and the derivative gives "
-            f"{self.derivative:.9g}"
+            f"{self.derivative:.9g}" + (f" (see {self.stops})" if self.stops else "")
         )
 
 
@@ -108,11 +107,12 @@ def comparison_summary(comparisons: Sequence[Comparison]) -> str:
     return f"finite differences of {what} agree, largest relative deviation {largest:.1e}"
 
 
-def compare_with_differences(job: Job) -> tuple[Comparison, ...]:
+def compare_with_differences(job: Job, routes: Routes | None = None) -> tuple[Comparison, ...]:
     """Compare the derivative of a job's function, and of its gradient, with differences.
 
     Args:
         job: The job. Of many points the first is taken.
+        routes: The routes to its derivative; one that is found to be wrong is rejected.
 
     Returns:
         One comparison for the function and, of second order, one for the gradient.
@@ -120,247 +120,137 @@ def compare_with_differences(job: Job) -> tuple[Comparison, ...]:
     Raises:
         JobError: The function returns a different value on each call.
     """
-    orders = (1, 2) if OPERATIONS[job.operation].is_second_order else (1,)
-    return tuple(_compare(_Function(job, order)) for order in orders)
+    return compared(routes or Routes(job))
 
 
-class _Function:
-    """The function of a job, or its gradient, at any point and as autograd differentiates it.
+def compared(routes: Routes) -> tuple[Comparison, ...]:
+    """Compare as `compare_with_differences` does, and leave the conclusion to the caller.
 
-    Attributes:
-        order: 1 for the function, 2 for its gradient.
-        point: The input tensors, of one point.
-        reference: The function's name in messages.
-        seed: What random vectors are drawn from.
-        tolerance: The relative error that is allowed to the derivative.
-        epsilon: The precision of its least precise stage.
+    Raises:
+        JobError: The function returns a different value on each call.
     """
-
-    def __init__(self, job: Job, order: int) -> None:
-        tensors = [tensor.detach() for tensor in job.point.values()]
-        self.order = order
-        self.point = [tensor[0] for tensor in tensors] if job.points is not None else tensors
-        self.reference = job.function.reference
-        self.seed = probe_seed(job)
-        self.epsilon = _epsilon(tensors, job.stage)
-        self.tolerance = job.tolerance or self.epsilon**0.5
-        self._function = job.function
-        self._torch_seed = job.seed
-        self._like: list[Tensor] = []
-
-    def named_values(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Evaluate at a point; integers are left out."""
-        if self.order == 2:
-            found = self._product("vjp", point, self._ones(point))
-            return {f"gradient {number}": each for number, each in enumerate(found)}
-        return {k: v for k, v in self._outputs(point).items() if _is_inexact(v)}
-
-    def _outputs(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Evaluate as `product` does, one batch in memory at a time, with the same seeds."""
-        function = self._function.function
-        total: dict[str, Tensor] = {}
-        for number, term in enumerate(
-            function.terms() if isinstance(function, BatchSum) else [function]
-        ):
-            torch.manual_seed(self._torch_seed + number)
-            # As a derivative evaluates it: some functions ask whether a gradient is wanted.
-            inputs = [tensor.detach().clone().requires_grad_() for tensor in point]
-            found = named_outputs(self._function, term(*inputs))
-            detached = {name: each.detach() for name, each in found.items()}
-            total = {k: total[k] + v for k, v in detached.items()} if total else detached
-        self._like = self._like or list(total.values())
-        return total
-
-    def _ones(self, point: Sequence[Tensor]) -> list[Tensor]:
-        if not self._like:
-            self._outputs(self.point)
-        (scalar,) = self._like
-        dtype = point[0].dtype
-        dtype = dtype if scalar.is_complex() or not dtype.is_complex else dtype.to_real()
-        return [torch.ones_like(scalar, dtype=dtype)]
-
-    def values(self, point: Sequence[Tensor]) -> list[Tensor]:
-        """Evaluate at a point, without names."""
-        return list(self.named_values(point).values())
-
-    def epsilon_at(self, point: Sequence[Tensor]) -> float:
-        """Return the precision of the least precise stage, at a point of any dtype."""
-        function = self._function.function
-        return _epsilon(point, arithmetic(function, point, self._torch_seed).stage)
-
-    def pullback(self, cotangent: Sequence[Tensor]) -> list[Tensor]:
-        """Return the product of a cotangent with the derivative, by a plain reverse pass."""
-        if self.order == 2:
-            return self._product("vhp", self.point, cotangent)
-        given = iter(cotangent)
-        # Integers have no derivative, and a cotangent of zeros.
-        whole = [next(given) if _is_inexact(y) else torch.zeros_like(y) for y in self._like]
-        return self._product("vjp", self.point, whole)
-
-    def _product(
-        self, operation: str, point: Sequence[Tensor], vector: Sequence[Tensor]
-    ) -> list[Tensor]:
-        inputs = nested({str(number): tensor.detach() for number, tensor in enumerate(point)})
-        image = product(
-            operation,
-            self._function.function,
-            inputs,
-            tuple(vector),
-            seed=self._torch_seed,
-            strategy="reverse-loop",
-        )
-        return leaves_of(image)
-
-
-def _compare(function: _Function) -> Comparison:
+    routes.is_compared = True
+    is_second_order = routes.evaluations.is_second_order
     try:
-        values = function.named_values(function.point)
-        _require_repeatable(function, values, function.named_values(function.point))
-        line = _Lines(function, list(values.values()))
-        found = line.settled(0)
-        if found.state == "agree" and any(line.flat) and not all(line.flat):
-            # A tensor with a derivative of zero hides beside others.
-            hidden = line.settled(1, line.flat)
-            found = hidden if hidden.state == "contradicted" else found
+        lines = Lines(routes)
+        gradient = (_settled(routes, lines, lines.claim_of_gradient()),) if is_second_order else ()
     except JobError:
         raise
     # A function may raise anything away from its point; what is wrong at the point, the job tells.
     except Exception as error:
-        return Comparison("inconclusive", function.order, reason=one_line(error))
-    return found
+        orders = (1, 2) if is_second_order else (1,)
+        return tuple(Comparison("inconclusive", each, reason=one_line(error)) for each in orders)
+    return (*gradient, _of_the_matrix(routes, lines))
 
 
-def _require_repeatable(
-    function: _Function, first: dict[str, Tensor], second: dict[str, Tensor]
-) -> None:
-    for name, value in first.items():
-        other = second[name]
-        scale = float(torch.nan_to_num(value).abs().max()) if value.numel() else 0.0
-        difference = torch.nan_to_num(value - other).abs()
-        most = float(difference.max()) if value.numel() else 0.0
-        if most > max(torch.finfo(value.dtype).eps, function.epsilon) ** 0.5 * scale:
-            raise JobError(
-                f"function={function.reference} returns a different value on each call: {name} "
-                f"differs by {most:.3g} between two evaluations at the same point, where its "
-                f"largest entry is {scale:.3g}; a derivative needs a function whose value depends "
-                "on its inputs alone. Random numbers are reproducible by torch's own generators, "
-                "which seed= sets"
-            )
+def _of_the_matrix(routes: Routes, lines: Lines) -> Comparison:
+    """Compare what the blocks are checked against, and reject a mode that is wrong."""
+    if routes.job.verify != "probe":
+        return _of_mode(routes, lines, routes.family)
+    reverse = _of_mode(routes, lines, "reverse")
+    routes.agrees_to = reverse.agrees_to
+    if reverse.state != "contradicted" and math.isfinite(reverse.derivative):
+        return reverse
+    forward = _of_mode(routes, lines, "forward")
+    if reverse.state == "contradicted" and forward.state == "agree":
+        routes.reject(
+            "reverse",
+            f"reverse mode is wrong for this function: {reverse}. The differences agree with "
+            "forward mode: use strategy=forward-mode or strategy=forward-loop. "
+            "verify.differences=false goes by reverse mode, for functions that stop gradients on "
+            "purpose",
+        )
+    elif forward.state == "contradicted" and reverse.state != "contradicted":
+        routes.reject("forward", f"forward mode is wrong for this function: {forward}")
+    is_of_forward = forward.state == "agree" or routes.family == "forward"
+    return forward if is_of_forward else reverse
 
 
-class _Lines:
-    """Random lines through the point of a function, along which it is compared.
+def _of_mode(routes: Routes, lines: Lines, mode: Mode) -> Comparison:
+    order = 2 if routes.evaluations.is_second_order else 1
+    try:
+        found = _settled(routes, lines, lines.claim(mode))
+    except Exception as error:
+        found = Comparison("inconclusive", order, reason=one_line(error))
+    return replace(found, mode=mode)
 
-    Attributes:
-        flat: For each input tensor, whether its derivative is exactly zero.
-    """
 
-    def __init__(self, function: _Function, values: list[Tensor]) -> None:
-        self.flat: list[bool] = []
-        self._function = function
-        self._values = values
-        self._point, self._centre = function.point, values
-        self._generator = torch.Generator()
-        self._epsilon = max(_epsilon(values), function.epsilon)
-        # Where the function allows it, differences are taken in double precision.
-        doubles = [tensor.to(_double(tensor)) for tensor in function.point]
-        with suppress(Exception):
-            found = function.values(doubles)
-            if all(value.dtype == _double(value) for value in found):
-                self._point, self._centre = doubles, found
-                self._epsilon = function.epsilon_at(doubles)
+def _settled(routes: Routes, lines: Lines, claim: Claim) -> Comparison:
+    """Compare along one line; where that does not agree, along another one as well."""
 
-    def settled(self, number: int, moved: Sequence[bool] | None = None) -> Comparison:
-        """Compare along one line; where that does not agree, along another one as well.
+    def compared(number: int, steps: int, moved: tuple[bool, ...] = ()) -> Comparison:
+        measured = lines.measure(claim, number, steps, moved)
+        found = _judged(measured, claim.order, _tolerance(routes), routes.evaluations.epsilon)
+        return replace(found, evaluations=routes.evaluations.count)
 
-        Args:
-            number: The number of the line, which also chooses the range of steps.
-            moved: Which input tensors are moved; None moves all.
-        """
-        first = self.compare(number, moved)
+    def settled(number: int, moved: tuple[bool, ...] = ()) -> Comparison:
+        # Two steps suffice where the derivative is met: that is no coincidence.
+        first = compared(number, 2, moved)
+        if first.agrees_to is not None and _deviation(first) <= _close(first, routes):
+            return first
+        first = compared(number, _STEPS, moved)
         if first.state == "agree":
             return first
-        second = self.compare(number + 1, moved)
-        is_better = first.state == "inconclusive" or second.error <= first.error
+        second = compared(number + 1, _STEPS, moved)
+        is_open = first.state == "inconclusive" and first.reason != _DEVIATES
+        is_better = is_open or (first.state != "inconclusive" and second.error <= first.error)
         if first.state == second.state or (second.state == "agree" and is_better):
             return second
         reason = first.reason or second.reason or _UNSETTLED
-        return replace(second, state="inconclusive", reason=reason)
+        return replace(second, state="inconclusive", reason=reason, agrees_to=None)
 
-    def compare(self, number: int, moved: Sequence[bool] | None) -> Comparison:
-        """Compare along one line."""
-        self._generator.manual_seed(self._function.seed + number)
-        direction = [
-            (root_mean_square([tensor]) or 1.0) * self._drawn(tensor)
-            for tensor in self._function.point
-        ]
-        if moved is not None:
-            direction = [a * b for a, b in zip(direction, moved, strict=True)]
-        cotangent = [self._drawn(value) for value in self._values]
-        derivative = self._function.pullback(cotangent)
-        self.flat = self.flat or [not bool(each.any()) for each in derivative]
-        terms = torch.cat([_terms(a, b) for a, b in zip(derivative, direction, strict=True)])
-
-        def along(step: float) -> Tensor:
-            if step == 0:
-                values = self._centre
-            else:
-                moved = [x + step * v for x, v in zip(self._point, direction, strict=True)]
-                values = self._function.values(moved)
-            return torch.cat([_terms(u, y) for u, y in zip(cotangent, values, strict=True)])
-
-        start, steps = _RANGES[number % len(_RANGES)]
-        found = extrapolated(along, start, steps)
-        rounding = self._epsilon * found.size / found.step
-        return self._judged(terms, replace(found, error=found.error + rounding), rounding)
-
-    def _judged(self, terms: Tensor, found: Extrapolation, rounding: float) -> Comparison:
-        slope = float(terms.sum())
-        scale = max(abs(slope), float(terms.square().sum().sqrt()))
-        judged = Comparison(
-            "inconclusive",
-            self._function.order,
-            derivative=slope,
-            difference=found.value,
-            error=found.error,
-            scale=scale,
-            step=found.step,
-            evaluations=found.evaluations,
-        )
-        if not math.isfinite(slope):
-            return replace(judged, reason="the derivative is not finite at this point")
-        if not math.isfinite(found.error):
-            return replace(judged, reason="the function is not finite near this point")
-        scale = max(scale, abs(found.value))
-        judged = replace(judged, scale=scale)
-        if found.error > max(_CONVERGED * min(scale, abs(found.value)), 10 * rounding):
-            return replace(judged, reason=_NOT_CONVERGED)
-        deviation = abs(slope - found.value)
-        if deviation > _BEYOND * found.error + 10 * self._function.tolerance * scale:
-            return replace(judged, state="contradicted")
-        # Where rounding hides a deviation, nothing is shown.
-        if deviation > _CONVERGED * scale or found.error > _CONVERGED * scale > 0:
-            return replace(judged, reason=_ROUNDING)
-        return replace(judged, state="agree")
-
-    def _drawn(self, like: Tensor) -> Tensor:
-        return signed_vector(like, self._generator, real=False)
+    found = settled(0)
+    if found.state != "contradicted" and any(claim.flat) and not all(claim.flat):
+        # A tensor with a derivative of zero hides beside others.
+        hidden = settled(1, claim.flat)
+        found = hidden if hidden.state == "contradicted" else found
+    if found.state == "contradicted":
+        evaluations = routes.evaluations
+        stops = stopped_gradients(lambda: evaluations.outputs(evaluations.point))
+        found = replace(found, stops=stops)
+    return found
 
 
-def _terms(first: Tensor, second: Tensor) -> Tensor:
-    """Return the terms of the real scalar product of two tensors, in double precision."""
-    first, second = (each.to(_double(each)).reshape(-1).cpu() for each in (first, second))
-    return (first.conj() * second).real if first.is_complex() else (first * second).real
+def _judged(measured: Measured, order: int, tolerance: float, epsilon: float) -> Comparison:
+    scale = measured.scale
+    judged = Comparison(
+        "inconclusive",
+        order,
+        derivative=measured.slope,
+        difference=measured.value,
+        error=measured.error,
+        scale=scale,
+        step=measured.step,
+    )
+    if not math.isfinite(measured.slope):
+        return replace(judged, reason="the derivative is not finite at this point")
+    if not math.isfinite(measured.error):
+        return replace(judged, reason="the function is not finite near this point")
+    scale = max(scale, abs(measured.value))
+    judged = replace(judged, scale=scale)
+    smaller = min(scale, abs(measured.value))
+    if measured.error > max(_CONVERGED * smaller, 10 * measured.rounding):
+        return replace(judged, reason=_NOT_CONVERGED)
+    deviation = _deviation(judged)
+    # A derivative that is zero only up to rounding has the error of the value's rounding.
+    floor = 16 * epsilon * measured.size
+    if deviation > BEYOND * measured.error + 3 * tolerance * scale + floor:
+        return replace(judged, state="contradicted")
+    # Where rounding hides a deviation, nothing is shown.
+    if deviation > _CONVERGED * scale or measured.error > _CONVERGED * scale > 0:
+        return replace(judged, reason=_ROUNDING)
+    if deviation > max(tolerance * scale, 3 * measured.error):
+        return replace(judged, reason=_DEVIATES)
+    return replace(judged, state="agree", agrees_to=deviation / scale if scale else 0.0)
 
 
-def _epsilon(tensors: Sequence[Tensor], stage: Stage | None = None) -> float:
-    dtypes = [each.dtype for each in (*tensors, *((stage,) if stage else ()))]
-    return max(torch.finfo(dtype).eps for dtype in dtypes)
+def _deviation(comparison: Comparison) -> float:
+    return abs(comparison.derivative - comparison.difference)
 
 
-def _double(tensor: Tensor) -> torch.dtype:
-    return torch.complex128 if tensor.is_complex() else torch.float64
+def _close(comparison: Comparison, routes: Routes) -> float:
+    return _tolerance(routes) * comparison.scale
 
 
-def _is_inexact(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
+def _tolerance(routes: Routes) -> float:
+    return routes.job.tolerance or routes.evaluations.epsilon**0.5

@@ -2,61 +2,79 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
 class Extrapolation:
-    """A derivative by central differences.
+    """The derivative of a vector along a line, by central differences (Ridders 1982).
+
+    Each step is half of the one before. Where the function has a kink at 0 itself, central
+    differences converge to the mean of its two slopes, which is no derivative: what the slopes on
+    both sides differ by is part of the error, and so is the rounding of the values.
 
     Attributes:
-        value: The extrapolated derivative.
-        error: Its estimated error; infinite where the function is not finite.
+        centre: The values at the point.
+        value: The extrapolated derivative, float64 of shape (entries,).
+        error: Its estimated error, likewise; infinite where the function is not finite.
+        rounding: The part of the error that is rounding of the values.
         step: The smallest step.
-        evaluations: How often the function was evaluated, besides at 0.
-        size: The largest sum of the absolute values of its terms, which rounding is relative to.
+        taken: How many steps were taken.
     """
 
-    value: float
-    error: float
-    step: float
-    evaluations: int
-    size: float = 0.0
+    def __init__(
+        self,
+        function: Callable[[float], Tensor],
+        centre: Tensor,
+        first: float,
+        steps: int,
+        *,
+        epsilon: float,
+    ) -> None:
+        """Take the first steps.
 
+        Args:
+            function: Takes a step from the point; returns the values there, float64 of shape
+                (entries,).
+            centre: The values at the point.
+            first: The largest step.
+            steps: How many steps are taken, at least 2.
+            epsilon: The unit of rounding of the values.
+        """
+        self._function = function
+        self.centre = centre
+        self._first = first
+        self._epsilon = epsilon
+        self.taken = 0
+        self._row: list[Tensor] = []
+        self._largest = centre.abs()
+        self._bend = torch.zeros_like(centre)
+        self._kink = torch.zeros_like(centre)
+        self._difference = torch.full_like(centre, torch.inf)
+        self.value = torch.full_like(centre, torch.nan)
+        for _ in range(steps):
+            self.refine()
 
-def extrapolated(function: Callable[[float], Tensor], step: float, steps: int) -> Extrapolation:
-    """Extrapolate central differences of a function at 0 to the step 0 (Ridders 1982).
-
-    Where the function has a kink at 0 itself, central differences converge to the mean of its two
-    slopes, which is no derivative: what the slopes on both sides differ by is part of the error.
-
-    Args:
-        function: Takes a step from the point; returns the terms of the value there, in float64.
-        step: The largest step.
-        steps: How many steps there are, at least 2, each half of the one before.
-    """
-    best = Extrapolation(math.nan, math.inf, step / 2 ** (steps - 1), 2 * steps)
-    centre = function(0.0)
-    largest = float(centre.abs().sum())
-    before: list[float] = []
-    bends: list[float] = []
-    for number in range(steps):
-        h = step / 2**number
-        above, below = function(h), function(-h)
-        largest = max(largest, float(above.abs().sum()), float(below.abs().sum()))
-        bends.append(float((above - 2 * centre + below).abs().sum()) / h)
-        row = [float((above - below).sum()) / (2 * h)]
-        for order, previous in enumerate(before):
+    def refine(self) -> None:
+        """Take one more step on either side of the point."""
+        self.step = h = self._first / 2**self.taken
+        self.taken += 1
+        above, below = self._function(h), self._function(-h)
+        self._largest = torch.maximum(self._largest, torch.maximum(above.abs(), below.abs()))
+        # A bend is proportional to the step where the function is smooth, and constant at a kink.
+        bend = (above - 2 * self.centre + below) / h
+        self._kink, self._bend = (2 * bend - self._bend).abs(), bend
+        row = [(above - below) / (2 * h)]
+        for order, previous in enumerate(self._row):
             factor = 4.0 ** (order + 1)
             row.append((factor * row[order] - previous) / (factor - 1))
-            error = max(abs(row[-1] - row[-2]), abs(row[-1] - previous))
-            if error <= best.error and math.isfinite(error):
-                best = replace(best, value=row[-1], error=error)
-        before = row
-    # A bend is proportional to the step where the function is smooth, and constant at a kink.
-    kink = abs(2 * bends[-1] - bends[-2])
-    return replace(best, error=best.error + kink, size=largest)
+            difference = torch.maximum((row[-1] - row[-2]).abs(), (row[-1] - previous).abs())
+            is_better = difference <= self._difference
+            self.value = torch.where(is_better, row[-1], self.value)
+            self._difference = torch.where(is_better, difference, self._difference)
+        self._row = row
+        self.rounding = self._epsilon * self._largest / h
+        error = self._difference + self._kink + self.rounding
+        self.error = torch.where(torch.isfinite(error), error, torch.inf)

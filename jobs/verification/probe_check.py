@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from autodiff_core import Axis, Block
+from jobs.errors import JobError
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.streams.stream import Stream
@@ -20,7 +23,7 @@ from jobs.verification.numerics import (
     root_mean_square,
     widened,
 )
-from outputs import Probes
+from outputs import Probes, verify_result
 
 
 class ProbeCheck:
@@ -31,6 +34,8 @@ class ProbeCheck:
         left: u and uᵀ M; likewise.
         tolerance: The largest error relative to |line| |vector| that passes.
         floor: The size below which products are rounding alone.
+        notes: What is wrong with some route to the derivative, as sentences.
+        by_differences: Whether differences of the function gave a product or a part of one.
     """
 
     def __init__(
@@ -42,12 +47,27 @@ class ProbeCheck:
         floor: float,
         *,
         is_product: bool,
+        notes: Sequence[str] = (),
+        by_differences: bool = False,
     ) -> None:
-        """Keep the probe that fits the axis of the blocks, and both for the file."""
+        """Keep the probe that fits the axis of the blocks, and both for the file.
+
+        Args:
+            needed: The probe that fits the axis; its products are NaN where they are not known.
+            right: v and M v.
+            left: u and uᵀ M.
+            tolerance: The largest relative error that passes.
+            floor: The size below which products are rounding alone.
+            is_product: Whether the matrix is of products with vectors.
+            notes: What is wrong with some route to the derivative.
+            by_differences: Whether differences of the function gave a product or a part of one.
+        """
         self.right = right
         self.left = left
         self.tolerance = tolerance
         self.floor = floor
+        self.notes = tuple(notes)
+        self.by_differences = by_differences
         self._probe = needed
         self._length = float(torch.linalg.vector_norm(widened(needed.vector)))
         self._is_product = is_product
@@ -55,6 +75,13 @@ class ProbeCheck:
         self._lines = 0
         self._without_product = 0
         self._largest = 0.0
+        self._is_whole = False
+
+    @property
+    def _other(self) -> Probe | None:
+        """The probe from the other side than the lines'; None where its product is not known."""
+        sides = (self.right, self.left)
+        return next((each for each in sides if each is not None and each is not self._probe), None)
 
     @property
     def shows_symmetry(self) -> bool:
@@ -63,7 +90,7 @@ class ProbeCheck:
         For a random v they are so, except with probability zero, only where M is symmetric: the
         check of Freivalds for M - Mᵀ.
         """
-        if self.right is None or self.left is None or self._is_product:
+        if self.right is None or self.left is None or self._is_product or self.by_differences:
             return False
         (v, right), (u, left) = ((p.vector, p.product) for p in (self.right, self.left))
         if v.shape != u.shape or not torch.equal(v, u) or not bool(torch.isfinite(right).all()):
@@ -80,14 +107,7 @@ class ProbeCheck:
         """
         if self.right is None:
             raise ValueError("of_rows: no other route gives M v")
-        return ProbeCheck(
-            self.right,
-            self.right,
-            self.left,
-            self.tolerance,
-            self.floor,
-            is_product=self._is_product,
-        )
+        return self._with(self.right, self.right, self.left)
 
     @classmethod
     def rehearsal(cls, job: Job, stream: Stream) -> ProbeCheck:
@@ -119,9 +139,49 @@ class ProbeCheck:
     def on(self, device: torch.device) -> ProbeCheck:
         """Return the check for blocks on another device, without what only the file needs."""
         probe = Probe(self._probe.vector.to(device), self._probe.product.to(device))
+        return self._with(probe, None, None)
+
+    def _with(self, needed: Probe, right: Probe | None, left: Probe | None) -> ProbeCheck:
         return ProbeCheck(
-            probe, None, None, self.tolerance, self.floor, is_product=self._is_product
+            needed,
+            right,
+            left,
+            self.tolerance,
+            self.floor,
+            is_product=self._is_product,
+            notes=self.notes,
+            by_differences=self.by_differences,
         )
+
+    def complete(self, path: Path) -> None:
+        """Check the whole matrix against the product from the other side, where that is known.
+
+        A product from the other side needs every line: it checks all entries at once, those of
+        lines without a product of their own too.
+
+        Args:
+            path: The file, in which every line is present.
+
+        Raises:
+            JobError: The matrix disagrees.
+        """
+        other = self._other
+        is_needed = not bool(self._probe.product.isfinite().all())
+        if not is_needed or other is None or not bool(other.product.isfinite().all()):
+            return
+        found = verify_result(path)
+        error = found.right_error if other is self.right else found.left_error
+        if error is None or found.corrupt or found.nonfinite:
+            error = math.inf
+        if error > self.tolerance:
+            raise JobError(
+                f"the matrix as a whole disagrees with an independent product by {error:.1e} "
+                f"(tolerance {self.tolerance:.1e}); it is kept in {path}. {'. '.join(self.notes)}"
+            )
+        self._lines += self._without_product
+        self._without_product = 0
+        self._largest = max(self._largest, error)
+        self._is_whole = True
 
     def figures(self) -> dict[str, Any]:
         """Return what the result file keeps."""
@@ -131,6 +191,9 @@ class ProbeCheck:
             "lines_without_finite_product": self._without_product,
             "largest_relative_error": self._largest,
             "tolerance": self.tolerance,
+            "by_differences": self.by_differences,
+            "as_a_whole": self._is_whole,
+            "notes": list(self.notes),
         }
 
     def probes(self) -> Probes | None:
@@ -147,6 +210,8 @@ class ProbeCheck:
             f"{self._lines} lines agree with an independent product, largest relative error "
             f"{self._largest:.1e} (tolerance {self.tolerance:.1e})"
         )
+        if self._is_whole:
+            return f"{agreeing}; checked as a whole, from the other side"
         if self._without_product:
             return f"partly: {agreeing}; {self._without_product} lines have no finite product"
         return agreeing

@@ -1,55 +1,65 @@
-"""Compute products with probe vectors by a route other than the strategy of the blocks."""
+"""Compute products with probe vectors by a route other than the strategy of the blocks.
+
+M v comes from dual numbers, else from double backward, else from differences of the function along
+v; uᵀ M from a plain reverse pass, for a Hessian else from differences of the gradient. A route that
+is known to be wrong is left out, and entries that are not finite are replaced by differences where
+those converge.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from jobs.functions.returned_values import leaves_of
 from jobs.functions.tracebacks import one_line
-from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.records.announcements import route_of_check, trying_route
 from jobs.streams.at_points import products_at_points
-from jobs.streams.summed import product
-from jobs.verification.numerics import Probe, flattened, multiplied, signed_vector, widened
-
-# Dual numbers, or the double-backward trick where an operator has no forward derivative.
-_FORWARD_ROUTES = ("forward-loop", "reverse-loop")
-
-
-_REVERSE_ROUTES = ("reverse-loop",)
+from jobs.verification.differences import compared
+from jobs.verification.numerics import (
+    Probe,
+    flattened,
+    multiplied,
+    rounding_floor,
+    signed_vector,
+    widened,
+)
+from jobs.verification.routes import BEYOND, Mode, Routes, real_vector
 
 
 class ProbeProducts:
     """Random vectors and their products with the matrix by another route."""
 
-    def __init__(self, job: Job, value: Any) -> None:
-        """Keep the job and what its function returns at the point."""
-        self._job = job
-        self._operation = OPERATIONS[job.operation]
-        self._inputs = list(job.point.values())
-        self._outputs = self._inputs if self._operation.is_second_order else leaves_of(value)
+    def __init__(self, routes: Routes, tolerance: float) -> None:
+        """Keep the routes.
+
+        Args:
+            routes: The routes to the derivative, compared with differences before.
+            tolerance: The largest relative error that passes.
+        """
+        self._job = routes.job
+        self._routes = routes
+        self._tolerance = tolerance
+        self._operation = OPERATIONS[self._job.operation]
+        self._inputs = routes.evaluations.point
+        self._outputs = routes.outputs
         self._generator = torch.Generator()
         self._is_complex = any(t.is_complex() for t in (*self._outputs, *self._inputs))
 
     def right(self) -> tuple[Probe | None, str]:
         """Return v and M v, or why none; of many points, the same v for each of them."""
-        self._generator.manual_seed(probe_seed(self._job))
-        if self._job.points is not None:
-            return self._right_at_points()
+        self._generator.manual_seed(self._routes.seed)
         vector = self._draw(self._inputs, real=True)
-        operation = self._operation.from_right
-        pushed, reason = self._product(operation, vector, _FORWARD_ROUTES)
+        pushed, reason = self._push(vector)
         if pushed is None:
             return None, reason
-        if self._is_complex and not all(part.is_complex() for part in pushed):
+        is_real = not self._is_complex or self._job.points is not None
+        if not is_real and not all(part.is_complex() for part in pushed):
             # The convention of the matrix: dy/d(Re x) + i dy/d(Im x) for real y.
             turned = [part * 1j if part.is_complex() else torch.zeros_like(part) for part in vector]
-            seconds, reason = self._product(operation, turned, _FORWARD_ROUTES)
+            seconds, reason = self._push(turned)
             if seconds is None:
                 return None, reason
             pushed = [
@@ -58,29 +68,9 @@ class ProbeProducts:
             ]
         return Probe(flattened(vector), flattened(pushed)), ""
 
-    def _right_at_points(self) -> tuple[Probe | None, str]:
-        vector = self._draw([tensor[0] for tensor in self._inputs], real=True)
-
-        def multiply(strategy: str) -> list[Tensor]:
-            return products_at_points(
-                self._operation.from_right,
-                self._job.function.function,
-                self._inputs,
-                vector,
-                seed=self._job.seed,
-                strategy=strategy,
-            )
-
-        pushed, reason = _first_route(
-            self._job, multiply, self._operation.from_right, _FORWARD_ROUTES
-        )
-        return (
-            (None, reason) if pushed is None else (Probe(flattened(vector), flattened(pushed)), "")
-        )
-
     def left(self) -> tuple[Probe | None, str]:
         """Return u and uᵀ M; for a Hessian u is v, so that the two products show its asymmetry."""
-        self._generator.manual_seed(probe_seed(self._job))
+        self._generator.manual_seed(self._routes.seed)
         vector = self._draw(self._outputs, real=True)
         if not self._is_complex:
             pulled, reason = self._pull(vector)
@@ -113,10 +103,10 @@ class ProbeProducts:
 
         A row of a pullback is Mᵀ V_i, and <Mᵀ V_i, w> = <V_i, M w>; of a pushforward likewise.
         """
-        self._generator.manual_seed(probe_seed(self._job))
+        self._generator.manual_seed(self._routes.seed)
         if self._operation.is_from_left:
             vector = self._draw(self._inputs, real=False)
-            image, reason = self._product(self._operation.from_right, vector, _FORWARD_ROUTES)
+            image, reason = self._push(vector)
         else:
             vector = self._draw(self._outputs, real=False)
             image, reason = self._pull(vector)
@@ -127,48 +117,148 @@ class ProbeProducts:
         expected = multiplied(widened(stacked), widened(flattened(image)), is_product=True)
         return Probe(flattened(vector), expected), ""
 
+    def of_combination(self) -> tuple[Probe | None, str]:
+        """Return c and the product with Σ c_i V_i, which the rows of a product must add up to.
+
+        For products whose rows cannot be checked one by one.
+        """
+        if self._is_complex:
+            return None, "no route to the products of complex tensors from the other side"
+        stacks = list(self._job.vectors.values())
+        weights = signed_vector(stacks[0].new_empty(len(stacks[0])), self._generator, real=True)
+        vector = [torch.tensordot(weights.to(stack), stack, dims=1) for stack in stacks]
+        is_pulled = self._operation.is_from_left
+        image, reason = self._pull(vector) if is_pulled else self._push(vector)
+        return (None, reason) if image is None else (Probe(weights, flattened(image)), "")
+
     def _draw(self, like: Sequence[Tensor], *, real: bool) -> list[Tensor]:
         return [signed_vector(tensor, self._generator, real=real) for tensor in like]
 
     def _pull(self, vector: Sequence[Tensor]) -> tuple[list[Tensor] | None, str]:
-        return self._product(self._operation.from_left, vector, _REVERSE_ROUTES)
+        """Return uᵀ M by a plain reverse pass, for a Hessian else by differences."""
+        image, reason = None, self._left_out("reverse", "reverse-loop")
+        if not reason:
+            trying_route(self._job, "reverse-loop")
+            try:
+                image, reason = self._routes.pull(vector)[1], ""
+            except (RuntimeError, NotImplementedError) as error:
+                reason = f"no other route to {self._operation.from_left}: {one_line(error)}"
+        # A Hessian is symmetric.
+        return self._completed(image, vector, reason) if self._is_hessian else (image, reason)
 
-    def _product(
-        self, operation: str, vector: Sequence[Tensor], strategies: Sequence[str]
-    ) -> tuple[list[Tensor] | None, str]:
-        """Return the product by the first strategy that can compute it, or why none can."""
+    @property
+    def _is_hessian(self) -> bool:
+        return self._operation.is_second_order
 
-        def multiply(strategy: str) -> list[Tensor]:
-            return leaves_of(
-                product(
-                    operation,
-                    self._job.function.function,
-                    self._job.inputs,
-                    tuple(vector),
-                    seed=self._job.seed,
-                    strategy=strategy,
-                )
-            )
+    def _push(self, vector: list[Tensor]) -> tuple[list[Tensor] | None, str]:
+        """Return M v by the first route that can compute it and is not found wrong."""
+        reason = ""
+        # Dual numbers, or double backward where an operator has no forward derivative.
+        routes: dict[Mode, str] = {"forward": "forward-loop", "reverse": "reverse-loop"}
+        for mode, strategy in routes.items():
+            if left_out := self._left_out(mode, strategy):
+                reason = left_out
+                continue
+            trying_route(self._job, strategy)
+            try:
+                image = self._by_strategy(vector, strategy)
+            except (RuntimeError, NotImplementedError) as error:
+                reason = f"no other route to {self._operation.from_right}: {one_line(error)}"
+                continue
+            if not self._is_refuted(vector, image, strategy):
+                return self._completed(image, vector, reason)
+        return self._completed(None, vector, reason)
 
-        return _first_route(self._job, multiply, operation, strategies)
+    def _left_out(self, mode: Mode, strategy: str) -> str:
+        """Return why a route is not tried; empty if it is."""
+        if self._routes.is_rejected(mode):
+            return f"{mode} mode is wrong for this function"
+        return self._job.excluded.get(route_of_check(strategy), "")
 
+    def _by_strategy(self, vector: list[Tensor], strategy: str) -> list[Tensor]:
+        if self._job.points is None:
+            return self._routes.push(vector, strategy)
+        return products_at_points(
+            self._operation.from_right,
+            self._job.function.function,
+            list(self._job.point.values()),
+            vector,
+            seed=self._job.seed,
+            strategy=strategy,
+        )
 
-def _first_route(
-    job: Job, multiply: Callable[[str], list[Tensor]], operation: str, strategies: Sequence[str]
-) -> tuple[list[Tensor] | None, str]:
-    reason = ""
-    for strategy in strategies:
-        if (left_out := job.excluded.get(route_of_check(strategy))) is not None:
-            reason = left_out
-            continue
-        trying_route(job, strategy)
+    def _is_refuted(self, vector: list[Tensor], image: list[Tensor], strategy: str) -> bool:
+        """Return whether M v is wrong because <u, M v> is not <uᵀ M, v>, which is known better.
+
+        Reverse mode is known better where it agrees with differences of the function, and where
+        the job goes by it and asks for no differences.
+        """
+        routes = self._routes
+        if strategy != "forward-loop" or routes.is_rejected("reverse"):
+            return False
+        sides = self._adjoint(vector, image)
+        if sides is None:
+            return False
+        if self._job.differences and not routes.is_compared:
+            compared(routes)
+            if routes.is_rejected("reverse"):
+                return False
+        by_forward, by_reverse, share = sides
+        # Two routes agree with one another to no more than one of them does with the function.
+        if routes.agrees_to is not None and share <= BEYOND * routes.agrees_to:
+            return False
+        note = (
+            f"forward mode disagrees with reverse mode: <u, M v> is {by_forward:.9g} by dual "
+            f"numbers and {by_reverse:.9g} by reverse mode"
+        )
+        reverse = "strategy=reverse-loop or strategy=vectorize"
+        if routes.agrees_to is not None:
+            routes.reject("forward", f"{note}; differences agree with reverse mode: use {reverse}")
+        elif not self._job.differences and routes.family == "reverse":
+            routes.reject("forward", f"{note}; verify.differences=false leaves it at that")
+        elif not self._job.differences:
+            routes.notes.append(f"{note}: torch.no_grad stops the gradients of {reverse} only")
+        else:
+            routes.notes.append(f"{note}; differences do not settle which of them is right")
+        return routes.is_rejected("forward")
+
+    def _adjoint(
+        self, vector: list[Tensor], image: list[Tensor]
+    ) -> tuple[float, float, float] | None:
+        """Return <u, M v>, <uᵀ M, v> and by what share they differ; None where they do not."""
+        if self._is_complex and self._job.points is not None:
+            return None
+        u = self._routes.cotangent()
         try:
-            return multiply(strategy), ""
-        except (RuntimeError, NotImplementedError) as error:
-            reason = one_line(error)
-    return None, f"no other route to {operation}: {reason}"
+            pulled = self._routes.pull(u)[1]
+        except (RuntimeError, NotImplementedError):
+            return None
+        first = image if self._job.points is None else [image[0][0]]
+        forward = real_vector(u) * real_vector(first)
+        reverse = real_vector(pulled) * real_vector(vector)
+        probe = Probe(flattened(vector), flattened(first))
+        like = self._routes.evaluations.like
+        floor = rounding_floor(self._job, like, probe, self._tolerance)
+        size = float(forward.abs().sum() + reverse.abs().sum())
+        size += floor * float(torch.linalg.vector_norm(real_vector(u)))
+        by_forward, by_reverse = float(forward.sum()), float(reverse.sum())
+        share = abs(by_forward - by_reverse) / (size or 1.0)
+        return (by_forward, by_reverse, share) if share > self._tolerance else None
 
-
-def probe_seed(job: Job) -> int:
-    """Return the seed of the random vectors, which follows from the fingerprint."""
-    return int(job.fingerprint[:15], 16)
+    def _completed(
+        self, image: list[Tensor] | None, vector: Sequence[Tensor], reason: str
+    ) -> tuple[list[Tensor] | None, str]:
+        """Put differences where a product is missing or not finite."""
+        is_finite = image is not None and all(bool(torch.isfinite(each).all()) for each in image)
+        if is_finite or not self._job.differences:
+            return image, reason
+        try:
+            found = self._routes.push_by_differences(vector)
+        # A function may raise anything away from its point.
+        except Exception:
+            return image, reason
+        if image is None:
+            is_known = any(bool(torch.isfinite(each).any()) for each in found)
+            return (found, "") if is_known else (None, reason)
+        pairs = zip(image, found, strict=True)
+        return [torch.where(torch.isfinite(one), one, other) for one, other in pairs], reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from jobs.records.announcements import route_of_check, trying_route
 from jobs.streams.opening import open_function_stream
 from jobs.streams.stream import Stream
 from jobs.verification.numerics import largest_difference
-from jobs.verification.probe_products import probe_seed
+from jobs.verification.routes import probe_seed
 from outputs import Probes
 
 _SAMPLES = 3
@@ -24,6 +25,8 @@ _SAMPLES = 3
 
 class SampleCheck:
     """Compares a few random rows and columns with those of another strategy."""
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, job: Job, stream: Stream, tolerance: float) -> None:
         """Compute the rows by `reverse-loop` and the columns by `forward-loop`."""
@@ -93,6 +96,9 @@ class SampleCheck:
             for lines in (self._rows, self._columns)
         )
         return moved
+
+    def complete(self, path: Path) -> None:
+        """Check nothing more."""
 
     def figures(self) -> dict[str, Any]:
         """Return what the result file keeps."""

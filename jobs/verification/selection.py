@@ -28,38 +28,65 @@ those.
 
 from __future__ import annotations
 
+import torch
+
 from autodiff_core import Axis
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.streams.stream import Stream
 from jobs.verification.check import Check, NoCheck
-from jobs.verification.numerics import rounding_floor
+from jobs.verification.numerics import Probe, rounding_floor
 from jobs.verification.precision import allowed_error
 from jobs.verification.probe_check import ProbeCheck
 from jobs.verification.probe_products import ProbeProducts
+from jobs.verification.routes import Routes
 from jobs.verification.sample_check import SampleCheck
 
 
-def prepare_check(job: Job, stream: Stream) -> Check:
+def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Check:
     """Compute by other routes what the blocks of a job are compared with.
 
     Args:
         job: The job; its option `verify` says how much is checked.
         stream: Its stream of blocks, with shapes and axis.
+        routes: The routes to its derivative, compared with differences before.
     """
     if job.verify == "off":
         return NoCheck("verify=off")
     tolerance = allowed_error(job)
     if job.verify == "sample":
         return SampleCheck(job, stream, tolerance)
-    probes = ProbeProducts(job, stream.value)
+    routes = routes or Routes(job, stream.value)
+    probes = ProbeProducts(routes, tolerance)
     is_product = OPERATIONS[job.operation].is_product
     right, reason = probes.of_product() if is_product else probes.right()
     # Of many points only the sum of uᵀ M over them would be known, which checks no single line.
     is_right_only = is_product or job.points is not None
     left, left_reason = (None, "") if is_right_only else probes.left()
-    needed = left if stream.axis is Axis.COLUMNS else right
-    if needed is None:
-        return NoCheck(left_reason if stream.axis is Axis.COLUMNS else reason)
+    if is_product and right is None:
+        left, reason = probes.of_combination()
+    is_by_columns = stream.axis is Axis.COLUMNS
+    needed, other = (left, right) if is_by_columns else (right, left)
+    # What differences gave is known to their error only.
+    tolerance = max(tolerance, routes.uncertainty)
+    if needed is None and other is None:
+        return NoCheck(left_reason if is_by_columns else reason)
+    needed = needed or _without_product(stream, job.device)
     floor = rounding_floor(job, stream.value, needed, tolerance)
-    return ProbeCheck(needed, right, left, tolerance, floor, is_product=is_product)
+    return ProbeCheck(
+        needed,
+        right,
+        left,
+        tolerance,
+        floor,
+        is_product=is_product,
+        notes=routes.notes,
+        by_differences=routes.has_pushed_differences,
+    )
+
+
+def _without_product(stream: Stream, device: torch.device) -> Probe:
+    """Return a probe whose products are not known: the complete matrix is checked at the end."""
+    lines, across = stream.axis.lines(stream.shape), stream.axis.across(stream.shape)
+    unknown = torch.full((lines,), torch.nan, device=device)
+    return Probe(torch.ones(across, device=device), unknown)

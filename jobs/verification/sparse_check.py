@@ -21,6 +21,7 @@ from jobs.verification.numerics import (
 )
 from jobs.verification.precision import allowed_error, precision_figures, with_stage
 from jobs.verification.probe_products import ProbeProducts
+from jobs.verification.routes import Routes
 from outputs import Probes
 
 
@@ -62,9 +63,11 @@ def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], 
         return {"kind": "none", "reason": "verify=off"}, None
     job = with_stage(job)
     tolerance = allowed_error(job)
-    probes = ProbeProducts(job, value)
+    routes = Routes(job, value)
+    probes = ProbeProducts(routes, tolerance)
     right, reason = probes.right()
     left, left_reason = probes.left()
+    tolerance = max(tolerance, routes.uncertainty)
     if right is None and left is None:
         return {"kind": "none", "reason": reason or left_reason}, None
     array = scipy.sparse.csr_array(

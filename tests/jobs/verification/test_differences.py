@@ -12,9 +12,10 @@ import torch
 from jobs.errors import JobError
 from jobs.job import Job
 from jobs.problems import BUILDERS
-from jobs.verification.differences import Comparison, compare_with_differences
-from jobs.verification.extrapolation import extrapolated
-from outputs import Result, VerificationState, verify_result
+from jobs.verification.differences import Comparison, compare_with_differences, compared
+from jobs.verification.extrapolation import Extrapolation
+from jobs.verification.routes import Routes
+from outputs import Result
 
 Run = Callable[..., Result]
 Resolve = Callable[..., Job]
@@ -98,6 +99,27 @@ class Noisy(nn.Module):
     def forward(self, x):
         return nn.functional.dropout(self.linear(x), 0.5, training=True)
 
+class Single(nn.Module):
+    # In single precision only.
+    function = staticmethod(torch.sin)
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 20), nn.Linear(20, 20)
+
+    def forward(self, x):
+        return self.second(self.function(self.first(x.float())))
+
+class ScaledSingle(Single):
+    function = staticmethod(_Scaled.apply)
+
+class DetachedSingle(Single):
+    function = staticmethod(lambda x: x.detach() * x)
+
+def scaled_energy(x): return scaled_backward(x).square().sum()
+def missing_energy(x): return missing_term(x).square().sum()
+def detached_energy(x): return (x.sin().detach() * x**2).sum()
 def energy(x): return ((x[1:] - x[:-1]) ** 4).sum() + x.prod()
 """
 WRONG = (
@@ -114,6 +136,10 @@ CHANGING = ("random_by_numpy", "random_by_python", "counting")
 RIGHT = (
     *("smooth", "kinks", "pooled", "ordered", "norms", "eigenvalues", "steps", "constant"),
     *("dropped", "rapid", "logarithm", "complex_inside", "time_stamps", "narrow"),
+)
+SCALARS = (
+    *("rosenbrock", "mlp_parameters", "pairwise_energy", "gp_residual"),
+    *("neighbour_energy", "arrow", "finite_elements"),
 )
 POINT = np.array([0.3, -1.2, 0.8, 2.1, -0.4, 0.9])
 
@@ -143,6 +169,54 @@ def test_what_autograd_does_not_see_is_an_error(functions: Path, run_job: Run, n
         run_job(*of(name, "strategy=reverse-loop"))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("operation", ["jacobian", "hessian"])
+@pytest.mark.parametrize("name", ["scaled", "missing", "detached"])
+def test_planted_errors_are_found_in_either_precision(
+    functions: Path, resolved: Resolve, name: str, operation: str, dtype: str
+) -> None:
+    job = resolved(*of(f"{name}_energy", f"dtype={dtype}", operation=operation))
+    states = {each.state for each in compared(Routes(job))}
+    # A percent is not far beyond what rounding makes of a derivative in single precision.
+    is_narrow = name == "scaled" and dtype == "float32"
+    assert "contradicted" in states or (is_narrow and "inconclusive" in states)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("detached", "detach in functions.py, line .*x.detach"),
+        ("through_data", "data in functions.py, line .*x.data"),
+        ("without_gradient", r"sin without gradients .* line .*part = x.sin"),
+        ("scaled_backward", "a custom backward in functions.py, line .*x.sin"),
+    ],
+)
+def test_the_line_that_stops_gradients_is_named(
+    functions: Path, run_job: Run, name: str, line: str
+) -> None:
+    with pytest.raises(JobError, match=rf"derivative gives .* \(see {line}"):
+        run_job(*of(name, "strategy=reverse-loop"))
+
+
+@pytest.mark.parametrize(
+    ("name", "states"),
+    [
+        ("Single", {"agree"}),
+        ("ScaledSingle", {"contradicted", "inconclusive"}),
+        ("DetachedSingle", {"contradicted", "inconclusive"}),
+    ],
+)
+def test_single_precision_hides_no_error_of_a_percent(
+    functions: Path, resolved: Resolve, name: str, states: set[str]
+) -> None:
+    for seed in range(3):
+        np.save("x.npy", POINT + seed)
+        routes = Routes(resolved(*of(name, "dtype=float32")))
+        (found,) = compared(routes)
+        assert found.state in states
+        assert found.agrees_to is None or found.agrees_to < 1e-4
+
+
 @pytest.mark.parametrize("operation", ["vjp", "jvp"])
 def test_products_are_compared_too(functions: Path, run_job: Run, operation: str) -> None:
     with pytest.raises(JobError, match="derivative gives"):
@@ -168,16 +242,22 @@ def test_right_derivatives_are_not_refused(
     (found,) = compare_with_differences(resolved(*of(name, f"dtype={dtype}")))
     assert found.state in ("agree", "inconclusive")
     assert found.state == "agree" or name in ("rapid", "time_stamps", "narrow")
-    assert found.evaluations <= 10
+    assert found.evaluations <= 10 or found.state != "agree"
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("problem", BUILDERS)
-def test_built_in_problems_agree(resolved: Resolve, problem: str, dtype: str) -> None:
-    job = resolved("op=jacobian", f"function={problem}", f"dtype={dtype}")
-    (found,) = compare_with_differences(job)
-    # Some are built of constants in float32, and say little in single precision.
-    assert found.state == "agree" or (found.state == "inconclusive" and dtype == "float32")
+@pytest.mark.parametrize(
+    ("operation", "problem"),
+    [("jacobian", problem) for problem in BUILDERS] + [("hessian", problem) for problem in SCALARS],
+)
+def test_built_in_problems_agree(
+    resolved: Resolve, operation: str, problem: str, dtype: str
+) -> None:
+    job = resolved(f"op={operation}", f"function={problem}", f"dtype={dtype}")
+    for found in compare_with_differences(job):
+        # Some are built of constants in float32, and say little in single precision.
+        assert found.state == "agree" or (found.state == "inconclusive" and dtype == "float32")
+        assert found.evaluations <= 10 or found.state != "agree"
 
 
 def test_the_gradient_of_a_hessian_is_compared(functions: Path, run_job: Run) -> None:
@@ -208,10 +288,16 @@ def test_the_tolerance_is_that_of_the_option(functions: Path, run_job: Run) -> N
 def test_an_extrapolation_is_as_good_as_it_says(
     function: Callable[[float], float], truth: float
 ) -> None:
-    found = extrapolated(lambda x: torch.tensor([function(x)], dtype=torch.float64), 1e-2, 3)
-    assert abs(found.value - truth) <= found.error + 1e-10
-    assert found.error < 1e-6
-    assert found.evaluations == 6
+    steps: list[float] = []
+
+    def at(step: float) -> torch.Tensor:
+        steps.append(step)
+        return torch.tensor([function(step)], dtype=torch.float64)
+
+    found = Extrapolation(at, at(0.0), 1e-2, 3, epsilon=2.2e-16)
+    assert abs(float(found.value) - truth) <= float(found.error) + 1e-10
+    assert float(found.error) < 1e-6
+    assert steps == [0, 1e-2, -1e-2, 5e-3, -5e-3, 2.5e-3, -2.5e-3]
 
 
 def test_figures_hold_what_json_can() -> None:
@@ -248,26 +334,22 @@ def bump(x): return torch.exp(-((x[0] - x[1]).norm() ** 2))
 """
 
 
-def test_no_line_with_a_finite_product_is_not_called_verified(
-    functions: Path, run_job: Run
+@pytest.mark.parametrize("strategy", ["forward-mode", "forward-loop", "reverse-loop", "vectorize"])
+def test_a_wrong_line_is_refused_where_the_other_product_is_not_a_number(
+    functions: Path, run_job: Run, strategy: str
 ) -> None:
     (functions / "bumps.py").write_text(BUMP)
-    result = run_job(
-        "op=hessian",
-        "function=python",
-        "function.target=./bumps.py:bump",
-        "inputs=constants",
-        "inputs.values.x=[[1.0,2.0],[1.0,2.0]]",
-        "strategy=forward-mode",
-    )
-    # By reverse mode the derivative of the norm is not a number here.
-    assert result.execution["verification"]["lines_checked"] == 0
-    assert result.execution["differences"][1]["state"] == "inconclusive"
-    assert result.verdict.state is VerificationState.NOT_VERIFIED
-    assert "4 columns have no finite independent product" in result.verdict.reason
-    verification = verify_result(result.path)
-    assert verification.verdict.state is VerificationState.NOT_VERIFIED
-    assert verification.exit_code == 4
+    # The Hessian has blocks of 2 I and -2 I; forward mode gives zeros, and reverse mode NaN.
+    with pytest.raises(JobError, match=r"changes by|disagree with an independent product by inf"):
+        run_job(
+            "op=hessian",
+            "function=python",
+            "function.target=./bumps.py:bump",
+            "inputs=constants",
+            "inputs.values.x=[[1.0,2.0],[1.0,2.0]]",
+            f"strategy={strategy}",
+        )
+    assert not list(functions.glob("runs/*/result.h5"))
 
 
 def test_batches_draw_the_random_numbers_that_their_derivatives_draw(

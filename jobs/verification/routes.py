@@ -1,0 +1,199 @@
+"""Ways to one derivative: reverse mode, forward mode, and differences of the function.
+
+Any of them may be wrong or missing for a function: an operator whose forward formula is wrong, a
+custom backward, a tensor that leaves torch. `Routes` keeps what comparisons have shown, so that a
+route that is known to be wrong verifies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from jobs.functions.returned_values import leaves_of
+from jobs.job import Job
+from jobs.operations import OPERATIONS
+from jobs.strategies import FORWARD
+from jobs.verification.evaluation import Evaluations, double_of, is_inexact
+from jobs.verification.extrapolation import Extrapolation
+from jobs.verification.numerics import root_mean_square, signed_vector
+
+Mode = Literal["reverse", "forward"]
+
+# A deviation of this many estimated errors is beyond what an estimate may be wrong by.
+BEYOND = 30.0
+# The largest relative error of an entry that differences may leave uncertain.
+_UNCERTAIN = 1e-3
+_STEPS = 3
+
+
+class Routes:
+    """The routes to the derivative of a job, of many points at the first.
+
+    Attributes:
+        job: The job.
+        family: The mode of the job's strategy.
+        evaluations: The function itself.
+        agrees_to: The relative error to which reverse mode agrees with differences; None where it
+            does not, or they say nothing.
+        uncertainty: The largest relative error of an entry that `push_by_differences` has given.
+        is_compared: Whether they were compared with differences.
+        has_pushed_differences: Whether it has given any product.
+        seed: What random vectors are drawn from.
+        notes: What is wrong with the routes that are, as sentences for the user.
+    """
+
+    def __init__(self, job: Job, value: Any = None, strategy: str = "") -> None:
+        """Keep the job; nothing is computed yet.
+
+        Args:
+            job: The job.
+            value: What its function returns, of many points stacked; None if that is not known.
+            strategy: The strategy that computes the blocks; that of the job by default.
+        """
+        like = [] if value is None else leaves_of(value)
+        self.job = job
+        self.family: Mode = "forward" if (strategy or job.strategy) in FORWARD else "reverse"
+        self.evaluations = Evaluations(
+            job, [each[0] for each in like] if job.points is not None else like
+        )
+        self.agrees_to: float | None = None
+        self.uncertainty = 0.0
+        self.has_pushed_differences = False
+        self.is_compared = False
+        self.notes: list[str] = []
+        self.seed = probe_seed(job)
+        self._rejected: set[Mode] = set()
+        self._pulled: tuple[list[Tensor], tuple[object, list[Tensor]]] | None = None
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """Tensors like those along the rows: the outputs, or of second order the inputs."""
+        is_second_order = self.evaluations.is_second_order
+        return self.evaluations.point if is_second_order else self.evaluations.like
+
+    def reject(self, mode: Mode, note: str) -> None:
+        """Use a mode no longer, for a reason."""
+        self._rejected.add(mode)
+        self.notes.append(note)
+
+    def is_rejected(self, mode: Mode) -> bool:
+        """Return whether a mode is known to be wrong."""
+        return mode in self._rejected
+
+    def cotangent(self) -> list[Tensor]:
+        """Return the random u; integers have no derivative, and zeros."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = [signed_vector(each, generator, real=False) for each in self.outputs]
+        return [each if is_inexact(each) else torch.zeros_like(each) for each in drawn]
+
+    def pull(self, cotangent: Sequence[Tensor]) -> tuple[object, list[Tensor]]:
+        """Return the function's value and uᵀ M by a plain reverse pass; the last one is kept.
+
+        Raises:
+            Exception: Whatever torch or the function raises where it cannot be differentiated.
+        """
+        kept = self._pulled
+        if kept is None or not all(map(torch.equal, kept[0], cotangent)):
+            operation = OPERATIONS[self.job.operation].from_left
+            found = self.evaluations.product(operation, self.evaluations.point, cotangent)
+            self._pulled = kept = (list(cotangent), found)
+        return kept[1]
+
+    def push(self, tangent: Sequence[Tensor], strategy: str) -> list[Tensor]:
+        """Return M v by dual numbers (``forward-loop``) or double backward (``reverse-loop``).
+
+        Raises:
+            Exception: Whatever torch or the function raises where it cannot be differentiated.
+        """
+        operation = OPERATIONS[self.job.operation].from_right
+        return self.evaluations.product(operation, self.evaluations.point, tangent, strategy)[1]
+
+    def push_by_differences(self, tangent: Sequence[Tensor]) -> list[Tensor]:
+        """Return M v by differences along v, of many points for each; NaN where not converged.
+
+        An entry has converged where its error, with a margin, is below 1e-3 of it, or below
+        `verify.tolerance`. The tolerance of the check has to cover it.
+        """
+        self.has_pushed_differences = True
+        points = self.job.points
+        if points is None:
+            return self._split(self._pushed(self.evaluations, tangent))
+        like = self.evaluations.like
+        evaluations = [Evaluations(self.job, like, number) for number in range(points)]
+        rows = [self._split(self._pushed(each, tangent)) for each in evaluations]
+        return [torch.stack([torch.cat([each.reshape(-1) for each in row]) for row in rows])]
+
+    def _pushed(self, evaluations: Evaluations, tangent: Sequence[Tensor]) -> Tensor:
+        # With steps for the smallest of the tensors: the product is that of the vector itself.
+        size = min(root_mean_square([each]) or 1.0 for each in evaluations.point)
+        direction = [size * each for each in tangent]
+        value = torch.zeros(0)
+        for number in range(2):
+            line = differences_along(evaluations, direction, number, _STEPS)
+            found = self._known(line.value / size, line.error / size)
+            value = found if number == 0 else torch.where(torch.isnan(value), found, value)
+            if not bool(torch.isnan(value).any()):
+                break
+        return value
+
+    def _known(self, value: Tensor, error: Tensor) -> Tensor:
+        if self.evaluations.is_second_order:
+            # The first entry is the value of the function, the others its gradient.
+            value, error = value[1:], error[1:]
+        share = BEYOND * error / (value.abs() + root_mean_square([value]))
+        is_known = share <= (self.job.tolerance or _UNCERTAIN)
+        self.uncertainty = max(self.uncertainty, max(share[is_known].tolist(), default=0.0))
+        return torch.where(is_known, value, torch.nan)
+
+    def _split(self, entries: Tensor) -> list[Tensor]:
+        """Return a real vector as tensors like those along the rows; zeros for integers."""
+        tensors = []
+        for like in self.outputs:
+            if not is_inexact(like):
+                tensors.append(torch.zeros_like(like))
+                continue
+            width = like.numel() * (2 if like.is_complex() else 1)
+            part, entries = entries[:width], entries[width:]
+            part = torch.view_as_complex(part.reshape(-1, 2)) if like.is_complex() else part
+            tensors.append(part.reshape(like.shape).to(like.device, like.dtype))
+        return tensors
+
+
+def differences_along(
+    evaluations: Evaluations, direction: Sequence[Tensor], number: int, steps: int
+) -> Extrapolation:
+    """Take differences of a function along a direction.
+
+    Args:
+        evaluations: The function.
+        direction: What is added to the point, of the size of the point.
+        number: An even number chooses wide steps, an odd one narrow steps.
+        steps: How many steps are taken.
+    """
+    centre = evaluations.widest()
+    # ε^(1/5) balances the truncation of two steps, of fourth order, with the values' rounding.
+    first = centre.epsilon ** (0.25 if number % 2 else 0.2)
+
+    def at(step: float) -> Tensor:
+        moved = [x + step * v for x, v in zip(centre.point, direction, strict=True)]
+        return real_vector(evaluations.values(moved))
+
+    return Extrapolation(at, real_vector(centre.values), first, steps, epsilon=centre.epsilon)
+
+
+def real_vector(tensors: Sequence[Tensor]) -> Tensor:
+    """Return all entries as one vector of float64 on the host, real and imaginary parts by turns.
+
+    The real scalar product of tensors is that of these vectors.
+    """
+    parts = [each.detach().to(double_of(each)).reshape(-1).cpu() for each in tensors]
+    return torch.cat([torch.view_as_real(p).reshape(-1) if p.is_complex() else p for p in parts])
+
+
+def probe_seed(job: Job) -> int:
+    """Return the seed of the random vectors, which follows from the fingerprint."""
+    return int(job.fingerprint[:15], 16)
