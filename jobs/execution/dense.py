@@ -27,6 +27,7 @@ from jobs.execution.resuming import (
     begins_anew,
     discard_unfinished,
     earlier_attempts,
+    earlier_lines,
     resumed,
     with_this_attempt,
 )
@@ -208,11 +209,15 @@ def _run(
             damaged = ", ".join(f"{start} to {stop}" for start, stop in writer.damaged)
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
         attempts = with_this_attempt(job, attempts, description, writer, record.note)
+        if job.verify == "probe":
+            # Resuming has compared them with the same products.
+            for lines in earlier_lines(description, writer):
+                prepared.check.record(lines.start, lines.stop, 0.0)
         status.update(state="running", attempts=attempts, **running_status(prepared))
         _compute(_Run(prepared, record, chunks, status, display), source, writer)
         if job.shard is None:
             prepared.check.complete(writer.part)
-        found, verification = judged(prepared, writer.part)
+        found, verification = judged(prepared)
         record_of_run = execution_record(prepared, source, chunks, record, verification)
         record_of_run["attempts"] = recorded(attempts, description.lines)
         writer.finish(record_of_run, strategy=prepared.strategies)

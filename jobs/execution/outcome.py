@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from jobs.execution.block_sources import BlockSource
@@ -17,7 +16,7 @@ from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
 from jobs.verification.differences import comparison_summary
 from jobs.verification.precision import precision_figures
-from jobs.verification.verdict import difference_figures, verdict, with_earlier_lines
+from jobs.verification.verdict import difference_figures, verdict
 from outputs import Verdict
 
 
@@ -45,22 +44,18 @@ class Record:
         self.say(f"note: {text}")
 
 
-def judged(prepared: Prepared, path: Path) -> tuple[Verdict, dict[str, Any]]:
+def judged(prepared: Prepared) -> tuple[Verdict, dict[str, Any]]:
     """Return what is known of the numbers after the last block of a job.
 
     Args:
         prepared: The job.
-        path: The file, in which every line is present.
 
     Returns:
         The verdict, and the figures of the verification with it.
-
-    Raises:
-        JobError: What an earlier run has computed disagrees.
     """
     facts = prepared.facts
     lines = 0 if 0 in facts.shape else prepared.description.lines
-    figures = with_earlier_lines(prepared.check.figures(), lines, path)
+    figures = prepared.check.figures()
     found = verdict(prepared.job, figures, prepared.differences, lines, facts.axis)
     return found, found.record() | figures
 

@@ -194,8 +194,13 @@ def _outputs_examined(job: Job) -> Iterator[None]:
     except Exception:
         one = job.point.values() if job.points is None else [each[0] for each in job.point.values()]
         torch.manual_seed(job.seed)
-        with torch.no_grad(), explaining_failures(job.function):
-            named_outputs(job.function, job.function.function(*one))
+        try:
+            value = job.function.function(*(each.detach().clone().requires_grad_() for each in one))
+        # What the function raises itself is what the body has failed of.
+        except (Exception, SystemExit):
+            value = None
+        if value is not None:
+            named_outputs(job.function, value)
         raise
 
 

@@ -112,6 +112,23 @@ def earlier_attempts(job: Job, target: Path) -> list[dict[str, Any]]:
         return [attempt_of_provenance(begun.provenance)]
 
 
+def earlier_lines(description: ResultDescription, writer: ResultWriter) -> list[range]:
+    """Return the rows or columns that a file holds already.
+
+    Args:
+        description: The description of the file.
+        writer: Its writer.
+    """
+    start = description.shard.start if description.shard else 0
+    missing = [*writer.missing(), range(start + description.lines, start + description.lines)]
+    found = []
+    for each in missing:
+        if start < each.start:
+            found.append(range(start, each.start))
+        start = each.stop
+    return found
+
+
 def with_this_attempt(
     job: Job,
     earlier: list[dict[str, Any]],

@@ -7,6 +7,7 @@ import site
 import sysconfig
 import traceback
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from types import FrameType
 
@@ -76,11 +77,12 @@ def error_with_frames(error: BaseException) -> str:
     """Return an error as Python prints it, reduced to the user's frames; several lines."""
     text = text_of(error).strip()
     head = type(error).__name__ + (f": {one_line(error)}" if text else "")
-    frames = [
+    shown = [
         f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}'
         for frame in frames_of_user(error)
     ]
-    # A function that calls itself without an end has a thousand frames.
+    # Functions that call themselves or one another without an end have a thousand frames.
+    frames = [frame for frame, _ in groupby(shown)]
     if len(frames) > 2 * _FRAMES:
         between = f"  ... {len(frames) - 2 * _FRAMES} more ..."
         frames = [*frames[:_FRAMES], between, *frames[-_FRAMES:]]

@@ -81,7 +81,8 @@ def find_sparsity(job: Job) -> Sparsity:
         )
     kept = colouring_file(job)
     if kept.exists():
-        return Sparsity(_loaded(kept, job), "of an earlier start", is_kept=True)
+        # Its shape may be that of another version of the function, which is found later.
+        return Sparsity(Colouring.load(kept), "of an earlier start", is_kept=True)
     if job.sparsity != "auto":
         found = _loaded(Path(job.sparsity), job)
         if found.kind == "star" and job.operation != "hessian":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from jobs.errors import (
@@ -15,7 +14,7 @@ from jobs.errors import (
 )
 from jobs.job import Job
 from jobs.verification.differences import Comparison
-from outputs import Verdict, VerificationState, figures_verdict, verify_result
+from outputs import Verdict, VerificationState, figures_verdict
 
 _ERRORS = {
     VerificationState.PARTLY: PartlyVerifiedError,
@@ -44,38 +43,6 @@ def verdict(
         return Verdict(VerificationState.CONTRADICTED, seen)
     found = figures_verdict(figures, difference_figures(comparisons), lines, axis)
     return with_left_out_differences(job, found)
-
-
-def with_earlier_lines(figures: Mapping[str, Any], lines: int, path: Path) -> dict[str, Any]:
-    """Return figures that also count the lines of earlier runs, if these agree in the file.
-
-    Args:
-        figures: The figures of a check, which has compared what this run has computed.
-        lines: The number of lines that the file holds.
-        path: The file, in which every line is present.
-
-    Raises:
-        JobError: The matrix in the file disagrees with the products in it.
-    """
-    figures = dict(figures)
-    counted = figures.get("lines_checked", 0) + figures.get("lines_without_finite_product", 0)
-    if figures["kind"] != "probe" or counted >= lines:
-        return figures
-    found = verify_result(path)
-    if found.problems:
-        raise JobError(
-            f"what an earlier run has computed disagrees: {'; '.join(found.problems)}. It is kept "
-            f"in {path}; without that file the job begins again"
-        )
-    # The earlier run may have had no products.
-    if found.tolerance is None:
-        return figures
-    errors = (figures["largest_relative_error"], found.right_error, found.left_error)
-    return figures | {
-        "lines_checked": lines - found.lines_unchecked,
-        "lines_without_finite_product": found.lines_unchecked,
-        "largest_relative_error": max(each for each in errors if each is not None),
-    }
 
 
 def with_left_out_differences(job: Job, found: Verdict) -> Verdict:

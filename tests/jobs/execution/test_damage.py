@@ -14,7 +14,6 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "point": lambda file: file["point/x"].__setitem__(3, file["point/x"][3] * (1 + 2**-40)),
     "probe": lambda file: file["probes/right"].__setitem__(0, 0.5),
     "strategy": lambda file: file.attrs.modify("strategy", b"vectorise"),
-    "fingerprint": lambda file: file.attrs.modify("fingerprint", b"0" * 64),
 }
 
 
