@@ -11,7 +11,13 @@ from torch import Tensor
 from jobs.verification.evaluation import is_inexact
 from jobs.verification.extrapolation import Extrapolation
 from jobs.verification.numerics import root_mean_square, signed_vector
-from jobs.verification.routes import Mode, Routes, differences_along, real_vector
+from jobs.verification.routes import (
+    STEP_EXPONENTS,
+    Mode,
+    Routes,
+    differences_along,
+    real_vector,
+)
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,8 @@ class Lines:
             ]
             if moved:
                 direction = [a * b for a, b in zip(direction, moved, strict=True)]
-            line = differences_along(self._evaluations, direction, number, steps)
+            exponent = STEP_EXPONENTS[number % len(STEP_EXPONENTS)]
+            line = differences_along(self._evaluations, direction, exponent, steps)
             self._known[number, moved] = direction, line
         return self._known[number, moved]
 

@@ -27,6 +27,12 @@ Mode = Literal["reverse", "forward"]
 BEYOND = 30.0
 # The largest relative error of an entry that differences may leave uncertain.
 _UNCERTAIN = 1e-3
+# The same for the less certain of two ranges of steps that agree.
+_ROUGH = 0.1
+# The first step is ε to one of these powers, of the size of each input tensor. ε^(1/5) balances the
+# truncation of two steps, of fourth order, with the rounding of the values.
+STEP_EXPONENTS = (0.2, 0.25)
+_NARROWEST = 0.3
 _STEPS = 3
 
 
@@ -131,21 +137,36 @@ class Routes:
         # With steps for the smallest of the tensors: the product is that of the vector itself.
         size = min(root_mean_square([each]) or 1.0 for each in evaluations.point)
         direction = [size * each for each in tangent]
-        value = torch.zeros(0)
-        for number in range(2):
-            line = differences_along(evaluations, direction, number, _STEPS)
-            found = self._known(line.value / size, line.error / size)
-            value = found if number == 0 else torch.where(torch.isnan(value), found, value)
-            if not bool(torch.isnan(value).any()):
+        found: list[tuple[Tensor, Tensor]] = []
+        known = torch.zeros(0)
+        for exponent in (*STEP_EXPONENTS, _NARROWEST):
+            line = differences_along(evaluations, direction, exponent, _STEPS)
+            # Of second order the first entry is the value of the function, the others its gradient.
+            skipped = 1 if self.evaluations.is_second_order else 0
+            found.append((line.value[skipped:] / size, line.error[skipped:] / size))
+            if len(found) == 1:
+                continue
+            values = self._known(*found[-2:])
+            known = values if len(found) == 2 else torch.where(torch.isnan(known), values, known)
+            if not bool(torch.isnan(known).any()):
                 break
-        return value
+        return known
 
-    def _known(self, value: Tensor, error: Tensor) -> Tensor:
-        if self.evaluations.is_second_order:
-            # The first entry is the value of the function, the others its gradient.
-            value, error = value[1:], error[1:]
-        share = BEYOND * error / (value.abs() + root_mean_square([value]))
-        is_known = share <= (self.job.tolerance or _UNCERTAIN)
+    def _known(self, wide: tuple[Tensor, Tensor], narrow: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the entries that two ranges of steps agree about; NaN for the others.
+
+        Of many entries of a function that varies within the steps, some seem to converge by chance
+        with one range, and none to the same value with two.
+        """
+        (one, error_of_one), (two, error_of_two) = wide, narrow
+        is_first = error_of_one <= error_of_two
+        value = torch.where(is_first, one, two)
+        size = value.abs() + root_mean_square([value])
+        shares = BEYOND * torch.stack([error_of_one, error_of_two]) / size
+        is_same = (one - two).abs() <= BEYOND * (error_of_one + error_of_two)
+        share = shares.min(0).values
+        is_known = is_same & (shares.max(0).values <= _ROUGH)
+        is_known &= share <= (self.job.tolerance or _UNCERTAIN)
         self.uncertainty = max(self.uncertainty, max(share[is_known].tolist(), default=0.0))
         return torch.where(is_known, value, torch.nan)
 
@@ -164,19 +185,18 @@ class Routes:
 
 
 def differences_along(
-    evaluations: Evaluations, direction: Sequence[Tensor], number: int, steps: int
+    evaluations: Evaluations, direction: Sequence[Tensor], exponent: float, steps: int
 ) -> Extrapolation:
     """Take differences of a function along a direction.
 
     Args:
         evaluations: The function.
         direction: What is added to the point, of the size of the point.
-        number: An even number chooses wide steps, an odd one narrow steps.
+        exponent: The power of ε that is the first step.
         steps: How many steps are taken.
     """
     centre = evaluations.widest()
-    # ε^(1/5) balances the truncation of two steps, of fourth order, with the values' rounding.
-    first = centre.epsilon ** (0.25 if number % 2 else 0.2)
+    first = centre.epsilon**exponent
 
     def at(step: float) -> Tensor:
         moved = [x + step * v for x, v in zip(centre.point, direction, strict=True)]

@@ -104,9 +104,9 @@ def figures_verdict(
 ) -> Verdict:
     """Return the verdict that the figures of a check and of the differences give.
 
-    A contradiction outweighs every check: the check compares derivatives with one another.
-    Differences that agree, or conclude nothing, change no state: they compare the derivative with
-    the function, and no line of the file.
+    A contradiction outweighs every check: the check compares derivatives with one another. Where
+    the differences conclude nothing, what no derivative sees is not excluded, and the result is
+    verified in part only.
 
     Args:
         figures: The figures of the check: `kind`, and with ``probe`` the numbers of
@@ -119,7 +119,11 @@ def figures_verdict(
     if any(one.get("state") == "contradicted" for one in differences):
         return Verdict(VerificationState.CONTRADICTED, beside)
     checked = _check_verdict(figures, lines, axis)
-    return Verdict(checked.state, "; ".join(filter(None, (checked.reason, beside))))
+    state = checked.state
+    is_open = any(one.get("state") == "inconclusive" for one in differences)
+    if is_open and state is VerificationState.VERIFIED:
+        state = VerificationState.PARTLY
+    return Verdict(state, "; ".join(filter(None, (checked.reason, beside))))
 
 
 def differences_summary(differences: Sequence[Mapping[str, Any]]) -> str:
