@@ -196,8 +196,10 @@ def _outputs_examined(job: Job) -> Iterator[None]:
         torch.manual_seed(job.seed)
         try:
             value = job.function.function(*(each.detach().clone().requires_grad_() for each in one))
+        except KeyboardInterrupt:
+            raise
         # What the function raises itself is what the body has failed of.
-        except (Exception, SystemExit):
+        except BaseException:
             value = None
         if value is not None:
             named_outputs(job.function, value)
