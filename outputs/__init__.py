@@ -11,6 +11,7 @@ from outputs._errors import (
     ResultError,
     ResultExistsError,
     ResultNotFoundError,
+    TruncatedResultError,
     UnfinishedResultError,
 )
 from outputs._format.axes import Axis, Shard, TensorSpec
@@ -50,6 +51,7 @@ __all__ = [
     "Shard",
     "SparseResult",
     "TensorSpec",
+    "TruncatedResultError",
     "UnfinishedResultError",
     "Verdict",
     "Verification",

@@ -17,6 +17,10 @@ class UnfinishedResultError(ResultError):
     """Only an unfinished ``.part`` exists, or blocks of a matrix that must be whole are missing."""
 
 
+class TruncatedResultError(ResultError):
+    """The end of the file is missing, and with it its ledger and checksums."""
+
+
 class FingerprintMismatchError(ResultError):
     """The file belongs to another job."""
 

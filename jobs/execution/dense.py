@@ -25,6 +25,7 @@ from jobs.execution.outcome import (
 from jobs.execution.preparation import Prepared, prepare
 from jobs.execution.resuming import (
     begins_anew,
+    discard_truncated,
     discard_unfinished,
     earlier_attempts,
     earlier_lines,
@@ -83,6 +84,8 @@ def execute_dense(
         discard_unfinished(job)
     # A replacement grows beside the finished result and takes its place in one step.
     target = job.paths.replacement if overwrite and final.exists() else final
+    if not plan_only:
+        discard_truncated(target, display.say)
     attempts = earlier_attempts(job, target)
     status = (
         None
@@ -124,7 +127,6 @@ def _attempt(
         release_memory()
     with _explaining_failures(prepared):
         record, found = _run(prepared, status, display, attempts)
-    target.replace(job.paths.result)
     status.finish(found.record())
     return found, outcome_summary(prepared, record)
 
@@ -220,7 +222,9 @@ def _run(
         found, verification = judged(prepared)
         record_of_run = execution_record(prepared, source, chunks, record, verification)
         record_of_run["attempts"] = recorded(attempts, description.lines)
-        writer.finish(record_of_run, strategy=prepared.strategies)
+        final = job.paths.result
+        replaced = None if prepared.target == final else final
+        writer.finish(record_of_run, strategy=prepared.strategies, replaced=replaced)
     return record, found
 
 
@@ -258,7 +262,9 @@ def _writer(
             try:
                 yield writer
             except BaseException:
-                is_empty = sum(map(len, writer.missing())) == description.lines
+                is_empty = writer.is_in_place() and (
+                    sum(map(len, writer.missing())) == description.lines
+                )
                 raise
     except BaseException:
         if is_new and is_empty:

@@ -21,7 +21,9 @@ from outputs import (
     Probes,
     Reference,
     ResultDescription,
+    ResultError,
     ResultWriter,
+    TruncatedResultError,
     open_result,
     part_path,
 )
@@ -54,6 +56,27 @@ def discard_unfinished(job: Job) -> None:
     for path in (job.paths.result, job.paths.replacement):
         ResultWriter.discard(path)
     job.paths.replacement.unlink(missing_ok=True)
+
+
+def discard_truncated(target: Path, note: Callable[[str], None]) -> None:
+    """Remove an unfinished file whose end is missing: no block of it can be checked.
+
+    Args:
+        target: The path of the finished file.
+        note: Called with a sentence if it is removed.
+
+    Raises:
+        JobError: The unfinished file cannot be read.
+    """
+    if not part_path(target).exists():
+        return
+    try:
+        open_result(target, allow_partial=True).close()
+    except TruncatedResultError as error:
+        ResultWriter.discard(target)
+        note(f"note: {error} It is begun again, because no block of it can be checked")
+    except ResultError as error:
+        raise JobError(f"{error} Remove it, or begin again with overwrite=true") from error
 
 
 def resumed(

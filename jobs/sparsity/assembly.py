@@ -166,9 +166,6 @@ def _write(
     pattern = colouring.pattern
     colours = {"column_colours": colouring.column_colours, "row_colours": colouring.row_colours}
     target = job.paths.result
-    if target.exists():  # overwrite=true
-        target = job.paths.replacement
-        target.unlink(missing_ok=True)
     write_sparse(
         target,
         description,
@@ -178,8 +175,8 @@ def _write(
         kind=colouring.kind,
         colours={name: array for name, array in colours.items() if array is not None},
         execution=execution,
+        is_replacing=target.exists(),  # overwrite=true
     )
-    target.replace(job.paths.result)
 
 
 def _mapped(result: Result) -> np.ndarray:

@@ -56,11 +56,15 @@ def write_finish_digest(file: h5py.File) -> None:
         stored[_FINISH] = _of_finish(file)
 
 
-def clear_finish_digest(file: h5py.File) -> None:
-    """Remove the digest of an earlier attempt to finish, before the ledger changes."""
+def clear_finish(file: h5py.File) -> None:
+    """Remove what an earlier attempt to finish has written, before the ledger changes."""
     stored = _stored(file)
     if stored is not None and _digest(stored, _FINISH):
         stored[_FINISH] = b""
+    # A record without its digest would be damage.
+    if read_text(file, Names.EXECUTION):
+        record = dataset(file, Names.EXECUTION)
+        record[()] = np.array(b"", dtype=record.dtype)
 
 
 def damaged_records(file: h5py.File) -> list[str]:

@@ -12,7 +12,12 @@ from typing import Literal
 
 import h5py
 
-from outputs._errors import ResultError, ResultExistsError, ResultNotFoundError
+from outputs._errors import (
+    ResultError,
+    ResultExistsError,
+    ResultNotFoundError,
+    TruncatedResultError,
+)
 
 # Measured with h5py 3.16 on HDF5 2.0 (docs/file-format.md): a low bound of v110 or later writes
 # superblock 3, whose "open for write" flag survives a SIGKILL and locks the file out. The low
@@ -25,6 +30,7 @@ _WRITE_CACHE_BYTES = 0
 _READ_CACHE_BYTES = 64 * 2**20
 
 # Parts of the operating system's messages, which HDF5 quotes in its own.
+_TRUNCATED = "truncated file"
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 
 
@@ -86,7 +92,8 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError) as error:
-        raise ResultError(_sentence(path, error)) from error
+        kind = TruncatedResultError if _TRUNCATED in str(error) else ResultError
+        raise kind(_sentence(path, error)) from error
 
 
 @contextlib.contextmanager
@@ -111,6 +118,12 @@ def seal(path: Path) -> None:
     """Flush a closed file and its directory entry to the disk."""
     _fsync(path)
     _fsync(path.parent)
+
+
+def put_in_place(source: Path, target: Path) -> None:
+    """Rename a sealed file atomically, onto an existing one if there is one."""
+    os.replace(source, target)
+    _fsync(target.parent)
 
 
 def publish(source: Path, target: Path) -> None:
@@ -179,7 +192,7 @@ def _sentence(path: Path, error: Exception) -> str:
     text = str(error)
     if "unable to lock file" in text:
         return f"{path} is being written by another process."
-    if "truncated file" in text:
+    if _TRUNCATED in text:
         return f"{path} is truncated: its end is missing."
     if isinstance(error, PermissionError):
         return f"{path} may not be opened: permission denied."

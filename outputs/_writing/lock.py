@@ -78,6 +78,7 @@ class Claim:
         self._descriptor: int | None = _opened(path)
         try:
             self._lock(self.descriptor)
+            self._size = os.fstat(self.descriptor).st_size
             self._sign()
         except BaseException:
             self._close()
@@ -101,11 +102,13 @@ class Claim:
         return self._descriptor
 
     def require(self) -> None:
-        """Check that no other process has taken the file over.
+        """Check that no other process has taken the file over, and that it is in its place.
 
         Raises:
             BeingWrittenError: If another process has.
+            ResultError: If the path no longer names the file, or it has become shorter.
         """
+        self.require_place()
         if self._is_as_signed():
             return
         found = _read_owner(self.path)
@@ -116,6 +119,38 @@ class Claim:
                 f"{self.path} has been taken over by {found}; this process ({self._owner}) stops "
                 "writing."
             )
+
+    def require_place(self) -> None:
+        """Check that the path still names the claimed file, and that none of it is missing.
+
+        Programs that restore or synchronise directories replace files while they are written, and
+        what is written afterwards would be in a file without a name.
+
+        Raises:
+            ResultError: If it does not.
+        """
+        if change := self._change():
+            raise ResultError(
+                f"{self.path} was {change} by another program while this job wrote it; nothing "
+                "becomes a finished result. The same command continues with what is there now, "
+                "overwrite=true begins again; exclude *.part from what restores or synchronises "
+                "this directory."
+            )
+
+    def owns(self, path: Path) -> bool:
+        """Return whether a path names the claimed file."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), os.stat(path))
+        except FileNotFoundError:
+            return False
+
+    def _change(self) -> str:
+        with translated(self.path):
+            if not self.path.exists():
+                return "removed"
+            if not self.owns(self.path):
+                return "replaced"
+            return "cut short" if os.fstat(self.descriptor).st_size < self._size else ""
 
     def _is_as_signed(self) -> bool:
         # Open the file, because a network file system revalidates its cache on open, not on stat.

@@ -14,7 +14,7 @@ from outputs._format.description import ResultDescription
 from outputs._format.digests import create_digests, write_finish_digest
 from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, ENCODING, PIECE
 from outputs._storage.crc import crc32_of_array
-from outputs._storage.files import publish, scratch_path, seal, translated
+from outputs._storage.files import publish, put_in_place, scratch_path, seal, translated
 
 # The length and dtype of an array, and a function that returns a range of it.
 _Source = tuple[int, np.dtype, Callable[[slice], np.ndarray]]
@@ -30,11 +30,12 @@ def write_sparse(
     kind: str,
     colours: Mapping[str, np.ndarray],
     execution: Mapping[str, Any],
+    is_replacing: bool = False,
 ) -> None:
     """Write a whole sparse result; it gets its name when it is complete and on the disk.
 
     Args:
-        path: Path of the result; no file may exist there.
+        path: Path of the result; no file may exist there unless it is replaced.
         description: The description of the result; its dtype is that of the entries.
         indptr: Shape (rows + 1,): the entries of row i are indptr[i] to indptr[i + 1].
         indices: Shape (entries,): the columns of the entries, ascending in each row.
@@ -42,9 +43,10 @@ def write_sparse(
         kind: The kind of colouring.
         colours: The colours, under ``column_colours``, ``row_colours`` or both.
         execution: The execution record, serializable as JSON.
+        is_replacing: Whether a finished result at ``path`` is replaced, in one step.
 
     Raises:
-        ResultExistsError: If there is a file at ``path``.
+        ResultExistsError: If there is a file at ``path`` that is not to be replaced.
         ResultError: If the disk is full, or the file cannot be written.
     """
     sources: dict[str, _Source] = {
@@ -64,7 +66,7 @@ def write_sparse(
             create_digests(file)
             write_finish_digest(file)
         seal(scratch)
-        publish(scratch, path)
+        (put_in_place if is_replacing else publish)(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ from outputs._format.axes import Axis
 from outputs._format.creation import create, stored_bytes, write_attributes, write_execution
 from outputs._format.description import ResultDescription
 from outputs._format.digests import (
-    clear_finish_digest,
+    clear_finish,
     require_sound_creation,
     write_finish_digest,
 )
@@ -54,6 +54,7 @@ from outputs._storage.regions import Region
 from outputs._writing.compression import pack
 from outputs._writing.direct_writes import Space
 from outputs._writing.lock import Claim
+from outputs._writing.publishing import give_name, missing_on_disk
 
 Fsync = Literal["end", "block"]
 
@@ -91,7 +92,7 @@ class ResultWriter:
             self._origin = self._shard.start if self._shard else 0
             self._lines = self.axis.lines(matrix.shape)
             self.damaged = [(start + self._origin, stop + self._origin) for start, stop in damaged]
-            clear_finish_digest(self._file)
+            clear_finish(self._file)
             self._ledger.repair(claim.descriptor, set(damaged))
         except BaseException:
             self._file.close()
@@ -244,7 +245,8 @@ class ResultWriter:
 
         Raises:
             BeingWrittenError: If another process has taken the file over.
-            ResultError: If the block does not fit, is committed already, or cannot be written.
+            ResultError: If the block does not fit, is committed already, or cannot be written; or
+                if another program has removed, replaced or cut the file.
         """
         region = self._region(start, stop)
         if values.shape != (expected := tuple(part.stop - part.start for part in region)):
@@ -268,32 +270,34 @@ class ResultWriter:
             )
             self._sync_block()
 
-    def finish(self, execution: Mapping[str, Any], *, strategy: str | None = None) -> Path:
-        """Complete the result and rename it to its final name.
+    def finish(
+        self,
+        execution: Mapping[str, Any],
+        *,
+        strategy: str | None = None,
+        replaced: Path | None = None,
+    ) -> Path:
+        """Complete the result, check the file on the disk and rename it to its final name.
 
         Args:
             execution: The execution record, serializable as JSON: chunk sizes, fallbacks, peak
                 memory, verification.
             strategy: The strategies that computed the blocks; None for that of the description.
+            replaced: The finished result whose place the file takes in one step; None for none.
 
         Returns:
             The absolute path of the finished file.
 
         Raises:
-            UnfinishedResultError: If blocks are missing.
+            UnfinishedResultError: If blocks are missing, here or in the file.
             ResultExistsError: If a finished result has appeared meanwhile.
-            ResultError: If the record does not fit or the disk fails.
+            ResultError: If the record does not fit, the disk fails, or the file is damaged or is
+                no longer the one that was written.
         """
         self._require_open()
         self._claim.require()
-        if missing := self.missing():
-            raise UnfinishedResultError(
-                f"{self.part} is not complete: {self.axis} {missing[0].start}:{missing[0].stop} "
-                f"are the first missing ones."
-            )
+        self._require_complete(self.missing())
         with translated(self.part):
-            # What was damaged since must not become a finished result.
-            require_sound_creation(self._file)
             write_execution(self._file, execution)
             if strategy is not None and strategy != read_attribute(self._file, "strategy"):
                 write_attributes(self._file, {"strategy": strategy})
@@ -301,12 +305,14 @@ class ResultWriter:
             compressed = read_attribute(self._file, "compression") != "none"
             self._file.close()
             seal(self.part)
+            self._require_complete(missing_on_disk(self._claim))
             # Shards stay uncompressed: the whole matrix is compressed once, when they are merged.
             is_packed = compressed and self._shard is None
-            publish(pack(self.part) if is_packed else self.part, self.path)
+            source, target = pack(self.part) if is_packed else self.part, replaced or self.path
+            give_name(self._claim, source, target, is_replacing=replaced is not None)
             self.part.unlink(missing_ok=True)
         self.close()
-        return self.path
+        return target
 
     def close(self) -> None:
         """Close the file; an unfinished one can be resumed."""
@@ -315,6 +321,17 @@ class ResultWriter:
                 self._file.close()
         finally:
             self._claim.release()
+
+    def is_in_place(self) -> bool:
+        """Return whether the path still names the file that is written."""
+        return self._claim.owns(self.part)
+
+    def _require_complete(self, missing: list[range]) -> None:
+        if missing:
+            raise UnfinishedResultError(
+                f"{self.part} is not complete: {self.axis} {missing[0].start}:{missing[0].stop} "
+                "are the first missing ones; the same command computes them."
+            )
 
     def _sync_block(self) -> None:
         if self._fsync == "block":

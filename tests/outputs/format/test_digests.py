@@ -187,7 +187,7 @@ def test_a_finish_that_was_interrupted_is_repeated(describe, tmp_path, monkeypat
     with ResultWriter.create(path, describe()) as writer:
         writer.write(0, 12, np.ones((12, 20)))
         with monkeypatch.context() as patch:
-            patch.setattr("outputs._writing.writer.publish", lambda *paths: 1 / 0)
+            patch.setattr("outputs._writing.publishing.publish", lambda *paths: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 writer.finish({"seconds": 1})
         part = writer.part
