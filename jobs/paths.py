@@ -8,6 +8,8 @@ from pathlib import Path
 RESULT = "result.h5"
 STATUS = "status.json"
 LOG = "job.log"
+COLOURING = "colouring.npz"
+PRODUCTS = "products-by-"
 
 
 def config_directory() -> Path:
@@ -72,7 +74,7 @@ class RunPaths:
         Args:
             kind: What its vectors combine: ``columns`` or ``rows``.
         """
-        run = self.run / f"products-by-{kind}"
+        run = self.run / f"{PRODUCTS}{kind}"
         return RunPaths(run / self.directory.relative_to(self.run), run)
 
     @property
@@ -93,7 +95,7 @@ class RunPaths:
     @property
     def colouring(self) -> Path:
         """The colouring of a sparse matrix, while the job runs."""
-        return self.run / "colouring.npz"
+        return self.run / COLOURING
 
     @property
     def log(self) -> Path:

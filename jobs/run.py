@@ -171,7 +171,13 @@ def _help_text() -> str:
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     """Write what the job logs, tracebacks included, to a file while the body runs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stacks = path.open("a")
+    except OSError:
+        # A finished result is shown in a directory where nothing can be written, too.
+        yield
+        return
     # The text of the user's exceptions may hold anything.
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -179,7 +185,7 @@ def _log_file(path: Path) -> Iterator[None]:
     logger.setLevel(logging.DEBUG)
     logger.addHandler(handler)
     try:
-        with path.open("a") as stacks, _stack_of_a_fault(stacks):
+        with stacks, _stack_of_a_fault(stacks):
             yield
     except Exception as error:
         logger.debug("the job failed", exc_info=error)

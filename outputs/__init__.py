@@ -29,6 +29,7 @@ from outputs._verification.comparison import Difference, compare_results, compar
 from outputs._verification.report import Verification
 from outputs._verification.verify import verify_result
 from outputs._writing.background import BackgroundWriter
+from outputs._writing.directories import claimed_directory, remove_orphans
 from outputs._writing.sparse_writer import write_sparse
 from outputs._writing.writer import ResultWriter
 
@@ -56,6 +57,7 @@ __all__ = [
     "Verdict",
     "Verification",
     "VerificationState",
+    "claimed_directory",
     "compare_results",
     "compare_sparse_results",
     "figures_verdict",
@@ -66,6 +68,7 @@ __all__ = [
     "part_path",
     "planned_tile",
     "printable",
+    "remove_orphans",
     "verify_result",
     "weakest",
     "write_sparse",

@@ -86,6 +86,8 @@ def execute_dense(
     target = job.paths.replacement if overwrite and final.exists() else final
     if not plan_only:
         discard_truncated(target, display.say)
+        # Version 0.1 gave a replacement this name before that of the result.
+        job.paths.replacement.unlink(missing_ok=True)
     attempts = earlier_attempts(job, target)
     status = (
         None

@@ -7,6 +7,7 @@ from pathlib import Path
 from jobs.errors import JobError
 from jobs.execution.dense import execute_dense, finished_result
 from jobs.execution.failure_status import clear_failures
+from jobs.execution.run_lock import computing_in, tidy
 from jobs.execution.sparse import execute_sparse
 from jobs.functions.source_code import SourceCode
 from jobs.job import Job
@@ -45,25 +46,38 @@ def execute(
     with clear_failures():
         if overwrite:
             _require_own(job, job.paths.result)
-        finished = None if overwrite else finished_result(job)
-        if finished is not None:
-            path = finished
-            _show_finished(job, display, path)
-        else:
-            for note in job.notes:
-                display.say(f"note: {note}")
-            run = execute_dense if job.sparsity == "none" else execute_sparse
-            path = run(job, display, overwrite=overwrite, plan_only=plan_only)
-        if finished is not None or not plan_only:
-            _judge(job, path)
+        if not overwrite and (path := _show_finished(job, display)):
+            return path
+        if plan_only:
+            return _computed(job, display, overwrite=overwrite, plan_only=True)
+        with computing_in(job.paths.directory):
+            # Another process may have finished it while this one loaded the job.
+            if not overwrite and (path := _show_finished(job, display)):
+                return path
+            path = _computed(job, display, overwrite=overwrite)
+        _judge(job, path)
         return path
 
 
-def _show_finished(job: Job, display: Display, path: Path) -> None:
+def _computed(job: Job, display: Display, *, overwrite: bool, plan_only: bool = False) -> Path:
+    for note in job.notes:
+        display.say(f"note: {note}")
+    run = execute_dense if job.sparsity == "none" else execute_sparse
+    return run(job, display, overwrite=overwrite, plan_only=plan_only)
+
+
+def _show_finished(job: Job, display: Display) -> Path | None:
+    """Show the finished result of a job and return its path; None if there is none."""
+    path = finished_result(job)
+    if path is None:
+        return None
     _require_own(job, path)
+    tidy(path.parent)
     with _opened(job, path) as result:
         shape = " x ".join(map(str, result.shape))
         display.already_finished(result.verdict, shape, str(path), identity_of(job.source))
+    _judge(job, path)
+    return path
 
 
 def _require_own(job: Job, path: Path) -> None:

@@ -55,7 +55,6 @@ def discard_unfinished(job: Job) -> None:
     """
     for path in (job.paths.result, job.paths.replacement):
         ResultWriter.discard(path)
-    job.paths.replacement.unlink(missing_ok=True)
 
 
 def discard_truncated(target: Path, note: Callable[[str], None]) -> None:

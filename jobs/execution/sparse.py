@@ -10,6 +10,7 @@ from jobs.errors import JobError
 from jobs.execution.dense import execute_dense, finished_result
 from jobs.execution.failure_status import reported_failures
 from jobs.execution.resuming import OTHER_VERSION, begins_anew, discard_unfinished
+from jobs.execution.run_lock import computing_in
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.records.status_file import StatusFile
@@ -58,6 +59,10 @@ def execute_sparse(job: Job, display: Display, *, overwrite: bool, plan_only: bo
 
     if part_path(job.paths.result).exists():
         return densely("an earlier start began to compute it densely")
+    if not plan_only:
+        # Other processes with this job name the one that detects.
+        facts = {"function": job.function.reference, "fingerprint": job.fingerprint}
+        StatusFile(job.paths.status).update(operation=job.operation, **facts)
     sparsity = detection.find_sparsity(job)
     if sparsity.is_kept and not plan_only:
         difference = kept_products.difference_of_products(job, sparsity)
@@ -102,10 +107,7 @@ def _by_products(
         )
         with explaining_failures(job.function):
             jobs = compressed_products.compressed_jobs(job, colouring)
-        products = [
-            finished_result(each) or execute_dense(each, display, plan_only=plan_only, is_part=True)
-            for each in jobs
-        ]
+        products = [_product(each, display, plan_only=plan_only) for each in jobs]
         if plan_only:
             return job.paths.result
         if job.shard is not None:
@@ -122,6 +124,13 @@ def _by_products(
         status.finish(found.record())
     display.outcome(found, summary, str(job.paths.result))
     return job.paths.result
+
+
+def _product(job: Job, display: Display, *, plan_only: bool) -> Path:
+    if (finished := finished_result(job)) or plan_only:
+        return finished or execute_dense(job, display, plan_only=True, is_part=True)
+    with computing_in(job.paths.directory):
+        return execute_dense(job, display, is_part=True)
 
 
 def _finished_shard(products: list[Path], display: Display) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from outputs._errors import ResultError, ResultExistsError
+from outputs._errors import ResultError, ResultExistsError, ResultNotFoundError
 from outputs._format.axes import Axis
 from outputs._format.description import ResultDescription
 from outputs._format.verification_state import (
@@ -29,6 +29,7 @@ from outputs._storage.files import part_path, translated
 from outputs._verification.report import Verification
 from outputs._verification.verify import verify_result
 from outputs._writing.background import BackgroundWriter
+from outputs._writing.directories import claimed_directory
 from outputs._writing.writer import ResultWriter
 
 _BYTES_AT_ONCE = 32 * 2**20
@@ -64,6 +65,20 @@ def merge_shards(
             verification. The blocks copied so far are kept.
     """
     description, files = read_shards(*find_shards(sources))
+    if not target.parent.is_dir():
+        raise ResultNotFoundError(f"There is no directory {target.parent}.")
+    with claimed_directory(target.parent, is_shared=True):
+        return _merged(description, files, target, virtual=virtual, advance=advance)
+
+
+def _merged(
+    description: ResultDescription,
+    files: Sequence[ShardFile],
+    target: Path,
+    *,
+    virtual: bool,
+    advance: Advance,
+) -> bool:
     if target.exists():
         _require_merged(target, description)
         return False

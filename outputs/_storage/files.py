@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ LIBVER = ("earliest", "v108")
 # one tile should find it in the cache.
 _WRITE_CACHE_BYTES = 0
 _READ_CACHE_BYTES = 64 * 2**20
+
+SCRATCH_NAMES = re.compile(r"\.[0-9a-f]{8}\.new$")
 
 # Parts of the operating system's messages, which HDF5 quotes in its own.
 _TRUNCATED = "truncated file"

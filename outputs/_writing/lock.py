@@ -223,6 +223,11 @@ def _owner_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.owner")
 
 
+def owner_files(directory: Path) -> list[Path]:
+    """Return the files of a directory that name processes, those of before included."""
+    return sorted(directory.glob("*.part.owner*"))
+
+
 def _read_owner(path: Path) -> _Owner | None:
     """Return the last owner of a file; None if there is no owner file, or it is unreadable."""
     try:

@@ -1,0 +1,157 @@
+"""Of identical commands one computes; the others name it, and leave its files alone."""
+
+import ctypes
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.errors import JobError
+from jobs.execution.execute import execute
+from jobs.job import Job
+from jobs.reporting.terminal import Display
+from outputs import claimed_directory, open_result
+from tests.support.processes import start_job, wait_for
+
+_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
+SLOW = """
+import os, time
+import torch
+
+def f(x):
+    time.sleep(float(os.environ["SECONDS"]))
+    return x.sin() * x.sum()
+
+def point(): return torch.linspace(0.5, 1.5, 150, dtype=torch.float64)
+"""
+OPTIONS = (
+    *("op=jacobian", "strategy=forward-loop", "chunk_size=2", "function=python"),
+    *("function.target=slow:f", "function.point=slow:point"),
+)
+SMALL = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=12")
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slow.py").write_text(SLOW)
+    return tmp_path
+
+
+def status(directory: Path) -> dict[str, object]:
+    (path,) = directory.glob("runs/*/status.json")
+    return json.loads(path.read_bytes())
+
+
+@pytest.mark.parametrize("options", [(), ("sparsity=auto",), ("overwrite=true",)])
+def test_one_of_several_identical_commands_computes(options: tuple[str, ...], slow: Path) -> None:
+    commands = [start_job(*OPTIONS, *options, SECONDS="0.05") for _ in range(3)]
+    ended = [(each.communicate(timeout=100), each.returncode) for each in commands]
+    codes = sorted(code for _, code in ended)
+    assert codes == [0, 1, 1], ended
+    for (_, errors), code in ended:
+        assert "Traceback" not in errors
+        if code:
+            assert "this job is being computed by process" in errors
+    now = status(slow)
+    assert now["state"] == "finished"
+    assert now["message"] == ""
+    (path,) = slow.glob("runs/*/result.h5")
+    with open_result(path) as result:
+        x = result.points["x"]
+        exact = np.diag(np.cos(x) * x.sum()) + np.sin(x)[:, None]
+        np.testing.assert_allclose(result[:], exact, rtol=1e-12)
+    assert {each.name for each in path.parent.iterdir()} == {"result.h5", "status.json", "job.log"}
+
+
+def test_a_second_command_names_the_first_and_takes_over_when_it_is_killed(slow: Path) -> None:
+    first = start_job(*OPTIONS, SECONDS="0.3")
+    wait_for(lambda: bool(list(slow.glob("runs/*/*.part"))), first)
+    before = status(slow)
+    second = start_job(*OPTIONS, SECONDS="0")
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert f"being computed by process {before['pid']} on {before['host']}" in errors
+    assert status(slow)["pid"] == before["pid"]
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    third = start_job(*OPTIONS, SECONDS="0")
+    _, errors = third.communicate(timeout=100)
+    assert third.returncode == 0, errors
+
+
+def test_a_command_that_waited_for_nothing_shows_what_another_finished(
+    resolved: Callable[..., Job], quiet: Display, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result appears after the first look and before the lock."""
+    job = resolved(*SMALL)
+    looks: list[Path | None] = []
+
+    def finished(job: Job) -> Path | None:
+        if not looks:
+            looks.append(None)
+            monkeypatch.setattr("jobs.execution.execute.finished_result", real)
+            execute(job, quiet)
+            monkeypatch.setattr("jobs.execution.execute.finished_result", finished)
+            return None
+        return real(job)
+
+    from jobs.execution.dense import finished_result as real
+
+    monkeypatch.setattr("jobs.execution.execute.finished_result", finished)
+    path = execute(job, quiet)
+    monkeypatch.undo()
+    inode = path.stat().st_ino
+    assert execute(job, quiet).stat().st_ino == inode
+
+
+def test_a_directory_that_is_held_by_an_unknown_process_is_refused(
+    resolved: Callable[..., Job], quiet: Display, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.execution.run_lock._SECONDS_UNTIL_A_STATUS", 0.2)
+    job = resolved(*SMALL)
+    job.paths.directory.mkdir(parents=True)
+    with (
+        claimed_directory(job.paths.directory),
+        pytest.raises(JobError, match="being computed by another process, in "),
+    ):
+        execute(job, quiet)
+    assert list(job.paths.directory.iterdir()) == []
+
+
+def _without_override() -> None:
+    """Let root, too, be refused what the permissions of files refuse."""
+    library = ctypes.CDLL(None)
+    for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+        library.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def test_a_finished_run_is_shown_where_nothing_can_be_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.run", *SMALL, "runs=runs"]
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert first.returncode == 0, first.stderr
+    paths = [tmp_path / "runs", *(tmp_path / "runs").rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    try:
+        again = subprocess.run(
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            preexec_fn=_without_override,
+        )
+    finally:
+        for path in paths:
+            path.chmod(0o755)
+    assert again.returncode == 0, again.stderr
+    assert "this job is finished already" in again.stdout
+    assert "denied" not in again.stdout + again.stderr
+    assert {path: path.stat().st_mtime_ns for path in paths} == before
