@@ -212,6 +212,7 @@ def _run(
         if writer.damaged:
             damaged = ", ".join(f"{start} to {stop}" for start, stop in writer.damaged)
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
+        record.nonfinite.carry(writer.nonfinite, writer.first_nonfinite)
         attempts = with_this_attempt(job, attempts, description, writer, record.note)
         if job.verify == "probe":
             # Resuming has compared them with the same products.

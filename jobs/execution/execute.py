@@ -102,9 +102,20 @@ def identity_of(source: SourceCode) -> str:
 def _judge(job: Job, path: Path) -> None:
     """Raise the error of a finished result that is not verified as it must be."""
     with _opened(job, path) as result:
-        error = shortfall(job, result.verdict, str(path))
+        error = _not_finite(job, result) or shortfall(job, result.verdict, str(path))
     if error is not None:
         raise error
+
+
+def _not_finite(job: Job, result: Result | SparseResult) -> JobError | None:
+    """Return the error of a finished result with entries that `nonfinite=fail` refuses."""
+    count = (result.execution.get("nonfinite") or {}).get("count", 0)
+    if job.nonfinite != "fail" or not count:
+        return None
+    return JobError(
+        f"{result.path} holds {count} entries that are not finite, as nonfinite=record wrote them; "
+        "it is kept, and nonfinite=record accepts it"
+    )
 
 
 def _opened(job: Job, path: Path) -> Result | SparseResult:

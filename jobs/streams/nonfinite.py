@@ -77,6 +77,26 @@ class NonFinite:
                 "continues with them"
             )
 
+    def carry(self, count: int, first: list[tuple[int, int]]) -> None:
+        """Count the entries that earlier starts of the job have written.
+
+        Args:
+            count: Their number.
+            first: The (row, column) of the first few.
+
+        Raises:
+            JobError: There is an entry and the policy is ``fail``.
+        """
+        self.count += count
+        self.first = [*self.first, *first][:_LOCATIONS_KEPT]
+        if count and self.policy == "fail":
+            row, column = first[0]
+            raise JobError(
+                f"what an earlier start has written holds {count} entries that are not finite, the "
+                f"first at row {row}, column {column}; it is kept, and nonfinite=record continues "
+                "with them"
+            )
+
     def figures(self) -> dict[str, Any]:
         """Return what the result file keeps."""
         return {"count": self.count, "first": [list(place) for place in self.first]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,30 @@ from outputs._scanning.reference import LineProbe
 from outputs._storage.crc import combine, crc32
 from outputs._storage.regions import Region, within
 
+_LOCATIONS_KEPT = 5
 _Span = tuple[int, int]
 # What is known of a part of some lines, by the lines.
 _LineSums = Callable[[np.ndarray, slice], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found in the committed blocks of a file; lines count from the first of the file.
+
+    Attributes:
+        damaged: The ranges whose stored data fail the ledger's checksum, in order.
+        differing: The ranges of the others in which a line does not have its product, in order.
+        nonfinite: The number of NaN and infinities in the blocks that are not damaged.
+        first: The (row, column) of the first few of these.
+    """
+
+    damaged: list[_Span] = field(default_factory=list)
+    differing: list[_Span] = field(default_factory=list)
+    nonfinite: int = 0
+    first: list[tuple[int, int]] = field(default_factory=list)
+
+
+_Answer = tuple[int, int, int, slice, np.ndarray, Examined]
 
 
 def block_checksum(values: np.ndarray, value: int = 0) -> int:
@@ -27,8 +49,8 @@ def block_checksum(values: np.ndarray, value: int = 0) -> int:
 
 def examined_blocks(
     matrix: Matrix, path: Path, axis: Axis, committed: np.ndarray, probe: LineProbe | None = None
-) -> tuple[list[_Span], list[_Span]]:
-    """Return the committed blocks that are damaged, and those that differ from a product.
+) -> Examined:
+    """Find the committed blocks that are damaged or differ from a product, and count NaN.
 
     Several threads read every byte once. Only blocks that seem to differ are read again, for the
     norms of their lines, to which errors are relative.
@@ -40,10 +62,6 @@ def examined_blocks(
         committed: Entries of ``LEDGER_DTYPE``, without overlap.
         probe: The vector and the products of all lines of the matrix; None compares no products.
 
-    Returns:
-        The ranges whose stored data fail the ledger's checksum, and the ranges of the others in
-        which a line does not have its product, both in order.
-
     Raises:
         ResultError: If the matrix is stored in a way that the format does not define.
     """
@@ -52,30 +70,52 @@ def examined_blocks(
     found = [0] * len(blocks)
     products = None if probe is None else probe.zeros(matrix.dtype)
 
-    def work(piece: Piece, values: np.ndarray) -> list[tuple[int, int, int, slice, np.ndarray]]:
+    nonfinite: dict[int, list[Examined]] = {}
+
+    def work(piece: Piece, values: np.ndarray) -> list[_Answer]:
         answers = []
         for block, region, part in _parts(piece, values):
             lines, across = _oriented(region, axis)
             sums = np.zeros(0)
             if probe is not None:
                 sums = probe.multiplied(part if axis == Axis.ROWS else part.T, across)
-            answers.append((block, block_checksum(part), part.nbytes, lines, sums))
+            bad = _not_finite(part, region)
+            answers.append((block, block_checksum(part), part.nbytes, lines, sums, bad))
         return answers
 
     with Source(matrix, path) as source:
         for _, answers in each(source, work, pieces(matrix, axis, blocks)):
-            for block, checksum, size, lines, sums in answers:
+            for block, checksum, size, lines, sums, bad in answers:
+                if bad.nonfinite:
+                    nonfinite.setdefault(block, []).append(bad)
                 found[block] = combine(found[block], checksum, size)
                 if products is not None:
                     products[lines] += sums
         expected = committed["checksum"].tolist()
         damaged = [block for block, a, b in zip(blocks, found, expected, strict=True) if a != b]
+        sound_ones = [n for n, block in enumerate(blocks) if block not in {*damaged}]
+        bad = [each for n in sound_ones for each in nonfinite.get(n, ())]
+        first = sorted(place for each in bad for place in each.first)[:_LOCATIONS_KEPT]
+        count = sum(each.nonfinite for each in bad)
         if probe is None or products is None:
-            return damaged, []
+            return Examined(damaged, [], count, first)
         sound = sorted({*blocks} - {*damaged})
         suspects = _with_any(sound, probe.differing(products, np.zeros(len(products))))
         squares = _squared_norms(source, matrix, axis, suspects)
-    return damaged, _with_any(suspects, probe.differing(products, squares))
+    differing = _with_any(suspects, probe.differing(products, squares))
+    return Examined(damaged, differing, count, first)
+
+
+def _not_finite(values: np.ndarray, region: Region) -> Examined:
+    # A NaN or infinity spreads to the sum; that of large finite entries may be infinite too.
+    with np.errstate(all="ignore"):
+        if np.isfinite(values.sum()):
+            return Examined()
+    bad = ~np.isfinite(values)
+    places = np.argwhere(bad)[:_LOCATIONS_KEPT] + [part.start for part in region]
+    return Examined(
+        nonfinite=int(bad.sum()), first=[(row, column) for row, column in places.tolist()]
+    )
 
 
 def _squared_norms(source: Source, matrix: Matrix, axis: Axis, blocks: list[_Span]) -> np.ndarray:

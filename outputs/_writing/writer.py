@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 
 from outputs._errors import (
-    ChangedFunctionError,
     FingerprintMismatchError,
     ResultError,
     ResultExistsError,
@@ -27,17 +25,12 @@ from outputs._format.digests import (
     require_sound_creation,
     write_finish_digest,
 )
-from outputs._format.ledger import Ledger
 from outputs._format.reading import (
-    axis_of,
-    ledger_of,
-    matrix_of,
     read_attribute,
     read_shard,
     require_ours,
 )
-from outputs._format.stacked_matrices import Matrix
-from outputs._scanning.checksums import block_checksum, examined_blocks
+from outputs._scanning.checksums import Examined, block_checksum
 from outputs._scanning.reference import Reference
 from outputs._storage.files import (
     open_file,
@@ -53,6 +46,7 @@ from outputs._storage.memory_order import in_c_order
 from outputs._storage.regions import Region
 from outputs._writing.compression import pack
 from outputs._writing.direct_writes import Space
+from outputs._writing.examination import examined, parts_of
 from outputs._writing.lock import Claim
 from outputs._writing.publishing import give_name, missing_on_disk
 
@@ -73,11 +67,11 @@ class ResultWriter:
         axis: The axis along which blocks arrive, ``rows`` or ``columns``.
         damaged: The ranges of the axis whose blocks, written earlier, no longer have their
             checksum on the disk; they are missing again.
+        nonfinite: The number of NaN and infinities in the blocks that were written earlier.
+        first_nonfinite: The (row, column) of the first few of these.
     """
 
-    def __init__(
-        self, path: Path, claim: Claim, fsync: Fsync, damaged: list[tuple[int, int]]
-    ) -> None:
+    def __init__(self, path: Path, claim: Claim, fsync: Fsync, found: Examined) -> None:
         self.path = path
         self.part = part_path(path)
         self._claim = claim
@@ -85,15 +79,20 @@ class ResultWriter:
         self._opened = time.monotonic()
         self._file = open_file(self.part, "r+")
         try:
-            matrix, self.axis, self._ledger = _parts(self._file)
+            matrix, self.axis, self._ledger = parts_of(self._file)
             self._space = Space(matrix, claim.descriptor)
             self._shard = read_shard(self._file)
             # The first line of the file, counted in the whole matrix.
             self._origin = self._shard.start if self._shard else 0
             self._lines = self.axis.lines(matrix.shape)
-            self.damaged = [(start + self._origin, stop + self._origin) for start, stop in damaged]
+            self.damaged = [
+                (start + self._origin, stop + self._origin) for start, stop in found.damaged
+            ]
+            self.nonfinite = found.nonfinite
+            down, across = (self._origin, 0) if self.axis == Axis.ROWS else (0, self._origin)
+            self.first_nonfinite = [(row + down, column + across) for row, column in found.first]
             clear_finish(self._file)
-            self._ledger.repair(claim.descriptor, set(damaged))
+            self._ledger.repair(claim.descriptor, set(found.damaged))
         except BaseException:
             self._file.close()
             raise
@@ -207,13 +206,13 @@ class ResultWriter:
                 # Check before opening for writing: HDF5 uses a single cache for a file that is
                 # open twice in one process, and the writer's cache holds no tiles.
                 with open_file(part, "r") as file:
-                    matrix, axis, ledger = _parts(file)
-                    damaged = _examined(file, part, reference)
+                    matrix, axis, ledger = parts_of(file)
+                    found = examined(file, part, reference)
                     holes = part.stat().st_size - part.stat().st_blocks * 512
                     line_bytes = axis.across(matrix.shape) * matrix.dtype.itemsize
                     gaps = sum(map(len, ledger.missing())) * line_bytes
                     require_space(part.parent, min(holes, gaps), f"The rest of {path} takes")
-                return cls(path, claim, fsync, damaged)
+                return cls(path, claim, fsync, found)
         except BaseException:
             claim.release()
             raise
@@ -350,38 +349,6 @@ class ResultWriter:
     def _require_open(self) -> None:
         if not self._file:
             raise ResultError(f"The writer of {self.path} is closed.")
-
-
-def _parts(file: h5py.File) -> tuple[Matrix, Axis, Ledger]:
-    matrix, axis = matrix_of(file), axis_of(file)
-    lines = axis.lines(matrix.shape)
-    return matrix, axis, Ledger(ledger_of(file, lines), lines)
-
-
-def _examined(file: h5py.File, part: Path, reference: Reference | None) -> list[tuple[int, int]]:
-    """Return the ranges of damaged blocks of an unfinished file.
-
-    Raises:
-        ChangedFunctionError: If a value, a product or a block is not what the function gives now.
-    """
-    matrix, axis, ledger = _parts(file)
-    difference, probe = "", None
-    if reference is not None:
-        difference = reference.difference(file)
-        probe = None if difference else reference.line_probe(axis, read_shard(file))
-    damaged, differing = [], []
-    if not difference:
-        damaged, differing = examined_blocks(matrix, part, axis, ledger.committed, probe)
-    if differing:
-        shard = read_shard(file)
-        first = shard.start if shard else 0
-        listed = ", ".join(f"{start + first} to {stop + first}" for start, stop in differing[:3])
-        difference = f"{axis} {listed} do not multiply as they should with a random vector"
-    if difference:
-        error = ChangedFunctionError(difference)
-        error.lines = ledger.lines_committed
-        raise error
-    return damaged
 
 
 def _require_fsync(fsync: str) -> None:
