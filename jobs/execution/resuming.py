@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from jobs.errors import JobError
 from jobs.job import Job
@@ -96,6 +97,7 @@ def resumed(
     Raises:
         JobError: Blocks were computed by another version of the function or of its data.
     """
+    _require_same_storage(job, target, description)
     reference = reference_of(job, description.value, description.probes)
     try:
         return ResultWriter.resume(
@@ -187,6 +189,33 @@ def with_this_attempt(
             "product of today"
         )
     return [*earlier, now]
+
+
+def _require_same_storage(job: Job, target: Path, description: ResultDescription) -> None:
+    """Refuse to continue a file that is stored in another way than the options ask for.
+
+    Raises:
+        JobError: It is; the message names the option.
+    """
+    if job.compressed is not None:  # products are stored in one way, whatever the options
+        return
+    with open_result(target, allow_partial=True) as begun:
+        if begun.fingerprint != job.fingerprint:
+            return  # resuming says so
+        options = OmegaConf.create(begun.configuration)
+        begun_tile = OmegaConf.select(options, "output.tile")
+        stored = {
+            "dtype": (str(begun.dtype), str(np.dtype(description.dtype))),
+            "compression": (begun.compression, description.compression),
+            "tile": tuple("auto" if t is None else str([*t]) for t in (begun_tile, job.tile)),
+        }
+    for name, (before, now) in stored.items():
+        if before != now:
+            raise JobError(
+                f"output.{name}: {part_path(target)} was begun with {before}, and this start asks "
+                f"for {now}: continue with output.{name}={'null' if before == 'auto' else before}, "
+                "or begin again with overwrite=true"
+            )
 
 
 def _refuse(target: Path, error: ChangedFunctionError) -> NoReturn:

@@ -8,7 +8,15 @@ from typing import Any
 import h5py
 
 from outputs._errors import ResultError
-from outputs._format.reading import axis_of, matrix_of, read_attribute, read_shard, require_ours
+from outputs._format.names import Names
+from outputs._format.reading import (
+    axis_of,
+    matrix_of,
+    read_attribute,
+    read_shard,
+    read_text,
+    require_ours,
+)
 from outputs._storage.files import open_file, parsed
 
 # A virtual dataset needs the format of HDF5 1.10. The flag that this format leaves in a file whose
@@ -50,6 +58,12 @@ def require_sources(matrix: h5py.Dataset, path: Path) -> None:
                 and part.shape[1 - axis] == matrix.shape[1 - axis]
                 and part.dtype == matrix.dtype
                 and mapping.dset_name.strip("/") == expected[1]
+            )
+            is_finished = bool(read_text(file, Names.EXECUTION))
+        if fits and not is_finished:
+            raise ResultError(
+                f"{path} is virtual and its source {source} is unfinished; compute that shard to "
+                "its end."
             )
         if not fits:
             raise ResultError(

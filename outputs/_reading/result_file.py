@@ -139,6 +139,12 @@ class ResultFile:
         with self._reading():
             return damaged_records(self.file)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether its writer has finished the file, whatever its name."""
+        with self._reading():
+            return bool(read_text(self.file, Names.EXECUTION))
+
     def require_intact(self) -> None:
         """Check that everything beside the entries has its checksum.
 

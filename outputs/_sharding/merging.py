@@ -86,6 +86,7 @@ def _merged(
         create_virtual(target, description, files, execution_of(files), partial(_verified, files))
         return True
     if part_path(target).exists():
+        _require_same_layout(part_path(target), description, files[0].path)
         writer = ResultWriter.resume(target, description.fingerprint)
     else:
         writer = ResultWriter.create(target, description)
@@ -101,6 +102,21 @@ def _require_merged(target: Path, description: ResultDescription) -> None:
     with open_result(target) as found:
         if found.fingerprint != description.fingerprint:
             raise ResultExistsError(f"{target} is the result of another job; name another file.")
+
+
+def _require_same_layout(part: Path, description: ResultDescription, shard: Path) -> None:
+    """Refuse to continue an unfinished file, of an interrupted job, into which no shard fits."""
+    with Result(part) as begun:
+        if begun.fingerprint != description.fingerprint:
+            return  # resuming says so
+        for name in ("axis", "matrix_shape", "dtype"):
+            there = getattr(begun, name)
+            here = getattr(description, "shape" if name == "matrix_shape" else name)
+            if str(there) != str(here):
+                raise ResultError(
+                    f"{part} was begun by a job without shards, and its {name} is {there}; that of "
+                    f"{shard} is {here}. Remove {part.name}, or name another file with -o."
+                )
 
 
 def _copy(

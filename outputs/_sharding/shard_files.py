@@ -20,7 +20,7 @@ from outputs._format.description import ResultDescription
 from outputs._format.verification_state import Verdict
 from outputs._reading.result import Result
 from outputs._scanning.reference import Reference
-from outputs._storage.files import parsed
+from outputs._storage.files import parsed, part_path
 
 # The attributes that the files of one matrix have in common.
 _COMMON = ("operation", "function", "strategy", "axis", "rows", "columns", "dtype")
@@ -120,6 +120,12 @@ def read_shards(
                 raise ResultError(f"{path} is not a shard, but a whole matrix.")
             if not result.complete or path.suffix == ".part":
                 explanations.append(f"{path} is unfinished: {result.progress}.")
+                continue
+            if not result.is_finished:
+                explanations.append(
+                    f"{path} is unfinished, whatever its name: its job has not verified it; with "
+                    f"the name {part_path(path).name} that job finishes it."
+                )
                 continue
             result.require_intact()
             files.append(_shard_file(result, result.shard))

@@ -302,3 +302,48 @@ def test_a_virtual_matrix_without_the_attribute_is_refused(put, tmp_path):
         del file.attrs["virtual"]
     with pytest.raises(ResultError, match="are in another file"):
         open_result(target)
+
+
+@pytest.mark.parametrize("way", [[], ["--virtual"]])
+def test_an_unfinished_shard_under_a_finished_name_is_refused(put, tmp_path, way, capsys):
+    finished = put(wanted=(0, 1))
+    (unfinished,) = put(wanted=(2,), finish=False)
+    part = unfinished.with_name("result.h5.part")
+    part.rename(unfinished)
+    target = tmp_path / "whole.h5"
+    assert main([*map(str, finished), str(unfinished), "-o", str(target), *way]) == 1
+    assert f"{unfinished} is unfinished, whatever its name" in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_a_virtual_matrix_is_not_read_from_an_unfinished_shard(put, tmp_path, capsys):
+    paths = put()
+    target = tmp_path / "whole.h5"
+    assert main([*map(str, paths), "-o", str(target), "--virtual"]) == 0
+    shutil.rmtree(paths[2].parent)
+    (unfinished,) = put(wanted=(2,), finish=False)
+    unfinished.with_name("result.h5.part").rename(unfinished)
+    with pytest.raises(ResultError, match=f"its source {unfinished} is unfinished"):
+        open_result(target)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"axis": "columns"}, "its axis is columns; that of .* is rows"),
+        ({"dtype": "float32"}, "its dtype is float32; that of .* is float64"),
+    ],
+)
+def test_an_interrupted_job_of_another_layout_is_named(
+    put, describe, matrix, tmp_path, change, message, capsys
+):
+    paths = put()
+    target = tmp_path / "whole.h5"
+    with ResultWriter.create(target, describe(matrix.shape, **change)) as writer:
+        part = writer.part
+    before = part.read_bytes()
+    assert main([*map(str, paths), "-o", str(target)]) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert "Remove whole.h5.part, or name another file with -o" in error
+    assert part.read_bytes() == before

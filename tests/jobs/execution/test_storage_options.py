@@ -1,0 +1,73 @@
+"""A file that was begun is continued as it is stored, or not at all."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from jobs.errors import JobError
+from jobs.execution.execute import execute
+from jobs.job import Job
+from jobs.reporting.terminal import Display
+from outputs import ResultWriter, open_result, part_path
+
+SMALL = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=12", "chunk_size=3")
+
+
+def begin(job: Job, display: Display) -> None:
+    write, count = ResultWriter.write, 0
+
+    def write_two(self: ResultWriter, start: int, stop: int, values: np.ndarray) -> None:
+        nonlocal count
+        if count == 2:
+            raise KeyboardInterrupt
+        count += 1
+        write(self, start, stop, values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
+        patch.setattr(ResultWriter, "write", write_two)
+        with pytest.raises(KeyboardInterrupt):
+            execute(job, display)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        ("output.dtype=float32", "", "output.dtype: .* was begun with float32.* asks for float64"),
+        ("", "output.dtype=float32", "output.dtype: .* was begun with float64.* asks for float32"),
+        ("", "output.compression=gzip", "output.compression: .* begun with none.* asks for gzip"),
+        ("output.compression=gzip", "", "output.compression: .* begun with gzip.* asks for none"),
+        ("output.tile=[3,4]", "output.tile=[4,4]", r"output.tile: .* with \[3, 4\]"),
+        ("output.tile=[3,4]", "", r"output.tile: .* with \[3, 4\].* asks for auto"),
+        ("", "output.tile=[3,4]", "output.tile: .* with auto.*output.tile=null"),
+    ],
+)
+def test_another_way_of_storage_is_refused_with_the_remedies(
+    before: str, now: str, message: str, resolved: Callable[..., Job], quiet: Display
+) -> None:
+    first = resolved(*SMALL, *filter(None, [before]))
+    begin(first, quiet)
+    part = part_path(first.paths.result)
+    content = part.read_bytes()
+    second = resolved(*SMALL, *filter(None, [now]))
+    with pytest.raises(JobError, match=message):
+        execute(second, quiet)
+    assert part.read_bytes() == content
+    with open_result(execute(first, quiet)) as result:
+        assert result.execution["lines_resumed"] == 6
+
+
+def test_overwriting_stores_as_it_is_asked_to(resolved: Callable[..., Job], quiet: Display) -> None:
+    begin(resolved(*SMALL), quiet)
+    path = execute(resolved(*SMALL, "output.dtype=float32"), quiet, overwrite=True)
+    with open_result(path) as result:
+        assert result.dtype == np.float32
+
+
+def test_the_dtype_that_is_stored_anyway_is_no_other(
+    resolved: Callable[..., Job], quiet: Display
+) -> None:
+    begin(resolved(*SMALL), quiet)
+    with open_result(execute(resolved(*SMALL, "output.dtype=float64"), quiet)) as result:
+        assert result.execution["lines_resumed"] == 6
