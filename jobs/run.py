@@ -32,6 +32,7 @@ from jobs.failure_messages import death_message, failure_message
 from jobs.machine.activity import Death, announce
 from jobs.machine.interruption import leaving_at_once
 from jobs.machine.launchers import end_workers, queueing_again_unharmed
+from jobs.machine.standard_streams import outlive_the_terminal
 from jobs.machine.supervision import supervised
 from jobs.paths import config_directory
 from jobs.printing import print_line
@@ -216,6 +217,7 @@ def program() -> None:
         early_interruption.raise_again()
         main()
 
+    outlive_the_terminal()
     supervised(interruptible, _report_death)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +17,8 @@ from types import FrameType
 from jobs.machine.signal_handlers import SignalHandler, installed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A signal to a process group arrives twice: directly, and forwarded by the supervisor.
+_SECONDS_OF_ONE_SIGNAL = 0.2
 
 
 class Interrupted(KeyboardInterrupt):
@@ -75,11 +78,16 @@ def leaving_after_a_block() -> Iterator[StopRequest]:
         The record, which the body checks between blocks.
     """
     request = StopRequest()
+    first = 0.0
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if request.received:
+        nonlocal first
+        now = time.monotonic()
+        if request.received and now - first > _SECONDS_OF_ONE_SIGNAL:
             raise Interrupted(number)
-        request.received.append(number)
+        if not request.received:
+            request.received.append(number)
+            first = now
 
     with _handling(remember):
         yield request

@@ -18,7 +18,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from jobs.machine.activity import Death, announce, deaths_of, last_activity, remember, share
 
@@ -27,6 +26,7 @@ FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SI
 
 _MOST_RESTARTS = 32
 _FORWARDED = (signal.SIGINT, signal.SIGTERM)
+_WAITED_FOR = {*_FORWARDED, signal.SIGCHLD}
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -51,7 +51,7 @@ def supervised(program: Callable[[], None], report: Callable[[Death], None]) -> 
     for start in range(_MOST_RESTARTS):
         announce(None)
         before = out_of_memory_kills()
-        code = _wait(_start(program))
+        code = _run(program)
         death = _death(code, is_for_memory=out_of_memory_kills() != before)
         if death is None:
             break
@@ -98,15 +98,28 @@ def out_of_memory_kills() -> int | None:
     return int(found[1]) if found else None
 
 
-def _start(program: Callable[[], None]) -> int:
+def _run(program: Callable[[], None]) -> int:
+    """Run a program in a child process; return its exit code, negative for a signal."""
+    # Signals wait until this process is ready for them, whatever happens to the child before.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+    try:
+        return _wait(_start(program, mask))
+    finally:
+        while signal.sigtimedwait(_WAITED_FOR, 0) is not None:
+            continue
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _start(program: Callable[[], None], mask: set[signal.Signals]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
     process = os.fork()
     if process:
         return process
-    # In a process group of its own the child gets signals of the terminal once, from its parent.
-    os.setpgid(0, 0)
+    # The child stays in the process group, so that it may read from the terminal, and Ctrl-Z stops
+    # and `fg` continues both.
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -144,15 +157,16 @@ def _flush() -> None:
 
 
 def _wait(process: int) -> int:
-    """Wait for a process and forward signals to it; return its exit code, negative for a signal."""
+    """Wait for a process and forward signals to it; return its exit code, negative for a signal.
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        os.kill(process, number)
-
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
-    try:
-        _, status = os.waitpid(process, 0)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    A terminal sends its signals to the whole process group. Those that the kernel sends are thus
+    not forwarded, as in sudo(8); those of other processes are.
+    """
+    ended = 0
+    status = 0
+    while not ended:
+        received = signal.sigwaitinfo(_WAITED_FOR)
+        if received.si_signo in _FORWARDED and received.si_code <= 0:
+            os.kill(process, received.si_signo)
+        ended, status = os.waitpid(process, os.WNOHANG)
     return os.waitstatus_to_exitcode(status)
