@@ -87,7 +87,17 @@ def main(arguments: list[str] | None = None) -> None:
         help="where results would be written (default: runs)",
     )
     parser.add_argument("--no-test", action="store_true", help="skip the self-test")
+    parser.add_argument(
+        "--clean",
+        type=Path,
+        metavar="RUNS",
+        help="only remove what killed processes left in the directories of runs below RUNS; "
+        "results, finished or not, and what a running process uses stay",
+    )
     given = parser.parse_args(arguments)
+    if given.clean is not None:
+        _clean(given.clean, parser)
+        return
     for section, entries in _facts(given.runs).items():
         print(section)
         for name, value in entries.items():
@@ -100,6 +110,18 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         print(f"self-test\n  failed: {error}")
         sys.exit(1)
+
+
+def _clean(runs: Path, parser: argparse.ArgumentParser) -> None:
+    """Remove leftovers below a directory, and print what was removed."""
+    from jobs.execution.run_lock import tidy_below
+
+    if not runs.is_dir():
+        parser.error(f"--clean {runs}: there is no such directory")
+    removed = tidy_below(runs)
+    for path in removed:
+        print(path)
+    print(f"{len(removed)} removed below {runs.absolute()}")
 
 
 def _version(name: str) -> str:

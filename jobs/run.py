@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
@@ -31,7 +31,7 @@ from jobs.errors import EXIT_FAILED, ConfigurationError, JobError
 from jobs.failure_messages import death_message, failure_message
 from jobs.machine.activity import Death, announce
 from jobs.machine.interruption import leaving_at_once
-from jobs.machine.launchers import end_workers, queueing_again_unharmed
+from jobs.machine.launchers import end_with_the_sweep, end_workers, queueing_again_unharmed
 from jobs.machine.standard_streams import outlive_the_terminal
 from jobs.machine.supervision import supervised
 from jobs.paths import config_directory
@@ -47,6 +47,7 @@ def run_job(composed: DictConfig) -> None:
         JobError: The job cannot start or continue.
     """
     announce(None)
+    end_with_the_sweep()
     config = check_config(composed)
     from jobs.execution.execute import execute
     from jobs.job import resolve
@@ -136,8 +137,11 @@ def _run_by_hydra(printed: list[str]) -> None:
     register()
     directory = str(config_directory())
     application = hydra.main(version_base="1.3", config_path=directory, config_name="config")(task)
+    is_sweep = bool({"--multirun", "-m"} & set(sys.argv[1:]))
     try:
-        application()
+        # The end of a sweep by SIGTERM ends its workers.
+        with leaving_at_once() if is_sweep else nullcontext():
+            application()
     finally:
         end_workers()
     if failed:

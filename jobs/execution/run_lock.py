@@ -47,6 +47,16 @@ def tidy(directory: Path) -> list[Path]:
     return []
 
 
+def tidy_below(runs: Path) -> list[Path]:
+    """Remove leftovers from all runs below a directory, and return what was removed.
+
+    Only directories with a status or a result are of runs.
+    """
+    names = (STATUS, f"{STATUS}.*", f"{RESULT}*", "replacement.h5*")
+    found = {file.parent for name in names for file in runs.rglob(name)}
+    return [path for directory in sorted(found) if directory.is_dir() for path in tidy(directory)]
+
+
 def remove_leftovers(directory: Path) -> list[Path]:
     """Remove what killed processes have left in a directory that this process holds.
 

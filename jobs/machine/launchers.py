@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +24,8 @@ PACKAGES = ("hydra-submitit-launcher", "hydra-joblib-launcher", "submitit")
 _EXTRAS = ("slurm", "joblib")
 _SLURM_LAUNCHER = "SlurmLauncher"
 _SECONDS_FOR_AN_ANSWER = 10
+_SECONDS_BETWEEN_LOOKS = 0.5
+_WATCHER = "sweep-watcher"
 
 
 def install_hint(error: BaseException) -> str:
@@ -116,6 +122,23 @@ def end_workers() -> None:
     loky = sys.modules.get("joblib.externals.loky")
     if loky is not None:
         loky.get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
+
+
+def end_with_the_sweep() -> None:
+    """Let a process of joblib end, as by SIGTERM, when the process of its sweep has ended.
+
+    Otherwise it would compute its job to the end, although the sweep was killed.
+    """
+    is_of_joblib = multiprocessing.current_process().name.startswith("LokyProcess")
+    if is_of_joblib and all(each.name != _WATCHER for each in threading.enumerate()):
+        parent = os.getppid()
+        threading.Thread(target=_watch, args=(parent,), name=_WATCHER, daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def accounting_warning(launcher: str) -> str:

@@ -76,12 +76,23 @@ def agreement_table(agreements: Sequence[Agreement]) -> Table:
 
 
 def write_csv(path: Path, summaries: Sequence[JobSummary]) -> None:
-    """Write all figures with full precision, one line per job."""
+    """Write all figures with full precision, one line per job.
+
+    The file appears under its name when it is complete.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     names = [field.name for field in fields(JobSummary)]
     # Names of directories need not be text.
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        for one in summaries:
-            values = (getattr(one, name) for name in names)
-            writer.writerow("; ".join(v) if isinstance(v, tuple) else v for v in values)
+    scratch = path.with_name(f"{path.name}.new")
+    try:
+        with scratch.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(names)
+            for one in summaries:
+                values = (getattr(one, name) for name in names)
+                writer.writerow("; ".join(v) if isinstance(v, tuple) else v for v in values)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
