@@ -20,7 +20,8 @@ from outputs._format.axes import TensorSpec
 from outputs._reading.views.metadata import arrays, attributes, table
 from outputs._reading.views.protocol import DenseResult
 from outputs._scanning.sequential import Advance, piece_shape, pieces
-from outputs._storage.files import LIBVER
+from outputs._storage.files import create_file
+from outputs._storage.written_files import WrittenFile
 
 _USER_BLOCK = 512
 _CHUNK_BYTES = 2 * 2**20
@@ -44,7 +45,7 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
         path: A path at which no file exists yet.
         advance: Called with the number of bytes of each piece written.
     """
-    with h5py.File(path, "x", userblock_size=_USER_BLOCK, libver=LIBVER) as file:
+    with create_file(path, user_block=_USER_BLOCK) as file:
         _matrix(file, result, advance)
         for name, tensors in (("rows", result.rows), ("columns", result.columns)):
             _table(file, name, tensors)
@@ -65,7 +66,7 @@ def _header() -> bytes:
     return struct.pack("<116s8xH2s", text.ljust(116), 0x0200, b"IM")
 
 
-def _matrix(file: h5py.File, result: DenseResult, advance: Advance) -> None:
+def _matrix(file: WrittenFile, result: DenseResult, advance: Advance) -> None:
     if 0 in result.shape:
         _array(file, result.operation, np.empty(result.shape, result.dtype))
         return
@@ -81,6 +82,7 @@ def _matrix(file: h5py.File, result: DenseResult, advance: Advance) -> None:
     tall, wide = (max(c, p - p % c) for p, c in zip(whole, (height, width), strict=True))
     for region, values in pieces(source, (tall, wide)):
         target[region[1], region[0]] = _converted(values.T)
+        file.require_written()
         advance(values.nbytes)
 
 

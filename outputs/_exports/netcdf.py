@@ -15,6 +15,7 @@ import numpy as np
 from outputs._reading.views.metadata import attributes, flat_variables
 from outputs._reading.views.protocol import DenseResult
 from outputs._scanning.sequential import Advance, piece_shape, pieces
+from outputs._storage.written_files import NEW, DeferringFile
 
 _CHUNK_BYTES = 2 * 2**20
 
@@ -32,7 +33,7 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
     """
     matrix = result.dataset()
     chunk = piece_shape(matrix, _CHUNK_BYTES)
-    with h5netcdf.File(path, "x") as file:
+    with DeferringFile(path, NEW) as stored, h5netcdf.File(stored, "w") as file:
         file.attrs.update(attributes(result))
         variables = flat_variables(result)
         whole = {name for name, (_, values) in variables.items() if not np.iscomplexobj(values)}
@@ -49,6 +50,7 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
         for region, values in pieces(matrix, chunk):
             for target, (_, part) in zip(targets, _parts("", values), strict=True):
                 target[region] = part
+            stored.require_written()
             advance(values.nbytes)
 
 

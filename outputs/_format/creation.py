@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -37,14 +38,34 @@ from outputs._storage.files import LIBVER, create_file
 
 GZIP_LEVEL = 4
 
+# What HDF5 needs for itself in the smallest file, about.
+_HEADER_BYTES = 2**14
+# Another strategy may continue a job; its name is then added without moving anything in the file.
+_STRATEGY_BYTES = 256
+
 _DATALESS_SCALE = "This is a netCDF dimension but not a netCDF variable.%10d"
 
 
 def stored_bytes(description: ResultDescription) -> int:
     """Return the approximate disk space, in bytes, of an unfinished result."""
-    rows, columns = description.stored_shape
-    matrix = rows * columns * np.dtype(description.dtype).itemsize
-    return matrix + description.lines * LEDGER_DTYPE.itemsize + EXECUTION_BYTES
+    shape: tuple[int, ...] = description.stored_shape
+    if (planned := planned_tile(description)) is not None:
+        tile = (min(planned[0], shape[0]), min(planned[1], shape[1]))
+        # Tiles at the edges are stored completely.
+        shape = tuple(-(-n // t) * t for n, t in zip(shape, tile, strict=True))
+    matrix = math.prod(shape) * np.dtype(description.dtype).itemsize
+    groups = description.point, description.value, description.vectors
+    probes = description.probes.arrays() if description.probes is not None else {}
+    arrays = [array for group in (*groups, probes) for array in group.values()]
+    tables = [_table(description.rows), _table(description.columns)]
+    return (
+        matrix
+        + description.lines * LEDGER_DTYPE.itemsize
+        + sum(np.asarray(array).nbytes for array in [*arrays, *tables])
+        + len(description.configuration.encode())
+        + EXECUTION_BYTES
+        + _HEADER_BYTES
+    )
 
 
 def create(
@@ -124,6 +145,24 @@ def write_execution(file: h5py.File, record: Mapping[str, Any]) -> None:
     target[()] = np.array(text, dtype=target.dtype)
 
 
+def write_strategy(file: h5py.File, strategy: str) -> None:
+    """Write the attribute that names the strategies, in its place if there is one.
+
+    Args:
+        file: The file, open for writing.
+        strategy: The names, with commas between them.
+    """
+    text = strategy.encode()
+    if "strategy" in file.attrs:
+        stored = file.attrs.get_id("strategy")
+        if stored.dtype.itemsize >= len(text):
+            # A kill cannot fall between two writes, as when HDF5 replaces the attribute.
+            stored.write(np.array(text, stored.dtype))
+            return
+    dtype = h5py.string_dtype("utf-8", max(_STRATEGY_BYTES, len(text)))
+    file.attrs.create("strategy", text, dtype=dtype)
+
+
 def _write_context(file: h5py.File, description: ResultDescription) -> None:
     """Write the tables, arrays, configuration, provenance, execution record and probes."""
     _write_table(file, Names.ROWS, "row_tensor", description.rows)
@@ -148,7 +187,7 @@ def _write_header(
     is_virtual: bool,
     version: int | None = None,
 ) -> None:
-    texts = ("operation", "strategy", "function", "fingerprint", "axis", "compression")
+    texts = ("operation", "function", "fingerprint", "axis", "compression")
     # Stored as integers, because HDF5 has no boolean and readers differ on h5py's enumeration.
     numbers = ("rows_are_tuple", "columns_are_tuple")
     shard = description.shard
@@ -162,6 +201,7 @@ def _write_header(
         | {name: getattr(description, name) for name in texts}
         | {name: int(getattr(description, name)) for name in numbers},
     )
+    write_strategy(file, description.strategy)
     if is_virtual:
         write_attributes(file, {VIRTUAL: 1})
     if description.points is not None:
@@ -237,6 +277,11 @@ def _attach(target: h5py.Dataset, axis: int, scale: h5py.Dataset) -> None:
 def _write_table(
     file: h5py.File, name: str, dimension: str, tensors: tuple[TensorSpec, ...]
 ) -> None:
+    table = file.create_dataset(name, data=_table(tensors))
+    _attach(table, 0, _dimension(file, dimension, len(tensors)))
+
+
+def _table(tensors: tuple[TensorSpec, ...]) -> np.ndarray:
     stops = np.cumsum([tensor.size for tensor in tensors], dtype=np.int64)
     entries = [
         (
@@ -257,8 +302,7 @@ def _write_table(
             ("dtype", _fixed(entry[4] for entry in entries)),
         ]
     )
-    table = file.create_dataset(name, data=np.array(entries, dtype=dtype))
-    _attach(table, 0, _dimension(file, dimension, len(tensors)))
+    return np.array(entries, dtype=dtype)
 
 
 def _fixed(texts: Iterable[bytes]) -> np.dtype:

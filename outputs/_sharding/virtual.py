@@ -22,7 +22,7 @@ from outputs._format.names import Names
 from outputs._format.reading import dataset
 from outputs._format.virtual_sources import LIBVER
 from outputs._sharding.shard_files import ShardFile
-from outputs._storage.files import publish, scratch_path, seal, translated
+from outputs._storage.files import open_file, publish, scratch_path, seal, translated
 
 
 def create_virtual(
@@ -81,7 +81,7 @@ def _matrix(
 
 
 def _fill(path: Path, files: Sequence[ShardFile], execution: Mapping[str, Any]) -> None:
-    with h5py.File(path, "r+", libver=LIBVER, locking=False) as file:
+    with open_file(path, "r+", LIBVER) as file:
         ledger, used = dataset(file, Names.LEDGER), 0
         for one in files:
             blocks = one.blocks.copy()

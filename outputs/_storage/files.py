@@ -19,15 +19,14 @@ from outputs._errors import (
     ResultNotFoundError,
     TruncatedResultError,
 )
+from outputs._storage.written_files import WrittenFile
 
 # Measured with h5py 3.16 on HDF5 2.0 (docs/file-format.md): a low bound of v110 or later writes
 # superblock 3, whose "open for write" flag survives a SIGKILL and locks the file out. The low
 # bound is pinned here because HDF5 2.0 raised its own default and may raise it again.
 LIBVER = ("earliest", "v108")
 
-# Tiles are written whole and once, so a write cache is useless; when reading, adjacent slices of
-# one tile should find it in the cache.
-_WRITE_CACHE_BYTES = 0
+# Adjacent slices of one tile should find it in the cache.
 _READ_CACHE_BYTES = 64 * 2**20
 
 SCRATCH_NAMES = re.compile(r"\.[0-9a-f]{8}\.new$")
@@ -48,21 +47,24 @@ def scratch_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.new")
 
 
-def create_file(path: Path, libver: tuple[str, str] = LIBVER) -> h5py.File:
+def create_file(
+    path: Path, libver: tuple[str, str] = LIBVER, *, user_block: int = 0
+) -> WrittenFile:
     """Create an HDF5 file; by default in a format that stays usable if the writer is killed.
 
     Args:
         path: A path at which no file exists yet.
         libver: Bounds of the HDF5 format version.
+        user_block: Bytes at the beginning that HDF5 leaves alone: 0, or a power of two from 512.
 
     Raises:
         ResultError: If the file cannot be created.
     """
     with translated(path):
-        return h5py.File(path, "x", libver=libver, locking=False, rdcc_nbytes=_WRITE_CACHE_BYTES)
+        return WrittenFile(path, create=True, libver=libver, user_block=user_block)
 
 
-def open_file(path: Path, mode: Literal["r", "r+"]) -> h5py.File:
+def open_file(path: Path, mode: Literal["r", "r+"], libver: tuple[str, str] = LIBVER) -> h5py.File:
     """Open an existing HDF5 file.
 
     HDF5's locks are disabled: readers read sealed files, a watcher must never stop the writer, and
@@ -71,6 +73,7 @@ def open_file(path: Path, mode: Literal["r", "r+"]) -> h5py.File:
     Args:
         path: The file.
         mode: ``r`` to read, ``r+`` to read and write.
+        libver: Bounds of the HDF5 format version.
 
     Raises:
         ResultNotFoundError: If there is no such file.
@@ -81,8 +84,9 @@ def open_file(path: Path, mode: Literal["r", "r+"]) -> h5py.File:
     with translated(path):
         if not h5py.is_hdf5(path):
             raise ResultError(f"{path} is not an HDF5 file, or its beginning is damaged.")
-        cache = _READ_CACHE_BYTES if mode == "r" else _WRITE_CACHE_BYTES
-        return h5py.File(path, mode, libver=LIBVER, locking=False, rdcc_nbytes=cache)
+        if mode == "r+":
+            return WrittenFile(path, create=False, libver=libver)
+        return h5py.File(path, mode, libver=libver, locking=False, rdcc_nbytes=_READ_CACHE_BYTES)
 
 
 @contextlib.contextmanager

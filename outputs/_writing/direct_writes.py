@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import numpy as np
@@ -13,6 +14,8 @@ from outputs._storage.regions import Region, common_part, tiles_of, within
 
 # Below this size, let the kernel batch writeback.
 _LEAST_WRITEBACK = 2**18
+# The errors of file systems that reserve no space, some of which the C library does not replace.
+_WITHOUT_RESERVATION = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Space:
@@ -106,8 +109,13 @@ class Space:
 
 
 def _reserve(descriptor: int, offset: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
         os.posix_fallocate(descriptor, offset, size)
+    except OSError as error:
+        if error.errno not in _WITHOUT_RESERVATION:
+            raise
 
 
 def _padded(values: np.ndarray, width: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from outputs._errors import (
     UnfinishedResultError,
 )
 from outputs._format.axes import Axis
-from outputs._format.creation import create, stored_bytes, write_attributes, write_execution
+from outputs._format.creation import create, stored_bytes, write_execution, write_strategy
 from outputs._format.description import ResultDescription
 from outputs._format.digests import (
     clear_finish,
@@ -299,7 +299,7 @@ class ResultWriter:
         with translated(self.part):
             write_execution(self._file, execution)
             if strategy is not None and strategy != read_attribute(self._file, "strategy"):
-                write_attributes(self._file, {"strategy": strategy})
+                write_strategy(self._file, strategy)
             write_finish_digest(self._file)
             compressed = read_attribute(self._file, "compression") != "none"
             self._file.close()
