@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -30,6 +32,8 @@ LIBVER = ("earliest", "v108")
 _READ_CACHE_BYTES = 64 * 2**20
 
 SCRATCH_NAMES = re.compile(r"\.[0-9a-f]{8}\.new$")
+# The errors of file systems that flush files, but not directories.
+_WITHOUT_FSYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 # Parts of the operating system's messages, which HDF5 quotes in its own.
 _TRUNCATED = "truncated file"
@@ -191,6 +195,16 @@ def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _WITHOUT_FSYNC or not path.is_dir():
+            raise
+        warnings.warn(
+            f"The file system of {path} cannot flush a directory (fsync: {error.strerror}): after "
+            "a loss of power the name of a new file may be missing.",
+            RuntimeWarning,
+            # With one place in the source, Python prints it once.
+            stacklevel=1,
+        )
     finally:
         os.close(descriptor)
 

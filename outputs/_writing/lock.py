@@ -28,27 +28,37 @@ class _Owner:
         host: Name of the machine.
         pid: Process identifier on that machine.
         token: Unique identifier of the claim.
+        started: When the process started, in the kernel's ticks since it booted; empty if unknown.
+        boot: Identifier of the boot of the machine; empty if unknown.
     """
 
     host: str
     pid: int
     token: str
+    started: str = ""
+    boot: str = ""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is known to have ended; False if it ran on another machine."""
+        """Whether the process is known to have ended; False if it ran on another machine.
+
+        The number of a process is given again, in a restarted container usually to the same
+        program; a process is the same only with the same start.
+        """
         if self.host != socket.gethostname():
             return False
+        if self.boot and self.boot != (_boot() or self.boot):
+            return True
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
         except PermissionError:
-            return False
-        return False
+            pass
+        return bool(self.started) and self.started != (_start_of(self.pid) or self.started)
 
 
 class Claim:
@@ -73,7 +83,13 @@ class Claim:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._record = _owner_path(path)
-        self._owner = _Owner(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+        self._owner = _Owner(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            token=uuid.uuid4().hex,
+            started=_start_of(os.getpid()),
+            boot=_boot(),
+        )
         self._signed: tuple[int, int, int] | None = None
         self._descriptor: int | None = _opened(path)
         try:
@@ -232,9 +248,26 @@ def _read_owner(path: Path) -> _Owner | None:
     """Return the last owner of a file; None if there is no owner file, or it is unreadable."""
     try:
         found = json.loads(_owner_path(path).read_bytes())
-        return _Owner(str(found["host"]), int(found["pid"]), str(found["token"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        origin = {name: str(found.get(name, "")) for name in ("started", "boot")}
+        return _Owner(str(found["host"]), int(found["pid"]), str(found["token"]), **origin)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process started; empty if the system does not say it."""
+    try:
+        # The second field, the name of the program, may contain anything.
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _opened(path: Path) -> int:

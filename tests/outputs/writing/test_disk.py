@@ -2,11 +2,14 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import random
 import shutil
+import stat
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 import h5py
@@ -14,7 +17,16 @@ import numpy as np
 import pytest
 
 import outputs._writing.direct_writes
-from outputs import ResultError, ResultWriter, open_result, part_path, verify_result
+from outputs import (
+    Probes,
+    ResultError,
+    ResultWriter,
+    TensorSpec,
+    open_result,
+    part_path,
+    verify_result,
+)
+from outputs._format.creation import stored_bytes
 
 FINGERPRINT = "0123456789abcdef"
 PAGE = 4096
@@ -188,6 +200,47 @@ def test_a_disk_that_is_full_while_compressing_loses_nothing(describe, entries, 
     assert verify_result(path).problems == ()
     with open_result(path) as result:
         assert np.array_equal(result[:, :], matrix)
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns", "gzip", "many inputs", "many points"])
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (48, 40)])
+def test_the_space_asked_for_is_that_of_the_file(describe, tmp_path, kind, shape):
+    changes = {
+        "axis": "columns" if kind == "columns" else "rows",
+        "compression": "gzip" if kind == "gzip" else "none",
+        "point": {"x": np.zeros(shape[1])},
+        "vectors": {"v": np.zeros(shape[0])},
+        "probes": Probes(np.ones(shape[1]), np.ones(shape[0]), None, None, 1e-9),
+    }
+    if kind == "many inputs":
+        tensors = tuple(TensorSpec(f"weights of layer {n}", (1,), "float64") for n in range(500))
+        changes |= {"columns": tensors}
+        shape = (shape[0], 500)
+        changes["probes"] = None
+    if kind == "many points":
+        changes |= {"points": 3, "probes": None}
+    described = describe(shape, **changes)
+    with ResultWriter.create(tmp_path / "r.h5", described) as writer:
+        assert stored_bytes(described) == pytest.approx(writer.part.stat().st_size, rel=0.05)
+
+
+def test_a_directory_that_cannot_be_flushed_is_reported_once(describe, tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def only_files(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        with ResultWriter.create(tmp_path / "r.h5", describe()) as writer:
+            writer.write(0, 12, np.zeros((12, 20)))
+            writer.finish({})
+    assert [str(each.message).split(":")[0] for each in caught] == [
+        f"The file system of {tmp_path} cannot flush a directory (fsync"
+    ]
 
 
 CACHESTAT = 451  # of Linux 6.5 and later, by the same number on every machine

@@ -130,3 +130,18 @@ def test_without_locks_a_dead_process_of_this_machine_is_recognized(path, record
     sign(record, socket.gethostname(), ended.pid)
     with ResultWriter.resume(path, FINGERPRINT) as writer:
         assert writer.missing() == [range(2, 12)]
+
+
+@pytest.mark.usefixtures("without_locks")
+@pytest.mark.parametrize("change", ["started", "boot"])
+def test_without_locks_a_restarted_container_knows_its_own_name_and_number(path, record, change):
+    with ResultWriter.resume(path, FINGERPRINT):
+        owner = json.loads(record.read_text())
+        assert owner["started"]
+        assert owner["boot"]
+    record.write_text(json.dumps(owner))
+    with pytest.raises(BeingWrittenError, match=f"is being written by process {os.getpid()}"):
+        ResultWriter.resume(path, FINGERPRINT)
+    record.write_text(json.dumps(owner | {change: "1"}))
+    with ResultWriter.resume(path, FINGERPRINT) as writer:
+        assert writer.missing() == [range(2, 12)]
