@@ -17,10 +17,14 @@ from typing import Any
 class WarmInterpreter:
     """Runs ``python -m module ...`` and ``python -c code``, each in a separate process."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, environment: dict[str, str] | None = None) -> None:
         self._files = directory / "out", directory / "err"
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
         )
 
     def run(self, words: list[str], directory: Path) -> tuple[int, str]:
