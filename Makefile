@@ -68,10 +68,12 @@ docs: $(VENV)/.installed-test
 journeys: $(VENV)/.installed-test
 	AUTODIFF_JOBS_JOURNEYS=1 $(BIN)/python -m pytest tests/test_journeys.py
 
-# 200 kills of the real command, resumed each time (the suite makes ten), and 2,000 hostile files read
-# by everything that reads files (the suite makes twelve); up to an hour.
+# 200 kills of the real command, resumed each time (the suite makes ten), 1,000 faults of the disk at
+# single system calls (the suite makes ten), and 2,000 hostile files read by everything that reads
+# files (the suite makes twelve); more than an hour.
 torture: $(VENV)/.installed-test
 	AUTODIFF_JOBS_KILLS=200 $(BIN)/python -m pytest tests/jobs/test_torture.py
+	$(BIN)/python tests/faults/sweep.py --faults 1000 --seed 0
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/hostile_reading.py --files 2000 --seed 0
 
 # Speed beside torch and JAX: about twenty minutes, and hours at full size.

@@ -3,8 +3,8 @@
     python tests/faults/sweep.py --faults 500 --seed 0
 
 After each fault the same command must finish: its file equals that of an undisturbed run in every
-dataset, is sound, and nothing else lies in the directory. The fault itself may end the command in one
-message, never in a signal of its own.
+dataset, is sound, and nothing else lies in the directory. The fault itself may end the command in
+one message, never in a signal of its own.
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ SCENARIOS = {
     "columns": _job(*BRUSSELATOR, *MORE, "strategy=forward-mode", "chunk_size=12"),
     "gzip": _job(*ROWS, "output.compression=gzip"),
     "points": _job(
-        "op=jacobian", "function=rosenbrock", "function.n=5", "points=leading", "inputs=numpy", "inputs.path=points.npy",
-        "strategy=vectorize", "chunk_size=2", "verify.differences=false", *MORE,
+        "op=jacobian", "function=rosenbrock", "function.n=5", "points=leading",
+        "inputs=numpy", "inputs.path=points.npy", "strategy=vectorize", "chunk_size=2",
+        "verify.differences=false", *MORE,
     ),
     "sparse": _job(
         "op=jacobian", "function=burgers", "function.n=40", "sparsity=auto",
@@ -134,9 +135,11 @@ class Sweep:
     Args:
         folder: An empty directory.
         shim: The compiled library.
+        verbose: Whether to print how a command with a fault ends.
     """
 
-    def __init__(self, folder: Path, shim: Path) -> None:
+    def __init__(self, folder: Path, shim: Path, *, verbose: bool = False) -> None:
+        self.verbose = verbose
         self._folder, self._shim = folder.resolve(), shim
         self._counter = self._folder / "counter"
         environment = {"LD_PRELOAD": str(shim), "OMP_NUM_THREADS": "1"}
@@ -153,19 +156,27 @@ class Sweep:
 
     def problem(self, trial: Trial) -> str:
         """Return what is wrong after a fault; empty if nothing is."""
-        scenario = SCENARIOS[trial.scenario]
-        before, undisturbed, _ = self._of(trial.scenario)
-        place = self._folder / "trial"
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(before, place)
-        code, output = self._run(scenario, place, trial)
+        scenario, place = SCENARIOS[trial.scenario], self._folder / "trial"
+        undisturbed = self._of(trial.scenario)[1]
+        code, output = self.ending(trial)
+        if self.verbose:
+            print(code, output)
         if wrong := _of_ending(trial.fault, code, output):
             return f"{wrong}: {code} {output[-1500:]}"
         code, again = self._run(scenario, place, None)
         # The fault may have hit only what follows the file.
         if code and not (scenario.module == "outputs.export" and "already exists" in again):
-            return f"the same command again ends with {code}: {again[-1500:]}; before: {output[-300:]}"
+            return (
+                f"the same command again ends with {code}: {again[-1500:]}; before: {output[-300:]}"
+            )
         return _of_files(place, undisturbed)
+
+    def ending(self, trial: Trial) -> tuple[int, str]:
+        """Run a command with a fault, and return its exit code and what it printed."""
+        place = self._folder / "trial"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self._of(trial.scenario)[0], place)
+        return self._run(SCENARIOS[trial.scenario], place, trial)
 
     def _of(self, name: str) -> tuple[Path, Path, list[str]]:
         if name not in self._prepared:
@@ -273,7 +284,8 @@ def _of_files(place: Path, undisturbed: Path) -> str:
             return f"{name} differs"
         if path.suffix == ".npz" and _members(path) != _members(other):
             return f"{name} differs"
-        if ".zarr/" in name and path.name != "zarr.json" and path.read_bytes() != other.read_bytes():
+        is_chunk = ".zarr/" in name and path.is_file() and path.name != "zarr.json"
+        if is_chunk and path.read_bytes() != other.read_bytes():
             return f"{name} differs"
     return ""
 
@@ -333,7 +345,7 @@ def main() -> None:
         shim = compiled(Path(folder))
         if shim is None:
             sys.exit("there is no C compiler, or this is not Linux")
-        sweep = Sweep(Path(folder), shim)
+        sweep = Sweep(Path(folder), shim, verbose=bool(options.trial))
         names = options.only or list(SCENARIOS)
         chosen: Any = trials(sweep, options.faults, options.seed, names)
         if options.trial:
@@ -343,11 +355,15 @@ def main() -> None:
             problem = sweep.problem(trial)
             counted["bad" if problem else "good"] += 1
             counted[trial.fault] += 1
+            if not (counted["good"] + counted["bad"]) % 25:
+                print(dict(counted), f"{time.monotonic() - began:.0f} s", flush=True)
             if problem:
                 call = sweep.calls(trial.scenario)[trial.number - 1]
                 print(f"{trial} at {call}:\n  {problem}", flush=True)
-        sweep.close()
+            if options.trial:
+                names = [trial.scenario]
         print({name: len(sweep.calls(name)) for name in names})
+        sweep.close()
     print(dict(counted), f"seed {options.seed}, {time.monotonic() - began:.0f} s")
     sys.exit(1 if counted["bad"] else 0)
 
