@@ -31,7 +31,7 @@ from jobs.errors import EXIT_FAILED, ConfigurationError, JobError
 from jobs.failure_messages import death_message, failure_message
 from jobs.machine.activity import Death, announce
 from jobs.machine.interruption import leaving_at_once
-from jobs.machine.launchers import end_with_the_sweep, end_workers, queueing_again_unharmed
+from jobs.machine.launchers import end_workers, ending_with_the_sweep, queueing_again_unharmed
 from jobs.machine.standard_streams import outlive_the_terminal
 from jobs.machine.supervision import supervised
 from jobs.paths import config_directory
@@ -47,7 +47,6 @@ def run_job(composed: DictConfig) -> None:
         JobError: The job cannot start or continue.
     """
     announce(None)
-    end_with_the_sweep()
     config = check_config(composed)
     from jobs.execution.execute import execute
     from jobs.job import resolve
@@ -68,6 +67,7 @@ def run_job(composed: DictConfig) -> None:
     with (
         queueing_again_unharmed(),
         leaving_at_once(),
+        ending_with_the_sweep(),
         holding_devices(config.devices, display.say) as devices,
     ):
         job = resolve(config, devices)

@@ -26,6 +26,7 @@ _SLURM_LAUNCHER = "SlurmLauncher"
 _SECONDS_FOR_AN_ANSWER = 10
 _SECONDS_BETWEEN_LOOKS = 0.5
 _WATCHER = "sweep-watcher"
+_has_a_job = threading.Event()
 
 
 def install_hint(error: BaseException) -> str:
@@ -124,8 +125,9 @@ def end_workers() -> None:
         loky.get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
-def end_with_the_sweep() -> None:
-    """Let a process of joblib end, as by SIGTERM, when the process of its sweep has ended.
+@contextmanager
+def ending_with_the_sweep() -> Iterator[None]:
+    """Run a job; in a process of joblib, end it as by SIGTERM when the process of its sweep ends.
 
     Otherwise it would compute its job to the end, although the sweep was killed.
     """
@@ -133,12 +135,21 @@ def end_with_the_sweep() -> None:
     if is_of_joblib and all(each.name != _WATCHER for each in threading.enumerate()):
         parent = os.getppid()
         threading.Thread(target=_watch, args=(parent,), name=_WATCHER, daemon=True).start()
+    _has_a_job.set()
+    try:
+        yield
+    finally:
+        _has_a_job.clear()
 
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if _has_a_job.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+    while _has_a_job.is_set():
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(128 + signal.SIGTERM)
 
 
 def accounting_warning(launcher: str) -> str:

@@ -16,7 +16,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jobs.machine.activity import Death, announce, deaths_of, last_activity, remember, share
@@ -110,7 +110,7 @@ def _run(program: Callable[[], None]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _start(program: Callable[[], None], mask: set[signal.Signals]) -> int:
+def _start(program: Callable[[], None], mask: Iterable[int]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
