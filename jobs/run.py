@@ -185,6 +185,8 @@ def _log_file(path: Path) -> Iterator[None]:
         return
     # The text of the user's exceptions may hold anything.
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    # A full disk ends the job with its own message, or not at all.
+    handler.handleError = lambda record: None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("jobs")
     logger.setLevel(logging.DEBUG)

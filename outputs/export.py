@@ -7,14 +7,17 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from outputs._commands import command_parser, print_line, progress_bar, run_command
-from outputs._errors import ResultError, ResultExistsError
+from outputs._errors import BeingWrittenError, ResultError, ResultExistsError
 from outputs._exports.formats import FORMATS, Format
 from outputs._reading.result import Result, open_result
 from outputs._scanning.sequential import Advance
-from outputs._storage.files import publish, scratch_path, seal
+from outputs._storage.files import SCRATCH_NAMES, publish, scratch_path, seal
+from outputs._writing.directories import claimed_directory
 
 _ATTEMPTS, _PAUSE = 20, 0.1
 
@@ -74,12 +77,32 @@ def export(
     if target.exists():
         _require_replaceable(result, target, force)
     result.require_intact()
+    _remove_orphans(target)
     scratch = scratch_path(target)
     try:
-        write(result, scratch, advance)
-        _publish(scratch, target, force)
+        with _shared_directory(target.parent):
+            write(result, scratch, advance)
+            _publish(scratch, target, force)
     finally:
         _remove(scratch)
+
+
+@contextmanager
+def _shared_directory(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory that keeps others from removing scratch files, if it is free."""
+    with ExitStack() as held:
+        with suppress(BeingWrittenError, OSError):
+            held.enter_context(claimed_directory(directory, is_shared=True))
+        yield
+
+
+def _remove_orphans(target: Path) -> None:
+    """Remove what killed exports to the same target have left, unless one is running."""
+    with suppress(BeingWrittenError, OSError), claimed_directory(target.parent) as is_locked:
+        if is_locked:
+            for path in target.parent.iterdir():
+                if SCRATCH_NAMES.sub("", path.name) == target.name != path.name:
+                    _remove(path)
 
 
 def _require_replaceable(result: Result, target: Path, force: bool) -> None:

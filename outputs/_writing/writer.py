@@ -308,7 +308,12 @@ class ResultWriter:
             # Shards stay uncompressed: the whole matrix is compressed once, when they are merged.
             is_packed = compressed and self._shard is None
             source, target = pack(self.part) if is_packed else self.part, replaced or self.path
-            give_name(self._claim, source, target, is_replacing=replaced is not None)
+            try:
+                give_name(self._claim, source, target, is_replacing=replaced is not None)
+            except BaseException:
+                if is_packed:
+                    source.unlink(missing_ok=True)
+                raise
             self.part.unlink(missing_ok=True)
         self.close()
         return target

@@ -177,7 +177,7 @@ def test_a_finish_that_fails_is_finished_by_the_next_start(
         monkeypatch.context() as patch,
     ):
         writer.write(0, 12, np.ones((12, 20)))
-        patch.setattr("outputs._writing.writer.publish", fail)
+        patch.setattr("outputs._writing.publishing.publish", fail)
         with pytest.raises(ResultError, match="Input/output error"):
             writer.finish({"attempt": 1})
     assert sorted(each.name for each in tmp_path.iterdir()) == ["r.h5.part"]
