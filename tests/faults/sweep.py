@@ -45,7 +45,7 @@ FAULTS = {
 }
 # A disk that is full, or cannot be written, stays so.
 LASTING = ("ENOSPC", "EDQUOT", "EROFS")
-# These the program retries by itself, so that nobody notices.
+# The program retries these by itself.
 UNNOTICED = ("short", "EINTR")
 _NAMES, _NAME = 1 << 16, 16
 
