@@ -53,14 +53,14 @@ class StrategyError(JobError):
 
 @contextmanager
 def failing_strategy(strategy: str) -> Iterator[None]:
-    """Attribute a failure in the body to a strategy, but for one to allocate memory.
+    """Attribute a failure in the body to a strategy, unless memory or the options are the cause.
 
     Raises:
         StrategyError: The body raised a `JobError`.
     """
     try:
         yield
-    except (OutOfMemoryError, StrategyError):
+    except (OutOfMemoryError, StrategyError, ConfigurationError):
         raise
     except JobError as error:
         raise StrategyError(str(error), strategy) from error

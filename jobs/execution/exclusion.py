@@ -63,7 +63,7 @@ def _reason(job: Job, error: StrategyError) -> str:
     if not error.is_wrong and _is_failing(job):
         raise JobError(str(error)) from error
     if job.strategy != "auto":
-        raise JobError(f"{error}; what was computed before is kept\n{advice_for(job)}") from error
+        raise JobError(f"{error}\n{advice_for(job)}; what was computed before is kept") from error
     return one_line(error)
 
 

@@ -200,8 +200,8 @@ def _outputs_examined(job: Job) -> Iterator[None]:
             raise
         # What the function raises itself is what the body has failed of.
         except BaseException:
-            value = None
-        if value is not None:
+            pass
+        else:
             named_outputs(job.function, value)
         raise
 

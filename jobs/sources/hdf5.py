@@ -40,7 +40,11 @@ def _dataset(option: str, config: Hdf5Source, file: h5py.File, name: str) -> h5p
     try:
         found = find_dataset(file, name, links=config.links)
     except ResultError as error:
-        hint = "" if config.links else f"; {option}.links=true follows links to other places"
+        hint = (
+            ""
+            if config.links or "another" not in str(error)
+            else f"; {option}.links=true follows links to other places"
+        )
         raise ConfigurationError(
             f"{option}.path={config.path}, dataset {name}: {error}{hint}"
         ) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.errors import ConfigurationError
+from jobs.errors import JobError
 from jobs.execution.execute import execute
 from jobs.job import Job
 from jobs.reporting.terminal import Display
@@ -62,7 +62,7 @@ def test_a_complex_input_stays_complex(
 def test_what_would_lose_imaginary_parts_is_refused(
     given: Path, run_job: Run, option: str, message: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(JobError, match=message):
         run_job(*of("squares", option))
 
 

@@ -56,10 +56,16 @@ def test_only_wanted_members_are_read(archive: Path, resolved: Callable[..., Job
         read(archive, "y")
 
 
-@pytest.mark.parametrize("name", ["unused", "short", "endless", "noise"])
+@pytest.mark.parametrize("name", ["short", "endless", "noise"])
 def test_members_that_are_no_arrays_of_their_size_are_refused(archive: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"a\.npz: this is not a readable"):
         read(archive, name)
+
+
+def test_python_objects_are_refused_where_they_are_used(archive: Path) -> None:
+    unused = read(archive, "unused")["unused"]
+    with pytest.raises(ConfigurationError, match=r"unused\.npy cannot be read"):
+        unused.values[()]
 
 
 def test_a_member_beyond_memory_is_refused_before_it_is_read(

@@ -99,7 +99,7 @@ def test_written_values_are_read_back(write, matrix, dtype, compression):
         assert np.allclose(operator.T @ u, matrix.T @ u, rtol=1e-6)
         assert result.kind == "column"
         assert np.array_equal(result.colours["column_colours"], np.arange(COLUMNS))
-        assert result.execution == {"seconds": 1.5}
+        assert result.execution["seconds"] == 1.5
         assert list(result.points) == ["x"]
         assert f"{matrix.nnz} entries" in repr(result)
         with pytest.raises(ResultError, match="60 rows; 50:61 are not among them"):
