@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_a_write_of_hdf5_that_fails_is_raised_once_by_closing(
 ) -> None:
     calls = 0
 
-    def failing(*arguments: object) -> int:
+    def failing(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls >= number:

@@ -139,6 +139,8 @@ def command_line(
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setattr(sys, "argv", ["jobs.run", *arguments])
         capfd.readouterr()
+        # Hydra's own configuration logs to the streams of this test.
+        handlers = logging.getLogger().handlers[:]
         code: str | int | None = 0
         try:
             main()
@@ -146,6 +148,7 @@ def command_line(
             code = exit.code
         finally:
             logging.getLogger("jobs").handlers.clear()
+            logging.getLogger().handlers[:] = handlers
         out, err = capfd.readouterr()
         if isinstance(code, str):
             return Finished(1, out, err + code + "\n")
