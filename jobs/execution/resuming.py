@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from omegaconf import OmegaConf
+import yaml
 
 from jobs.errors import JobError
 from jobs.job import Job
@@ -202,8 +202,7 @@ def _require_same_storage(job: Job, target: Path, description: ResultDescription
     with open_result(target, allow_partial=True) as begun:
         if begun.fingerprint != job.fingerprint:
             return  # resuming says so
-        options = OmegaConf.create(begun.configuration)
-        begun_tile = OmegaConf.select(options, "output.tile")
+        begun_tile = yaml.safe_load(begun.configuration).get("output", {}).get("tile")
         stored = {
             "dtype": (str(begun.dtype), str(np.dtype(description.dtype))),
             "compression": (begun.compression, description.compression),

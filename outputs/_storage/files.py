@@ -36,7 +36,8 @@ SCRATCH_NAMES = re.compile(r"\.[0-9a-f]{8}\.new$")
 _WITHOUT_FSYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 # Parts of the operating system's messages, which HDF5 quotes in its own.
-_TRUNCATED = "truncated file"
+# What lies beyond the end of a file is read as zeros, which no heap of names is.
+_TRUNCATED = ("truncated file", "free block size is zero")
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 
 
@@ -103,8 +104,7 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError) as error:
-        kind = TruncatedResultError if _TRUNCATED in str(error) else ResultError
-        raise kind(_sentence(path, error)) from error
+        raise _as_result_error(path, error) from error
 
 
 @contextlib.contextmanager
@@ -122,7 +122,12 @@ def parsed(path: Path) -> Iterator[None]:
     except ResultError:
         raise
     except Exception as error:
-        raise ResultError(_sentence(path, error)) from error
+        raise _as_result_error(path, error) from error
+
+
+def _as_result_error(path: Path, error: Exception) -> ResultError:
+    is_truncated = any(sign in str(error) for sign in _TRUNCATED)
+    return (TruncatedResultError if is_truncated else ResultError)(_sentence(path, error))
 
 
 def seal(path: Path) -> None:
@@ -213,7 +218,7 @@ def _sentence(path: Path, error: Exception) -> str:
     text = str(error)
     if "unable to lock file" in text:
         return f"{path} is being written by another process."
-    if _TRUNCATED in text:
+    if any(sign in text for sign in _TRUNCATED):
         return f"{path} is truncated: its end is missing."
     if isinstance(error, PermissionError):
         return f"{path} may not be opened: permission denied."

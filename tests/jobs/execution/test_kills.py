@@ -2,6 +2,7 @@
 
 import os
 import signal
+import traceback
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +22,7 @@ OPTIONS = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.
 POINTS = {
     "the layout has no name": ("outputs._writing.writer.publish", ".part"),
     "the owner is written": ("outputs._writing.lock.Claim._is_as_signed", ""),
-    "a block is written": ("outputs._writing.writer.Ledger.commit", ""),
+    "a block is written": ("outputs._format.ledger.Ledger.commit", ""),
     "the record is written": ("outputs._writing.writer.missing_on_disk", ""),
     "tiles are compressed": ("outputs._writing.compression._copy_records", ""),
     "the result has no name": ("outputs._writing.writer.give_name", ""),
@@ -36,13 +37,19 @@ def killed(job: Job, display: Display, point: str, *, overwrite: bool) -> int:
     """Run a job in a process that is killed at a point; return how it ended."""
     process = os.fork()
     if not process:
-        with pytest.MonkeyPatch.context() as patch:
-            name, suffix = POINTS[point]
-            owner, _, attribute = name.rpartition(".")
-            patch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
-            patch.setattr(name, _killing(_found(owner), attribute, suffix))
-            execute(job, display, overwrite=overwrite)
-            os._exit(0)
+        # Whatever happens, this process must not continue as a second one of the tests.
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                name, suffix = POINTS[point]
+                owner, _, attribute = name.rpartition(".")
+                patch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
+                patch.setattr(name, _killing(_found(owner), attribute, suffix))
+                execute(job, display, overwrite=overwrite)
+                os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(3)
     _, status = os.waitpid(process, 0)
     return os.waitstatus_to_exitcode(status)
 
