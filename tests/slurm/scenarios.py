@@ -21,7 +21,7 @@ from box import SlurmBox
 
 LINES = 24
 FUNCTION = f"""
-import os, time
+import os, sys, time
 from pathlib import Path
 import torch
 
@@ -47,18 +47,24 @@ def wait_at_gate():
 def changed():
     return max((part.stat().st_mtime for part in Path().glob("runs/**/*.part")), default=0)
 
+def computes_a_block():
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "compute_block":
+        frame = frame.f_back
+    return frame is not None
+
 counted = [0]
 first = 0
 
 def f(x):
     note()
-    # Each block is one column and one evaluation, as soon as the file exists.
+    # Each block is one column and one evaluation; planning evaluates as well.
     global first
-    if any(Path().glob("runs/**/*.part")):
+    if computes_a_block():
         counted[0] += 1
         first = first or time.time()
-    if counted[0] > 6:
-        wait_at_gate()
+        if counted[0] > 6:
+            wait_at_gate()
     return torch.outer(x, x).reshape(-1)
 
 def one(x): return f(x)
