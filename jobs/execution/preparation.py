@@ -232,7 +232,7 @@ def _differences(job: Job, routes: Routes) -> tuple[Comparison, ...]:
         return (Comparison("inconclusive", 1, reason=job.excluded[DIFFERENCES]),)
     trying_differences(job)
     with explaining_failures(job.function):
-        return compare_with_differences(job, routes)
+        return compare_with_differences(routes)
 
 
 def _check(job: Job, stream: Stream, routes: Routes) -> Check:

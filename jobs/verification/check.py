@@ -53,10 +53,6 @@ class Check(Protocol):
         """Return the vectors and products with which the file can be verified by itself."""
         ...
 
-    def __str__(self) -> str:
-        """Say how it went, in one line."""
-        ...
-
 
 class NoCheck:
     """No check at all, for a stated reason."""
@@ -89,7 +85,3 @@ class NoCheck:
     def probes(self) -> Probes | None:
         """Return None: there are no probes."""
         return None
-
-    def __str__(self) -> str:
-        """Say that nothing was checked."""
-        return f"not at all: {self._reason}"

@@ -201,17 +201,3 @@ class ProbeCheck:
         return probes_for_the_file(
             self.right, self.left, self.tolerance, self.floor, is_product=self._is_product
         )
-
-    def __str__(self) -> str:
-        """Say how many lines passed, and how well."""
-        if self._without_product and not self._lines:
-            return f"not at all: none of {self._without_product} lines has a finite product"
-        agreeing = (
-            f"{self._lines} lines agree with an independent product, largest relative error "
-            f"{self._largest:.1e} (tolerance {self.tolerance:.1e})"
-        )
-        if self._is_whole:
-            return f"{agreeing}; checked as a whole, from the other side"
-        if self._without_product:
-            return f"partly: {agreeing}; {self._without_product} lines have no finite product"
-        return agreeing

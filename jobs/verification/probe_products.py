@@ -17,7 +17,7 @@ from jobs.functions.tracebacks import one_line
 from jobs.operations import OPERATIONS
 from jobs.records.announcements import route_of_check, trying_route
 from jobs.streams.at_points import products_at_points
-from jobs.verification.differences import compared
+from jobs.verification.differences import compare_with_differences
 from jobs.verification.numerics import (
     Probe,
     flattened,
@@ -200,7 +200,7 @@ class ProbeProducts:
         if sides is None:
             return False
         if self._job.differences and not routes.is_compared:
-            compared(routes)
+            compare_with_differences(routes)
             if routes.is_rejected("reverse"):
                 return False
         by_forward, by_reverse, share = sides

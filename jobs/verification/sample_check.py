@@ -115,12 +115,3 @@ class SampleCheck:
     def probes(self) -> Probes | None:
         """Return None: a few lines verify nothing of the others."""
         return None
-
-    def __str__(self) -> str:
-        """Say which lines passed, and how well."""
-        sampled = f"{len(self._rows)} rows and {len(self._columns)} columns"
-        reason = f"; {self._reason}" if self._reason else ""
-        return (
-            f"{sampled} agree with another strategy, largest relative error "
-            f"{self._largest:.1e} (tolerance {self.tolerance:.1e}){reason}"
-        )

@@ -12,7 +12,7 @@ import torch
 from jobs.errors import JobError
 from jobs.job import Job
 from jobs.problems import BUILDERS
-from jobs.verification.differences import Comparison, compare_with_differences, compared
+from jobs.verification.differences import Comparison, compare_with_differences
 from jobs.verification.extrapolation import Extrapolation
 from jobs.verification.routes import Routes
 from outputs import Result
@@ -176,7 +176,7 @@ def test_planted_errors_are_found_in_either_precision(
     functions: Path, resolved: Resolve, name: str, operation: str, dtype: str
 ) -> None:
     job = resolved(*of(f"{name}_energy", f"dtype={dtype}", operation=operation))
-    states = {each.state for each in compared(Routes(job))}
+    states = {each.state for each in compare_with_differences(Routes(job))}
     # A percent is not far beyond what rounding makes of a derivative in single precision.
     is_narrow = name == "scaled" and dtype == "float32"
     assert "contradicted" in states or (is_narrow and "inconclusive" in states)
@@ -212,7 +212,7 @@ def test_single_precision_hides_no_error_of_a_percent(
     for seed in range(3):
         np.save("x.npy", POINT + seed)
         routes = Routes(resolved(*of(name, "dtype=float32")))
-        (found,) = compared(routes)
+        (found,) = compare_with_differences(routes)
         assert found.state in states
         assert found.agrees_to is None or found.agrees_to < 1e-4
 
@@ -239,7 +239,7 @@ def test_another_value_each_time_is_said(functions: Path, run_job: Run, name: st
 def test_right_derivatives_are_not_refused(
     functions: Path, resolved: Resolve, name: str, dtype: str
 ) -> None:
-    (found,) = compare_with_differences(resolved(*of(name, f"dtype={dtype}")))
+    (found,) = compare_with_differences(Routes(resolved(*of(name, f"dtype={dtype}"))))
     assert found.state in ("agree", "inconclusive")
     assert found.state == "agree" or name in ("rapid", "time_stamps", "narrow")
     assert found.evaluations <= 10 or found.state != "agree"
@@ -254,7 +254,7 @@ def test_built_in_problems_agree(
     resolved: Resolve, operation: str, problem: str, dtype: str
 ) -> None:
     job = resolved(f"op={operation}", f"function={problem}", f"dtype={dtype}")
-    for found in compare_with_differences(job):
+    for found in compare_with_differences(Routes(job)):
         # Some are built of constants in float32, and say little in single precision.
         assert found.state == "agree" or (found.state == "inconclusive" and dtype == "float32")
         assert found.evaluations <= 10 or found.state != "agree"
@@ -316,16 +316,16 @@ def test_a_kink_at_the_point_is_no_contradiction(functions: Path, resolved: Reso
         "inputs=constants",
         "inputs.values.x=[0.0,0.0,1.0]",
     )
-    (found,) = compare_with_differences(job)
+    (found,) = compare_with_differences(Routes(job))
     assert found.state != "contradicted"
 
 
 def test_of_many_points_the_first_is_compared(functions: Path, resolved: Resolve) -> None:
     np.save(functions / "points.npy", np.stack([POINT, 2 * POINT]))
     job = resolved(*of("smooth", "points=leading"), "inputs.path=points.npy")
-    assert [each.state for each in compare_with_differences(job)] == ["agree"]
+    assert [each.state for each in compare_with_differences(Routes(job))] == ["agree"]
     job = resolved(*of("through_numpy", "points=leading"), "inputs.path=points.npy")
-    assert [each.state for each in compare_with_differences(job)] == ["contradicted"]
+    assert [each.state for each in compare_with_differences(Routes(job))] == ["contradicted"]
 
 
 BUMP = """
@@ -368,4 +368,4 @@ def test_batches_draw_the_random_numbers_that_their_derivatives_draw(
         "inputs=numpy",
         "inputs.path=data.npz",
     )
-    assert [each.state for each in compare_with_differences(job)] == ["agree", "agree"]
+    assert [each.state for each in compare_with_differences(Routes(job))] == ["agree", "agree"]
