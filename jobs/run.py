@@ -71,8 +71,7 @@ def run_job(composed: DictConfig) -> None:
         holding_devices(config.devices, display.say) as devices,
     ):
         job = resolve(config, devices)
-        with _log_file(job.paths.log):
-            execute(job, display, overwrite=config.overwrite)
+        execute(job, display, overwrite=config.overwrite, log=_log_file)
 
 
 def main() -> None:
@@ -176,13 +175,7 @@ def _help_text() -> str:
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     """Write what the job logs, tracebacks included, to a file while the body runs."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stacks = path.open("a")
-    except OSError:
-        # A finished result is shown in a directory where nothing can be written, too.
-        yield
-        return
+    stacks = path.open("a")
     # The text of the user's exceptions may hold anything.
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     # A full disk ends the job with its own message, or not at all.

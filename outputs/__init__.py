@@ -23,13 +23,13 @@ from outputs._reading.foreign_datasets import find_dataset
 from outputs._reading.result import Result, open_result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
 from outputs._scanning.reference import Reference
-from outputs._storage.files import part_path
+from outputs._storage.files import part_path, scratch_file
 from outputs._text import printable
 from outputs._verification.comparison import Difference, compare_results, compare_sparse_results
 from outputs._verification.report import Verification
 from outputs._verification.verify import verify_result
 from outputs._writing.background import BackgroundWriter
-from outputs._writing.directories import claimed_directory, remove_orphans
+from outputs._writing.directories import claimed_directory, remove_orphans, scratch_for
 from outputs._writing.sparse_writer import write_sparse
 from outputs._writing.writer import ResultWriter
 
@@ -69,6 +69,8 @@ __all__ = [
     "planned_tile",
     "printable",
     "remove_orphans",
+    "scratch_file",
+    "scratch_for",
     "verify_result",
     "weakest",
     "write_sparse",

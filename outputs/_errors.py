@@ -1,8 +1,19 @@
 """The exceptions of this package: one family, each with a message that a user can act on."""
 
+from __future__ import annotations
+
+from outputs._text import printable
+
 
 class ResultError(Exception):
-    """A result file is invalid, damaged or inaccessible, or cannot be used in this way."""
+    """A result file is invalid, damaged or inaccessible, or cannot be used in this way.
+
+    Args:
+        message: One sentence or more; control characters, which files may hold, become visible.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class ResultExistsError(ResultError):

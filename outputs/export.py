@@ -7,17 +7,15 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from outputs._commands import command_parser, print_line, progress_bar, run_command
-from outputs._errors import BeingWrittenError, ResultError, ResultExistsError
+from outputs._errors import ResultError, ResultExistsError
 from outputs._exports.formats import FORMATS, Format
 from outputs._reading.result import Result, open_result
 from outputs._scanning.sequential import Advance
-from outputs._storage.files import SCRATCH_NAMES, publish, scratch_path, seal
-from outputs._writing.directories import claimed_directory
+from outputs._storage.files import publish, scratch_file, seal
+from outputs._writing.directories import scratch_for
 
 _ATTEMPTS, _PAUSE = 20, 0.1
 
@@ -77,32 +75,12 @@ def export(
     if target.exists():
         _require_replaceable(result, target, force)
     result.require_intact()
-    _remove_orphans(target)
-    scratch = scratch_path(target)
-    try:
-        with _shared_directory(target.parent):
+    with scratch_for(target) as scratch:
+        try:
             write(result, scratch, advance)
             _publish(scratch, target, force)
-    finally:
-        _remove(scratch)
-
-
-@contextmanager
-def _shared_directory(directory: Path) -> Iterator[None]:
-    """Hold the lock of a directory that keeps others from removing scratch files, if it is free."""
-    with ExitStack() as held:
-        with suppress(BeingWrittenError, OSError):
-            held.enter_context(claimed_directory(directory, is_shared=True))
-        yield
-
-
-def _remove_orphans(target: Path) -> None:
-    """Remove what killed exports to the same target have left, unless one is running."""
-    with suppress(BeingWrittenError, OSError), claimed_directory(target.parent) as is_locked:
-        if is_locked:
-            for path in target.parent.iterdir():
-                if SCRATCH_NAMES.sub("", path.name) == target.name != path.name:
-                    _remove(path)
+        finally:
+            _remove(scratch)
 
 
 def _require_replaceable(result: Result, target: Path, force: bool) -> None:
@@ -125,10 +103,9 @@ def _publish(scratch: Path, target: Path, force: bool) -> None:
         return
     if not force:
         raise ResultExistsError(f"{target} already exists; --force replaces it.")
-    aside = scratch_path(target)
-    os.rename(target, aside)
-    os.rename(scratch, target)
-    _remove(aside)
+    with scratch_file(target) as aside:
+        os.rename(target, aside)
+        os.rename(scratch, target)
 
 
 def _remove(path: Path) -> None:

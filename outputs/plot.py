@@ -16,7 +16,7 @@ from outputs._plotting.matrix_statistics import Survey, survey
 from outputs._plotting.spectrum import Spectrum, spectrum
 from outputs._reading.result import Result, open_result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
-from outputs._storage.files import scratch_path
+from outputs._writing.directories import scratch_for
 
 _VALUES = 20
 
@@ -94,12 +94,9 @@ def plot_pattern(result: SparseResult, target: Path) -> None:
 
 
 def _save(figure: Any, target: Path) -> None:
-    scratch = scratch_path(target)
-    try:
+    with scratch_for(target) as scratch:
         figure.savefig(scratch, format="png", dpi=130)
         os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _spectrum(result: Result, seen: Survey, values: int) -> Spectrum | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ContradictedError, JobError, StrategyError
+from jobs.execution.begun import Begun, begun_or_discarded, read_begun
 from jobs.execution.block_sources import BlockSource, Remaining
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.exclusion import discard, notes_of, with_strategies_that_work
@@ -25,9 +26,7 @@ from jobs.execution.outcome import (
 from jobs.execution.preparation import Prepared, prepare
 from jobs.execution.resuming import (
     begins_anew,
-    discard_truncated,
     discard_unfinished,
-    earlier_attempts,
     earlier_lines,
     resumed,
     with_this_attempt,
@@ -84,22 +83,20 @@ def execute_dense(
         discard_unfinished(job)
     # A replacement grows beside the finished result and takes its place in one step.
     target = job.paths.replacement if overwrite and final.exists() else final
-    if not plan_only:
-        discard_truncated(target, display.say)
+    if plan_only:
+        begun, attempts, status = read_begun(job, target), [], None
+    else:
+        begun = begun_or_discarded(job, target, display.say)
+        attempts = begun.attempts if begun else []
+        status = StatusFile(job.paths.status, fingerprint=job.fingerprint, attempts=attempts)
         # Version 0.1 gave a replacement this name before that of the result.
         job.paths.replacement.unlink(missing_ok=True)
-    attempts = earlier_attempts(job, target)
-    status = (
-        None
-        if plan_only
-        else StatusFile(job.paths.status, fingerprint=job.fingerprint, attempts=attempts)
-    )
     with reported_failures(status) if status else nullcontext():
 
-        def attempt(job: Job) -> tuple[Verdict, dict[str, str]] | None:
-            return _attempt(job, target, status, display, attempts)
+        def attempt(job: Job, begun: Begun | None) -> tuple[Verdict, dict[str, str]] | None:
+            return _attempt(job, target, begun, status, display, attempts)
 
-        outcome = with_strategies_that_work(job, target, display, attempt)
+        outcome = with_strategies_that_work(job, target, begun, display, attempt)
     if outcome is not None and not is_part:
         display.outcome(*outcome, str(final))
     return final
@@ -108,6 +105,7 @@ def execute_dense(
 def _attempt(
     job: Job,
     target: Path,
+    begun: Begun | None,
     status: StatusFile | None,
     display: Display,
     attempts: list[dict[str, Any]],
@@ -116,7 +114,7 @@ def _attempt(
     if status is not None:
         # Written before anything is tried, so that it exists should that end the process.
         status.update(state="planned", function=job.function.reference, **_left_out(job))
-    prepared = prepare(job, target, status)
+    prepared = prepare(job, target, status, begun)
     _show_plan(prepared, display)
     if status is None:
         if seen := contradiction(job, prepared.differences):
@@ -206,7 +204,7 @@ def _run(
     description = replace(prepared.description, probes=prepared.check.probes())
     forget_peak()
     with (
-        _writer(job, prepared.target, description, record.note) as writer,
+        _writer(prepared, description, record.note) as writer,
         _source(prepared, record) as source,
     ):
         if writer.damaged:
@@ -243,13 +241,14 @@ def _source(prepared: Prepared, record: Record) -> Iterator[BlockSource]:
 
 @contextmanager
 def _writer(
-    job: Job, target: Path, description: ResultDescription, note: Callable[[str], None]
+    prepared: Prepared, description: ResultDescription, note: Callable[[str], None]
 ) -> Iterator[ResultWriter]:
-    """Yield a writer of a new file, or of one that an earlier run began.
+    """Yield a writer of a new file, or of one that an earlier start began.
 
     A new file that ends without a single block is removed again: it holds nothing to keep, and
     reserves space on the disk.
     """
+    job, target = prepared.job, prepared.target
     part = part_path(target)
     is_new = True
     try:
@@ -258,7 +257,7 @@ def _writer(
     except ResultExistsError:
         # Also where another process has just created the file: resuming names that process.
         is_new = False
-        writer = resumed(job, target, description, note)
+        writer = resumed(job, target, prepared.begun, description, note)
     is_empty = False
     try:
         with writer:

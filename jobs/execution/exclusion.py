@@ -11,21 +11,25 @@ from typing import TypeVar
 import torch
 
 from jobs.errors import JobError, StrategyError
+from jobs.execution.begun import Begun, read_begun
 from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.machine.activity import deaths_of
 from jobs.machine.measurement import release_memory
 from jobs.records.announcements import advice_for, in_words, trying
-from jobs.records.status_file import JobStatus
 from jobs.reporting.terminal import Display
-from outputs import ResultWriter, open_result, part_path
+from outputs import ResultWriter, part_path
 
 _logger = logging.getLogger(__name__)
 _Outcome = TypeVar("_Outcome")
 
 
 def with_strategies_that_work(
-    job: Job, target: Path, display: Display, attempt: Callable[[Job], _Outcome]
+    job: Job,
+    target: Path,
+    begun: Begun | None,
+    display: Display,
+    attempt: Callable[[Job, Begun | None], _Outcome],
 ) -> _Outcome:
     """Attempt a job; under ``auto``, again without each strategy that fails.
 
@@ -33,16 +37,17 @@ def with_strategies_that_work(
         job: The job.
         target: The path of the file that is written. What a strategy has written that then fails
             the check is removed: it may be as wrong.
+        begun: What an earlier start left of this file; None if there is nothing.
         display: Shows what is left out.
-        attempt: Runs the job that it is given.
+        attempt: Runs the job that it is given, which continues what was begun.
 
     Raises:
         JobError: The job cannot start or continue, or no strategy is left.
     """
-    job = _remembering(job, target, display)
+    job = _remembering(job, begun, display)
     while True:
         try:
-            return attempt(job)
+            return attempt(job, begun)
         except StrategyError as error:
             _logger.info("strategy %s has failed", error.strategy, exc_info=error)
             reason = _reason(job, error)
@@ -52,6 +57,7 @@ def with_strategies_that_work(
             display.say(f"note: {in_words(error.strategy, reason)}")
         # Here the error, and with it the frames that hold memory, has been released.
         release_memory()
+        begun = read_begun(job, target)
 
 
 def _reason(job: Job, error: StrategyError) -> str:
@@ -81,12 +87,12 @@ def _is_failing(job: Job) -> bool:
     return False
 
 
-def _remembering(job: Job, target: Path, display: Display) -> Job:
+def _remembering(job: Job, begun: Begun | None, display: Display) -> Job:
     """Return a job without what ended earlier processes, or was left out of its unfinished result.
 
     What this program has not yet said is shown.
     """
-    found = _left_out_of(job, target)
+    found = {} if begun is None else dict(begun.excluded)
     new = list(found)
     deaths = deaths_of(str(job.paths.status))
     for death in deaths:
@@ -99,17 +105,6 @@ def _remembering(job: Job, target: Path, display: Display) -> Job:
         # Where the function itself ends the process, no other strategy helps.
         _is_failing(job)
     return replace(job, excluded={**job.excluded, **found})
-
-
-def _left_out_of(job: Job, target: Path) -> dict[str, str]:
-    """Return what was left out of the unfinished result of a job."""
-    if not part_path(target).exists():
-        return {}
-    with open_result(target, allow_partial=True) as begun:
-        if begun.fingerprint != job.fingerprint:
-            return {}
-    found = JobStatus.read(job.paths.status).other.get("excluded")
-    return {k: str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def notes_of(job: Job) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from jobs.errors import JobError
@@ -11,6 +13,7 @@ from jobs.execution.run_lock import computing_in, tidy
 from jobs.execution.sparse import execute_sparse
 from jobs.functions.source_code import SourceCode
 from jobs.job import Job
+from jobs.records.storage import Storage, option_in_words
 from jobs.reporting.terminal import Display
 from jobs.run_directory import fingerprint_of
 from jobs.verification.verdict import shortfall
@@ -26,7 +29,12 @@ _LISTED = 5
 
 
 def execute(
-    job: Job, display: Display, *, overwrite: bool = False, plan_only: bool = False
+    job: Job,
+    display: Display,
+    *,
+    overwrite: bool = False,
+    plan_only: bool = False,
+    log: Callable[[Path], AbstractContextManager[None]] | None = None,
 ) -> Path:
     """Compute what is missing of a result, verify it and give it its name.
 
@@ -35,6 +43,8 @@ def execute(
         display: Shows plan, progress and outcome.
         overwrite: Whether a finished result is replaced.
         plan_only: Whether to stop after the plan.
+        log: Opens the log file of the job while this process computes it, and not while another
+            one does; None writes no log.
 
     Returns:
         The path of the result.
@@ -54,7 +64,8 @@ def execute(
             # Another process may have finished it while this one loaded the job.
             if not overwrite and (path := _show_finished(job, display)):
                 return path
-            path = _computed(job, display, overwrite=overwrite)
+            with log(job.paths.log) if log else nullcontext():
+                path = _computed(job, display, overwrite=overwrite)
         _judge(job, path)
         return path
 
@@ -74,6 +85,7 @@ def _show_finished(job: Job, display: Display) -> Path | None:
     _require_own(job, path)
     tidy(path.parent)
     with _opened(job, path) as result:
+        _require_storage(job, Storage.of_result(result), path)
         shape = " x ".join(map(str, result.shape))
         display.already_finished(result.verdict, shape, str(path), identity_of(job.source))
     _judge(job, path)
@@ -84,6 +96,20 @@ def _require_own(job: Job, path: Path) -> None:
     """Refuse a result of another job; a file that cannot be read may be overwritten."""
     if path.exists() and fingerprint_of(path) not in ("", job.fingerprint):
         raise JobError(f"{path} is the result of another job; choose another place with runs=...")
+
+
+def _require_storage(job: Job, stored: Storage, path: Path) -> None:
+    """Refuse a finished result that is stored in another way than the options ask for.
+
+    Raises:
+        JobError: It is; the message names the option.
+    """
+    if other := stored.other_option(job):
+        option, before, now = other
+        raise JobError(
+            f"{option}: {path} is finished and stored with {before}, and this command asks for "
+            f"{now}: overwrite=true computes it again, {option_in_words(option, before)} accepts it"
+        )
 
 
 def identity_of(source: SourceCode) -> str:

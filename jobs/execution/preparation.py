@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from jobs.errors import JobError, OutOfMemoryError
+from jobs.execution.begun import SEPARATOR, Begun
 from jobs.functions.failures import explaining_failures
 from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
@@ -25,16 +26,13 @@ from jobs.records.announcements import DIFFERENCES, trying, trying_differences
 from jobs.records.description import describe
 from jobs.records.provenance import git_commit
 from jobs.records.status_file import StatusFile
-from jobs.strategies import STRATEGIES
 from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.differences import Comparison, compare_with_differences
 from jobs.verification.precision import with_stage
 from jobs.verification.routes import Routes
 from jobs.verification.selection import prepare_check
-from outputs import Axis, ResultDescription, open_result, part_path
-
-_SEPARATOR = ", "
+from outputs import Axis, ResultDescription
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Prepared:
         stream: The stream of blocks; None where other processes compute them.
         facts: What this process knows of the stream in either case.
         chunk_limit: Half the chunk size at which the system killed the job; None if it did not.
-        begun: What an earlier run left of the result; None if nothing is resumed.
+        begun: What an earlier start left of the result; None if nothing is resumed.
     """
 
     job: Job
@@ -78,47 +76,16 @@ class Prepared:
     def strategies(self) -> str:
         """The names of the strategies that have computed and will compute the result."""
         earlier = self.begun.strategies if self.begun and not self.is_begun_anew else ()
-        return _SEPARATOR.join(dict.fromkeys([*earlier, self.decision.strategy]))
-
-
-@dataclass(frozen=True)
-class Begun:
-    """An unfinished result of the same job.
-
-    Attributes:
-        strategies: The strategies that computed what there is, the last one last.
-        axis: The axis of its blocks.
-        missing: The number of lines that are missing.
-    """
-
-    strategies: tuple[str, ...]
-    axis: str
-    missing: int
-
-
-def _begun(job: Job, target: Path) -> Begun | None:
-    """Return the unfinished result of a job; None if there is none."""
-    if not part_path(target).exists():
-        return None
-    with open_result(target, allow_partial=True) as begun:
-        begun.require_sound_creation()
-        if begun.fingerprint != job.fingerprint:
-            return None
-        # No digest covers the strategy before the result is finished.
-        strategies = tuple(begun.strategy.split(_SEPARATOR))
-        if not set(strategies) <= set(STRATEGIES):
-            raise JobError(
-                f"{begun.path} is damaged: its strategy is {begun.strategy!r}. Remove the file; "
-                "the same command then computes it anew"
-            )
-        return Begun(strategies, begun.axis, int((~begun.mask).sum()))
+        return SEPARATOR.join(dict.fromkeys([*earlier, self.decision.strategy]))
 
 
 def _is_left_out(job: Job, strategy: str) -> bool:
     return job.strategy == "auto" and strategy in job.excluded
 
 
-def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepared:
+def prepare(
+    job: Job, target: Path, status: StatusFile | None = None, begun: Begun | None = None
+) -> Prepared:
     """Decide how a job is computed, by short trial chunks, and plan it; no result is written.
 
     The products that its blocks will be compared with are computed here too: they show whether a
@@ -129,11 +96,11 @@ def prepare(job: Job, target: Path, status: StatusFile | None = None) -> Prepare
         target: The path of the file that would be written.
         status: Updated with each strategy and chunk size before they are tried; None writes no
             status.
+        begun: What an earlier start left unfinished; None if there is nothing.
 
     Raises:
         JobError: The job cannot be computed, or not within its memory.
     """
-    begun = _begun(job, target)
     # What was begun is resumed, whatever would be chosen today, unless that strategy is left out.
     resumed = None if begun is None or _is_left_out(job, begun.strategies[-1]) else begun
     strategy, axis = (resumed.strategies[-1], resumed.axis) if resumed else (job.strategy, None)

@@ -9,24 +9,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import yaml
 
 from jobs.errors import JobError
+from jobs.execution.begun import Begun
 from jobs.job import Job
 from jobs.machine.activity import deaths_below
-from jobs.records.attempts import attempt_of_provenance, other_versions, this_attempt
-from jobs.records.status_file import JobStatus
+from jobs.records.attempts import other_versions, this_attempt
+from jobs.records.storage import option_in_words
 from jobs.verification.precision import allowed_error
 from outputs import (
     ChangedFunctionError,
     Probes,
     Reference,
     ResultDescription,
-    ResultError,
     ResultWriter,
-    TruncatedResultError,
-    open_result,
-    part_path,
 )
 
 OTHER_VERSION = (
@@ -58,29 +54,12 @@ def discard_unfinished(job: Job) -> None:
         ResultWriter.discard(path)
 
 
-def discard_truncated(target: Path, note: Callable[[str], None]) -> None:
-    """Remove an unfinished file whose end is missing: no block of it can be checked.
-
-    Args:
-        target: The path of the finished file.
-        note: Called with a sentence if it is removed.
-
-    Raises:
-        JobError: The unfinished file cannot be read.
-    """
-    if not part_path(target).exists():
-        return
-    try:
-        open_result(target, allow_partial=True).close()
-    except TruncatedResultError as error:
-        ResultWriter.discard(target)
-        note(f"note: {error} It is begun again, because no block of it can be checked")
-    except ResultError as error:
-        raise JobError(f"{error} Remove it, or begin again with overwrite=true") from error
-
-
 def resumed(
-    job: Job, target: Path, description: ResultDescription, note: Callable[[str], None]
+    job: Job,
+    target: Path,
+    begun: Begun | None,
+    description: ResultDescription,
+    note: Callable[[str], None],
 ) -> ResultWriter:
     """Open what an earlier start began, after comparing it with what the function gives now.
 
@@ -91,21 +70,23 @@ def resumed(
     Args:
         job: The job.
         target: The path of the finished file.
+        begun: What was read of it before; None if it is of another process or job.
         description: What the function gives now, with the probes.
         note: Called with a sentence if blocks are discarded.
 
     Raises:
         JobError: Blocks were computed by another version of the function or of its data.
     """
-    _require_same_storage(job, target, description)
+    if begun is not None:
+        _require_same_storage(job, begun)
     reference = reference_of(job, description.value, description.probes)
     try:
         return ResultWriter.resume(
             target, description.fingerprint, reference=reference, fsync=job.fsync
         )
     except ChangedFunctionError as error:
-        if error.lines and job.compressed is None:
-            _refuse(target, error)
+        if error.lines and job.compressed is None and begun is not None:
+            _refuse(begun, error)
         if error.lines:
             note(f"{OTHER_VERSION} ({error})")
     ResultWriter.discard(target)
@@ -123,17 +104,6 @@ def reference_of(job: Job, value: Mapping[str, np.ndarray], probes: Probes | Non
     """
     rounding = allowed_error(replace(job, tolerance=None))
     return Reference(value, probes, max(rounding, job.tolerance or rounding))
-
-
-def earlier_attempts(job: Job, target: Path) -> list[dict[str, Any]]:
-    """Return the starts that wrote the unfinished file of a job, as far as they are known."""
-    if not part_path(target).exists():
-        return []
-    kept = JobStatus.read(job.paths.status).other
-    if kept.get("fingerprint") == job.fingerprint and kept.get("attempts"):
-        return list(kept["attempts"])
-    with open_result(target, allow_partial=True) as begun:
-        return [attempt_of_provenance(begun.provenance)]
 
 
 def earlier_lines(description: ResultDescription, writer: ResultWriter) -> list[range]:
@@ -191,7 +161,7 @@ def with_this_attempt(
     return [*earlier, now]
 
 
-def _require_same_storage(job: Job, target: Path, description: ResultDescription) -> None:
+def _require_same_storage(job: Job, begun: Begun) -> None:
     """Refuse to continue a file that is stored in another way than the options ask for.
 
     Raises:
@@ -199,30 +169,17 @@ def _require_same_storage(job: Job, target: Path, description: ResultDescription
     """
     if job.compressed is not None:  # products are stored in one way, whatever the options
         return
-    with open_result(target, allow_partial=True) as begun:
-        if begun.fingerprint != job.fingerprint:
-            return  # resuming says so
-        begun_tile = yaml.safe_load(begun.configuration).get("output", {}).get("tile")
-        stored = {
-            "dtype": (str(begun.dtype), str(np.dtype(description.dtype))),
-            "compression": (begun.compression, description.compression),
-            "tile": tuple("auto" if t is None else str([*t]) for t in (begun_tile, job.tile)),
-        }
-    for name, (before, now) in stored.items():
-        if before != now:
-            raise JobError(
-                f"output.{name}: {part_path(target)} was begun with {before}, and this start asks "
-                f"for {now}: continue with output.{name}={'null' if before == 'auto' else before}, "
-                "or begin again with overwrite=true"
-            )
+    if other := begun.storage.other_option(job):
+        option, before, now = other
+        raise JobError(
+            f"{option}: {begun.path} was begun with {before}, and this start asks for {now}: "
+            f"continue with {option_in_words(option, before)}, or begin again with overwrite=true"
+        )
 
 
-def _refuse(target: Path, error: ChangedFunctionError) -> NoReturn:
-    with open_result(target, allow_partial=True) as begun:
-        created = begun.provenance.get("created", "at an unknown time")
-        lines, axis = begun.axis.lines(begun.matrix_shape), begun.axis
+def _refuse(begun: Begun, error: ChangedFunctionError) -> NoReturn:
     raise JobError(
-        f"{part_path(target)}, begun {created} and with {error.lines} of {lines} {axis} computed, "
-        f"is of another version of the function or of the data that it reads: {error}; nothing is "
-        "mixed: restore that version, or begin again with overwrite=true"
+        f"{begun.path}, begun {begun.created} and with {error.lines} of {begun.lines} {begun.axis} "
+        f"computed, is of another version of the function or of the data that it reads: {error}; "
+        "nothing is mixed: restore that version, or begin again with overwrite=true"
     ) from error

@@ -64,7 +64,7 @@ def remove_leftovers(directory: Path) -> list[Path]:
         What was removed.
     """
     removed = remove_orphans(directory)
-    found = list(directory.glob(f"{STATUS}.[0-9]*"))
+    found: list[Path] = []
     if (directory / RESULT).is_file():
         # What a sparse result was assembled from.
         found += [directory / COLOURING, *directory.glob(f"{PRODUCTS}*")]

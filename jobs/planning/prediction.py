@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -110,11 +111,11 @@ def _writing_seconds(directory: Path, size: int, compute: float) -> float:
         return 0.0
     if size / max(compute, 1e-9) < 50e6:  # slower than any disk
         return 0.0
-    sample = directory / f".{os.getpid()}.speed"
     content = np.random.default_rng(0).bytes(_SAMPLE)
     try:
         started = time.perf_counter()
-        with sample.open("wb") as file:
+        # It has no name: a kill leaves nothing.
+        with tempfile.TemporaryFile(dir=directory) as file:
             for _ in range(samples):
                 file.write(content)
             file.flush()
@@ -122,5 +123,3 @@ def _writing_seconds(directory: Path, size: int, compute: float) -> float:
         return size / (samples * _SAMPLE) * (time.perf_counter() - started)
     except OSError:  # the writer reports it better
         return 0.0
-    finally:
-        sample.unlink(missing_ok=True)

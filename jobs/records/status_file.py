@@ -93,7 +93,8 @@ class StatusFile:
 
     def _write(self) -> None:
         facts = self._facts | {"updated": _now()}
-        scratch = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        # As `outputs.scratch_file` names it; importing that would slow down the watchers.
+        scratch = self._path.with_name(f"{self._path.name}.{os.getpid():08x}.new")
         # A job must not fail because its status cannot be written.
         with contextlib.suppress(OSError):
             try:

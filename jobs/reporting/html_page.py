@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.reporting.agreement import Agreement
 from jobs.reporting.summary import JobSummary
 from jobs.reporting.tables import AGREEMENT_HEADINGS, JOB_HEADINGS, agreement_cells, job_cells
-from outputs import MissingDependencyError, VerificationState, printable
+from outputs import MissingDependencyError, VerificationState, printable, scratch_for
 
 _INK, _BAD, _FAINT = "#1f3b5c", "#c0392b", "#9aa5b1"
 _BARS = 40
@@ -59,9 +59,9 @@ def write_page(
         f"<title>Jobs</title><style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n"
         "</body></html>\n"
     )
-    scratch = path.with_name(f"{path.name}.new")
-    scratch.write_text(page, encoding="utf-8")
-    scratch.replace(path)
+    with scratch_for(path) as scratch:
+        scratch.write_text(page, encoding="utf-8")
+        scratch.replace(path)
 
 
 def _table(names: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]) -> str:

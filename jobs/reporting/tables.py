@@ -13,7 +13,7 @@ from rich.text import Text
 from jobs.reporting.agreement import Agreement
 from jobs.reporting.summary import JobSummary
 from jobs.units import duration, size
-from outputs import VerificationState
+from outputs import VerificationState, scratch_for
 
 JOB_HEADINGS = (
     *("job", "result", "state", "time", "throughput", "peak memory", "chunk", "fallbacks"),
@@ -85,8 +85,7 @@ def write_csv(path: Path, summaries: Sequence[JobSummary]) -> None:
     """
     names = [field.name for field in fields(JobSummary)]
     # Names of directories need not be text.
-    scratch = path.with_name(f"{path.name}.new")
-    try:
+    with scratch_for(path) as scratch:
         with scratch.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(names)
@@ -94,5 +93,3 @@ def write_csv(path: Path, summaries: Sequence[JobSummary]) -> None:
                 values = (getattr(one, name) for name in names)
                 writer.writerow("; ".join(v) if isinstance(v, tuple) else v for v in values)
         scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ shows there.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
 from jobs.sources.files import require_file
 from jobs.sources.npz import require_archive_fits
+from outputs import scratch_file
 
 # Beyond this share of entries, a dense matrix is neither much larger than a sparse one with its
 # indices, nor slower.
@@ -190,9 +190,12 @@ def _kept(job: Job, colouring: Colouring) -> Colouring:
     """Keep a colouring for the workers, for later starts and for reuse in other jobs."""
     path = colouring_file(job)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    colouring.save(scratch)
-    scratch.replace(path)
+    try:
+        with scratch_file(path) as scratch:
+            colouring.save(scratch)
+            scratch.replace(path)
+    except OSError as error:
+        raise JobError(f"{path} cannot be written: {error.strerror or error}") from error
     return colouring
 
 

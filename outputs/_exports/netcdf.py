@@ -34,7 +34,9 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
     matrix = result.dataset()
     chunk = piece_shape(matrix, _CHUNK_BYTES)
     with DeferringFile(path, NEW) as stored, h5netcdf.File(stored, "w") as file:
-        file.attrs.update(attributes(result))
+        # A text of netCDF ends at a NUL.
+        for name, value in attributes(result).items():
+            file.attrs[name] = value.replace("\0", "\\x00") if isinstance(value, str) else value
         variables = flat_variables(result)
         whole = {name for name, (_, values) in variables.items() if not np.iscomplexobj(values)}
         for name, (dimensions, values) in variables.items():

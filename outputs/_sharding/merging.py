@@ -29,7 +29,7 @@ from outputs._storage.files import part_path, translated
 from outputs._verification.report import Verification
 from outputs._verification.verify import verify_result
 from outputs._writing.background import BackgroundWriter
-from outputs._writing.directories import claimed_directory
+from outputs._writing.directories import shared_directory
 from outputs._writing.writer import ResultWriter
 
 _BYTES_AT_ONCE = 32 * 2**20
@@ -67,7 +67,7 @@ def merge_shards(
     description, files = read_shards(*find_shards(sources))
     if not target.parent.is_dir():
         raise ResultNotFoundError(f"There is no directory {target.parent}.")
-    with claimed_directory(target.parent, is_shared=True):
+    with shared_directory(target):
         return _merged(description, files, target, virtual=virtual, advance=advance)
 
 

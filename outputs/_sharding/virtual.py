@@ -22,7 +22,7 @@ from outputs._format.names import Names
 from outputs._format.reading import dataset
 from outputs._format.virtual_sources import LIBVER
 from outputs._sharding.shard_files import ShardFile
-from outputs._storage.files import open_file, publish, scratch_path, seal, translated
+from outputs._storage.files import open_file, publish, scratch_file, seal, translated
 
 
 def create_virtual(
@@ -51,17 +51,13 @@ def create_virtual(
             "A virtual matrix has one point, and these are shards of the matrices of "
             f"{description.points} points; without --virtual they are copied."
         )
-    scratch = scratch_path(target)
     matrix = _matrix(description, files, target.parent)
-    try:
-        with translated(scratch):
-            create(scratch, description, virtual=matrix, libver=LIBVER)
-            _fill(scratch, files, execution)
-            _fill(scratch, (), {**execution, "verification": verify(scratch)})
-            seal(scratch)
+    with translated(target), scratch_file(target) as scratch:
+        create(scratch, description, virtual=matrix, libver=LIBVER)
+        _fill(scratch, files, execution)
+        _fill(scratch, (), {**execution, "verification": verify(scratch)})
+        seal(scratch)
         publish(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _matrix(

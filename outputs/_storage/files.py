@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -19,8 +20,8 @@ from outputs._errors import (
     ResultError,
     ResultExistsError,
     ResultNotFoundError,
-    TruncatedResultError,
 )
+from outputs._storage.superblock import require_end
 from outputs._storage.written_files import WrittenFile
 
 # Measured with h5py 3.16 on HDF5 2.0 (docs/file-format.md): a low bound of v110 or later writes
@@ -32,12 +33,13 @@ LIBVER = ("earliest", "v108")
 _READ_CACHE_BYTES = 64 * 2**20
 
 SCRATCH_NAMES = re.compile(r"\.[0-9a-f]{8}\.new$")
-# The errors of file systems that flush files, but not directories.
-_WITHOUT_FSYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+# The errors of file systems that do not flush directories, or cannot refuse to replace a name.
+_WITHOUT_SUPPORT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+# Only Linux has this function, and Python does not expose it.
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 
 # Parts of the operating system's messages, which HDF5 quotes in its own.
-# What lies beyond the end of a file is read as zeros, which no heap of names is.
-_TRUNCATED = ("truncated file", "free block size is zero")
 _FULL = ("No space left", "Disk quota exceeded", "File too large")
 
 
@@ -47,9 +49,31 @@ def part_path(path: str | os.PathLike[str]) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def scratch_path(path: Path) -> Path:
-    """Return a unique name beside ``path`` for a file that is not yet sealed."""
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.new")
+@contextlib.contextmanager
+def scratch_file(path: Path) -> Iterator[Path]:
+    """Yield a unique name beside ``path`` for a file or directory that is not complete yet.
+
+    What still has the name at the end is removed. What a killed process leaves under such a name,
+    the next process that locks the directory removes (`outputs._writing.directories`).
+
+    Args:
+        path: The name that it will have.
+    """
+    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.new")
+    try:
+        yield scratch
+    finally:
+        # A failure to remove it would hide that of the body.
+        with contextlib.suppress(OSError):
+            remove_tree(scratch)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, or a directory with what it contains, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def create_file(
@@ -87,11 +111,17 @@ def open_file(path: Path, mode: Literal["r", "r+"], libver: tuple[str, str] = LI
     if not path.is_file():
         raise ResultNotFoundError(f"There is no file {path}.")
     with translated(path):
-        if not h5py.is_hdf5(path):
-            raise ResultError(f"{path} is not an HDF5 file, or its beginning is damaged.")
+        require_end(path)
         if mode == "r+":
             return WrittenFile(path, create=False, libver=libver)
-        return h5py.File(path, mode, libver=libver, locking=False, rdcc_nbytes=_READ_CACHE_BYTES)
+        while True:
+            try:
+                cache = _READ_CACHE_BYTES
+                return h5py.File(path, mode, libver=libver, locking=False, rdcc_nbytes=cache)
+            except OSError as error:
+                # HDF5 gives up where Python tries again: when a signal arrives.
+                if error.errno != errno.EINTR:
+                    raise
 
 
 @contextlib.contextmanager
@@ -104,7 +134,7 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError) as error:
-        raise _as_result_error(path, error) from error
+        raise ResultError(_sentence(path, error)) from error
 
 
 @contextlib.contextmanager
@@ -122,12 +152,7 @@ def parsed(path: Path) -> Iterator[None]:
     except ResultError:
         raise
     except Exception as error:
-        raise _as_result_error(path, error) from error
-
-
-def _as_result_error(path: Path, error: Exception) -> ResultError:
-    is_truncated = any(sign in str(error) for sign in _TRUNCATED)
-    return (TruncatedResultError if is_truncated else ResultError)(_sentence(path, error))
+        raise ResultError(_sentence(path, error)) from error
 
 
 def seal(path: Path) -> None:
@@ -149,17 +174,32 @@ def publish(source: Path, target: Path) -> None:
         ResultExistsError: If ``target`` exists; ``source`` is left as it is.
     """
     try:
-        # A hard link refuses an existing target, which a rename on POSIX silently replaces.
-        os.link(source, target)
+        _rename_to_free_name(source, target)
     except FileExistsError:
         raise ResultExistsError(f"{target} already exists.") from None
+    _fsync(target.parent)
+
+
+def _rename_to_free_name(source: Path, target: Path) -> None:
+    """Rename a file; raise FileExistsError if the name is taken, which POSIX would replace."""
+    if _renameat2 is not None:
+        names = os.fsencode(source), os.fsencode(target)
+        if not _renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE):
+            return
+        number = ctypes.get_errno()
+        if number not in _WITHOUT_SUPPORT:
+            raise OSError(number, os.strerror(number), str(target))
+    try:
+        # A kill between these two leaves both names.
+        os.link(source, target)
+    except FileExistsError:
+        raise
     except OSError:  # a file system without hard links
         if target.exists():
-            raise ResultExistsError(f"{target} already exists.") from None
+            raise FileExistsError(target) from None
         os.rename(source, target)
     else:
         os.unlink(source)
-    _fsync(target.parent)
 
 
 def require_space(directory: Path, needed: int, what: str) -> None:
@@ -193,7 +233,10 @@ def _full_disk(path: Path) -> str:
             f"bytes more are needed, {free} are free; no committed block is lost, and the same "
             f"command resumes when there is room."
         )
-    return f"{path} cannot be written: the disk or the quota is full."
+    return (
+        f"{path} cannot be written: the disk or the quota is full; the same command begins it "
+        "again when there is room."
+    )
 
 
 def _fsync(path: Path) -> None:
@@ -201,7 +244,7 @@ def _fsync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _WITHOUT_FSYNC or not path.is_dir():
+        if error.errno not in _WITHOUT_SUPPORT or not path.is_dir():
             raise
         warnings.warn(
             f"The file system of {path} cannot flush a directory (fsync: {error.strerror}): after "
@@ -218,8 +261,8 @@ def _sentence(path: Path, error: Exception) -> str:
     text = str(error)
     if "unable to lock file" in text:
         return f"{path} is being written by another process."
-    if any(sign in text for sign in _TRUNCATED):
-        return f"{path} is truncated: its end is missing."
+    if "file signature not found" in text:
+        return f"{path} is not an HDF5 file, or its beginning is damaged."
     if isinstance(error, PermissionError):
         return f"{path} may not be opened: permission denied."
     if is_full_disk(error):

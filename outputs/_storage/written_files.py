@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,8 +99,8 @@ class DeferringFile:
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
         self._place = 0
-        # The size as HDF5 knows it, whatever was dropped.
-        self._size = os.fstat(self._descriptor).st_size
+        # The size as HDF5 knows it, whatever was dropped, and that of what is stored.
+        self._size = self._stored = os.fstat(self._descriptor).st_size
         self.failure: OSError | None = None
 
     def __enter__(self) -> Self:
@@ -135,21 +136,26 @@ class DeferringFile:
     def write(self, source: Any) -> int:
         values = np.frombuffer(source, np.uint8)
         self._size = max(self._size, self._place + len(values))
-        if self.failure is None:
-            try:
-                write_bytes(self._descriptor, self._place, values)
-            except OSError as error:
-                self.failure = error
+        self._change(self._size, lambda: write_bytes(self._descriptor, self._place, values))
         return len(values)
 
     def truncate(self, size: int) -> int:
         self._size = size
-        if self.failure is None:
-            try:
-                os.ftruncate(self._descriptor, size)
-            except OSError as error:
-                self.failure = error
+        self._change(size, lambda: os.ftruncate(self._descriptor, size))
         return size
+
+    def _change(self, size: int, change: Callable[[], None]) -> None:
+        """Change the file, which then has a size, unless an earlier change has failed."""
+        if self.failure is not None:
+            return
+        try:
+            # Growing again, it would have zeros in place of what was cut off.
+            if os.fstat(self._descriptor).st_size < self._stored:
+                raise OSError("it was cut short by another program")
+            change()
+            self._stored = size
+        except OSError as error:
+            self.failure = error
 
     def flush(self) -> None:
         """Do nothing, because nothing is held back."""

@@ -20,14 +20,15 @@ from outputs._format.digests import write_finish_digest
 from outputs._format.names import Names
 from outputs._format.reading import dataset, matrix_of, read_description, read_execution
 from outputs._format.stacked_matrices import Matrix
-from outputs._storage.files import is_full_disk, open_file, scratch_path, seal, translated
+from outputs._storage.files import is_full_disk, open_file, scratch_file, seal, translated
 from outputs._storage.regions import Region, tiles_of
 
 _MAX_WORKERS = 8
 _LEDGER_PIECE = 65536
 
 
-def pack(part: Path) -> Path:
+@contextlib.contextmanager
+def packed(part: Path) -> Iterator[Path]:
     """Copy a complete, uncompressed result into a compressed and sealed file beside it.
 
     Compressed tiles are not written while blocks arrive: HDF5 allocates each tile when it is
@@ -38,24 +39,20 @@ def pack(part: Path) -> Path:
     Args:
         part: The unfinished file.
 
-    Returns:
-        The path of the compressed copy.
+    Yields:
+        The path of the compressed copy, which the caller renames.
 
     Raises:
         ResultError: If a tile does not read back as it was written, or the disk is full.
     """
-    packed = scratch_path(part)
-    try:
-        with _room_for_a_copy(part), translated(packed), open_file(part, "r") as source:
-            create(packed, read_description(source), packed=True)
-            with open_file(packed, "r+") as target:
+    with scratch_file(part) as copy:
+        with _room_for_a_copy(part), translated(copy), open_file(part, "r") as source:
+            create(copy, read_description(source), packed=True)
+            with open_file(copy, "r+") as target:
                 _copy_tiles(matrix_of(source), matrix_of(target))
                 _copy_records(source, target)
-        seal(packed)
-    except BaseException:
-        packed.unlink(missing_ok=True)
-        raise
-    return packed
+            seal(copy)
+        yield copy
 
 
 @contextlib.contextmanager

@@ -1,4 +1,9 @@
-"""Lock a directory of results, and remove what killed writers have left in it."""
+"""Lock a directory of results, and remove what killed writers have left in it.
+
+The one rule for leftovers: what is not complete yet has a name of its own (``.part``, or a scratch
+name), and the process that makes it holds the lock of the directory. So a process that gets the
+exclusive lock removes what has such a name, except what can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,11 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from outputs._errors import BeingWrittenError
-from outputs._storage.files import SCRATCH_NAMES, part_path
+from outputs._storage.files import SCRATCH_NAMES, part_path, remove_tree, scratch_file
 from outputs._writing.lock import Claim, owner_files
 
 # The errors of file systems without locks on directories; NFS has locks on writable files only.
@@ -18,13 +23,11 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, err
 
 
 @contextmanager
-def claimed_directory(directory: Path, *, is_shared: bool = False) -> Iterator[bool]:
+def claimed_directory(directory: Path) -> Iterator[bool]:
     """Hold the lock of a directory while the body runs; it ends with the process as well.
 
     Args:
         directory: The directory.
-        is_shared: Whether others may share the lock, for writers of single files, which are
-            locked themselves.
 
     Yields:
         Whether the directory is locked: False where the file system has no such locks.
@@ -33,38 +36,62 @@ def claimed_directory(directory: Path, *, is_shared: bool = False) -> Iterator[b
         BeingWrittenError: If another process holds the lock.
         OSError: If the directory cannot be opened.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    is_locked = True
-    try:
-        try:
-            kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BeingWrittenError(f"Another process writes in {directory}.") from None
-        except OSError as error:
-            if error.errno not in _WITHOUT_LOCKS:
-                raise
-            is_locked = False
-        yield is_locked
-    finally:
-        os.close(descriptor)
+    with _opened(directory) as descriptor:
+        yield _is_locked(descriptor, directory, fcntl.LOCK_EX)
 
 
-def remove_orphans(directory: Path) -> list[Path]:
+@contextmanager
+def shared_directory(target: Path) -> Iterator[None]:
+    """Hold the lock of a directory together with others, each of which makes another file in it.
+
+    What killed processes have left of this file is removed before, unless others hold the lock.
+
+    Args:
+        target: The path of the file.
+
+    Raises:
+        BeingWrittenError: If another process holds the lock for itself.
+        OSError: If the directory cannot be opened.
+    """
+    directory = target.parent
+    with _opened(directory) as descriptor:
+        with suppress(BeingWrittenError):
+            if _is_locked(descriptor, directory, fcntl.LOCK_EX):
+                remove_orphans(directory, target.name)
+        _is_locked(descriptor, directory, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def scratch_for(target: Path) -> Iterator[Path]:
+    """Yield a scratch name for a file or directory that a command makes, and then renames.
+
+    Args:
+        target: The name that it will have.
+    """
+    with ExitStack() as held:
+        # Where a job computes, its lock keeps others from removing scratch files.
+        with suppress(BeingWrittenError, OSError):
+            held.enter_context(shared_directory(target))
+        yield held.enter_context(scratch_file(target))
+
+
+def remove_orphans(directory: Path, name: str = "") -> list[Path]:
     """Remove the files of writers that were killed; finished and unfinished results stay.
 
-    These are layouts and compressed copies that did not get their name, the names of former
+    These are layouts, copies and other files that did not get their name, the names of former
     owners, and the ``.part`` of a result that is finished.
 
     Args:
         directory: A directory whose lock this process holds.
+        name: Only what belongs to the file of this name is removed; empty for all.
 
     Returns:
         What was removed. What may not be removed stays.
     """
     found = [path for path in directory.iterdir() if SCRATCH_NAMES.search(path.name)]
     for part in sorted(directory.glob("*.part")):
-        if not part.with_suffix("").is_file():
+        if not part.with_suffix("").is_file() or not _is_of(part, name):
             continue
         try:
             with Claim(part):
@@ -73,7 +100,11 @@ def remove_orphans(directory: Path) -> list[Path]:
             continue
         found.append(part)
     found += [path for path in owner_files(directory) if not _part_of(path).exists()]
-    return [path for path in found if _is_gone(path)]
+    return [path for path in found if _is_of(path, name) and _is_gone(path)]
+
+
+def _is_of(path: Path, name: str) -> bool:
+    return not name or path.name.startswith(f"{name}.")
 
 
 def _part_of(owner_file: Path) -> Path:
@@ -82,7 +113,29 @@ def _part_of(owner_file: Path) -> Path:
 
 def _is_gone(path: Path) -> bool:
     try:
-        path.unlink(missing_ok=True)
+        remove_tree(path)
     except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int, directory: Path, kind: int) -> bool:
+    """Lock an open directory, or change the kind of its lock; return whether there are locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BeingWrittenError(f"Another process writes in {directory}.") from None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
         return False
     return True

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from outputs._errors import BeingWrittenError, ResultError
-from outputs._storage.files import translated
+from outputs._storage.files import scratch_file, translated
 
 # The errors of file systems without locks.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -214,14 +214,10 @@ class Claim:
             )
 
     def _sign(self) -> None:
-        scratch = self._record.with_name(f"{self._record.name}.{self._owner.token[:8]}")
-        with translated(self._record):
-            try:
-                scratch.write_text(json.dumps(asdict(self._owner)))
-                self._signed = _identity(scratch.stat())
-                scratch.replace(self._record)
-            finally:
-                scratch.unlink(missing_ok=True)
+        with translated(self._record), scratch_file(self._record) as scratch:
+            scratch.write_text(json.dumps(asdict(self._owner)))
+            self._signed = _identity(scratch.stat())
+            scratch.replace(self._record)
 
     def _close(self) -> None:
         if self._descriptor is not None:

@@ -14,7 +14,7 @@ from outputs._format.description import ResultDescription
 from outputs._format.digests import create_digests, write_finish_digest
 from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, ENCODING, PIECE
 from outputs._storage.crc import crc32_of_array
-from outputs._storage.files import publish, put_in_place, scratch_path, seal, translated
+from outputs._storage.files import publish, put_in_place, scratch_file, seal, translated
 
 # The length and dtype of an array, and a function that returns a range of it.
 _Source = tuple[int, np.dtype, Callable[[slice], np.ndarray]]
@@ -54,9 +54,8 @@ def write_sparse(
         "indices": (len(indices), indices.dtype, indices.__getitem__),
         "indptr": (len(indptr), indptr.dtype, indptr.__getitem__),
     }
-    scratch = scratch_path(path)
-    try:
-        with translated(path), create_sparse(scratch, description) as file:
+    with translated(path), scratch_file(path) as scratch:
+        with create_sparse(scratch, description) as file:
             _write_matrix(file, description, sources)
             colouring = file.create_group(COLOURING)
             write_attributes(colouring, {"kind": kind})
@@ -67,8 +66,6 @@ def write_sparse(
             write_finish_digest(file)
         seal(scratch)
         (put_in_place if is_replacing else publish)(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _write_matrix(

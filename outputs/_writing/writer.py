@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 
 from outputs._errors import (
@@ -38,13 +40,13 @@ from outputs._storage.files import (
     part_path,
     publish,
     require_space,
-    scratch_path,
+    scratch_file,
     seal,
     translated,
 )
 from outputs._storage.memory_order import in_c_order
 from outputs._storage.regions import Region
-from outputs._writing.compression import pack
+from outputs._writing.compression import packed
 from outputs._writing.direct_writes import Space
 from outputs._writing.examination import examined, parts_of
 from outputs._writing.lock import Claim
@@ -121,7 +123,7 @@ class ResultWriter:
         """
         _require_fsync(fsync)
         path = Path(path).absolute()
-        part, scratch = part_path(path), scratch_path(path)
+        part = part_path(path)
         _refuse_finished(path)
         if part.exists():
             raise ResultExistsError(f"An unfinished result already exists: {part}.")
@@ -129,14 +131,11 @@ class ResultWriter:
             raise ResultNotFoundError(f"There is no directory {path.parent}.")
         require_space(path.parent, stored_bytes(description), f"{path} takes")
         # The layout is created under a scratch name, so that a .part is complete once it exists.
-        try:
-            with translated(scratch):
-                create(scratch, description)
-                seal(scratch)
+        with translated(part), scratch_file(path) as scratch:
+            create(scratch, description)
+            seal(scratch)
             publish(scratch, part)
-        finally:
-            scratch.unlink(missing_ok=True)
-        return cls._claimed(path, fsync)
+        return cls._claimed(path, fsync, description.fingerprint)
 
     @classmethod
     def resume(
@@ -175,15 +174,7 @@ class ResultWriter:
         _refuse_finished(path)
         if not part.exists():
             raise ResultNotFoundError(f"There is no unfinished result {part}.")
-        with open_file(part, "r") as file, parsed(part):
-            require_ours(file, part)
-            require_sound_creation(file)
-            found = read_attribute(file, "fingerprint")
-            if found != fingerprint:
-                raise FingerprintMismatchError(
-                    f"{part} belongs to another job: its fingerprint is {found}, not {fingerprint}."
-                )
-        return cls._claimed(path, fsync, reference)
+        return cls._claimed(path, fsync, fingerprint, reference)
 
     @classmethod
     def discard(cls, path: str | os.PathLike[str]) -> None:
@@ -198,7 +189,9 @@ class ResultWriter:
                 part.unlink()
 
     @classmethod
-    def _claimed(cls, path: Path, fsync: Fsync, reference: Reference | None = None) -> ResultWriter:
+    def _claimed(
+        cls, path: Path, fsync: Fsync, fingerprint: str, reference: Reference | None = None
+    ) -> ResultWriter:
         part = part_path(path)
         claim = Claim(part)
         try:
@@ -206,6 +199,9 @@ class ResultWriter:
                 # Check before opening for writing: HDF5 uses a single cache for a file that is
                 # open twice in one process, and the writer's cache holds no tiles.
                 with open_file(part, "r") as file:
+                    require_ours(file, part)
+                    require_sound_creation(file)
+                    _require_fingerprint(file, part, fingerprint)
                     matrix, axis, ledger = parts_of(file)
                     found = examined(file, part, reference)
                     holes = part.stat().st_size - part.stat().st_blocks * 512
@@ -220,8 +216,13 @@ class ResultWriter:
     def __enter__(self) -> ResultWriter:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self.close()
+        except ResultError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))
 
     def missing(self) -> list[range]:
         """Return the ranges of the block axis that are not committed, in order.
@@ -307,13 +308,9 @@ class ResultWriter:
             self._require_complete(missing_on_disk(self._claim))
             # Shards stay uncompressed: the whole matrix is compressed once, when they are merged.
             is_packed = compressed and self._shard is None
-            source, target = pack(self.part) if is_packed else self.part, replaced or self.path
-            try:
+            target = replaced or self.path
+            with packed(self.part) if is_packed else nullcontext(self.part) as source:
                 give_name(self._claim, source, target, is_replacing=replaced is not None)
-            except BaseException:
-                if is_packed:
-                    source.unlink(missing_ok=True)
-                raise
             self.part.unlink(missing_ok=True)
         self.close()
         return target
@@ -359,6 +356,14 @@ class ResultWriter:
 def _require_fsync(fsync: str) -> None:
     if fsync not in ("end", "block"):
         raise ResultError(f"The fsync policy is one of end, block, not {fsync!r}.")
+
+
+def _require_fingerprint(file: h5py.File, part: Path, fingerprint: str) -> None:
+    found = read_attribute(file, "fingerprint")
+    if found != fingerprint:
+        raise FingerprintMismatchError(
+            f"{part} belongs to another job: its fingerprint is {found}, not {fingerprint}."
+        )
 
 
 def _refuse_finished(path: Path) -> None:

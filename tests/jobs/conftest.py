@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,7 +119,7 @@ def run_job(
     """Run a job, or that of a command line, in this process and open its result."""
     opened: list[outputs.Result] = []
 
-    def run(*given: Job | str, **options: bool) -> outputs.Result:
+    def run(*given: Job | str, **options: Any) -> outputs.Result:
         job = given[0] if isinstance(given[0], Job) else resolved(*given)
         opened.append(outputs.open_result(execute(job, quiet, **options)))
         return opened[-1]

@@ -31,7 +31,7 @@ def runs(resolved: Callable[..., Job], quiet: Display) -> tuple[Path, Path]:
     (finished.directory / "products-by-rows").mkdir()
     (finished.directory / "products-by-rows" / "result.h5").write_bytes(b"")
     for directory in (finished.directory, unfinished.directory):
-        (directory / "status.json.123").write_text("")
+        (directory / "status.json.00000123.new").write_text("")
         (directory / "result.h5.part.0123abcd.new").write_text("")
         (directory / "colouring.npz").write_text("")
     (unfinished.directory / "products-by-rows").mkdir()

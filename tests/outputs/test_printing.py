@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
@@ -12,7 +13,14 @@ import h5py
 import numpy as np
 import pytest
 
-from outputs import ResultWriter, TensorSpec, printable
+from outputs import (
+    MissingDependencyError,
+    ResultError,
+    ResultWriter,
+    TensorSpec,
+    TruncatedResultError,
+    printable,
+)
 from outputs._commands import SafeConsole
 from outputs.export import main as export
 from outputs.merge import main as merge
@@ -119,3 +127,11 @@ def test_no_other_module_opens_a_console_or_prints_what_a_file_says():
             if call.search(re.sub(r"class \w+\(Console\)", "", path.read_text()))
         }
         assert callers <= modules
+
+
+@pytest.mark.parametrize("kind", [ResultError, TruncatedResultError, MissingDependencyError])
+def test_the_text_of_an_error_shows_no_escapes_wherever_it_is_printed(kind):
+    """Such as the traceback of a notebook."""
+    error = pickle.loads(pickle.dumps(kind("the name \x1b[2J\x07 is\nodd")))
+    assert str(error) == "the name \\x1b[2J\\x07 is\nodd"
+    assert is_safe(str(error))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def project(directory: Path) -> Path:
 def interrupted(monkeypatch: pytest.MonkeyPatch, quiet: Display) -> Callable[..., None]:
     """Run a job until it has written some blocks."""
 
-    def run(job: Job, *, blocks: int = 3, **options: bool) -> None:
+    def run(job: Job, *, blocks: int = 3, **options: Any) -> None:
         written: list[int] = []
         write = ResultWriter.write
 

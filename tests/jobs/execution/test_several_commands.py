@@ -67,6 +67,8 @@ def test_one_of_several_identical_commands_computes(options: tuple[str, ...], sl
         exact = np.diag(np.cos(x) * x.sum()) + np.sin(x)[:, None]
         np.testing.assert_allclose(result[:], exact, rtol=1e-12)
     assert {each.name for each in path.parent.iterdir()} == {"result.h5", "status.json", "job.log"}
+    # The others have not written into the log either.
+    assert "being computed" not in (path.parent / "job.log").read_text()
 
 
 def test_a_second_command_names_the_first_and_takes_over_when_it_is_killed(slow: Path) -> None:

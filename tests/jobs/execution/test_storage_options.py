@@ -1,5 +1,6 @@
 """A file that was begun is continued as it is stored, or not at all."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -34,7 +35,7 @@ def begin(job: Job, display: Display) -> None:
 @pytest.mark.parametrize(
     ("before", "now", "message"),
     [
-        ("output.dtype=float32", "", "output.dtype: .* was begun with float32.* asks for float64"),
+        ("output.dtype=float32", "", "output.dtype: .* was begun with float32.* asks for auto"),
         ("", "output.dtype=float32", "output.dtype: .* was begun with float64.* asks for float32"),
         ("", "output.compression=gzip", "output.compression: .* begun with none.* asks for gzip"),
         ("output.compression=gzip", "", "output.compression: .* begun with gzip.* asks for none"),
@@ -71,3 +72,49 @@ def test_the_dtype_that_is_stored_anyway_is_no_other(
     begin(resolved(*SMALL), quiet)
     with open_result(execute(resolved(*SMALL, "output.dtype=float64"), quiet)) as result:
         assert result.execution["lines_resumed"] == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        ("output.dtype=float32", "", "output.dtype: .* stored with float32.* asks for auto"),
+        ("", "output.dtype=float32", "output.dtype: .* stored with float64.* asks for float32"),
+        ("", "output.compression=gzip", "output.compression: .* with none.* asks for gzip"),
+        ("output.compression=gzip", "", "output.compression: .* with gzip.* asks for none"),
+        ("output.tile=[3,4]", "", r"output.tile: .* with \[3, 4\]"),
+        ("sparsity=auto output.dtype=float32", "sparsity=auto", "with float32.* asks for auto"),
+        ("sparsity=auto", "sparsity=auto output.compression=gzip", "with none.* asks for gzip"),
+    ],
+)
+def test_a_finished_result_is_not_called_finished_if_another_storage_is_asked_for(
+    before: str, now: str, message: str, resolved: Callable[..., Job], quiet: Display
+) -> None:
+    options = (*SMALL[:3], "function.n=40")
+    path = execute(resolved(*options, *before.split()), quiet)
+    content = path.read_bytes()
+    with pytest.raises(JobError, match=f"{message}.*overwrite=true") as caught:
+        execute(resolved(*options, *now.split()), quiet)
+    assert re.search(r"output\.\w+=\S+ accepts it$", str(caught.value))
+    assert len(str(caught.value).splitlines()) == 1
+    assert path.read_bytes() == content
+    assert execute(resolved(*options, *before.split()), quiet) == path
+    replaced = execute(resolved(*options, *now.split()), quiet, overwrite=True)
+    assert replaced == path
+    assert execute(resolved(*options, *now.split()), quiet) == path
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("output.dtype=float64", ""),
+        ("", "output.dtype=float64"),
+        ("dtype=bfloat16", "dtype=bfloat16 output.dtype=float32"),
+        ("dtype=bfloat16 output.dtype=float32", "dtype=bfloat16"),
+    ],
+)
+def test_a_finished_result_of_the_same_dtype_is_finished(
+    before: str, now: str, resolved: Callable[..., Job], quiet: Display
+) -> None:
+    path = execute(resolved(*SMALL, *before.split()), quiet)
+    inode = path.stat().st_ino
+    assert execute(resolved(*SMALL, *now.split()), quiet).stat().st_ino == inode

@@ -12,7 +12,7 @@ from jobs.reporting.terminal import Display
 
 @pytest.fixture
 def run_sparse(resolved: Callable[..., Any], quiet: Display) -> Callable[..., Path]:
-    def run(*options: str, **more: bool) -> Path:
+    def run(*options: str, **more: Any) -> Path:
         return execute(resolved(*options), quiet, **more)
 
     return run
