@@ -62,11 +62,13 @@ class Scenario:
         module: The module that is run.
         words: Its arguments; paths are relative to the directory in which it runs.
         before: The commands that precede it, undisturbed.
+        is_result_alone: Whether only their result is kept, as ``runs/result.h5``.
     """
 
     module: str
     words: list[str]
     before: list[tuple[str, list[str]]] = field(default_factory=list)
+    is_result_alone: bool = False
 
 
 def _job(*words: str) -> Scenario:
@@ -78,10 +80,9 @@ def _parts() -> list[tuple[str, list[str]]]:
     return [("jobs.run", [*job, f"shard={number}"]) for number in (0, 1)]
 
 
-def _of_whole(module: str, *words: str) -> Scenario:
-    return Scenario(
-        module, list(words), [("jobs.run", [*ROWS, "runs=runs"])],
-    )  # fmt: skip
+def _of_whole(module: str, *words: str, is_result_alone: bool = True) -> Scenario:
+    before = [("jobs.run", [*ROWS, "runs=runs"])]
+    return Scenario(module, list(words), before, is_result_alone)
 
 
 SCENARIOS = {
@@ -111,6 +112,18 @@ SCENARIOS = {
         )
         for to in ("npy", "npz", "mat", "netcdf", "zarr")
     },
+    **{
+        f"inputs={kind}": _of_whole(
+            "jobs.run", *ROWS, "strategy=reverse-loop", "runs=runs", f"inputs={kind}",
+            "inputs.path=runs/result.h5", *more,
+        )
+        for kind, more in {"result": (), "hdf5": ("inputs.datasets=[point/x]",)}.items()
+    },
+    "plot": _of_whole("outputs.plot", "runs/result.h5", "-o", "runs/plot.png"),
+    "status": _of_whole("jobs.status", "runs", is_result_alone=False),
+    "report": _of_whole(
+        "jobs.report", "runs", "--html", "runs/r.html", "--csv", "runs/r.csv", is_result_alone=False
+    ),
 }  # fmt: skip
 
 
@@ -187,7 +200,7 @@ class Sweep:
             for module, words in scenario.before:
                 code, output = self._interpreter.run(["-m", module, *words], before)
                 assert not code, output
-            if scenario.module == "outputs.export":
+            if scenario.is_result_alone:
                 (found,) = before.glob("runs/*/result.h5")
                 found.rename(before / "runs/result.h5")
                 shutil.rmtree(found.parent)
@@ -231,10 +244,14 @@ def trials(sweep: Sweep, count: int, seed: int, names: list[str]) -> Iterator[Tr
     chance = random.Random(seed)
     for index in range(count):
         name = names[index % len(names)]
-        fault = chance.choice(list(FAULTS))
-        calls = sweep.calls(name)
-        suitable = [n for n, call in enumerate(calls, 1) if _is_suitable(fault, call)]
-        yield Trial(name, fault, chance.choice(suitable))
+        calls = [*enumerate(sweep.calls(name), 1)]
+        suitable = {
+            fault: numbers
+            for fault in FAULTS
+            if (numbers := [n for n, call in calls if _is_suitable(fault, call)])
+        }
+        fault = chance.choice(list(suitable))
+        yield Trial(name, fault, chance.choice(suitable[fault]))
 
 
 def _is_suitable(fault: str, call: str) -> bool:
