@@ -10,15 +10,13 @@ from typing import Any
 
 from outputs._commands import SafeConsole, command_parser, print_line, progress_bar, run_command
 from outputs._errors import ResultError
-from outputs._format.description import PRODUCTS
 from outputs._optional import load
-from outputs._plotting.matrix_statistics import Survey, survey
-from outputs._plotting.spectrum import Spectrum, spectrum
+from outputs._reading.presentation.drawing import SPECTRUM_VALUES, drawn_spectrum, sparse_figure
+from outputs._reading.presentation.matrix_statistics import Survey, survey
+from outputs._reading.presentation.spectrum import Spectrum
 from outputs._reading.result import Result, open_result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
 from outputs._writing.directories import scratch_for
-
-_VALUES = 20
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +49,7 @@ def _plot_and_print(options: argparse.Namespace) -> int:
     return 0
 
 
-def plot(result: Result, target: Path, *, values: int = _VALUES) -> None:
+def plot(result: Result, target: Path, *, values: int = SPECTRUM_VALUES) -> None:
     """Draw magnitudes, norms and spectrum of a complete result into a PNG.
 
     The picture replaces an existing file at ``target`` atomically. The matrix is read in pieces.
@@ -69,7 +67,7 @@ def plot(result: Result, target: Path, *, values: int = _VALUES) -> None:
     """
     result.require_one_point("outputs.plot")
     load("matplotlib", "plot", "outputs.plot")
-    from outputs._plotting.figures import draw
+    from outputs._reading.presentation.figures import draw
 
     seen = _survey_with_progress(result)
     _save(draw(result, seen, _spectrum(result, seen, values)), target)
@@ -87,10 +85,7 @@ def plot_pattern(result: SparseResult, target: Path) -> None:
         ResultError: If the result is damaged.
         OSError: If the picture cannot be written.
     """
-    load("matplotlib", "plot", "outputs.plot")
-    from outputs._plotting.figures import draw_pattern
-
-    _save(draw_pattern(result), target)
+    _save(sparse_figure(result, "outputs.plot"), target)
 
 
 def _save(figure: Any, target: Path) -> None:
@@ -100,10 +95,8 @@ def _save(figure: Any, target: Path) -> None:
 
 
 def _spectrum(result: Result, seen: Survey, values: int) -> Spectrum | None:
-    if values < 1 or result.operation in PRODUCTS or seen.nonfinite_entries:
-        return None
     with SafeConsole(stderr=True).status("spectrum"):
-        return spectrum(result, values)
+        return drawn_spectrum(result, seen, values)
 
 
 def _survey_with_progress(result: Result) -> Survey:
@@ -121,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--values",
         type=int,
-        default=_VALUES,
+        default=SPECTRUM_VALUES,
         metavar="N",
         help="eigenvalues or singular values of a matrix too large for all of them "
         "(default %(default)s; each costs several passes over the file); 0 for no spectrum",

@@ -32,7 +32,6 @@ ORDER = {
     "outputs": [
         "_sharding",
         "_exports",
-        "_plotting",
         "_verification",
         "_writing",
         "_reading",

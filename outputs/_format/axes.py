@@ -66,6 +66,26 @@ class TensorSpec:
         return math.prod(self.shape)
 
 
+def find_tensor(what: str, tensors: tuple[TensorSpec, ...], name: str) -> tuple[int, TensorSpec]:
+    """Return the first line of a tensor on its axis, and the tensor.
+
+    Args:
+        what: What the axis counts, for the message: ``row`` or ``column``.
+        tensors: The tensors of the axis.
+        name: The name of the tensor.
+
+    Raises:
+        ResultError: If there is no such tensor.
+    """
+    start = 0
+    for tensor in tensors:
+        if tensor.name == name:
+            return start, tensor
+        start += tensor.size
+    names = ", ".join(tensor.name for tensor in tensors)
+    raise ResultError(f"There is no {what} tensor {name!r}; there are: {names}.")
+
+
 @dataclass(frozen=True)
 class Shard:
     """The part of a matrix that one file of several holds: adjacent lines of its block axis.

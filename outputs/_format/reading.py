@@ -194,13 +194,18 @@ def read_table(file: h5py.File, name: str) -> tuple[TensorSpec, ...]:
 
 def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
     """Read the arrays of ``point``, ``value`` or ``vectors``, by tensor name, in stored order."""
+    return {key: whole(array) for key, array in stored_arrays(file, name).items()}
+
+
+def stored_arrays(file: h5py.File, name: str) -> dict[str, h5py.Dataset]:
+    """Return the datasets of the arrays that `read_arrays` reads."""
     group = group_of(file, name)
     arrays = {}
     for key in map(str, group):
         array = dataset(group, key)
         if array.dtype.kind not in "biufc":
             raise ResultError(f"{file.filename} is damaged: {name}/{key} holds no numbers.")
-        arrays[Names.unescape(key)] = whole(array)
+        arrays[Names.unescape(key)] = array
     return arrays
 
 

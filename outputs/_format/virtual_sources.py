@@ -74,6 +74,18 @@ def require_sources(matrix: h5py.Dataset, path: Path) -> None:
         raise ResultError(f"{path} is damaged: its virtual matrix is not covered by its sources.")
 
 
+def tile_of_sources(matrix: h5py.Dataset, path: Path) -> tuple[int, int] | None:
+    """Return the tile of the first source of a virtual matrix; None if that is contiguous.
+
+    Args:
+        matrix: The virtual dataset.
+        path: The file of the virtual dataset.
+    """
+    mapping = matrix.virtual_sources()[0]
+    with open_file(path.parent / mapping.file_name, "r") as file:
+        return matrix_of(file).chunks
+
+
 def _bounds(mapping: Any, axis: int) -> tuple[int, int]:
     first, last = mapping.vspace.get_select_bounds()
     return int(first[axis]), int(last[axis]) + 1

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError, UnfinishedResultError
-from outputs._format.axes import TensorSpec
+from outputs._format.axes import find_tensor
 from outputs._format.description import ResultDescription
 from outputs._format.ledger import Ledger
 from outputs._format.names import Names
@@ -30,6 +30,8 @@ from outputs._format.stacked_matrices import Matrix
 from outputs._format.validation import scalar
 from outputs._format.virtual_sources import require_sources
 from outputs._optional import load
+from outputs._reading.presentation.drawing import SPECTRUM_VALUES, dense_figure
+from outputs._reading.presentation.page import dense_page
 from outputs._reading.result_file import ResultFile
 from outputs._reading.views.dask_array import dask_array
 from outputs._reading.views.linear_operator import linear_operator
@@ -39,6 +41,7 @@ from outputs._storage.files import part_path, translated
 if TYPE_CHECKING:
     import dask.array
     import xarray
+    from matplotlib.figure import Figure
     from scipy.sparse.linalg import LinearOperator
 
 
@@ -150,6 +153,10 @@ class Result(ResultFile):
             f"{many}{rows} x {columns} {self.dtype}, {self.strategy}, {self.path}>"
         )
 
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: the state of verification, the facts and a small picture."""
+        return dense_page(self)
+
     def _lines_to_check(self) -> tuple[int, str]:
         lines = 0 if 0 in self.matrix_shape else self.axis.lines(self.matrix_shape)
         return lines, self.axis.value
@@ -182,8 +189,8 @@ class Result(ResultFile):
             ResultError: If there is no tensor with that name, or the file is damaged.
         """
         self.require_whole()
-        above, row_spec = _find("row", self.rows, row)
-        left, column_spec = _find("column", self.columns, column)
+        above, row_spec = find_tensor("row", self.rows, row)
+        left, column_spec = find_tensor("column", self.columns, column)
         values = self[..., above : above + row_spec.size, left : left + column_spec.size]
         return values.reshape(values.shape[:-2] + row_spec.shape + column_spec.shape)
 
@@ -292,6 +299,23 @@ class Result(ResultFile):
         self.require_one_point("A linear operator")
         return linear_operator(self)
 
+    def plot(self, *, values: int = SPECTRUM_VALUES) -> Figure:
+        """Draw magnitudes, norms and spectrum, as `outputs.plot` does; reads the whole matrix.
+
+        Args:
+            values: Number of eigenvalues or singular values to compute for a matrix too large to
+                compute all of them; 0 for no spectrum.
+
+        Returns:
+            A figure of Matplotlib, which a notebook shows; ``savefig`` writes it to a file.
+
+        Raises:
+            MissingDependencyError: If Matplotlib, or SciPy for a large matrix, is not installed.
+            ResultError: If the file is closed, incomplete or damaged, or holds one matrix for each
+                of many points.
+        """
+        return dense_figure(self, "result.plot()", values=values)
+
     def dataset(self) -> h5py.Dataset:
         """Return the complete matrix as an h5py dataset, for code that reads it directly.
 
@@ -368,13 +392,3 @@ class Result(ResultFile):
                 f"{self.shard.start}:{self.shard.stop}; python -m outputs.merge puts the shards "
                 "together."
             )
-
-
-def _find(what: str, tensors: tuple[TensorSpec, ...], name: str) -> tuple[int, TensorSpec]:
-    start = 0
-    for tensor in tensors:
-        if tensor.name == name:
-            return start, tensor
-        start += tensor.size
-    names = ", ".join(tensor.name for tensor in tensors)
-    raise ResultError(f"There is no {what} tensor {name!r}; there are: {names}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
+import h5py
 import numpy as np
 
 from outputs._errors import ResultError
@@ -20,6 +21,7 @@ from outputs._format.reading import (
     read_table,
     read_text,
     require_ours,
+    stored_arrays,
 )
 from outputs._format.verification_state import Verdict, VerificationState, recorded_verdict
 from outputs._storage.files import open_file, parsed
@@ -164,6 +166,11 @@ class ResultFile:
         """
         with self._reading():
             require_sound_creation(self.file)
+
+    def stored_arrays(self, name: str) -> dict[str, h5py.Dataset]:
+        """Return the datasets of ``point``, ``value`` or ``vectors``; internal to this package."""
+        with self._reading():
+            return stored_arrays(self.file, name)
 
     def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
         with self._reading():

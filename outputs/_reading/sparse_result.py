@@ -21,12 +21,15 @@ from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, PIECE
 from outputs._format.reading import dataset, group_of, is_sparse, read_arrays, require_ours
 from outputs._format.validation import integers, scalar, whole
 from outputs._optional import load
+from outputs._reading.presentation.drawing import sparse_figure
+from outputs._reading.presentation.page import sparse_page
 from outputs._reading.result_file import ResultFile
 from outputs._storage.crc import crc32_of_array
 from outputs._storage.files import open_file, parsed
 
 if TYPE_CHECKING:
     import scipy.sparse
+    from matplotlib.figure import Figure
     from scipy.sparse.linalg import LinearOperator
 
 
@@ -96,6 +99,22 @@ class SparseResult(ResultFile):
             f"{rows} x {columns} {self.dtype}, {self.entries} entries>"
         )
 
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: the state of verification, the facts and a small picture."""
+        return sparse_page(self)
+
+    def plot(self) -> Figure:
+        """Draw the pattern, as `outputs.plot` does.
+
+        Returns:
+            A figure of Matplotlib, which a notebook shows; ``savefig`` writes it to a file.
+
+        Raises:
+            MissingDependencyError: If Matplotlib is not installed.
+            ResultError: If the file is closed or damaged.
+        """
+        return sparse_figure(self, "result.plot()")
+
     def _lines_to_check(self) -> tuple[int, str]:
         return 0 if 0 in self.shape else self.shape[0], "rows and columns"
 
@@ -124,14 +143,18 @@ class SparseResult(ResultFile):
             raise ResultError(
                 f"{self.path} has {self.shape[0]} rows; {start}:{stop} are not among them."
             )
-        with self._reading():
-            indptr, indices = self._rows(start, stop)
-            data = self._data[int(indptr[0]) : int(indptr[-1])]
+        indptr, indices, data = self.compressed_rows(start, stop)
         shape = (stop - start, self.shape[1])
         array = sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape)
         array.has_sorted_indices = True
         array.has_canonical_format = True
         return array
+
+    def compressed_rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Read the offsets, columns and entries of a range of rows; internal to this package."""
+        with self._reading():
+            indptr, indices = self._rows(start, stop)
+            return indptr, indices, self._data[int(indptr[0]) : int(indptr[-1])]
 
     def as_torch(self) -> Any:
         """Read the matrix as a sparse CSR tensor of torch."""

@@ -160,8 +160,8 @@ def test_every_command_tells_the_state_first(
 @pytest.mark.parametrize("case", CASES[::3], ids=lambda case: case.state.value)
 @pytest.mark.usefixtures("functions")
 def test_a_picture_tells_the_state(case: Case, command_line: Run) -> None:
-    figures = pytest.importorskip("outputs._plotting.figures")
-    from outputs._plotting.matrix_statistics import survey
+    figures = pytest.importorskip("outputs._reading.presentation.figures")
+    from outputs._reading.presentation.matrix_statistics import survey
 
     path = command_line(*of(case.function, *case.options)).result
     with open_result(path) as result:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outputs._reading.result import Result
+from outputs._reading.presentation.protocols import ShownResult
 from outputs._scanning.sequential import Advance, pieces
 from outputs._storage.files import translated
 from outputs._storage.regions import Region
+
+_DECADES = 12
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Survey:
     zero_entries: int
 
 
-def survey(result: Result, cells: int = 600, advance: Advance = lambda count: None) -> Survey:
+def survey(result: ShownResult, cells: int = 600, advance: Advance = lambda count: None) -> Survey:
     """Read a matrix once and return its statistics.
 
     Args:
@@ -50,13 +52,13 @@ def survey(result: Result, cells: int = 600, advance: Advance = lambda count: No
     bad = zeros = 0
     with translated(result.path):
         for (r, c), values in pieces(result.matrix()):
-            size = np.abs(values).astype(np.float64, copy=False)
+            size = magnitudes(values)
             finite = np.isfinite(size)
             zeros += int(size.size - np.count_nonzero(size))
             bad += int(finite.size - np.count_nonzero(finite))
             size[~finite] = 0
-            _into(magnitude, size, (r, c), result.matrix_shape)
-            _into(nonfinite, ~finite, (r, c), result.matrix_shape)
+            raise_cells(magnitude, size, (r, c), result.matrix_shape)
+            raise_cells(nonfinite, ~finite, (r, c), result.matrix_shape)
             with np.errstate(over="ignore"):
                 row_squares[r] += np.einsum("ij,ij->i", size, size)
                 column_squares[c] += np.einsum("ij,ij->j", size, size)
@@ -64,7 +66,24 @@ def survey(result: Result, cells: int = 600, advance: Advance = lambda count: No
     return Survey(magnitude, nonfinite, np.sqrt(row_squares), np.sqrt(column_squares), bad, zeros)
 
 
-def _into(grid: np.ndarray, values: np.ndarray, region: Region, shape: tuple[int, int]) -> None:
+def magnitudes(values: np.ndarray) -> np.ndarray:
+    """Return the absolute values as a new array of float64."""
+    if values.dtype.kind == "c":
+        return np.abs(values).astype(np.float64, copy=False)
+    # Converted first: the least integer of a dtype has no absolute value in it.
+    size = values.astype(np.float64)
+    return np.abs(size, out=size)
+
+
+def least_shown(magnitude: np.ndarray, largest: float) -> float:
+    """Return the lower end of the colour scale: one to twelve decades below the largest entry."""
+    least = float(magnitude[magnitude > 0].min())
+    return min(max(least, largest * 10.0**-_DECADES), largest / 10)
+
+
+def raise_cells(
+    grid: np.ndarray, values: np.ndarray, region: Region, shape: tuple[int, int]
+) -> None:
     """Raise the cells of a grid over the matrix to the largest value of a region in each."""
     places = []
     for axis, (part, length, cells) in enumerate(zip(region, shape, grid.shape, strict=True)):

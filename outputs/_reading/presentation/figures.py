@@ -5,6 +5,7 @@ Imports matplotlib, so other modules import this one only inside the functions t
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from outputs._format.axes import TensorSpec
 from outputs._format.verification_state import VerificationState
-from outputs._plotting.matrix_statistics import Survey
-from outputs._plotting.sparsity_pattern import occupancy
-from outputs._plotting.spectrum import Spectrum
-from outputs._reading.result import Result
-from outputs._reading.sparse_result import SparseResult
+from outputs._reading.presentation.matrix_statistics import Survey, least_shown
+from outputs._reading.presentation.protocols import AnyResult, ShownResult, ShownSparseResult
+from outputs._reading.presentation.sparsity_pattern import occupancy
+from outputs._reading.presentation.spectrum import Spectrum
 from outputs._text import printable
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _INK, _FAINT = "#1f3b5c", "#9aa5b1"
 _NEGATIVE, _WRONG = "#c0392b", "#e6007e"
-_DECADES = 12
 _NAMED_TENSORS = 12
 _DRAWN_BOUNDARIES = 60
 _LONGEST_NAME = 22
@@ -38,7 +37,16 @@ _PATTERN_CELLS = 400
 _STYLE: dict[str, Any] = {"fontsize": 9}
 
 
-def draw(result: Result, seen: Survey, values: Spectrum | None) -> Figure:
+class _Figure(Figure):
+    """A figure that a notebook shows whether or not pyplot is imported there."""
+
+    def _repr_png_(self) -> bytes:
+        target = io.BytesIO()
+        self.savefig(target, format="png", dpi=90)
+        return target.getvalue()
+
+
+def draw(result: ShownResult, seen: Survey, values: Spectrum | None) -> Figure:
     """Draw a matrix: magnitudes with norms at the margins, and the spectrum.
 
     Args:
@@ -47,7 +55,7 @@ def draw(result: Result, seen: Survey, values: Spectrum | None) -> Figure:
         values: The spectrum; None to omit that panel.
     """
     wide = values is not None
-    figure = Figure(figsize=(12.5 if wide else 7.6, 7.4), layout="constrained")
+    figure = _Figure(figsize=(12.5 if wide else 7.6, 7.4), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         2,
@@ -67,7 +75,7 @@ def draw(result: Result, seen: Survey, values: Spectrum | None) -> Figure:
     return figure
 
 
-def _head(figure: Figure, result: Result | SparseResult, title: str) -> None:
+def _head(figure: Figure, result: AnyResult, title: str) -> None:
     """Write the title, after the state of verification and in its colour."""
     state = result.verdict.state
     weight = "bold" if state is VerificationState.CONTRADICTED else "normal"
@@ -75,14 +83,14 @@ def _head(figure: Figure, result: Result | SparseResult, title: str) -> None:
     figure.suptitle(text, fontsize=13, x=0.012, ha="left", color=state.colour, weight=weight)
 
 
-def draw_pattern(result: SparseResult) -> Figure:
+def draw_pattern(result: ShownSparseResult) -> Figure:
     """Draw the pattern of a sparse matrix: the number of entries in each cell of a grid.
 
     Args:
         result: The result.
     """
     rows, columns = result.shape
-    figure = Figure(figsize=(7.6, 7.4), layout="constrained")
+    figure = _Figure(figsize=(7.6, 7.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if rows and columns:
@@ -98,7 +106,7 @@ def draw_pattern(result: SparseResult) -> Figure:
     return figure
 
 
-def _pattern(figure: Figure, axes: Axes, result: SparseResult) -> None:
+def _pattern(figure: Figure, axes: Axes, result: ShownSparseResult) -> None:
     rows, columns = result.shape
     cells = min(rows, _PATTERN_CELLS), min(columns, _PATTERN_CELLS)
     counts = occupancy(*result.pattern, result.shape, *cells).astype(float)
@@ -117,7 +125,7 @@ def _pattern(figure: Figure, axes: Axes, result: SparseResult) -> None:
     bar.set_label(f"entries in a cell of {a_cell}", **_STYLE)
 
 
-def _title(result: Result) -> str:
+def _title(result: ShownResult) -> str:
     rows, columns = result.matrix_shape
     what = f"{result.operation.capitalize()} of {result.function}"
     if len(what) > _LONGEST_TITLE:
@@ -126,14 +134,14 @@ def _title(result: Result) -> str:
     return f"{_plain(what)}\n{rows:,} x {columns:,} (rows x columns), {result.dtype}, {strategy}"
 
 
-def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
+def _heat_map(figure: Figure, axes: Axes, result: ShownResult, seen: Survey) -> None:
     rows, columns = result.matrix_shape
     largest = float(seen.magnitude.max(initial=0.0))
     extent = (0, max(1, columns), max(1, rows), 0)
     placement: dict[str, Any] = {"extent": extent, "aspect": "auto", "interpolation": "nearest"}
     axes.set_facecolor("white")
     if largest > 0:
-        least = _least_shown(seen.magnitude, largest)
+        least = least_shown(seen.magnitude, largest)
         shown = np.ma.masked_equal(seen.magnitude, 0)
         image = axes.imshow(
             np.ma.clip(shown, least, largest),
@@ -155,13 +163,7 @@ def _heat_map(figure: Figure, axes: Axes, result: Result, seen: Survey) -> None:
         axes.imshow(nonfinite, cmap=ListedColormap([_WRONG]), **placement)
 
 
-def _least_shown(magnitude: np.ndarray, largest: float) -> float:
-    """Return the lower end of the colour scale: one to twelve decades below the largest entry."""
-    least = float(magnitude[magnitude > 0].min())
-    return min(max(least, largest * 10.0**-_DECADES), largest / 10)
-
-
-def _legend(result: Result, seen: Survey) -> str:
+def _legend(result: ShownResult, seen: Survey) -> str:
     rows, columns = result.matrix_shape
     parts = ["|entry|"]
     if seen.magnitude.size < rows * columns:
@@ -174,7 +176,7 @@ def _legend(result: Result, seen: Survey) -> str:
     return ";  ".join(parts)
 
 
-def _label(heat: Axes, result: Result, below: Axes) -> None:
+def _label(heat: Axes, result: ShownResult, below: Axes) -> None:
     for axis, what, tensors, length in (
         (heat.yaxis, "rows", result.rows, result.matrix_shape[0]),
         (heat.xaxis, "columns", result.columns, result.matrix_shape[1]),

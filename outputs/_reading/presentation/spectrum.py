@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from outputs._optional import load
-from outputs._reading.result import Result
+from outputs._reading.presentation.protocols import ShownResult
 
 _DENSE_ENTRIES = 1500**2
 _VECTORS, _RESTARTS = 60, 6  # at most 60 * 6 multiplications, each one pass or two
@@ -28,7 +28,7 @@ class Spectrum:
     method: str
 
 
-def spectrum(result: Result, count: int) -> Spectrum:
+def spectrum(result: ShownResult, count: int) -> Spectrum:
     """Compute all values of a small matrix, or those at the ends of a large one's spectrum.
 
     A real Hessian is treated as symmetric: if all values are computed, its symmetric part is used.
@@ -57,14 +57,14 @@ def spectrum(result: Result, count: int) -> Spectrum:
     return Spectrum(kind, values, f"{which} of {min(rows, columns):,}, by Lanczos{short}")
 
 
-def _dense(result: Result, symmetric: bool) -> np.ndarray:
+def _dense(result: ShownResult, symmetric: bool) -> np.ndarray:
     matrix = result[...].astype(np.result_type(result.dtype, np.float64), copy=False)
     if symmetric:
         return np.linalg.eigvalsh((matrix + matrix.T) / 2)[::-1]
     return np.linalg.svd(matrix, compute_uv=False)
 
 
-def _lanczos(result: Result, symmetric: bool, count: int) -> tuple[np.ndarray, bool]:
+def _lanczos(result: ShownResult, symmetric: bool, count: int) -> tuple[np.ndarray, bool]:
     linalg = load("scipy.sparse.linalg", "plot", "The spectrum of a large matrix")
     operator = result.as_linear_operator()
     start = (

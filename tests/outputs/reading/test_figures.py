@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from outputs import ResultWriter, TensorSpec, open_result
-from outputs._plotting import spectrum as _spectrum
-from outputs._plotting.matrix_statistics import survey
-from outputs._plotting.spectrum import spectrum
+from outputs._reading.presentation import spectrum as _spectrum
+from outputs._reading.presentation.matrix_statistics import survey
+from outputs._reading.presentation.spectrum import spectrum
 from outputs.plot import main
 
 ROOT = Path(__file__).parents[3]
