@@ -17,6 +17,7 @@ import torch
 
 from jobs.errors import ConfigurationError, JobError, did_you_mean
 from jobs.functions.tracebacks import error_with_frames
+from jobs.name_clashes import hint_about_own
 from jobs.sources.files import require_file
 
 
@@ -75,15 +76,17 @@ def import_module(option: str, target: str) -> ModuleType:
         if _is_file(place) or not _is_within(place, error.name):
             raise JobError(
                 f"{option}={target}: {place} itself imports {error.name}, which is not installed"
+                + hint_about_own(error.name)
             ) from error
         raise ConfigurationError(
             f"{option}={target}: there is no module {error.name}; looked in {os.getcwd()} and "
-            "among the installed packages" + _file_hint(place)
+            "among the installed packages" + (hint_about_own(error.name) or _file_hint(place))
         ) from error
     # Importing the user's module may raise anything; a script raises SystemExit.
     except (Exception, SystemExit) as error:
         raise JobError(
             f"{option}={target}: importing {place} failed with {error_with_frames(error)}"
+            + hint_about_own(error.name if isinstance(error, ImportError) else None)
         ) from error
 
 

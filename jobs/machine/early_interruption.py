@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-_COMMANDS = ("run.py", "autodiff-jobs")
+_COMMANDS = ("run.py", "autodiff-jobs", "autodiff_jobs.py")
 
 
 def _end_at_once() -> None:

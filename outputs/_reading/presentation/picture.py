@@ -83,7 +83,7 @@ class Picture:
 
     def png(self) -> bytes:
         """Return the picture as a PNG file (W3C PNG, third edition) with a pixel for each cell."""
-        pixels = np.full(self.magnitude.shape, _MISSING, np.uint8)
+        pixels: np.ndarray = np.full(self.magnitude.shape, _MISSING, np.uint8)
         pixels[self.seen] = _ZERO
         if self.range is not None:
             shades = 255 - _FIRST
