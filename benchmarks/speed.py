@@ -1,7 +1,7 @@
 """Compare the speed of derivatives with torch's own ways, JAX, and the rates of the machine.
 
     python benchmarks/speed.py [--full] [--only NAME ...] [--repeats 3] [--json FILE] [--plot FILE]
-                               [--device cuda]
+                               [--device cuda:0]
 
 For each workload, every variant first runs briefly with chunk sizes of 1, 4, 16, 64, 256 and all.
 Whole jobs follow, from the call to the last line: the default job, which plans, verifies and
@@ -62,6 +62,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from whole_jobs import default_job, whole_peer
 from workloads import WORKLOADS, Instance
 
+from jobs.errors import ConfigurationError
+from jobs.machine.devices import choose_devices
+
 SECONDS_OF_A_WHOLE_JOB = 20.0
 """The time limit of a peer's whole job."""
 
@@ -100,7 +103,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--full", action="store_true", help="every workload at full size")
     parser.add_argument("--only", nargs="+", help="names of workloads, or parts of them")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", default="cpu", help="as in the option devices")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--screen", type=float, default=0.5, help="seconds for screening")
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds for a measurement")
@@ -116,10 +119,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no CUDA device here")
-    if options.device == "cuda" and options.cpu_time:
-        parser.error("--cpu-time: a CUDA device's time is none of the processor's")
+    try:
+        options.device = str(choose_devices(options.device, "float32")[0])
+    except ConfigurationError as error:
+        parser.error(f"--device: {error}")
+    if options.device != "cpu" and options.cpu_time:
+        parser.error("--cpu-time: a device's time is none of the processor's")
     return options
 
 
@@ -189,10 +194,10 @@ def screening(
 
 
 def on_device(contender: Contender, device: torch.device) -> dict[str, float]:
-    """Measure how well ours keeps a CUDA device busy; return nothing for a CPU."""
+    """Measure how well ours keeps a device busy; return nothing for a CPU."""
     if device.type == "cpu":
         return {}
-    from on_cuda import figures
+    from on_device import figures
 
     return figures(contender.prepare(), contender, device)
 

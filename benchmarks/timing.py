@@ -16,10 +16,10 @@ Keep = Callable[[int, int, Any], None]
 
 def clock_for(group: str, device: torch.device) -> Clock:
     """Return the clock of a group; JAX has its own streams, so the host waits for it instead."""
-    if device.type == "cuda" and group != "JAX":
-        from cuda_clock import CudaClock
+    if device.type != "cpu" and group != "JAX":
+        from device_clock import DeviceClock
 
-        return CudaClock(device)
+        return DeviceClock(device)
     return HostClock()
 
 

@@ -20,6 +20,7 @@ from jobs.configuration.checks import check_config
 from jobs.configuration.registry import register
 from jobs.execution.execute import execute
 from jobs.job import Job, resolve
+from jobs.machine.accelerator import release_cache, synchronize
 from jobs.reporting.display import display_for
 from jobs.run import config_directory
 from outputs import open_result
@@ -56,8 +57,8 @@ def default_job(instance: Instance) -> dict[str, Any]:
     try:
         job = job_of([*options, f"runs={place}"])
         settle_disk(instance)
-        # Memory that torch caches on a CUDA device is not free for the job.
-        torch.cuda.empty_cache()
+        # Memory that torch caches on a device is not free for the job.
+        release_cache()
         started = time.perf_counter()
         # A job prints the path of its result.
         with redirect_stdout(StringIO()):
@@ -105,6 +106,5 @@ def whole_peer(contender: Contender, instance: Instance) -> dict[str, float]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a CUDA device has done all work; a CPU already has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    """Wait until a device has done all work; a CPU already has."""
+    synchronize(device)

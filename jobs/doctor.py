@@ -147,13 +147,19 @@ def _hdf5() -> dict[str, str]:
 def _devices() -> dict[str, str]:
     import torch
 
+    from jobs.configuration.device_names import devices_here
+    from jobs.machine.accelerator import device_memory, device_name
+
     found = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"}
-    if not torch.cuda.is_available():
-        return {**found, "cuda": f"none (torch is built for CUDA {torch.version.cuda})"}
-    for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        name = torch.cuda.get_device_name(index)
-        found[f"cuda:{index}"] = f"{name}, {_gigabytes(free)} of {_gigabytes(total)} free"
+    names = devices_here()
+    if not names:
+        built = torch.accelerator.current_accelerator()
+        found["others"] = f"none (torch is built for {built.type if built else 'the CPU only'})"
+    for name in names:
+        device = torch.device(name)
+        memory = [_gigabytes(each) for each in device_memory(device) or ()]
+        free = f", {' of '.join(memory)} free" if memory else ""
+        found[name] = f"{device_name(device)}{free}"
     return found
 
 

@@ -144,7 +144,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         JobError: Something does not exist or does not fit.
     """
     _refuse_lost_imaginary_parts()
-    devices = devices or choose_devices(config.devices)
+    devices = devices or choose_devices(config.devices, config.dtype)
     dtype = getattr(torch, config.dtype)
     torch.manual_seed(config.seed)
     notes: list[str] = []

@@ -50,7 +50,7 @@ def run_job(composed: DictConfig) -> None:
     config = check_config(composed)
     from jobs.execution.execute import execute
     from jobs.job import resolve
-    from jobs.machine.devices import choose_devices, holding_devices
+    from jobs.machine.devices import holding_devices
     from jobs.reporting.display import display_for
 
     display = display_for(config.progress)
@@ -62,13 +62,13 @@ def run_job(composed: DictConfig) -> None:
             f"too, begin in {hydra_options.runtime.cwd}"
         )
     if config.plan:
-        execute(resolve(config, choose_devices(config.devices)), display, plan_only=True)
+        execute(resolve(config), display, plan_only=True)
         return
     with (
         queueing_again_unharmed(),
         leaving_at_once(),
         ending_with_the_sweep(),
-        holding_devices(config.devices, display.say) as devices,
+        holding_devices(config.devices, config.dtype, display.say) as devices,
     ):
         job = resolve(config, devices)
         execute(job, display, overwrite=config.overwrite, log=_log_file)

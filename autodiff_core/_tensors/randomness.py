@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -20,18 +20,49 @@ class ReplayedRandomness:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        """Store the state of the generators of the CPU and of the tensors' CUDA devices."""
-        self._host = torch.get_rng_state()
-        self._cuda = {
-            index: torch.cuda.get_rng_state(index)
-            for index in sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
-        }
+        """Store the state of the generators of the CPU and of the devices in use.
+
+        Args:
+            tensors: The point; its devices are in use, and so are others with memory of this
+                process, where a function may keep a part of its parameters.
+        """
+        self._states = _states({tensor.device for tensor in tensors} | _with_memory())
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
         """Run the body with the stored state; restore the current state at the end."""
-        with torch.random.fork_rng(devices=list(self._cuda)):
-            torch.set_rng_state(self._host)
-            for index, state in self._cuda.items():
-                torch.cuda.set_rng_state(state, index)
+        before = _states(self._states)
+        _restore(self._states)
+        try:
             yield
+        finally:
+            _restore(before)
+
+
+def _with_memory() -> set[torch.device]:
+    """Return the accelerators on which this process has tensors, as far as torch counts them."""
+    kind = torch.accelerator.current_accelerator()
+    if kind is None:
+        return set()
+    found = set()
+    with suppress(RuntimeError, NotImplementedError):  # MPS, and backends without statistics
+        for index in range(torch.accelerator.device_count()):
+            if torch.accelerator.memory_allocated(index):
+                found.add(torch.device(kind.type, index))
+    return found
+
+
+def _states(devices: Iterable[torch.device]) -> dict[torch.device, Tensor]:
+    states = {torch.device("cpu"): torch.get_rng_state()}
+    for place in devices:
+        if place.type not in ("cpu", "meta"):
+            states[place] = torch.get_device_module(place).get_rng_state(place)
+    return states
+
+
+def _restore(states: dict[torch.device, Tensor]) -> None:
+    for place, state in states.items():
+        if place.type == "cpu":
+            torch.set_rng_state(state)
+        else:
+            torch.get_device_module(place).set_rng_state(state, place)

@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 class LocalSource:
     """Blocks computed in this process, one after the other.
 
-    From a CUDA device a block is copied while the next one is computed.
+    From a device with streams a block is copied while the next one is computed.
 
     Args:
         job: The job.

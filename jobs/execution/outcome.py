@@ -10,7 +10,7 @@ from jobs.execution.block_sources import BlockSource
 from jobs.execution.chunk_size import ChunkSize
 from jobs.execution.preparation import Prepared
 from jobs.functions.conversions import conversion_figures
-from jobs.machine.devices import device_name
+from jobs.machine.accelerator import device_name
 from jobs.machine.measurement import peak_memory
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size

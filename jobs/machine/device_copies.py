@@ -1,4 +1,4 @@
-"""Copy blocks from a CUDA device to the host, on a separate CUDA stream."""
+"""Copy blocks from a device to the host, on a separate stream."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+
+from jobs.machine.accelerator import SideStream, copies_overlap
 
 Copy = Callable[[Tensor, np.dtype], Callable[[], np.ndarray]]
 """Begins to copy entries in a given dtype; returns a function that waits for the copy."""
@@ -28,24 +30,18 @@ def ready_to_copy(values: Tensor, stored: np.dtype) -> Tensor:
 
 
 def copies_to_host(device: torch.device) -> Copy | None:
-    """Return a function whose copies run while the device computes; None for the CPU.
+    """Return a function whose copies run while the device computes; None where none can.
 
     The copies use pinned memory, which torch reuses for the next copy when an array is freed.
     """
-    if device.type != "cuda":
+    if not copies_overlap(device):
         return None
-    side = torch.cuda.Stream(device)
+    side = SideStream(device)
 
     def begin(values: Tensor, stored: np.dtype) -> Callable[[], np.ndarray]:
         source = ready_to_copy(values, stored)
         target = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
-        side.wait_stream(torch.cuda.current_stream(device))
-        copied = torch.cuda.Event()
-        with torch.cuda.stream(side):
-            target.copy_(source, non_blocking=True)
-            copied.record(side)
-        # The allocator must not reuse the memory of the source while it is read.
-        source.record_stream(side)
+        copied = side.copy(source, target)
 
         def finish() -> np.ndarray:
             copied.synchronize()

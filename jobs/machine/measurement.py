@@ -18,6 +18,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from jobs.machine.accelerator import (
+    peak_allocated_memory,
+    release_cache,
+    reset_peak,
+    synchronize,
+)
 from jobs.machine.process_memory import kernel_figure, peak_resident_memory
 
 _CLEAR = Path("/proc/self/clear_refs")
@@ -43,12 +49,10 @@ class Measurement:
 def timing(device: torch.device) -> Iterator[Measurement]:
     """Measure the time of the body with memory already available; leave its peak at zero."""
     found = Measurement()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     started = time.perf_counter()
     yield found
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     found.seconds = time.perf_counter() - started
 
 
@@ -59,38 +63,25 @@ def measuring(device: torch.device) -> Iterator[Measurement]:
     Freed memory is returned to the system first, so that the peak shows. Allocating it again costs
     time, which `timing` leaves out.
 
-    On CUDA the memory is that of the allocator's statistics. On a CPU it is the kernel's
-    high-water mark, which includes the temporary memory of operators; where the mark cannot be
-    reset (not on Linux), the bytes of live tensors are added to the peak of the process before.
+    On a CPU the memory is the kernel's high-water mark, which includes the temporary memory of
+    operators, elsewhere that of the allocator's statistics. Where neither can be reset (MPS, or not
+    on Linux), the bytes of live tensors are added to the peak before.
     """
-    found = Measurement()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        started = time.perf_counter()
-        yield found
-        torch.cuda.synchronize(device)
-        found.seconds = time.perf_counter() - started
-        found.peak_bytes = torch.cuda.max_memory_allocated(device)
-    elif forget_peak():
-        started = time.perf_counter()
-        yield found
-        found.seconds = time.perf_counter() - started
+    synchronize(device)
+    if forget_peak() if device.type == "cpu" else reset_peak(device):
+        with timing(device) as found:
+            yield found
         found.peak_bytes = peak_memory(device)
     else:
         occupied = peak_memory(device)
-        with TensorBytes() as counted:
-            started = time.perf_counter()
+        with TensorBytes() as counted, timing(device) as found:
             yield found
-            found.seconds = time.perf_counter() - started
         found.peak_bytes = occupied + counted.peak
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak of memory in use, in bytes: of a CUDA device, otherwise of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident_memory()
+    """Return the peak of memory in use, in bytes: of this process on a CPU, else of the device."""
+    return peak_resident_memory() if device.type == "cpu" else peak_allocated_memory(device)
 
 
 def forget_peak() -> bool:
@@ -107,8 +98,7 @@ def release_memory() -> None:
     """Return free memory to the system, so that a later peak is not hidden in it."""
     gc.collect()
     _trim()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    release_cache()
 
 
 def _trim() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from jobs.errors import ConfigurationError
+from jobs.machine.accelerator import allocated_memory, device_memory
 from jobs.machine.process_memory import kernel_figure, resident_memory
 
 _HOST_SHARE = 0.8
@@ -37,27 +39,31 @@ def memory_budget(granted: int | None, device: torch.device, workers: int = 1) -
         granted: The bytes that the user allows; None takes a share of what is free.
         device: The device that computes.
         workers: The number of processes that compute; on a CPU they share the memory.
+
+    Raises:
+        ConfigurationError: Nothing is given and the device does not know what is free.
     """
-    if device.type == "cuda":
+    if device.type != "cpu":
         workers = 1
     shared = f", of each of {workers} processes" if workers > 1 else ""
     if granted is not None:
         return Budget(granted // workers, f"given by the option memory{shared}")
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # Memory that torch's allocator holds without using it is free for the job.
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return Budget(round(_DEVICE_SHARE * free), f"{_DEVICE_SHARE:.0%} of what is free")
+    if device.type != "cpu":
+        memory = device_memory(device)
+        if memory is None:
+            raise ConfigurationError(
+                f"memory=auto: {device.type} does not say how much of its memory is free; valid is "
+                "a size such as memory=8GiB"
+            )
+        return Budget(round(_DEVICE_SHARE * memory[0]), f"{_DEVICE_SHARE:.0%} of what is free")
     free, reason = available_host_memory()
     share = round(_HOST_SHARE * free / workers)
     return Budget(resident_memory() + share, f"{_HOST_SHARE:.0%} of what is free{reason}{shared}")
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Return the bytes in use: allocated on a CUDA device, otherwise resident in this process."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return resident_memory()
+    """Return the bytes in use: resident in this process on a CPU, else allocated there."""
+    return resident_memory() if device.type == "cpu" else allocated_memory(device)
 
 
 def available_host_memory() -> tuple[int, str]:

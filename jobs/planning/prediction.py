@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.job import Job
-from jobs.machine.devices import device_name
+from jobs.machine.accelerator import device_name
 from jobs.machine.memory import Budget
 from jobs.machine.process_memory import resident_memory
 from jobs.planning.cost import BLOCKS_IN_FLIGHT

@@ -15,7 +15,7 @@ import numpy
 import torch
 
 from jobs.job import Job
-from jobs.machine.devices import device_name
+from jobs.machine.accelerator import device_name
 from jobs.version import own_version
 
 _SECONDS_FOR_GIT = 10

@@ -35,7 +35,7 @@ from jobs.execution.workers.messages import (
 from jobs.execution.workers.shared_buffers import SharedBuffers
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job, resolve
-from jobs.machine.devices import device_name
+from jobs.machine.accelerator import copies_overlap, device_name, make_current
 from jobs.machine.measurement import forget_peak, peak_memory, release_memory
 from jobs.machine.warm_up import warm_up
 from jobs.strategies import LOOPS
@@ -99,8 +99,7 @@ class _Worker:
         self._buffers = buffers
         self._tasks: deque[Task] = deque()
         device = torch.device(assignment.device)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        make_current(device)
         self._job: Job = replace(resolve(assignment.config, (device,)), stage=assignment.stage)
         if assignment.compressed is not None:
             from jobs.sparsity.compressed_products import kept_compressed_job
@@ -123,7 +122,7 @@ class _Worker:
             if self._stream.engine_refusal is None and assignment.strategy not in LOOPS.values():
                 self._stream.block(0, assignment.smallest)
         self._copies = (
-            CopiesFromDevice(device, buffers) if device.type == "cuda" else CopiesOnHost(buffers)
+            CopiesFromDevice(device, buffers) if copies_overlap(device) else CopiesOnHost(buffers)
         )
         forget_peak()
         connection.send(Ready(device_name(device)))

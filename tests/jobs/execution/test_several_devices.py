@@ -18,6 +18,7 @@ import torch
 from jobs.configuration.device_names import parse_devices
 from jobs.errors import ConfigurationError, JobError
 from jobs.machine.device_slots import DeviceSlots
+from jobs.machine.devices import choose_devices
 from outputs import open_result, verify_result
 from tests.support.processes import committed, start_job, wait_for
 
@@ -106,6 +107,9 @@ def notes(result: Any) -> str:
         ("cuda:1", ("cuda:1",)),
         (["cuda:0", "cuda:2"], ("cuda:0", "cuda:2")),
         (["cpu"], ("cpu",)),
+        ("mps", ("mps",)),
+        ("xpu:3", ("xpu:3",)),
+        (["software:1", "software:0"], ("software:1", "software:0")),
     ],
 )
 def test_devices_are_named(value: str | list[str], names: tuple[str, ...]) -> None:
@@ -113,11 +117,22 @@ def test_devices_are_named(value: str | list[str], names: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    "value", ["", "cpu:0", "gpu", "cuda:", "cpu:-1", [], ["cpu", "cuda:0"], ["cuda:0", "cuda:0"]]
+    "value",
+    [
+        *("", "cpu:0", "cuda:", "cpu:-1", "auto:1", "Cuda", "cuda:0,cuda:1", "cuda:x", " "),
+        *([], ["cpu", "cuda:0"], ["cuda:0", "cuda:0"], ["cuda:0", "xpu:1"], ["cuda", "cuda:0"]),
+        *(["cpu:2", "cpu:3"], [""], ["auto", "cpu"]),
+    ],
 )
 def test_what_names_no_devices_is_refused(value: str | list[str]) -> None:
-    with pytest.raises(ConfigurationError, match="devices="):
+    with pytest.raises(ConfigurationError, match=r"devices=.*; valid here are auto, cpu, cpu:4"):
         parse_devices(value)
+
+
+@pytest.mark.parametrize("value", ["gpu", "software", "software:0", ["software:0", "software:1"]])
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(value: str | list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such device here; valid here are"):
+        choose_devices(value, "float64")
 
 
 @pytest.mark.parametrize(
@@ -274,6 +289,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from jobs.machine.device_slots import DeviceSlots
+from jobs.machine.devices import choose_devices
 with DeviceSlots(print, Path(sys.argv[1])).one_of(["a", "b"]) as name:
     print(name, flush=True)
     time.sleep(100)

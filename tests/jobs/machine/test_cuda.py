@@ -42,7 +42,8 @@ def test_a_worker_copies_what_it_computed(
 ) -> None:
     # Two workers on one device take the code path of several devices.
     monkeypatch.setattr(
-        "jobs.job.choose_devices", lambda value: (torch.device("cuda:0"), torch.device("cuda:0"))
+        "jobs.job.choose_devices",
+        lambda value, dtype: (torch.device("cuda:0"), torch.device("cuda:0")),
     )
     options = ("op=jacobian", "strategy=vectorize", "function=mlp", "function.n=64", "chunk_size=5")
     shared = run_job(*options, "devices=cuda", "runs=shared")

@@ -1,4 +1,4 @@
-"""The parts of the speed benchmark that need a CUDA device."""
+"""The parts of the speed benchmark that need a device beside the CPU."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from clocks import median_time
 from contenders import Contender, Lines
-from cuda_clock import CudaClock
+from device_clock import DeviceClock
 from speed_writing import STORED, Computed, as_block, finished
 from torch.profiler import ProfilerActivity, profile
 
+from jobs.machine.accelerator import device_memory, device_name, release_cache
 from jobs.machine.device_copies import copies_to_host
 
 BLOCKS = 32
@@ -26,8 +27,8 @@ BLOCKS = 32
 def description(device: torch.device) -> dict[str, Any]:
     """Describe the device and its driver."""
     return {
-        "device": torch.cuda.get_device_name(device),
-        "device_bytes": torch.cuda.get_device_properties(device).total_memory,
+        "device": device_name(device),
+        "device_bytes": (device_memory(device) or (0, 0))[1],
         "cuda": torch.version.cuda,
         "driver": driver(),
         "matmul_precision": torch.get_float32_matmul_precision(),
@@ -46,15 +47,17 @@ def driver() -> str:
 
 def free_bytes(device: torch.device) -> int:
     """Return the free memory of the device, after torch has released its cache."""
-    torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info(device)[0]
+    release_cache()
+    memory = device_memory(device)
+    assert memory is not None
+    return memory[0]
 
 
 def rate_of_copies_to_host(device: torch.device) -> float:
     """Return the bytes per second from the device into pinned memory."""
     source = torch.ones(64 * 2**20, device=device)
     target = torch.empty(source.shape, pin_memory=True)
-    seconds = median_time(lambda: target.copy_(source, non_blocking=True), CudaClock(device))
+    seconds = median_time(lambda: target.copy_(source, non_blocking=True), DeviceClock(device))
     return 4 * source.numel() / seconds
 
 
@@ -70,7 +73,7 @@ def figures(lines: Lines, contender: Contender, device: torch.device) -> dict[st
         ``computing_seconds`` and ``copying_seconds`` of some blocks separately, and
         ``both_seconds`` of the stream that does both, as in a job; ``overlap``, the ratio of the
         last to the longer of the others; ``utilisation``, the share of the stream's time in which
-        kernels ran.
+        kernels ran, 0 where torch's profiler sees none.
     """
     ranges = blocks_of(contender)
     copy = copies_to_host(device)
@@ -89,13 +92,14 @@ def figures(lines: Lines, contender: Contender, device: torch.device) -> dict[st
         computed: Iterable[Computed] = ((a, b, lines(a, b)) for a, b in ranges)
         deque(finished(computed, contender, device), maxlen=0)
 
-    clock = CudaClock(device)
+    clock = DeviceClock(device)
     alone = {
         "computing_seconds": median_time(computing, clock, repeats=3),
         "copying_seconds": median_time(copying, clock, repeats=3),
     }
     together = median_time(both, clock, repeats=3)
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    activity = getattr(ProfilerActivity, device.type.upper(), ProfilerActivity.CPU)
+    with profile(activities=[activity]) as profiler:
         clock.start()
         both()
         profiled = clock.seconds()
@@ -119,7 +123,7 @@ def blocks_of(contender: Contender) -> list[tuple[int, int]]:
 def is_kernel(event: Any) -> bool:
     """Return whether an event of the profiler is a kernel: neither a copy nor host code."""
     return (
-        event.device_type.name == "CUDA"
+        event.device_type.name != "CPU"
         and not event.is_user_annotation
         and not event.name.startswith(("Memcpy", "Memset"))
     )

@@ -1,4 +1,4 @@
-"""Time work on a CUDA device by CUDA events."""
+"""Time work on a device by its events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AHEAD = 4
 """How many chunks may be queued on the device before the host waits for the first of them."""
 
 
-class CudaClock:
+class DeviceClock:
     """A clock that runs from the moment the device is idle until it has done all work."""
 
     def __init__(self, device: torch.device) -> None:
@@ -19,8 +19,8 @@ class CudaClock:
 
     def start(self) -> None:
         """Start the clock when the device is idle."""
-        torch.cuda.synchronize(self._device)
-        self._marks: deque[torch.cuda.Event] = deque()
+        torch.accelerator.synchronize(self._device)
+        self._marks: deque[torch.Event] = deque()
         self._started = self._mark()
 
     def is_within(self, seconds: float) -> bool:
@@ -39,10 +39,10 @@ class CudaClock:
     def seconds(self) -> float:
         """Return the time until the device has done all work."""
         end = self._mark()
-        torch.cuda.synchronize(self._device)
+        torch.accelerator.synchronize(self._device)
         return self._started.elapsed_time(end) / 1000
 
-    def _mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
+    def _mark(self) -> torch.Event:
+        event = torch.Event(self._device, enable_timing=True)
+        event.record(torch.accelerator.current_stream(self._device))
         return event
