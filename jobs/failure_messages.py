@@ -15,6 +15,7 @@ from jobs.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, JobErro
 from jobs.machine.activity import Death
 from jobs.machine.launchers import install_hint, lost_job
 from jobs.paths import LOG
+from jobs.reporting.sweeps import report_crashes
 
 
 def failure_message(error: BaseException) -> tuple[str, int]:
@@ -63,7 +64,15 @@ def _expected_failure(error: BaseException) -> str:
         return f"{error.filename or 'input or output'}: {error.strerror or error}"
     # Hydra's own assertions, files that it cannot parse, and a launcher's report of a job that
     # ended without a result.
-    return refused_option(error) or refused_file(error) or lost_job(error)
+    return refused_option(error) or refused_file(error) or _lost_job(error)
+
+
+def _lost_job(error: BaseException) -> str:
+    """Return what a launcher says of a job that ended without a result, and which jobs crashed."""
+    if not (what := lost_job(error)):
+        return ""
+    crashes = report_crashes()
+    return f"{crashes}. {what[0].upper()}{what[1:]}" if crashes else what
 
 
 def death_message(death: Death) -> str:

@@ -117,7 +117,7 @@ SCENARIOS = {
             "jobs.run", *ROWS, "strategy=reverse-loop", "runs=runs", f"inputs={kind}",
             "inputs.path=runs/result.h5", *more,
         )
-        for kind, more in {"result": (), "hdf5": ("inputs.datasets=[point/x]",)}.items()
+        for kind, more in {"result": (), "hdf5": ("inputs.datasets=[point/concentrations]",)}.items()
     },
     "plot": _of_whole("outputs.plot", "runs/result.h5", "-o", "runs/plot.png"),
     "status": _of_whole("jobs.status", "runs", is_result_alone=False),

@@ -135,7 +135,9 @@ def test_a_job_survives_being_killed_at_any_instant(name: str, tmp_path: Path) -
             # No committed block is ever lost.
             progress.append(committed(killed))
             assert progress[-1] >= progress[-2]
-    print(f"{name}: {kills} kills, {progress.count(0) - 1} found nothing begun or a finished result")
+    print(
+        f"{name}: {kills} kills, {progress.count(0) - 1} found nothing begun or a finished result"
+    )
     # The test is only meaningful if many kills hit the computation itself.
     assert kills < 10 or max(progress) > 0
     if not list(killed.glob("runs/*/result.h5")):

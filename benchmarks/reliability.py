@@ -1,0 +1,129 @@
+"""Measure what reliability costs: publishing a result, and resuming one, beside another checkout.
+
+    python benchmarks/reliability.py PEER [--gigabytes 1] [--rounds 5] [--directory D]
+
+PEER is the directory of a checkout of another commit. Each of the two trees, in turn and in a
+process of its own, writes a square matrix (`write`), completes it under its final name (`publish`),
+and opens an equal file again after its writer has gone, which verifies what is there (`resume`).
+The benchmark prints the median seconds of each, and the ratios to those of the peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_BLOCK = 64
+_FINGERPRINT = "0"
+_STEPS = ("write", "publish", "resume")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time publishing and resuming beside a peer.")
+    parser.add_argument("peer", type=Path, help="the checkout of another commit")
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the matrix in GiB")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each tree is measured")
+    parser.add_argument("--directory", help="where files are written; the disk that is measured")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measured(Path(options.directory), options.gigabytes)))
+        return
+    own = Path(__file__).parents[1]
+    found: dict[str, list[dict[str, float]]] = {"this tree": [], "peer": []}
+    with tempfile.TemporaryDirectory(dir=options.directory) as folder:
+        for _ in range(options.rounds):
+            for name, tree in (("this tree", own), ("peer", options.peer)):
+                found[name].append(_of_tree(tree, Path(folder), options.gigabytes))
+    medians = {
+        name: {step: statistics.median(each[step] for each in rounds) for step in _STEPS}
+        for name, rounds in found.items()
+    }
+    for step in _STEPS:
+        mine, other = medians["this tree"][step], medians["peer"][step]
+        print(f"{step:<8} {mine:7.2f} s, peer {other:7.2f} s, ratio {mine / other:.2f}")
+
+
+def _of_tree(tree: Path, folder: Path, gigabytes: float) -> dict[str, float]:
+    """Measure one tree in a process that imports its packages."""
+    # Not by its path: Python would find the packages beside this file first.
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['', '.', '--measure', '--gigabytes', '{gigabytes}', '--directory', "
+        f"{str(folder)!r}]\n"
+        f"runpy.run_path({__file__!r}, run_name='__main__')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tree.resolve())}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=folder, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"{tree}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def measured(folder: Path, gigabytes: float) -> dict[str, float]:
+    """Return the seconds of each step, with the packages that are imported.
+
+    Args:
+        folder: An existing directory.
+        gigabytes: The size of the matrix in GiB.
+    """
+    from outputs import Axis, Probes, ResultDescription, ResultWriter, TensorSpec
+
+    length = max(_BLOCK, round(math.sqrt(gigabytes * 2**30 / 8)) // _BLOCK * _BLOCK)
+    random = np.random.default_rng(0)
+    block, vector = random.standard_normal((_BLOCK, length)), random.standard_normal(length)
+    right = np.tile(block @ vector, length // _BLOCK)
+    left = vector.reshape(-1, _BLOCK).sum(0) @ block
+    probes = Probes(vector, right, vector, left, 1e-10)
+    spec = (TensorSpec("x", (length,), "float64"),)
+    description = ResultDescription(
+        *("jacobian", "vectorize", "benchmark", _FINGERPRINT, Axis.ROWS, spec, spec, "float64"),
+        *(False, False, {}, {}, {}, "", {}),
+        probes=probes,
+    )
+    again: dict[str, Any] = {}
+    # Older commits compare nothing when they resume.
+    if "reference" in inspect.signature(ResultWriter.resume).parameters:
+        from outputs import Reference
+
+        again = {"reference": Reference({}, probes, 1e-10)}
+
+    def write() -> None:
+        for start in range(0, length, _BLOCK):
+            writer.write(start, start + _BLOCK, block)
+
+    path = folder / "result.h5"
+    writer = ResultWriter.create(path, description)
+    seconds = {"write": _timed(write), "publish": _timed(lambda: writer.finish({}))}
+    path.unlink()
+    writer = ResultWriter.create(path, description)
+    write()
+    writer.close()
+    seconds["resume"] = _timed(lambda: ResultWriter.resume(path, _FINGERPRINT, **again).close())
+    path.with_name("result.h5.part").unlink()
+    return seconds
+
+
+def _timed(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
