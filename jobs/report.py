@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _report(directory, options)
     except (ResultError, OSError) as error:
-        print_line(f"error: {error}")
+        print_line(f"error: {getattr(error, 'strerror', None) or error}")
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

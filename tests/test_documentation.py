@@ -113,3 +113,26 @@ def test_make_run_computes_the_default_job() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert Path(done.stdout.splitlines()[-1]).is_file()
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    """In the tables with a column `test`."""
+    found = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.MULTILINE)
+    }
+    promises = 0
+    for page in ("resuming", "file-format"):
+        of_table = False
+        for line in (ROOT / f"docs/{page}.md").read_text().splitlines():
+            if not line.startswith("|"):
+                of_table = False
+            elif line.endswith("| test |"):
+                of_table = True
+            elif of_table and not line.startswith("|---"):
+                promises += 1
+                names = re.findall(r"`(test_\w+)`", line.rsplit("|", 2)[1])
+                assert names, line
+                assert set(names) <= found, line
+    assert promises > 30

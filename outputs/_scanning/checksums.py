@@ -16,6 +16,7 @@ from outputs._storage.crc import combine, crc32
 from outputs._storage.regions import Region, within
 
 _LOCATIONS_KEPT = 5
+_BYTES_IN_CACHE = 2**20
 _Span = tuple[int, int]
 # What is known of a part of some lines, by the lines.
 _LineSums = Callable[[np.ndarray, slice], np.ndarray]
@@ -76,11 +77,23 @@ def examined_blocks(
         answers = []
         for block, region, part in _parts(piece, values):
             lines, across = _oriented(region, axis)
-            sums = np.zeros(0)
-            if probe is not None:
-                sums = probe.multiplied(part if axis == Axis.ROWS else part.T, across)
-            bad = _not_finite(part, region)
-            answers.append((block, block_checksum(part), part.nbytes, lines, sums, bad))
+            checksum, sums = 0, np.zeros(0)
+            if probe is not None and products is not None:
+                sums = np.zeros(lines.stop - lines.start, products.dtype)
+            for rows in _cached(part):
+                checksum = block_checksum(part[rows], checksum)
+                if probe is None:
+                    continue
+                if axis == Axis.ROWS:
+                    sums[rows] = probe.multiplied(part[rows], across)
+                else:
+                    first = across.start
+                    beside = slice(first + rows.start, first + rows.stop)
+                    sums += probe.multiplied(part[rows].T, beside)
+            bad = Examined()
+            if probe is None or not probe.is_finite(sums):
+                bad = _not_finite(part, region)
+            answers.append((block, checksum, part.nbytes, lines, sums, bad))
         return answers
 
     with Source(matrix, path) as source:
@@ -104,6 +117,13 @@ def examined_blocks(
         squares = _squared_norms(source, matrix, axis, suspects)
     differing = _with_any(suspects, probe.differing(products, squares))
     return Examined(damaged, differing, count, first)
+
+
+def _cached(values: np.ndarray) -> Iterator[slice]:
+    """Yield ranges of rows so small that what reads them first leaves them in the cache."""
+    rows = max(1, _BYTES_IN_CACHE * len(values) // max(1, values.nbytes))
+    for start in range(0, len(values), rows):
+        yield slice(start, min(start + rows, len(values)))
 
 
 def _not_finite(values: np.ndarray, region: Region) -> Examined:

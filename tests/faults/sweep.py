@@ -45,6 +45,8 @@ FAULTS = {
 }
 # A disk that is full, or cannot be written, stays so.
 LASTING = ("ENOSPC", "EDQUOT", "EROFS")
+# What these print is more than a message.
+_TABLES = ("jobs.report", "jobs.status")
 # The program retries these by itself.
 UNNOTICED = ("short", "EINTR")
 _NAMES, _NAME = 1 << 16, 16
@@ -117,7 +119,10 @@ SCENARIOS = {
             "jobs.run", *ROWS, "strategy=reverse-loop", "runs=runs", f"inputs={kind}",
             "inputs.path=runs/result.h5", *more,
         )
-        for kind, more in {"result": (), "hdf5": ("inputs.datasets=[point/concentrations]",)}.items()
+        for kind, more in (
+            ("result", ()),
+            ("hdf5", ("inputs.datasets=[point/concentrations]",)),
+        )
     },
     "plot": _of_whole("outputs.plot", "runs/result.h5", "-o", "runs/plot.png"),
     "status": _of_whole("jobs.status", "runs", is_result_alone=False),
@@ -174,7 +179,8 @@ class Sweep:
         code, output = self.ending(trial)
         if self.verbose:
             print(code, output)
-        if wrong := _of_ending(trial.fault, code, output):
+        is_table = scenario.module in _TABLES
+        if wrong := _of_ending(trial.fault, code, output, is_table=is_table):
             return f"{wrong}: {code} {output[-1500:]}"
         code, again = self._run(scenario, place, None)
         # The fault may have hit only what follows the file.
@@ -269,7 +275,7 @@ def _calls(counter: Path) -> list[str]:
     return [name.split(b"\0")[0].decode() for name in found]
 
 
-def _of_ending(fault: str, code: int, output: str) -> str:
+def _of_ending(fault: str, code: int, output: str, *, is_table: bool = False) -> str:
     """Return what is wrong with how a command with a fault ended."""
     if "Traceback" in output or "Exception ignored" in output:
         return "a traceback"
@@ -281,7 +287,8 @@ def _of_ending(fault: str, code: int, output: str) -> str:
         return ""
     if code and not output.strip():
         return "no message"
-    return "too long a message" if code and len(output.strip().splitlines()) > 8 else ""
+    is_long = len(output.strip().splitlines()) > 8 and not is_table
+    return "too long a message" if code and is_long else ""
 
 
 def _of_files(place: Path, undisturbed: Path) -> str:
