@@ -27,6 +27,10 @@ class JobError(Exception):
 
     exit_code = EXIT_FAILED
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that a notebook shows in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigurationError(JobError):
     """An option has a value that is not valid, or the options do not fit together."""

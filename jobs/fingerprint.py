@@ -7,15 +7,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from jobs.configuration.schema import JobConfig, LossConfig, PythonLoss
-from jobs.functions.importing import import_module, import_target, target_without_place
+from jobs.configuration.schema import JobConfig, LiveLoss, LossConfig, PythonLoss
+from jobs.functions.importing import (
+    import_module,
+    import_target,
+    imported,
+    target_without_place,
+)
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.source_code import SourceCode, modules_of, source_code
 from jobs.functions.variables import Variables
 from jobs.sources.source_array import SourceArray
+from jobs.sources.tensor_digest import update_with_tensor
 
 
 def fingerprint(
@@ -60,11 +65,13 @@ def source_of(function: LoadedFunction, loss: LossConfig) -> SourceCode:
         loss: The option `loss`.
     """
     # A built-in problem depends on its own folder only.
-    if not function.modules:
+    if function.files and not (function.modules or function.parts):
         contents = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in function.files)
         return SourceCode(hashlib.sha256(contents).hexdigest(), (), ("torch",))
     starts, parts = function.modules, function.parts
-    if isinstance(loss, PythonLoss):
+    if isinstance(loss, LiveLoss):
+        parts = (*parts, *imported(loss.modules))
+    elif isinstance(loss, PythonLoss):
         starts = (*starts, import_module("loss.target", loss.target))
         parts = (*parts, *modules_of(import_target("loss.target", loss.target)))
     return source_code(starts, parts)
@@ -79,19 +86,15 @@ def _without_places(choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(tensor: Tensor) -> str:
-    header = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
-    return hashlib.sha256(header + _bytes(tensor)).hexdigest()
+    digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    update_with_tensor(digest, tensor)
+    return digest.hexdigest()
 
 
 def _digest_of_array(array: SourceArray) -> str:
     """Hash the values of an array that may be larger than memory."""
     digest = hashlib.sha256(str(array.shape).encode())
     for piece in array.pieces():
-        digest.update(str(piece.dtype).encode() + _bytes(piece))
+        digest.update(str(piece.dtype).encode())
+        update_with_tensor(digest, piece)
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    # torch may give an empty tensor strides that it then refuses to view.
-    return b"" if not plain.numel() else plain.view(torch.uint8).numpy().tobytes()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jobs.configuration.checks import to_yaml
-from jobs.configuration.schema import JobConfig
+from jobs.configuration.schema import JobConfig, LiveSource
 from jobs.errors import ConfigurationError
 from jobs.fingerprint import fingerprint, source_of
 from jobs.functions.arguments import load_arguments
@@ -184,7 +184,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         config=config,
         required=config.verify.required,
         conversions=tuple(conversions),
-        notes=(*notes, *lossy(conversions)),
+        notes=(*function.notes, *notes, *lossy(conversions)),
     )
 
 
@@ -212,7 +212,10 @@ def _variables(
         choices["points"] = _points(config, variables.point)
     if config.sparsity != "none":
         choices["sparsity"] = _pattern(config.sparsity)
-    function = replace(variables.function, failures=failure_directory(config.runs))
+    # A program that passes the point has it.
+    is_held = isinstance(config.inputs, LiveSource)
+    failures = None if is_held else failure_directory(config.runs)
+    function = replace(variables.function, failures=failures)
     return replace(variables, function=function, choices=choices)
 
 

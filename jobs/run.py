@@ -5,16 +5,12 @@ torch is imported when a job begins, not before: help and invalid options are an
 
 from __future__ import annotations
 
-import faulthandler
 import json
-import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TextIO
 
 from jobs.machine import early_interruption
 
@@ -49,6 +45,7 @@ def run_job(composed: DictConfig) -> None:
     announce(None)
     config = check_config(composed)
     from jobs.execution.execute import execute
+    from jobs.execution.job_log import logging_to
     from jobs.job import resolve
     from jobs.machine.devices import holding_devices
     from jobs.reporting.display import display_for
@@ -71,7 +68,7 @@ def run_job(composed: DictConfig) -> None:
         holding_devices(config.devices, config.dtype, display.say) as devices,
     ):
         job = resolve(config, devices)
-        execute(job, display, overwrite=config.overwrite, log=_log_file)
+        execute(job, display, overwrite=config.overwrite, log=logging_to)
 
 
 def main() -> None:
@@ -170,43 +167,6 @@ def _help_text() -> str:
     """Return the text that Hydra would print after seconds: it lists all groups first."""
     configuration = OmegaConf.load(config_directory() / "config.yaml")
     return OmegaConf.select(configuration, "hydra.help.template").rstrip()
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Write what the job logs, tracebacks included, to a file while the body runs."""
-    stacks = path.open("a")
-    # The text of the user's exceptions may hold anything.
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    # A full disk ends the job with its own message, or not at all.
-    handler.handleError = lambda record: None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("jobs")
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(handler)
-    try:
-        with stacks, _stack_of_a_fault(stacks):
-            yield
-    except Exception as error:
-        logger.debug("the job failed", exc_info=error)
-        raise
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-
-
-@contextmanager
-def _stack_of_a_fault(file: TextIO) -> Iterator[None]:
-    """Write the stack of a process that a signal such as SIGSEGV ends into a file."""
-    # The processes of joblib would print it.
-    was_enabled = faulthandler.is_enabled()
-    faulthandler.enable(file)
-    try:
-        yield
-    finally:
-        faulthandler.disable()
-        if was_enabled and sys.__stderr__ is not None:
-            faulthandler.enable(sys.__stderr__)
 
 
 def program() -> None:

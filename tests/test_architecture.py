@@ -15,6 +15,7 @@ PACKAGES = ("jobs", "autodiff_core", "outputs")
 # Modules at the top of a package have no level; the tests of circles hold for them.
 ORDER = {
     "jobs": [
+        "calls",
         "execution",
         "reporting",
         "planning",
@@ -46,9 +47,9 @@ ALLOWED = {
     "autodiff_core/sparse": {"torch", "numpy", "numba", "scipy"},
     "outputs": {"h5py", "numpy", "isal", "rich"}
     | {"torch", "scipy", "xarray", "dask", "zarr", "h5netcdf", "matplotlib"},
-    "jobs": {"autodiff_core", "outputs", "torch", "h5py", "numpy", "safetensors"}
+    "jobs": {"autodiff_core", "outputs", "torch", "h5py", "numpy", "safetensors", "cloudpickle"}
     | {"hydra", "omegaconf", "yaml", "rich"}
-    | {"scipy", "matplotlib", "pyarrow", "submitit", "hydra_plugins"},
+    | {"scipy", "matplotlib", "pyarrow", "pandas", "submitit", "hydra_plugins"},
 }
 # Public names, which an __init__.py gives; the source of the built-in problems is part of the
 # fingerprint of their results, so it stays as it is.

@@ -44,6 +44,17 @@ def check_config(composed: DictConfig) -> JobConfig:
     Raises:
         ConfigurationError: An option is unknown, missing or not valid, or two do not fit.
     """
+    config = typed_config(composed)
+    check_together(config)
+    return config
+
+
+def typed_config(composed: DictConfig) -> JobConfig:
+    """Turn a composed configuration into typed options; check each by itself.
+
+    Raises:
+        ConfigurationError: An option is unknown, missing or not valid.
+    """
     try:
         config = OmegaConf.to_object(composed)
     except MissingMandatoryValue as error:
@@ -60,6 +71,20 @@ def check_config(composed: DictConfig) -> JobConfig:
     _check_groups(config)
     _check_choices(config)
     _check_values(config)
+    return config
+
+
+def check_together(config: JobConfig) -> None:
+    """Check that the options fit together.
+
+    Raises:
+        ConfigurationError: Two of them do not.
+    """
+    if isinstance(config.loss, BatchedLoss) and not isinstance(config.function, PythonFunction):
+        raise ConfigurationError(
+            f"loss={config.loss.kind} function={config.function.name}: a loss is for "
+            "function=python; the built-in problems have their own scalar forms"
+        )
     if check_shard(config.shard, config.shards) and config.strategy == "auto":
         raise ConfigurationError(
             f"shard={config.shard} strategy=auto: every task could choose another one; valid are "
@@ -70,7 +95,6 @@ def check_config(composed: DictConfig) -> JobConfig:
     if config.sparsity != "none":
         _check_sparsity(config)
     _check_direction(config)
-    return config
 
 
 def to_yaml(config: JobConfig) -> str:
@@ -116,11 +140,6 @@ def _check_groups(config: JobConfig) -> None:
         _check_member(group, "source", config)
     with_named_sources("inputs", config.inputs)
     with_named_sources("vectors", config.vectors)
-    if isinstance(config.loss, BatchedLoss) and not isinstance(config.function, PythonFunction):
-        raise ConfigurationError(
-            f"loss={config.loss.kind} function={config.function.name}: a loss is for "
-            "function=python; the built-in problems have their own scalar forms"
-        )
 
 
 def _check_choices(config: JobConfig) -> None:

@@ -36,8 +36,9 @@ def explain(error: BaseException) -> str:
     """
     # Hydra raises some of its errors without naming the cause.
     inner = error.__cause__ or error.__context__
-    cause = inner if isinstance(inner, OmegaConfBaseException) else error
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+    known = [each for each in (inner, error) if isinstance(each, OmegaConfBaseException)]
+    cause = next((each for each in known if each.full_key), None)
+    if cause is not None:
         file = re.match(r"In '(.*)': \w+ raised while composing", str(error))
         return (f"{file[1]}.yaml: " if file else "") + _about_key(cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

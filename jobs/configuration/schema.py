@@ -21,8 +21,14 @@ COMPRESSIONS = ("none", "gzip")
 VERIFY_MODES = ("probe", "sample", "off")
 PROGRESS = ("auto", "lines", "quiet", "json")
 MODES = ("eval", "train")
+# Of a module that a program passes: its own.
+OWN_MODE = "own"
 REDUCTIONS = ("mean", "sum")
 POINTS = ("leading", "files")
+
+
+# A field that holds an object of the caller's, which no YAML could.
+_NO_OPTION = {"omegaconf_ignore": True}
 
 
 @dataclass
@@ -44,6 +50,27 @@ class PythonFunction(FunctionConfig):
     weights: str | None = None
     weights_key: str | None = None
     mode: str = MISSING
+
+
+@dataclass
+class LiveFunction(PythonFunction):
+    """A function that a program passes to `jobs.compute`; `target` is its name.
+
+    Attributes:
+        identity: The SHA-256 of what determines its values.
+        named: Whether the name stands for what the identity cannot cover.
+        covers: What the identity covers and, at the end, what it does not.
+        modules: The names of the modules that the identity met.
+        held: The function.
+        is_own: Whether no one else holds it, so that it need not be copied.
+    """
+
+    identity: str = ""
+    named: bool = False
+    covers: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
+    held: Any = field(default=None, metadata=_NO_OPTION)
+    is_own: bool = field(default=False, metadata=_NO_OPTION)
 
 
 @dataclass
@@ -99,6 +126,16 @@ class PythonLoss(TargetLoss):
     """The user's own loss of an output and labels, by import path."""
 
     target: str = MISSING
+
+
+@dataclass
+class LiveLoss(PythonLoss):
+    """A loss that a program passes; the attributes are those of `LiveFunction`."""
+
+    identity: str = ""
+    covers: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
+    held: Any = field(default=None, metadata=_NO_OPTION)
 
 
 @dataclass
@@ -192,6 +229,19 @@ class NamedSource(SourceConfig):
     """A separate source per tensor: a path, or a mapping with `source` and its options."""
 
     tensors: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LiveSource(SourceConfig):
+    """Arrays that a program passes.
+
+    Attributes:
+        arrays: Their dtypes and shapes as text, by name; by position where they have no names.
+        held: Name to array; without names a tuple of arrays, or a single one.
+    """
+
+    arrays: dict[str, str] = field(default_factory=dict)
+    held: Any = field(default=None, metadata=_NO_OPTION)
 
 
 @dataclass

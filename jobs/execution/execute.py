@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from jobs.configuration.schema import LiveFunction
 from jobs.errors import JobError
 from jobs.execution.dense import execute_dense, finished_result
 from jobs.execution.failure_status import clear_failures
 from jobs.execution.run_lock import computing_in, tidy
 from jobs.execution.sparse import execute_sparse
-from jobs.functions.source_code import SourceCode
 from jobs.job import Job
 from jobs.records.storage import Storage, option_in_words
 from jobs.reporting.terminal import Display
@@ -87,7 +87,7 @@ def _show_finished(job: Job, display: Display) -> Path | None:
     with _opened(job, path) as result:
         _require_storage(job, Storage.of_result(result), path)
         shape = " x ".join(map(str, result.shape))
-        display.already_finished(result.verdict, shape, str(path), identity_of(job.source))
+        display.already_finished(result.verdict, shape, str(path), identity_of(job))
     _judge(job, path)
     return path
 
@@ -112,15 +112,19 @@ def _require_storage(job: Job, stored: Storage, path: Path) -> None:
         )
 
 
-def identity_of(source: SourceCode) -> str:
+def identity_of(job: Job) -> str:
     """Say what the fingerprint covers, and what it cannot cover."""
-    names = source.modules
+    names = job.source.modules
+    is_live = isinstance(job.config.function, LiveFunction)
+    code = "the code of the function with what it refers to" if is_live else "weights"
+    if not names and is_live:
+        return f"its options, input data and {code} are the same"
     if not names:
         return "its options and input data are the same"
     listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
     modules = "1 module" if len(names) == 1 else f"{len(names)} modules"
     return (
-        f"its options, input data, weights and the source of {modules} ({listed}) are the same; "
+        f"its options, input data, {code} and the source of {modules} ({listed}) are the same; "
         "data that the function reads by itself are not compared"
     )
 

@@ -11,6 +11,7 @@ from jobs.configuration.schema import (
     SOURCES,
     FileSource,
     Hdf5Source,
+    LiveSource,
     NamedSource,
     RandomInputs,
     SourceConfig,
@@ -18,6 +19,7 @@ from jobs.configuration.schema import (
 from jobs.errors import ConfigurationError, did_you_mean, unknown
 from jobs.functions.loading import LoadedFunction, argument_names
 from jobs.functions.random_arrays import draw
+from jobs.sources.live import live_arrays
 from jobs.sources.many_files import count_points, read_files
 from jobs.sources.named import read_named
 from jobs.sources.reading import read_source
@@ -59,6 +61,9 @@ def load_arguments(
         arrays = _random_inputs("inputs", config, function, dtype)
     elif isinstance(config, NamedSource):
         arrays = read_named("inputs", config, read)
+    elif isinstance(config, LiveSource):
+        count = len(config.held) if isinstance(config.held, tuple) else 1
+        arrays = live_arrays("inputs", config.held, argument_names(function.arguments, count))
     elif config.source in SOURCES:
         arrays = _without_surplus(config, _read("inputs", config, points), function, note)
     else:

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -88,6 +88,12 @@ def import_module(option: str, target: str) -> ModuleType:
             f"{option}={target}: importing {place} failed with {error_with_frames(error)}"
             + hint_about_own(error.name if isinstance(error, ImportError) else None)
         ) from error
+
+
+def imported(names: Iterable[str]) -> tuple[ModuleType, ...]:
+    """Return those modules of some names that are imported."""
+    found = (sys.modules.get(name) for name in names)
+    return tuple(module for module in found if isinstance(module, ModuleType))
 
 
 @contextmanager

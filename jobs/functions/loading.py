@@ -17,14 +17,15 @@ from torch import Tensor
 from torch.nn import Module
 
 from jobs import problems
-from jobs.configuration.schema import FunctionConfig, PythonFunction
+from jobs.configuration.schema import OWN_MODE, FunctionConfig, LiveFunction, PythonFunction
 from jobs.errors import ConfigurationError, JobError
 from jobs.functions.conversions import Conversion
-from jobs.functions.importing import import_module, import_target
+from jobs.functions.importing import import_module, import_target, imported
 from jobs.functions.instantiation import TARGET, applied, instantiated
+from jobs.functions.live.identity import identity_of
 from jobs.functions.modules import prepared_module
 from jobs.functions.references import identity, reference, target_text, targets_of
-from jobs.functions.source_code import modules_of
+from jobs.functions.source_code import modules_of, project_modules
 from jobs.functions.tracebacks import error_with_frames, one_line
 from jobs.operations import OPERATIONS
 from jobs.problems import load_builder
@@ -54,6 +55,7 @@ class LoadedFunction:
         conversions: What was done to the parameters and buffers of the module.
         modules: The modules that the options name and that define the user's function.
         parts: The modules that define the objects of which it is made.
+        notes: What the user should know of it, as sentences.
     """
 
     name: str
@@ -71,6 +73,7 @@ class LoadedFunction:
     conversions: tuple[Conversion, ...] = ()
     modules: tuple[ModuleType, ...] = ()
     parts: tuple[ModuleType, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load_function(
@@ -153,12 +156,16 @@ def _load_python(
         if ":" in text:
             import_module("function.target", text)
     torch.manual_seed(seed)
-    target, function = _make(config)
+    is_live = isinstance(config, LiveFunction)
+    target, function = (config.held, config.held) if is_live else _make(config)
+    _require_callable(f"function.target={target_text(config)}", function)
+    if is_live and config.is_own:
+        _require_same(config)
     module = None
     conversions: list[Conversion] = []
-    parts = modules_of((target, function))
+    parts = imported(config.modules) if is_live else modules_of((target, function))
     if isinstance(function, Module):
-        is_shared = function is target
+        is_shared = function is target and not (is_live and config.is_own)
         module = function = prepared_module(
             config, function, dtype, device, conversions, is_shared=is_shared
         )
@@ -167,7 +174,8 @@ def _load_python(
             f"function.weights={config.weights}: weights are for a torch.nn.Module; "
             f"{target_text(config)} is of type {type(function).__name__}"
         )
-    defining = (_defining_module(target), _defining_module(function))
+    # Of a live function its identity covers what the source of a module would.
+    defining = () if is_live else (_defining_module(target), _defining_module(function))
     modules = (*_named_modules(config), *(each for each in defining if each is not None))
     arguments = _with_label(_argument_names(function), label)
     return LoadedFunction(
@@ -175,7 +183,7 @@ def _load_python(
         function=function,
         reference=reference(config),
         identity=identity(config),
-        files=_source_files(modules),
+        files=_source_files(modules or project_modules(parts)),
         arguments=arguments,
         point=None if config.point is None else _default_point(config.point, arguments),
         outputs=None,
@@ -185,6 +193,31 @@ def _load_python(
         modules=modules,
         parts=parts,
         optional=_optional_names(function),
+        notes=_notes_of(config, module),
+    )
+
+
+def _require_same(config: LiveFunction) -> None:
+    """Check that a function that came from another process is the one that was sent.
+
+    Raises:
+        JobError: The modules that it needs are others here.
+    """
+    name = config.target if config.named else None
+    found = identity_of(config.held, config.target, name=name, flags=config.mode == OWN_MODE)
+    if found.sha256 != config.identity:
+        raise JobError(
+            f"function={config.target}: another process loads other modules from the disk than "
+            f"this one has in memory ({', '.join(found.modules)}); load them again, or restart"
+        )
+
+
+def _notes_of(config: PythonFunction, module: Module | None) -> tuple[str, ...]:
+    if module is None or config.mode != OWN_MODE or not module.training:
+        return ()
+    return (
+        "the module is in training mode, as it was passed; its method eval(), called before, gives "
+        "the derivative in evaluation mode",
     )
 
 
@@ -217,7 +250,6 @@ def _make(config: PythonFunction) -> tuple[Any, Any]:
         _require_callable(option, target)
         call = config.factory or isinstance(target, type)
         function = applied(option, target, config.keywords, call=call)
-    _require_callable(option, function)
     return target, function
 
 
@@ -230,6 +262,8 @@ def _require_callable(option: str, function: Any) -> None:
 
 def _name(target: Any, config: PythonFunction) -> str:
     text = target_text(config)
+    if isinstance(config, LiveFunction):
+        return text
     return text.rpartition(":" if ":" in text else ".")[2]
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.configuration.schema import REDUCTIONS, BatchedLoss, LossConfig, PythonLoss, TargetLoss
+from jobs.configuration.schema import (
+    REDUCTIONS,
+    BatchedLoss,
+    LiveLoss,
+    LossConfig,
+    PythonLoss,
+    TargetLoss,
+)
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions.importing import import_target
 
@@ -39,7 +46,8 @@ def load_loss(config: BatchedLoss) -> Loss | None:
             f"loss.batch_size={config.batch_size}: valid are null and integers from 1 on"
         )
     if isinstance(config, PythonLoss):
-        loss = import_target("loss.target", config.target)
+        is_live = isinstance(config, LiveLoss)
+        loss = config.held if is_live else import_target("loss.target", config.target)
         if not callable(loss):
             raise ConfigurationError(
                 f"loss.target={config.target}: this is of type {type(loss).__name__} and cannot "

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import Module
+from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_leaves
 
-from jobs.configuration.schema import MODES, PythonFunction
+from jobs.configuration.schema import MODES, OWN_MODE, LiveFunction, PythonFunction
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions.conversions import Conversion, conversions_of_tensors
 from jobs.functions.tracebacks import one_line
@@ -48,28 +48,41 @@ def prepared_module(
     """
     # The wrapper of torch.compile: derivatives are taken of what it wraps.
     module = getattr(module, "_orig_mod", module)
-    if config.mode not in MODES:
-        raise unknown("function.mode", config.mode, MODES)
+    modes = (OWN_MODE, *MODES) if isinstance(config, LiveFunction) else MODES
+    if config.mode not in modes:
+        raise unknown("function.mode", config.mode, modes)
     if isinstance(module, torch.jit.ScriptModule):
         raise ConfigurationError(
             f"function.target={config.target}: this is a module of torch.jit, whose parameters "
             "cannot be replaced; valid is the torch.nn.Module that it was made of"
         )
+    shared = module
     if is_shared:
-        module = _copy(config, module)
+        module = _copy(config, module, dtype, device)
     if config.weights is None:
-        conversions += _conversions(module, dtype, device)
+        conversions += _conversions(shared, dtype, device)
     # Not module.to(dtype=...), which drops the imaginary parts of complex tensors.
     module._apply(lambda tensor: converted(tensor, dtype, device))
     # After the conversion: float64 weights must not pass through float32 parameters.
     if config.weights is not None:
         conversions += load_weights(module, config.weights, config.weights_key)
-    return module.train(config.mode == "train")
+    return module if config.mode == OWN_MODE else module.train(config.mode == "train")
 
 
-def _copy(config: PythonFunction, module: Module) -> Module:
+def _copy(
+    config: PythonFunction, module: Module, dtype: torch.dtype, device: torch.device
+) -> Module:
+    """Copy a module, its parameters and buffers straight to their dtype and device."""
+    made = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if type(tensor) in (Tensor, Parameter) and tensor.is_leaf:
+            there = converted(tensor.detach(), dtype, device)
+            there = there.clone() if there.data_ptr() == tensor.data_ptr() else there
+            is_parameter = isinstance(tensor, Parameter)
+            gradient = tensor.requires_grad
+            made[id(tensor)] = Parameter(there, gradient) if is_parameter else there
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, made)
     # The parts of a module may be of any class.
     except Exception as error:
         raise ConfigurationError(
@@ -138,6 +151,7 @@ class ModuleCall:
         # autograd must not record operations on parameters that are constants.
         self._module = module.requires_grad_(False)
         self._names = tuple(names)
+        self._is_training = any(part.training for part in module.modules())
         self._places = _places(module)
         self._states = [(part, _State(part)) for part in module.modules()]
 
@@ -145,7 +159,7 @@ class ModuleCall:
         """Evaluate the module with the given values of the named parameters."""
         self._forget()
         replaced = dict(zip(self._names, parameters, strict=True))
-        if self._module.training:
+        if self._is_training:
             replaced |= {name: buffer.clone() for name, buffer in self._module.named_buffers()}
         if not replaced:
             return self._module(*inputs)

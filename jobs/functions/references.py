@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.configuration.schema import PythonFunction
+from jobs.configuration.schema import LiveFunction, PythonFunction
 from jobs.functions.importing import target_without_place
 from jobs.functions.instantiation import TARGET
 
@@ -32,6 +32,8 @@ def identity(config: PythonFunction) -> str:
     The order of the arguments and the directories of files make no difference. Of an argument that
     names a file the content counts.
     """
+    if isinstance(config, LiveFunction):
+        return f"{config.target} {config.identity}"
     arguments = _without_places(_arguments(config))
     text = json.dumps(arguments, sort_keys=True)
     return f"{target_without_place(target_text(config))}({text})"
@@ -39,6 +41,8 @@ def identity(config: PythonFunction) -> str:
 
 def targets_of(config: PythonFunction) -> Iterator[str]:
     """Yield all import paths in the options of a function, at any depth; first its own."""
+    if isinstance(config, LiveFunction):
+        return
     if isinstance(config.target, Mapping):
         yield from _nested_targets(config.target)
     else:

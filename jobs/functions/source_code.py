@@ -35,7 +35,9 @@ _STANDARD = tuple(Path(sysconfig.get_path(each)) for each in ("stdlib", "platstd
 _INSTALLED = {"site-packages", "dist-packages"}
 # A process keeps the code that it has imported: a file that is edited meanwhile changes the job of
 # the next process, not of this one.
-_imported: weakref.WeakKeyDictionary[ModuleType, ModuleDigest] = weakref.WeakKeyDictionary()
+_imported: weakref.WeakKeyDictionary[ModuleType, tuple[ModuleSpec, ModuleDigest]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,22 @@ def modules_of(function: Any) -> tuple[ModuleType, ...]:
     return tuple(found.values())
 
 
+def is_of_project(name: str) -> bool:
+    """Return whether a module is of the user's project: neither installed, nor of this program.
+
+    Args:
+        name: The name of the module; one that has no place, made while Python runs, is the user's.
+    """
+    spec = _spec(name)
+    return spec is None or _Search()._is_of_project(name, spec)
+
+
+def project_modules(modules: Iterable[ModuleType]) -> tuple[ModuleType, ...]:
+    """Return those of some modules that are of the user's project and have a file."""
+    found = (each for each in modules if getattr(each, "__file__", None))
+    return tuple(each for each in found if is_of_project(each.__name__))
+
+
 class _Search:
     """A search for the modules of a project."""
 
@@ -139,12 +157,13 @@ class _Search:
     def _add(self, name: str, spec: ModuleSpec) -> Iterator[str]:
         """Add a module and return the names of what it may import."""
         module = _in_memory(name)
-        known = None if module is None else _imported.get(module)
-        found = known or module_digest(name, spec)
+        known, digest = _imported.get(module, (None, None)) if module is not None else (None, None)
+        # Another spec: the module was loaded again.
+        found = digest if known is spec else module_digest(name, spec)
         if found is None:  # a package without __init__.py
             return iter(())
         if module is not None:
-            _imported[module] = found
+            _imported[module] = spec, found
         self._digests[_name_without_place(name, spec)] = found.sha256
         return iter((*found.imports, *_referenced(module)))
 

@@ -220,7 +220,10 @@ def _with_loss(
 
         return call
 
-    choices = {"loss": dict(vars(config))}
+    # Of a live loss its identity counts.
+    choices = {
+        "loss": {k: v for k, v in vars(config).items() if k not in ("covers", "modules", "held")}
+    }
     if config.batch_size is None:
         return batch(None), choices
     samples = _samples(constants, label)

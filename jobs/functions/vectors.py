@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jobs.configuration.schema import (
     SOURCES,
+    LiveSource,
     NamedSource,
     RandomVectors,
     SourceConfig,
@@ -17,6 +18,7 @@ from jobs.errors import ConfigurationError, unknown
 from jobs.functions.arguments import check_shapes, renamed
 from jobs.functions.conversions import Conversion, conversions_of_arrays
 from jobs.functions.random_arrays import Layout, draw
+from jobs.sources.live import live_arrays
 from jobs.sources.named import read_named
 from jobs.sources.reading import read_source
 from jobs.sources.source_array import SourceArray
@@ -73,6 +75,8 @@ def _load(config: SourceConfig, layouts: Mapping[str, Layout]) -> dict[str, Sour
         return _random_vectors("vectors", config, layouts)
     if isinstance(config, NamedSource):
         return read_named("vectors", config, read)
+    if isinstance(config, LiveSource):
+        return live_arrays("vectors", config.held, tuple(layouts))
     if config.source in SOURCES:
         return read_source("vectors", config)
     raise unknown("vectors", config.source, ("random", *SOURCES))

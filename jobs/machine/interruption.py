@@ -25,13 +25,19 @@ class Interrupted(KeyboardInterrupt):
     """A signal asks the job to stop.
 
     Attributes:
-        exit_code: 128 plus the number of the signal, as in shells.
+        number: The number of the signal.
+        exit_code: 128 plus this number, as in shells.
     """
 
-    def __init__(self, number: int) -> None:
-        """Create the exception for the signal of this number."""
-        super().__init__(number)
+    def __init__(self, number: int, text: str = "") -> None:
+        """Create the exception for the signal of this number, with a text for the user."""
+        super().__init__(*([text] if text else [number]))
+        self.number = number
         self.exit_code = 128 + number
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that a notebook shows in place of a traceback."""
+        return [f"KeyboardInterrupt: {self}"]
 
 
 @contextmanager

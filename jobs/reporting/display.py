@@ -40,12 +40,23 @@ class QuietDisplay(Display):
         yield lambda lines: None
 
 
-def display_for(progress: str) -> Display:
+class SilentDisplay(QuietDisplay):
+    """Prints nothing: a caller from Python has the result itself."""
+
+    def outcome(self, verdict: Verdict, facts: dict[str, str], path: str) -> None:
+        """Print nothing."""
+
+    def already_finished(self, verdict: Verdict, shape: str, path: str, identity: str) -> None:
+        """Print nothing."""
+
+
+def display_for(progress: str, quiet: type[Display] = QuietDisplay) -> Display:
     """Return the display for the option `progress`.
 
     Args:
         progress: ``auto``, ``lines``, ``quiet`` or ``json``.
+        quiet: The display for ``quiet``.
     """
     if progress == "quiet":
-        return QuietDisplay()
+        return quiet()
     return JsonDisplay() if progress == "json" else Display(bar=progress == "auto")

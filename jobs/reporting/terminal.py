@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich import box
 from rich import progress as rich_progress
@@ -115,7 +116,7 @@ class Display:
         Yields:
             A function to call with the number of rows or columns computed since its last call.
         """
-        if not (self.console.is_terminal and self._bar):
+        if not (self._bar and self._can_redraw()):
             yield Progress(total, unit, self._bytes_of_a_line).every(
                 SECONDS_BETWEEN_LINES, lambda now: self.say(f"  {now}")
             )
@@ -135,6 +136,11 @@ class Display:
                 bar.update(task, advance=lines, rest=now.rest())
 
             yield advance
+
+    def _can_redraw(self) -> bool:
+        """Return whether a bar can be redrawn: on a terminal, and by the widgets of Jupyter."""
+        in_jupyter = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        return self.console.is_terminal or in_jupyter
 
     def _table(self, title: str, facts: dict[str, str]) -> None:
         self.say(title)

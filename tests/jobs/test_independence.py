@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 KNOWS_DICTCONFIG = {
     "checks.py",
+    "composition.py",
     "hydra_errors.py",
     "named_sources.py",
     "problem_options.py",
@@ -63,6 +64,7 @@ def test_hydras_types_stay_where_the_configuration_is_read() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
+        ("jobs", "torch h5py numpy rich hydra omegaconf"),
         ("jobs.run", "torch h5py numpy rich"),
         ("autodiff_core", "outputs jobs hydra omegaconf h5py"),
         ("outputs", "torch autodiff_core jobs hydra omegaconf"),

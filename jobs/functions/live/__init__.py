@@ -1,0 +1,1 @@
+"""Functions that a program passes as objects: their identity, and their way to other processes."""
