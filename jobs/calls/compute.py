@@ -20,6 +20,7 @@ from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError, JobError
 from jobs.execution.execute import execute
 from jobs.execution.job_log import logging_to
+from jobs.execution.workers.live_configs import is_live, packed_config
 from jobs.job import Job, resolve
 from jobs.machine.devices import choose_devices, holding_devices
 from jobs.planning.plan import Plan
@@ -165,6 +166,8 @@ def _computed(config: JobConfig, display: Display) -> tuple[Job, Path]:
                 f"devices={config.devices}: this process is a daemon of multiprocessing, which may "
                 "start no others; valid is one device"
             )
+        if len(devices) > 1 and is_live(config):
+            packed_config(config)
         job = resolve(config, devices)
         with _nothing_left_of_a_failure(job), logging_to(job.paths.log, owns_process=False):
             return job, execute(job, display, overwrite=config.overwrite)

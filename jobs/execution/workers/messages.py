@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from autodiff_core import Axis
 from jobs.configuration.schema import JobConfig
+from jobs.functions.live.transport import Parcel
 from jobs.functions.stages import Stage
 from jobs.streams.nonfinite import Entries
 from jobs.verification.check import Check
@@ -16,7 +17,8 @@ class Assignment:
     """What a worker needs to begin.
 
     Attributes:
-        config: The options, from which the worker builds the function.
+        config: The options, from which the worker builds the function; with objects of a program
+            they are a parcel, and its memory follows.
         fingerprint: The fingerprint of the job, which the worker's must equal.
         compressed: The side from which the products of a sparse matrix are computed, ``right`` or
             ``left``; None where the job is no such products.
@@ -32,7 +34,7 @@ class Assignment:
         buffer_bytes: The size of each.
     """
 
-    config: JobConfig
+    config: JobConfig | Parcel
     fingerprint: str
     compressed: str | None
     device: str

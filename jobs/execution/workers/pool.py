@@ -26,6 +26,7 @@ from autodiff_core import Axis
 from jobs.errors import JobError, StrategyError
 from jobs.execution.block_sources import ComputedBlock, Remaining
 from jobs.execution.preparation import Prepared
+from jobs.execution.workers.live_configs import is_live, packed_config, shared_memory, without_main
 from jobs.execution.workers.messages import (
     Assignment,
     Done,
@@ -105,9 +106,11 @@ class WorkerPool:
         self._workers: list[_WorkerHandle] = []
         # The thread that writes wakes the one that waits for workers.
         self._waker, self._woken = multiprocessing.Pipe()
+        self._packed = packed_config(job.config) if is_live(job.config) else None
+        self._shared = self._packed and shared_memory(self._packed)
         self._assignment = partial(
             Assignment,
-            config=job.config,
+            config=self._packed.parcel if self._packed else job.config,
             fingerprint=job.fingerprint,
             compressed=job.compressed,
             threads=threads_of_a_worker(job.devices),
@@ -130,6 +133,8 @@ class WorkerPool:
                 self._workers.append(self._start(context, str(device)))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if self._shared is not None:
+                os.close(self._shared)
         return self
 
     def __exit__(
@@ -154,10 +159,13 @@ class WorkerPool:
         process = context.Process(
             target=work, args=(theirs, os.getpid()), name=f"worker-{device}", daemon=True
         )
-        process.start()
+        with without_main():
+            process.start()
         theirs.close()
         buffers = SharedBuffers(_BUFFERS, assignment.buffer_bytes)
         ours.send_bytes(pickle.dumps(assignment))
+        if self._shared is not None:
+            send_handle(ours, self._shared, process.pid)
         assert buffers.descriptor is not None
         send_handle(ours, buffers.descriptor, process.pid)
         buffers.close_descriptor()

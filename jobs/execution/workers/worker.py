@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Axis, Block
+from jobs.configuration.schema import JobConfig
 from jobs.errors import JobError, OutOfMemoryError, StrategyError, failing_strategy
 from jobs.execution.local_source import compute_block
 from jobs.execution.workers.copies import CopiesFromDevice, CopiesOnHost
+from jobs.execution.workers.live_configs import unpacked_config
 from jobs.execution.workers.messages import (
     Assignment,
     Done,
@@ -34,6 +36,7 @@ from jobs.execution.workers.messages import (
 )
 from jobs.execution.workers.shared_buffers import SharedBuffers
 from jobs.functions.failures import explaining_failures
+from jobs.functions.live.transport import Parcel
 from jobs.job import Job, resolve
 from jobs.machine.accelerator import copies_overlap, device_name, make_current
 from jobs.machine.measurement import forget_peak, peak_memory, release_memory
@@ -61,13 +64,19 @@ def work(connection: Connection, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     # The message is pickled plainly: torch would move its tensors through files of /dev/shm.
     assignment: Assignment = pickle.loads(connection.recv_bytes())
+    # Descriptors arrive in the order in which they were sent.
+    config = assignment.config
+    shared = recv_handle(connection) if isinstance(config, Parcel) else None
     if assignment.threads is not None:
         torch.set_num_threads(assignment.threads)
     buffers = SharedBuffers(
         assignment.buffers, assignment.buffer_bytes, descriptor=recv_handle(connection)
     )
     try:
-        _Worker(assignment, connection, buffers).run()
+        if isinstance(config, Parcel):
+            assert shared is not None
+            config = unpacked_config(config, shared)
+        _Worker(assignment, config, connection, buffers).run()
     except StrategyError as error:
         connection.send(Failed(str(error), is_of_strategy=True, is_wrong=error.is_wrong))
     except JobError as error:
@@ -93,14 +102,18 @@ def _is_device_lost(error: BaseException | None) -> bool:
 
 class _Worker:
     def __init__(
-        self, assignment: Assignment, connection: Connection, buffers: SharedBuffers
+        self,
+        assignment: Assignment,
+        config: JobConfig,
+        connection: Connection,
+        buffers: SharedBuffers,
     ) -> None:
         self._connection = connection
         self._buffers = buffers
         self._tasks: deque[Task] = deque()
         device = torch.device(assignment.device)
         make_current(device)
-        self._job: Job = replace(resolve(assignment.config, (device,)), stage=assignment.stage)
+        self._job: Job = replace(resolve(config, (device,)), stage=assignment.stage)
         if assignment.compressed is not None:
             from jobs.sparsity.compressed_products import kept_compressed_job
 

@@ -41,6 +41,7 @@ _OF_CLASSES = {
     *("__annotate__", "__annotate_func__", "__annotations_cache__", "__firstlineno__"),
     *("__static_attributes__", "__orig_bases__", "__parameters__", "__abstractmethods__"),
     *("_abc_impl", "__dataclass_fields__", "__dataclass_params__", "__match_args__"),
+    "__slotnames__",  # what pickle remembers of a class
     *("_backward_cls", "_autograd_function_id"),
 }
 _DESCRIPTORS = ("member_descriptor", "getset_descriptor")
