@@ -16,13 +16,14 @@ from autodiff_core._engines.agreement import (
     verify,
 )
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
+from autodiff_core._programs.flat import Tracer
 from autodiff_core._programs.program import Memory, Program
 from autodiff_core._programs.recording import Recording, record
 from autodiff_core._programs.rules.lowering import lower
-from autodiff_core._programs.stacks import dense_stack, one_hot
+from autodiff_core._programs.stacks import Stack, dense_stack, one_hot
 from autodiff_core._tensors.contiguous import empty_side_by_side
 from autodiff_core._tensors.reused_memory import ReusedMemory
-from autodiff_core._tensors.vectors import PROBES, StandardBasis, Vector, Vectors
+from autodiff_core._tensors.vectors import PROBES, StandardBasis, Vector, Vectors, combination
 
 Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
 """Returns the images of a range of vectors."""
@@ -131,20 +132,33 @@ class Captured:
 
     def _of_stacks(self, stacks: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
         """Return the images of stacked vectors over all tensors."""
-        program = self._program(None)
-        return program.apply(
-            [dense_stack(stack) for stack in stacks], count, self._memory(program, count)
-        )
+        return self._images(self._program(None), [dense_stack(stack) for stack in stacks], count)
 
     def _of_basis(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
         """Return the images of a range of one-hot vectors over one tensor."""
         program = self._program(index)
         basis = one_hot(start, stop, self._space[index])
-        images = program.apply([basis], stop - start, self._memory(program, stop - start))
+        images = self._images(program, [basis], stop - start)
         if index not in self._verified_bases:
             self._verify(self._only(index, basis.dense()), images, stop - start)
             self._verified_bases.add(index)
         return images
+
+    def _images(self, program: Program, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
+        """Apply a program, by flat steps once these have given the images of the others."""
+        if program.gains_when_flat and program.flat_count != count:
+            generator = torch.Generator().manual_seed(count)
+            weights = torch.randn(count, generator=generator, dtype=torch.float64)
+            with Tracer() as tracer:
+                images = program.apply(stacks, count, tracer=tracer)
+            with torch.no_grad():
+                expected = [image for image in combination(weights, images) if image is not None]
+                del images
+                images = program.apply(stacks, count, self._memory(program, count))
+                given = combination(weights, images)
+                require_agreement(expected, given, images, "flat", self._precision)
+            return images
+        return program.apply(stacks, count, self._memory(program, count))
 
     def _has_few(self, index: int) -> bool:
         """Return whether a tensor beside larger ones is too small for a program of its own.
@@ -176,7 +190,7 @@ class Captured:
             generator = torch.Generator().manual_seed(5)
             probe = [_random(self._space[place], generator) for place in places]
             with torch.no_grad():
-                recording = self._recorded(places, [part[-1].clone() for part in probe])
+                recording = self._recorded(places, [part[-1] for part in probe])
                 program = lower(recording)
                 images = program.apply([dense_stack(part) for part in probe], PROBES)
                 # The last of several vectors, to detect vectors that are mixed up.

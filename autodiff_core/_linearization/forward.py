@@ -28,6 +28,7 @@ from autodiff_core._linearization.graph import least_precise
 from autodiff_core._linearization.linearization import Linearization, Request
 from autodiff_core._linearization.nesting import exclusive_forward_level, is_wrapped
 from autodiff_core._linearization.steadiness import require_same_values
+from autodiff_core._tensors.functionalization import maybe_wrapped
 from autodiff_core._tensors.randomness import ReplayedRandomness
 from autodiff_core._tensors.vectors import Vector, Vectors
 
@@ -217,7 +218,7 @@ class ForwardLoop(Linearization):
     def _copies(self) -> list[Tensor]:
         # A function may modify its arguments in place, and then their tangents too; expanded
         # tensors cannot be made dual.
-        return [_copy(primal) for primal in self._primals]
+        return [maybe_wrapped(_copy(primal)) for primal in self._primals]
 
     def _finished(self, images: Iterable[Tensor]) -> tuple[Tensor, ...]:
         # Under torch.func a 0-dim tensor of float32 times a number of Python is of float64.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autodiff_core._programs.flat import Flat, Tracer, as_stack, value_of
 from autodiff_core._programs.simplification import simplified, uses_of
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step
@@ -16,8 +18,11 @@ from autodiff_core._programs.steps import Step
 Memory = Callable[[], Sequence[Tensor]]
 """Returns memory for the images of a program; called when the first image is computed."""
 
+MANY_STEPS = 16
+"""A program of fewer steps, all with rules, takes longer to trace than that saves."""
+
 # The kinds of steps whose results have memory of their own.
-_MAKES_NEW = ("matmul", "solve", "combine")
+_MAKES_NEW = ("matmul", "solve", "combine", "overwrite")
 
 
 @dataclass
@@ -31,6 +36,7 @@ class Program:
         shapes: The shape of each tensor of the image.
         dtypes: The dtype of each tensor of the image.
         devices: The device of each tensor of the image.
+        flat_count: The number of vectors for which flat forms of the steps are kept; 0 if none are.
     """
 
     sources: int
@@ -39,7 +45,9 @@ class Program:
     shapes: tuple[tuple[int, ...], ...] = ()
     dtypes: tuple[torch.dtype, ...] = ()
     devices: tuple[torch.device, ...] = ()
-    _finished: dict[int, list[int]] = field(default_factory=dict)
+    flat_count: int = 0
+    _order: list[tuple[int, Step, tuple[int, ...], list[int]]] = field(default_factory=list)
+    _flats: dict[int, Flat] = field(default_factory=dict)
     _placed: dict[int, int] = field(default_factory=dict)
     _spare: dict[int, tuple[bool, ...]] = field(default_factory=dict)
 
@@ -51,50 +59,101 @@ class Program:
         memory: Memory | None = None,
         *,
         reuses_memory: bool = True,
+        tracer: Tracer | None = None,
     ) -> tuple[Tensor, ...]:
         """Return the images of stacked vectors, without autograd history.
 
-        A result is freed after its last use.
+        A result is freed after its last use. A step of which all stacks are zero gives zero.
 
         Args:
             stacks: The vectors, a stack for each source.
             count: How many vectors there are.
             memory: Returns tensors of the images' shapes to write them to; None allocates new ones.
             reuses_memory: Whether a sum may overwrite terms that no other step uses.
+            tracer: Notes the flat forms of the steps, for this count; None uses those that there
+                are.
 
         Returns:
             For each tensor of the image one of shape (count, *shape).
         """
-        results: dict[int, Any] = {-1 - index: stack for index, stack in enumerate(stacks)}
+        if tracer is not None:
+            self._flats, self.flat_count = {}, count
+        flats = self._flats if tracer is None and count == self.flat_count else {}
+        results: dict[int, Any] = {-1 - i: value_of(stack) for i, stack in enumerate(stacks)}
         images: Sequence[Tensor] | None = None
-        for number, step in self.steps.items():
-            given = [results[index] for index in step.inputs]
-            if memory is not None and number in self._placed:
+        for number, step, inputs, finished in self._order:
+            given = [results[index] for index in inputs]
+            flat = flats.get(number)
+            if flat is not None and flat.fits(given):
+                results[number] = flat.result(given)
+            elif all(each is None for each in given):
+                results[number] = None
+            elif memory is not None and number in self._placed:
                 images = memory() if images is None else images
                 out = images[self._placed[number]].view(count, *step.shape)
-                results[number] = step.apply(*given, out=out)
-            elif reuses_memory and number in self._spare:
-                results[number] = step.apply(*given, spare=self._spare[number])
+                results[number] = value_of(step.apply(*self._stacks(step, given, count), out=out))
             else:
-                results[number] = step.apply(*given)
-            for index in self._finished[number]:
+                spare = self._spare.get(number) if reuses_memory else None
+                results[number] = self._applied(number, given, count, spare, tracer)
+            for index in finished:
                 del results[index]
         if memory is None:
             return self._images(results, count)
         images = memory() if images is None else images
         for output, out in zip(self.outputs, images, strict=True):
-            if output is None:
+            value = None if output is None else results[output]
+            if value is None:
                 out.zero_()
             else:
-                results[output].put(out)
+                as_stack(value).put(out)
         return tuple(images)
+
+    @property
+    def gains_when_flat(self) -> bool:
+        """Whether the bookkeeping of the steps is a cost beside that of their operators."""
+        kinds = [step.kind for step in self.steps.values()]
+        return "general" in kinds or len(kinds) >= MANY_STEPS
+
+    def _applied(
+        self,
+        number: int,
+        given: Sequence[Any],
+        count: int,
+        spare: tuple[bool, ...] | None,
+        tracer: Tracer | None,
+    ) -> Any:
+        """Return the result of one step, and keep its flat form where a tracer finds one."""
+        step = self.steps[number]
+        stacks = self._stacks(step, given, count)
+        apply = partial(step.apply, *stacks, **({} if spare is None else {"spare": spare}))
+        if tracer is None or step.kind == "pick" or any(type(each) is not Tensor for each in given):
+            return value_of(apply())
+        result, flat = tracer.traced(apply, given)
+        if flat is not None:
+            self._flats[number] = flat
+        return value_of(result)
+
+    def _stacks(self, step: Step, given: Sequence[Any], count: int) -> list[Any]:
+        """Return what a step is applied to; a sum leaves out zeros by itself."""
+        if step.kind in ("combine", "pick"):
+            return [each if each is None else as_stack(each) for each in given]
+        like = next(each for each in given if each is not None)
+        return [
+            self._zeros(index, count, like) if each is None else as_stack(each)
+            for index, each in zip(step.inputs, given, strict=True)
+        ]
+
+    def _zeros(self, index: int, count: int, like: Any) -> Stack:
+        step = self.steps[index]
+        device = (like if isinstance(like, Tensor) else like.data).device
+        return Stack(torch.zeros(count, *step.shape, dtype=step.dtype, device=device), step.shape)
 
     def _images(self, results: dict[int, Any], count: int) -> tuple[Tensor, ...]:
         """Return the images in the memory of the results."""
         return tuple(
             torch.zeros(1, dtype=dtype, device=device).expand(count, *shape)
-            if output is None
-            else results[output].dense()
+            if output is None or results[output] is None
+            else as_stack(results[output]).dense()
             for output, shape, dtype, device in zip(
                 self.outputs, self.shapes, self.dtypes, self.devices, strict=True
             )
@@ -116,14 +175,15 @@ class Program:
         for output in self.outputs:
             if output is not None:
                 last.pop(output, None)
-        self._finished = {number: [] for number in self.steps}
+        finished: dict[int, list[int]] = {number: [] for number in self.steps}
         for index, number in last.items():
-            self._finished[number].append(index)
+            finished[number].append(index)
+        self._order = [(n, step, step.inputs, finished[n]) for n, step in self.steps.items()]
         uses = uses_of(self.steps, self.outputs)
         # A step may overwrite a result that no other step uses.
         for number, step in self.steps.items():
             spare = tuple(uses[index] == 1 and self._makes_new(index) for index in step.inputs)
-            if step.kind == "combine" and any(spare):
+            if step.kind in ("combine", "overwrite") and any(spare):
                 self._spare[number] = spare
 
     def _makes_new(self, number: int) -> bool:

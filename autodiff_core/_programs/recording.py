@@ -1,16 +1,34 @@
-"""Record a linear map as the list of operators through which its argument passes."""
+"""Record a linear map as the list of operators through which its argument passes.
+
+The map runs under torch's functionalization, which replaces work in place, also on views, by
+operators without side effects.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autodiff_core._tensors.functionalization import (
+    NEEDS_ALL_WRAPPED,
+    functionalized,
+    unwrapped,
+    wrapped,
+)
 from autodiff_core._tensors.tree import leaves_of_arguments, with_leaves
+
+# Operators that take shape, dtype and device of a tensor, but no number.
+_OF_SHAPE_ALONE = frozenset(
+    f"{prefix}{name}{suffix}"
+    for name in ("zeros", "ones", "full", "empty", "empty_strided")
+    for prefix, suffix in (("new_", ""), ("", "_like"))
+)
 
 
 class UncapturableError(RuntimeError):
@@ -26,12 +44,14 @@ class Reference:
         shape: The value's shape, for one vector.
         dtype: The value's dtype.
         device: The value's device.
+        is_contiguous: Whether its elements are in order in memory.
     """
 
     value: int
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    is_contiguous: bool
 
 
 @dataclass(frozen=True)
@@ -79,15 +99,30 @@ def record(
 
     Args:
         linear_map: The map from tensors to tensors.
-        vector: The argument; the map may modify these tensors.
+        vector: The argument.
 
     Raises:
-        UncapturableError: The map reads its argument's numbers, or modifies tensors that have
-            views.
+        UncapturableError: The map reads its argument's numbers, or an operator writes into an
+            argument that functionalization leaves.
     """
-    recorder = _Recorder(vector)
-    with recorder:
-        images = linear_map(vector)
+    try:
+        return _recorded(linear_map, vector, wraps_copies=False)
+    except RuntimeError as error:
+        if NEEDS_ALL_WRAPPED not in str(error):
+            raise
+    return _recorded(linear_map, vector, wraps_copies=True)
+
+
+def _recorded(
+    linear_map: Callable[[tuple[Tensor, ...]], Sequence[Tensor]],
+    vector: tuple[Tensor, ...],
+    *,
+    wraps_copies: bool,
+) -> Recording:
+    given = tuple(part.clone() for part in vector)
+    recorder = _Recorder(given)
+    with recorder, functionalized(wraps_copies=wraps_copies):
+        images = [unwrapped(image) for image in linear_map(tuple(map(wrapped, given)))]
     found = tuple(image.detach() for image in images)
     outputs = tuple(
         recorder.reference(image) or part for image, part in zip(images, found, strict=True)
@@ -115,7 +150,6 @@ class _Recorder(TorchDispatchMode):
         self._references: dict[int, Reference] = {}
         # The identity of a tensor is unique only while the tensor is alive.
         self._alive: list[Tensor] = []
-        self._storages: dict[int, set[int]] = {}
         self._count = 0
         self._calls: list[Call] = []
         self._constants: list[Tensor] = []
@@ -143,27 +177,21 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         leaves = leaves_of_arguments((args, kwargs))
-        if any(map(_is_zero_tensor, leaves)):
+        if any(map(is_zero_tensor, leaves)):
             args, kwargs = with_leaves(_materialised, args), with_leaves(_materialised, kwargs)
         # Most operators belong to the function's own evaluation and receive no tracked tensor. All
         # tracked tensors are kept alive, so a known identity is that of a tracked tensor.
         is_tracked = any(id(leaf) in self._references for leaf in leaves)
         name = func.overloadpacket.__name__
-        if not is_tracked:
+        if not is_tracked or name in _OF_SHAPE_ALONE:
             if name.endswith("_") and args and isinstance(args[0], Tensor):
                 self._keep_constants_of(args[0])
             return func(*args, **kwargs)
         if name == "_local_scalar_dense":
             raise UncapturableError("a number of the vector is read")
-        is_in_place = name.endswith("_") and not name.endswith("__")
-        if "out" in kwargs or "out" in func._overloadname.split("_"):
+        if writes_into(func):
             raise UncapturableError(f"{func} writes into an argument")
-        operator = self._functional(func, args[0]) if is_in_place else func
         result = func(*args, **kwargs)
-        if is_in_place and name == "zero_":
-            self._references.pop(id(args[0]), None)
-            return result
-        # Replace arguments before tracking results: an in-place operator renumbers its argument.
         found_args = with_leaves(self._argument, args)
         found_kwargs = with_leaves(self._argument, kwargs)
         results = result if isinstance(result, tuple | list) else (result,)
@@ -171,7 +199,7 @@ class _Recorder(TorchDispatchMode):
             self._track(part) if isinstance(part, Tensor) and part.device.type != "meta" else None
             for part in results
         )
-        self._calls.append(Call(operator, found_args, found_kwargs, outputs))
+        self._calls.append(Call(func, found_args, found_kwargs, outputs))
         return result
 
     def _argument(self, leaf: Any) -> Any:
@@ -180,12 +208,13 @@ class _Recorder(TorchDispatchMode):
         return self._references.get(id(leaf)) or self._constant(leaf)
 
     def _track(self, tensor: Tensor) -> Reference:
-        reference = Reference(self._count, tuple(tensor.shape), tensor.dtype, tensor.device)
+        is_contiguous = tensor.layout == torch.strided and tensor.is_contiguous()
+        reference = Reference(
+            self._count, tuple(tensor.shape), tensor.dtype, tensor.device, is_contiguous
+        )
         self._count += 1
         self._references[id(tensor)] = reference
         self._alive.append(tensor)
-        if tensor.layout == torch.strided and tensor.numel():
-            self._storages.setdefault(_storage(tensor), set()).add(id(tensor))
         return reference
 
     def _constant(self, tensor: Tensor) -> _Constant:
@@ -207,19 +236,16 @@ class _Recorder(TorchDispatchMode):
                     key: value for key, value in self._constant_numbers.items() if value != number
                 }
 
-    def _functional(self, func: Any, target: Tensor) -> Any:
-        """Return the operator without side effects that corresponds to an in-place operator."""
-        others = self._storages.get(_storage(target), set()) - {id(target)}
-        is_part = target.untyped_storage().nbytes() != target.numel() * target.itemsize
-        if is_part or others:
-            raise UncapturableError(f"{func} modifies a tensor of which there are views")
-        packet = getattr(torch.ops.aten, func.overloadpacket.__name__[:-1], None)
-        if packet is None or func._overloadname not in packet.overloads():
-            raise UncapturableError(f"{func} has no form without side effects")
-        return getattr(packet, func._overloadname)
+
+@cache
+def writes_into(func: Any) -> bool:
+    """Return whether an operator writes into an argument."""
+    return any(
+        each.alias_info is not None and each.alias_info.is_write for each in func._schema.arguments
+    )
 
 
-def _is_zero_tensor(leaf: Any) -> bool:
+def is_zero_tensor(leaf: Any) -> bool:
     """Return whether an argument is torch's tensor of zeros that has no memory.
 
     Derivatives inside the function make such tensors. An operator that receives one below a
@@ -229,7 +255,7 @@ def _is_zero_tensor(leaf: Any) -> bool:
 
 
 def _materialised(leaf: Any) -> Any:
-    if not _is_zero_tensor(leaf):
+    if not is_zero_tensor(leaf):
         return leaf
     return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device)
 

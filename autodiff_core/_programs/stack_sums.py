@@ -17,7 +17,7 @@ from autodiff_core._tensors.linear_combination import (
 
 
 def combine(
-    stacks: Sequence[Stack],
+    stacks: Sequence[Stack | None],
     coefficients: Sequence[Coefficient],
     shape: tuple[int, ...],
     dtype: torch.dtype,
@@ -26,12 +26,31 @@ def combine(
     """Return the sum of stacks, each multiplied elementwise by a constant, with broadcasting.
 
     Args:
-        stacks: The stacks.
+        stacks: The stacks; None for one that is zero, not for all.
         coefficients: A tensor that broadcasts to `shape`, a number, or None for the factor one.
         shape: The shape of one vector of the sum.
         dtype: The dtype of the sum.
         spare: Which stacks are not used again, so that the sum may overwrite their data.
     """
+    present = [place for place, stack in enumerate(stacks) if stack is not None]
+    if len(present) < len(stacks):
+        coefficients = [coefficients[place] for place in present]
+        spare = [spare[place] for place in present] if spare else spare
+    found = [stack for stack in stacks if stack is not None]
+    total = _combined(found, coefficients, shape, dtype, spare)
+    is_shared = len(found) == 1 < len(stacks) and coefficients[0] is None
+    # Later steps may overwrite a sum, but not what is its only term.
+    return replace(total, data=total.data.clone()) if is_shared else total
+
+
+def _combined(
+    stacks: Sequence[Stack],
+    coefficients: Sequence[Coefficient],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    spare: Sequence[bool],
+) -> Stack:
+    """Return the sum of stacks, none of which is known to be zero."""
     only = stacks[0]
     if len(stacks) == 1 and only.one_hot and only.shape == shape:
         return _scaled_one_hot(only, coefficients[0], dtype)

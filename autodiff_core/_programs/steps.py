@@ -53,7 +53,7 @@ def combination(
     """
     factors = tuple(numeric(each, dtype) for each in coefficients)
 
-    def apply(*stacks: Stack, spare: Sequence[bool] = ()) -> Stack:
+    def apply(*stacks: Stack | None, spare: Sequence[bool] = ()) -> Stack:
         return stack_sums.combine(stacks, factors, shape, dtype, spare)
 
     return Step("combine", tuple(inputs), shape, dtype, apply, tuple(coefficients))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def _index(builder: Builder, call: Call) -> Any:
         return NotImplemented
     dim, last, positions = flat
     merged = (*source.shape[:dim], -1, *source.shape[last:])
-    return _gathered(
+    return gathered(
         builder, source, dim, _numbers(merged, source.shape), positions, output_of(call)
     )
 
@@ -73,7 +74,7 @@ def _flat_index(
     return given[0], given[-1] + 1, flat
 
 
-def _gathered(
+def gathered(
     builder: Builder,
     source: Reference,
     dim: int,
@@ -81,6 +82,7 @@ def _gathered(
     positions: Tensor,
     out: Reference,
 ) -> int:
+    """Append a gather along one dimension of a merged shape; return the step's number."""
     index = Gather(positions.reshape(-1))
 
     def apply(stack: Stack) -> Stack:
@@ -96,18 +98,31 @@ def _index_select(builder: Builder, call: Call) -> Any:
     if not only_first(builder, call) or not source.shape:
         return NotImplemented
     dim %= len(source.shape)
-    return _gathered(builder, source, dim, source.shape, positions, output_of(call))
+    return gathered(builder, source, dim, source.shape, positions, output_of(call))
 
 
 @rule(_aten.roll)
 def _roll(builder: Builder, call: Call) -> Any:
     source, shifts = call.args[:2]
     dims = call.args[2] if len(call.args) > 2 else []
-    if len(shifts) != 1 or len(dims) != 1:
+    if len(shifts) != 1 or len(dims) > 1:
         return NotImplemented
-    dim = dims[0] % len(source.shape)
-    positions = torch.arange(source.shape[dim], device=source.device).roll(shifts[0])
-    return _gathered(builder, source, dim, source.shape, positions, output_of(call))
+    out = output_of(call)
+    # Without a dimension the elements are shifted in their order.
+    dim = dims[0] % len(source.shape) if dims else 0
+    merged = source.shape if dims else (torch.Size(source.shape).numel(),)
+    index = Gather(torch.arange(merged[dim], device=source.device).roll(shifts[0]))
+
+    def apply(stack: Stack) -> Stack:
+        stack = stack_operators.reshape(stack, merged)
+        if stack.dim == dim:
+            stack = stack_operators.gather(stack, dim, index)
+        else:
+            stack = stack.spread()
+            stack = replace(stack, data=stack.data.roll(shifts[0], dim + 1))
+        return stack_operators.reshape(stack, out.shape)
+
+    return builder.step("gather", step_of(builder, source), out.shape, out.dtype, apply)
 
 
 @rule(_aten.flip)
@@ -117,7 +132,7 @@ def _flip(builder: Builder, call: Call) -> Any:
         return NotImplemented
     dim = dims[0] % len(source.shape)
     positions = torch.arange(source.shape[dim], device=source.device).flip(0)
-    return _gathered(builder, source, dim, source.shape, positions, output_of(call))
+    return gathered(builder, source, dim, source.shape, positions, output_of(call))
 
 
 @rule(_aten.index_put, _aten._index_put_impl, _aten._unsafe_index_put)
@@ -133,7 +148,7 @@ def _index_put(builder: Builder, call: Call) -> Any:
     natural = (*target.shape[:dim], *positions.shape, *target.shape[last:])
     if values.shape != natural:
         return NotImplemented
-    scattered = _scattered(
+    total = scattered(
         builder,
         values,
         dim,
@@ -141,21 +156,21 @@ def _index_put(builder: Builder, call: Call) -> Any:
         (*target.shape[:dim], -1, *target.shape[last:]),
         output_of(call),
     )
-    return _with_target(builder, call, target, scattered)
+    return _with_target(builder, call, target, total)
 
 
-def _with_target(builder: Builder, call: Call, target: Any, scattered: int) -> int:
+def _with_target(builder: Builder, call: Call, target: Any, total: int) -> int:
     """Append the sum with a target, which is zero or itself a value; return the step's number."""
     out = output_of(call)
     if is_live(builder, target):
-        pair = step_of(builder, target), scattered
+        pair = step_of(builder, target), total
         return builder.add(combination(pair, (None, None), out.shape, out.dtype))
     if not isinstance(target, Reference):
         check_zero(target)
-    return scattered
+    return total
 
 
-def _scattered(
+def scattered(
     builder: Builder,
     values: Reference,
     dim: int,
@@ -163,6 +178,7 @@ def _scattered(
     merged: tuple[int, ...],
     out: Reference,
 ) -> int:
+    """Append a sum by index along one dimension of a merged shape; return the step's number."""
     merged = _numbers(merged, out.shape)
     index = positions.reshape(-1)
     flat = (*merged[:dim], len(index), *merged[dim + 1 :])
@@ -184,5 +200,5 @@ def _index_add(builder: Builder, call: Call) -> Any:
     if not target.shape:
         return NotImplemented
     dim %= len(target.shape)
-    scattered = _scattered(builder, values, dim, positions, tuple(target.shape), output_of(call))
-    return _with_target(builder, call, target, scattered)
+    total = scattered(builder, values, dim, positions, tuple(target.shape), output_of(call))
+    return _with_target(builder, call, target, total)

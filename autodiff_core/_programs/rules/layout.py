@@ -107,7 +107,7 @@ def _cut(builder: Builder, call: Call) -> Any:
         start = given[1] % size
         stop, step = start + 1, 1
     else:
-        start, stop, step = _slice(given[1:], size)
+        start, stop, step = slice_of(given[1:], size)
     if step != 1:
         return NotImplemented
     return _part(builder, source, dim, range(start, stop), out)
@@ -139,7 +139,8 @@ def _divide(builder: Builder, call: Call) -> None:
         start = stop
 
 
-def _slice(given: Sequence[Any], size: int) -> tuple[int, int, int]:
+def slice_of(given: Sequence[Any], size: int) -> tuple[int, int, int]:
+    """Return start, stop and step of a slice of a dimension, from the arguments of an operator."""
     begin, end, stride = slice(*(*given, None, None, None)[:3]).indices(size)
     return begin, max(begin, end), stride
 
@@ -152,7 +153,7 @@ def _pad(builder: Builder, call: Call) -> Any:
     if call.operator.overloadpacket is _aten.select_backward:
         start, step = call.args[3] % sizes[dim], 1
     else:
-        start, _, step = _slice(call.args[3:], sizes[dim])
+        start, _, step = slice_of(call.args[3:], sizes[dim])
     if step != 1:
         return NotImplemented
     length = 1 if call.operator.overloadpacket is _aten.select_backward else source.shape[dim]

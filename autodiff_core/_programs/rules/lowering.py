@@ -19,6 +19,7 @@ from autodiff_core._programs.rules import (
     elementwise,  # noqa: F401
     indexing,  # noqa: F401
     layout,  # noqa: F401
+    overwriting,  # noqa: F401
     products,  # noqa: F401
 )
 from autodiff_core._programs.rules.registry import (

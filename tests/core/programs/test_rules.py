@@ -4,17 +4,25 @@ import pytest
 import torch
 
 from autodiff_core import blocks
+from autodiff_core._programs import flat, program
 from autodiff_core._tensors import linear_combination
 from tests.core.support.cases import MATRICES, assert_same, draw
 from tests.core.support.operators import BATCHED, OPERATORS, REFUSED
 
+# Functions of which stacks have supports without order.
+SHIFTS = [("shifts", 2**18), ("shifts in order", 2**18), ("gather", 2**18)]
+
 
 @pytest.mark.parametrize("strategy", BATCHED)
 @pytest.mark.parametrize("operation", MATRICES)
-@pytest.mark.parametrize("name", OPERATORS)
-def test_every_rule_gives_the_numbers_of_the_plain_engine(name, operation, strategy, monkeypatch):
+@pytest.mark.parametrize(("name", "few_elements"), [*((n, 0) for n in OPERATORS), *SHIFTS])
+def test_every_rule_gives_the_numbers_of_the_plain_engine(
+    name, few_elements, operation, strategy, monkeypatch
+):
     # Reuse memory, as for large tensors.
     monkeypatch.setattr(linear_combination, "FEW_ELEMENTS", 1)
+    monkeypatch.setattr(program, "MANY_STEPS", 1)
+    monkeypatch.setattr(flat, "FEW_ELEMENTS", few_elements)
     inner = OPERATORS[name]
     func = inner if operation == "jacobian" else lambda x: (inner(x) ** 2).sum()
     with torch.random.fork_rng():

@@ -8,17 +8,11 @@ from tests.core.support.cases import draw
 BATCHED = ("vectorize", "forward-mode")
 
 
-# Cases that cannot be recorded: tangents of in-place operators, of a product's branches and of a
-# scan, and a backward that writes to a view.
+# Cases that cannot be recorded: tangents of a product's branches and of a scan.
 REFUSED = {
-    ("jacobian", "in place inside", "forward-mode"),
-    ("jvp", "in place inside", "forward-mode"),
     ("hessian", "one-element tuple in", "forward-mode"),
     ("hvp", "one-element tuple in", "forward-mode"),
     ("jacobian", "cumulative", "forward-mode"),
-    ("jacobian", "fourier", "vectorize"),
-    ("jacobian", "into a buffer", "vectorize"),
-    ("jacobian", "into a buffer", "forward-mode"),
 }
 
 WEIGHT = draw(5, 4, seed=1) - 0.7
@@ -84,6 +78,13 @@ OPERATORS = {
     "sorting": lambda x: x.sort(0).values ** 2,
     "in place": lambda x: x.sin().mul_(x).add_(x.exp()),
     "into a buffer": lambda x: _into_a_buffer(x),
+    "views in place": lambda x: _gates_in_place(x),
+    "steps into a buffer": lambda x: _trajectory(x),
+    "complex inside": lambda x: torch.fft.irfft(
+        1j * torch.fft.rfft(x, dim=0) * torch.fft.rfft(x**2, dim=0).conj(), n=6, dim=0
+    ),
+    "forces": lambda x: _forces(x),
+    "shifts in order": lambda x: x.roll(5) * x.roll(-1),
     "two dtypes": lambda x: (x.float() ** 2).double() + x,
     "fourier": lambda x: torch.fft.rfft(x, dim=0).abs(),
     "einsum": lambda x: torch.einsum("ij,kj,kl->il", x, WEIGHT, draw(5, 3)) ** 2,
@@ -93,6 +94,33 @@ OPERATORS = {
 def _taken_twice(joined):
     turned = joined.permute(2, 0, 1)
     return turned.reshape(4, 12).exp() @ joined.permute(0, 2, 1).reshape(12, 4)
+
+
+def _gates_in_place(x):
+    both = x.sin().repeat(1, 2)
+    first, second = both[:, :4], both[:, 4:]
+    first.mul_(2).sub_(1)
+    second.neg_().add_(first)
+    return both * x.exp().repeat(1, 2)
+
+
+def _trajectory(x):
+    states = x.new_empty(5, 4)
+    state = x[0]
+    for step in range(5):
+        state = state + 0.1 * torch.sin(state) * x[step + 1]
+        states[step].copy_(state)
+    states[1:3] *= 2
+    states[:, 1] = 0
+    return states.cos()
+
+
+def _forces(x):
+    with torch.enable_grad():
+        positions = x if x.requires_grad else x.clone().requires_grad_()
+        energy = (positions.sin() * positions.roll(1, 0)).sum()
+        (gradient,) = torch.autograd.grad(energy, positions, create_graph=True)
+    return gradient * positions
 
 
 def _into_a_buffer(x):

@@ -1,0 +1,265 @@
+"""Flat steps: the operators that a step ran, as one function of dense tensors.
+
+A step decides anew at each call how it computes, by what is known of its stacks, and an operator
+without a rule is batched by vmap each time. For dense stacks of one count all this gives the same
+tensor operators, which a tracer notes once. The function made of them costs what the operators
+cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autodiff_core._programs.recording import is_zero_tensor, writes_into
+from autodiff_core._programs.stacks import Stack
+from autodiff_core._tensors.tree import leaves_of_arguments
+
+_aten = torch.ops.aten
+
+FEW_ELEMENTS = 2**18
+"""Fewer are computed in less time than it takes to keep account of which can differ from zero."""
+
+# torch's own functions are called in less time than its operators, which they call.
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    _aten.add.Tensor: torch.add,
+    _aten.sub.Tensor: torch.sub,
+    _aten.mul.Tensor: torch.mul,
+    _aten.neg.default: torch.neg,
+    _aten.addcmul.default: torch.addcmul,
+    _aten.mm.default: torch.mm,
+    _aten.bmm.default: torch.bmm,
+    _aten.cat.default: torch.cat,
+    _aten.roll.default: torch.roll,
+    _aten.view.default: Tensor.view,
+    _aten.permute.default: torch.permute,
+    _aten.select.int: torch.select,
+    _aten.unsqueeze.default: torch.unsqueeze,
+    _aten.expand.default: Tensor.expand,
+    _aten.sum.dim_IntList: torch.sum,
+    _aten.mul_.Tensor: Tensor.mul_,
+    _aten.add_.Tensor: Tensor.add_,
+}
+
+
+def value_of(result: Stack | tuple[Tensor, ...]) -> Any:
+    """Return a result as programs keep it: the data of a dense stack, None for zeros."""
+    if isinstance(result, tuple):
+        return result
+    if result.dim is None or result.support is None:
+        return result.data
+    if not len(result.support):
+        return None
+    if len(result.support) == result.shape[result.dim]:
+        return result.spread().data
+    is_small = result.count * math.prod(result.shape) < FEW_ELEMENTS
+    return result.dense() if is_small and isinstance(result.support, Tensor) else result
+
+
+def as_stack(value: Any) -> Any:
+    """Return a value that is not zero as a stack; what several steps share stays a tuple."""
+    return Stack(value, tuple(value.shape[1:])) if isinstance(value, Tensor) else value
+
+
+@dataclass(frozen=True)
+class Flat:
+    """The operators of a step for dense stacks of one count.
+
+    Attributes:
+        strides: The strides of the stacks' data, which decide what is a view and what a copy.
+        run: Computes the data of the result from those of the stacks.
+        like: The result without data; None if it is dense.
+    """
+
+    strides: tuple[tuple[int, ...], ...]
+    run: Callable[..., Any]
+    like: Stack | None
+
+    def fits(self, given: Sequence[Any]) -> bool:
+        """Return whether values are dense and lie in memory as those that were traced."""
+        for each, strides in zip(given, self.strides, strict=True):
+            if type(each) is not Tensor or each.stride() != strides:
+                return False
+        return True
+
+    def result(self, given: Sequence[Tensor]) -> Any:
+        """Return the value that the step gives."""
+        found = self.run(*given)
+        return found if self.like is None else replace(self.like, data=found)
+
+
+class Tracer(TorchDispatchMode):
+    """Notes the operators that one step after the other applies to its stacks."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # As for the recorder: skipping would load torch's compiler.
+        return False
+
+    def __init__(self) -> None:
+        """Note nothing until a step begins."""
+        super().__init__()
+        self._source = _Source()
+        self._is_noting = False
+
+    def traced(self, apply: Callable[[], Any], given: Sequence[Tensor]) -> tuple[Any, Flat | None]:
+        """Return what a step gives, and its flat form; None if it has none.
+
+        Args:
+            apply: Applies the step.
+            given: The data of its stacks, which are dense.
+        """
+        self._source = source = _Source()
+        strides = tuple([data.stride() for data in given])
+        for data in given:
+            source.argument(data)
+        self._is_noting = True
+        try:
+            result = apply()
+        finally:
+            self._is_noting = False
+        if source.is_unusable:
+            return result, None
+        if isinstance(result, tuple):
+            run, like = source.function(result), None
+        else:
+            data = result.spread().data
+            run = source.function(data)
+            is_dense = result.dim is None
+            like = None if is_dense else Stack(data[:0], result.shape, result.dim, result.support)
+        return result, None if run is None else Flat(strides, run, like)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if self._is_noting:
+            self._source.note(func, args, kwargs, result)
+        return result
+
+
+class _Source:
+    """The text of a function, and the constants that its names stand for."""
+
+    def __init__(self) -> None:
+        self.is_unusable = False
+        self._names: dict[int, str] = {}
+        # The identity of a tensor is unique only while the tensor is alive.
+        self._alive: list[Any] = []
+        self._arguments: list[str] = []
+        self._constants: list[Any] = []
+        self._lines: list[tuple[str, set[str], list[str]]] = []
+
+    def argument(self, tensor: Tensor) -> None:
+        """Name the next argument of the function."""
+        self._arguments.append(self._named(tensor))
+
+    def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Add the line that repeats an operator, if it receives a named tensor."""
+        leaves = leaves_of_arguments((args, kwargs))
+        used = {self._names[id(leaf)] for leaf in leaves if id(leaf) in self._names}
+        if not used:
+            # A constant that is modified would have to be made anew each time.
+            self.is_unusable |= writes_into(func)
+            return
+        written = [
+            leaf
+            for leaf in _written(func, args, kwargs)
+            if isinstance(leaf, Tensor) and id(leaf) not in self._names
+        ]
+        is_read = func.overloadpacket is _aten._local_scalar_dense
+        if written or is_read or any(map(is_zero_tensor, leaves)):
+            self.is_unusable = True
+            return
+        given = [self._text(each) for each in args]
+        given += [f"{name}={self._text(each)}" for name, each in kwargs.items()]
+        call = f"{self._constant(_FUNCTIONS.get(func, func))}({', '.join(given)})"
+        if isinstance(result, Tensor):
+            made = [self._named(result)]
+            self._lines.append((f"{made[0]} = {call}", used, made))
+        elif isinstance(result, tuple | list):
+            made = [self._named(each) if isinstance(each, Tensor) else "_" for each in result]
+            self._lines.append((f"{', '.join(made)}, = {call}", used, made))
+        else:
+            self.is_unusable = True
+
+    def function(self, result: Tensor | tuple[Tensor, ...]) -> Callable[..., Any] | None:
+        """Return the function that returns a result; None if it does not depend on arguments."""
+        parts = result if isinstance(result, tuple) else (result,)
+        if any(id(part) not in self._names for part in parts):
+            return None
+        names = [self._names[id(part)] for part in parts]
+        lines = self._lines_with_deletions(set(names))
+        returned = f"({', '.join(names)},)" if isinstance(result, tuple) else names[0]
+        body = "".join(f"    {line}\n" for line in [*lines, f"return {returned}"])
+        constants = ", ".join(f"c{number}" for number in range(len(self._constants)))
+        text = (
+            f"def make({constants}):\n"
+            f"  def run({', '.join(self._arguments)}):\n{_indented(body)}"
+            "  return run\n"
+        )
+        return _made(text)(*self._constants)
+
+    def _lines_with_deletions(self, kept: set[str]) -> list[str]:
+        """Return the lines, each followed by the deletion of what is not used any more."""
+        found: list[str] = []
+        seen = kept | set(self._arguments)
+        for text, used, made in reversed(self._lines):
+            last = sorted({*used, *made} - seen - {"_"})
+            seen |= set(last)
+            if last:
+                found.append(f"del {', '.join(last)}")
+            found.append(text)
+        return found[::-1]
+
+    def _named(self, tensor: Tensor) -> str:
+        name = self._names.get(id(tensor))
+        if name is None:
+            name = f"t{len(self._names)}"
+            self._names[id(tensor)] = name
+            self._alive.append(tensor)
+        return name
+
+    def _text(self, value: Any) -> str:
+        if isinstance(value, Tensor):
+            return self._names.get(id(value)) or self._constant(value)
+        if isinstance(value, list):
+            return f"[{', '.join(map(self._text, value))}]"
+        if isinstance(value, tuple):
+            return f"({''.join(f'{self._text(each)}, ' for each in value)})"
+        if value is None or isinstance(value, int | bool):
+            return repr(value)
+        return self._constant(value)
+
+    def _constant(self, value: Any) -> str:
+        self._constants.append(value)
+        return f"c{len(self._constants) - 1}"
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Return the arguments that an operator writes into."""
+    found = []
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            found.append(args[place] if place < len(args) else kwargs.get(argument.name))
+    return found
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+@cache
+def _made(text: str) -> Callable[..., Any]:
+    """Return the function that a text defines; most steps of a long program share few texts."""
+    names: dict[str, Any] = {}
+    exec(compile(text, "<flat step>", "exec"), names)
+    return names["make"]
