@@ -100,6 +100,10 @@ bench-planner: $(VENV)/.installed-test
 bench-verify: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/verify.py --gigabytes 10
 
+# What the comparison with differences costs a job; minutes.
+bench-verification: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/verification_cost.py
+
 bench-workers: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/workers.py
 

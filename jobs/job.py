@@ -128,6 +128,12 @@ class Job:
         return nested(self.point)
 
     @property
+    def first_point(self) -> list[Tensor]:
+        """The tensors of the point; of many points, of the first."""
+        tensors = list(self.point.values())
+        return tensors if self.points is None else [tensor[0] for tensor in tensors]
+
+    @property
     def stacked_vectors(self) -> Any:
         """The vectors as `autodiff_core` takes them; None where there are none."""
         return tuple(self.vectors.values()) if self.vectors else None

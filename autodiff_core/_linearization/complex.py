@@ -143,9 +143,10 @@ def _require_holomorphic(
         relative = float(difference.detach() / size.detach()) if difference > 0 else 0.0
         if exceeds(relative, target.dtype, precision):
             raise NotHolomorphicError(
-                "a complex output of this function is not holomorphic in a complex input, so "
-                "its derivative is no complex matrix; split the complex tensors into real and "
-                "imaginary parts with torch.view_as_real"
+                "a complex output of this function (of second order its gradient, which torch "
+                "conjugates) is not holomorphic in a complex input, so its derivative is no "
+                "complex matrix; split the complex tensors into real and imaginary parts with "
+                "torch.view_as_real"
             )
 
 

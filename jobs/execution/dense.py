@@ -155,7 +155,8 @@ def _explaining_failures(prepared: Prepared) -> Iterator[None]:
     except JobError as error:
         if isinstance(error, StrategyError):
             error.strategy = error.strategy or prepared.decision.strategy
-        if seen := contradiction(prepared.job, prepared.differences):
+        is_said = any(str(each) in str(error) for each in prepared.differences)
+        if not is_said and (seen := contradiction(prepared.job, prepared.differences)):
             error.args = (f"{error}; the derivative is contradicted: {seen}",)
         raise
 

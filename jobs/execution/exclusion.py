@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from jobs.errors import JobError, StrategyError
 from jobs.execution.begun import Begun, read_begun
+from jobs.functions.evaluation import evaluated
 from jobs.functions.tracebacks import one_line
 from jobs.job import Job
 from jobs.machine.activity import deaths_of
@@ -76,11 +75,8 @@ def _reason(job: Job, error: StrategyError) -> str:
 def _is_failing(job: Job) -> bool:
     """Return whether the function fails without any derivative as well."""
     trying(job, "the function was evaluated")
-    point = [tensor if job.points is None else tensor[0] for tensor in job.point.values()]
-    torch.manual_seed(job.seed)
     try:
-        # As a derivative evaluates it: some functions differentiate inside.
-        job.function.function(*(tensor.detach().clone().requires_grad_() for tensor in point))
+        evaluated(job.function.function, job.first_point, job.seed)
     # A user's function may raise anything.
     except (Exception, SystemExit):
         return True

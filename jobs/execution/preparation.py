@@ -11,6 +11,7 @@ import torch
 
 from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.begun import SEPARATOR, Begun
+from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
 from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
@@ -159,10 +160,8 @@ def _outputs_examined(job: Job) -> Iterator[None]:
     except OutOfMemoryError:
         raise
     except Exception:
-        one = job.point.values() if job.points is None else [each[0] for each in job.point.values()]
-        torch.manual_seed(job.seed)
         try:
-            value = job.function.function(*(each.detach().clone().requires_grad_() for each in one))
+            value = evaluated(job.function.function, job.first_point, job.seed)
         except KeyboardInterrupt:
             raise
         # What the function raises itself is what the body has failed of.

@@ -20,6 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from autodiff_core import dtypes_of, nodes_between
 from jobs.functions.batch_sum import BatchSum
+from jobs.functions.evaluation import evaluated_on_copies
 from jobs.functions.returned_values import leaves_of
 from jobs.functions.tracebacks import line_of_user
 from jobs.sources.source_array import name_of
@@ -77,15 +78,12 @@ def arithmetic(function: Callable[..., Any], point: Sequence[Tensor], seed: int)
     """
     if isinstance(function, BatchSum):
         function = next(iter(function.terms()))
-    torch.manual_seed(seed)
-    inputs = [tensor.detach().clone() for tensor in point]
-    inputs = [x.requires_grad_(x.is_floating_point() or x.is_complex()) for x in inputs]
-    epsilon = max(map(_precision, inputs))
+    epsilon = max(map(_precision, point))
     stage = None
     # What is wrong with the function itself is said where it is differentiated.
     with _real_casts() as real_casts, suppress(Exception), torch.enable_grad():
         with _Watch(epsilon) as watch:
-            value = function(*inputs)
+            value, inputs = evaluated_on_copies(function, point, seed)
         stage = watch.narrowest(_tensors(leaves_of(value)), inputs)
     return Arithmetic(stage, tuple(real_casts))
 

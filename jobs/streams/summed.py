@@ -102,7 +102,7 @@ def product(
     Returns:
         The product, one tensor for each tensor of the image.
     """
-    return value_and_product(operation, function, inputs, vector, seed=seed, **options)[1]
+    return value_and_product(operation, function, inputs, vector, seed=seed, **options)[-1]
 
 
 def value_and_product(
@@ -113,12 +113,15 @@ def value_and_product(
     *,
     seed: int,
     **options: Any,
-) -> tuple[Any, tuple[Tensor, ...]]:
-    """Return the function's value and the `product`, both from the same evaluation."""
+) -> tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return the function's value, of second order its gradient, and the `product`.
+
+    All are from the same evaluation.
+    """
     if not isinstance(function, BatchSum):
         torch.manual_seed(seed)
         return _value_and_product(operation, function, inputs, vector, **options)
-    total: tuple[Any, Any] | None = None
+    total: tuple[Any, Any, Any] | None = None
     for number, term in enumerate(function.terms()):
         torch.manual_seed(seed + number)
         found = _value_and_product(operation, term, inputs, vector, **options)
@@ -133,7 +136,7 @@ def _value_and_product(
     inputs: Any,
     vector: Sequence[Tensor],
     **options: Any,
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Any]:
     stream = autodiff_core.blocks(
         function,
         inputs,
@@ -145,8 +148,14 @@ def _value_and_product(
         **options,
     )
     pieces = stream.block(0, 1).pieces
-    shapes = stream.columns.shapes
-    return stream.value, tuple(a.reshape(shape) for a, shape in zip(pieces, shapes, strict=True))
+    linearized, shapes = stream.linearized, stream.columns.shapes
+    is_second_order = linearized.operation.is_second_order
+    gradient = linearized.linearization.outputs if is_second_order else ()
+    return (
+        stream.value,
+        tuple(each.detach() for each in gradient),
+        tuple(a.reshape(shape) for a, shape in zip(pieces, shapes, strict=True)),
+    )
 
 
 def _added(first: Any, second: Any) -> Any:

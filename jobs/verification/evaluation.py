@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from jobs.errors import JobError
-from jobs.functions.batch_sum import BatchSum
+from jobs.functions.evaluation import evaluated
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
-from jobs.functions.stages import Stage, arithmetic
+from jobs.functions.stages import Stage
 from jobs.job import Job
+from jobs.machine.measurement import limited_memory
+from jobs.machine.memory import memory_budget
+from jobs.machine.process_memory import resident_memory
 from jobs.operations import OPERATIONS
 from jobs.streams.summed import value_and_product
+from jobs.verification.widening import Widening
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,13 @@ class Centre:
         point: The input tensors.
         values: The values.
         epsilon: The unit of rounding of the least precise stage between them.
+        mode: In what the function is evaluated there and near it.
     """
 
     point: list[Tensor]
     values: list[Tensor]
     epsilon: float
+    mode: AbstractContextManager[object] = field(default_factory=nullcontext)
 
 
 class Evaluations:
@@ -59,6 +66,7 @@ class Evaluations:
         self.count = 0
         self.reference = job.function.reference
         self.epsilon = _epsilon(self.point, job.stage)
+        self._job = job
         self._function = job.function
         self._seed = job.seed
         self._like = list(like)
@@ -80,9 +88,13 @@ class Evaluations:
         dtype = point[0].dtype
         dtype = dtype if scalar.is_complex() or not dtype.is_complex else dtype.to_real()
         ones = torch.ones_like(scalar, dtype=dtype)
-        value, gradient = self.product("vjp", point, [ones])
-        found = named_outputs(self._function, value)
-        return found | {f"gradient {number}": each for number, each in enumerate(gradient)}
+        value, _, gradient = self.product("vjp", point, [ones])
+        return self._named(value, gradient)
+
+    def _named(self, value: object, gradient: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+        named = named_outputs(self._function, value)
+        named |= {f"gradient {number}": each for number, each in enumerate(gradient)}
+        return {name: each.detach() for name, each in named.items() if is_inexact(each)}
 
     def values(self, point: Sequence[Tensor]) -> list[Tensor]:
         """Evaluate at a point, without names."""
@@ -94,11 +106,11 @@ class Evaluations:
         point: Sequence[Tensor],
         vector: Sequence[Tensor],
         strategy: str = "reverse-loop",
-    ) -> tuple[object, list[Tensor]]:
-        """Return the function's value at a point, and a product of its derivative there."""
+    ) -> tuple[object, list[Tensor], list[Tensor]]:
+        """Return the value at a point, of second order the gradient, and a product."""
         self.count += 1
         inputs = nested({str(number): tensor.detach() for number, tensor in enumerate(point)})
-        value, image = value_and_product(
+        value, gradient, image = value_and_product(
             operation,
             self._function.function,
             inputs,
@@ -106,27 +118,24 @@ class Evaluations:
             seed=self._seed,
             strategy=strategy,
         )
-        return value, leaves_of(image)
+        return value, list(gradient), leaves_of(image)
 
-    def require_repeatable(self, first: object = None) -> None:
-        """Compare two evaluations at the point.
+    def require_repeatable(self, value: object = None, gradient: Sequence[Tensor] = ()) -> None:
+        """Compare an evaluation at the point with what the function has returned there before.
 
         Args:
-            first: What the function returned at the point before; None evaluates it once more.
+            value: What this evaluation returned; None evaluates now.
+            gradient: The gradient that it gave, of second order.
 
         Raises:
             JobError: The values differ.
         """
-        if first is None:
-            one = self.named_values(self.point)
-        else:
-            named = named_outputs(self._function, first)
-            one = {name: value for name, value in named.items() if is_inexact(value)}
-        other = self.named_values(self.point)
-        self._centre = list(other.values())
-        for name, value in one.items():
+        before = [each for each in self.like if is_inexact(each)]
+        now = self.named_values(self.point) if value is None else self._named(value, gradient)
+        self._centre = list(now.values())
+        for (name, value), other in zip(now.items(), before, strict=False):
             scale = float(torch.nan_to_num(value).abs().max()) if value.numel() else 0.0
-            difference = torch.nan_to_num(value - other[name]).abs()
+            difference = torch.nan_to_num(value - other.to(value)).abs()
             most = float(difference.max()) if value.numel() else 0.0
             if most > max(torch.finfo(value.dtype).eps, self.epsilon) ** 0.5 * scale:
                 raise JobError(
@@ -148,39 +157,51 @@ class Evaluations:
         if self._widest is None:
             values = self.centre()
             epsilon = max(_epsilon(values), self.epsilon)
-            self._widest = self._in_double_precision() or Centre(self.point, values, epsilon)
+            given = Centre(self.point, values, epsilon)
+            is_double = epsilon == torch.finfo(torch.float64).eps
+            self._widest = (None if is_double else self._widened(given)) or given
         return self._widest
 
-    def _in_double_precision(self) -> Centre | None:
-        doubles = [tensor.to(double_of(tensor)) for tensor in self.point]
-        if all(a.dtype == b.dtype for a, b in zip(doubles, self.point, strict=True)):
-            return None
-        # A function may raise anything where a dtype does not suit it.
+    def near(self, point: Sequence[Tensor]) -> list[Tensor]:
+        """Evaluate at a point near the `widest`, as there."""
+        with self.widest().mode:
+            return self.values(point)
+
+    def _widened(self, given: Centre) -> Centre | None:
+        """Return the centre in double precision; None where that is another function."""
+        doubles = [tensor.to(double_of(tensor)) for tensor in given.point]
+        mode = Widening(given.epsilon)
+        # A function may raise anything where a dtype does not suit it, or has no room.
         try:
-            found = self.values(doubles)
+            with _within_memory(self._job), mode:
+                found = self.values(doubles)
         except Exception:
             return None
-        is_double = all(value.dtype == double_of(value) for value in found)
-        if not is_double:
-            return None
-        self.count += 1
-        stage = arithmetic(self._function.function, doubles, self._seed).stage
-        return Centre(doubles, found, _epsilon(doubles, stage))
+        is_same = all(
+            wide.dtype == double_of(wide) and wide.shape == narrow.shape and _agree(wide, narrow, e)
+            for wide, narrow in zip(found, given.values, strict=True)
+            for e in (given.epsilon**0.5,)
+        )
+        return Centre(doubles, found, max(_epsilon(found), mode.epsilon), mode) if is_same else None
 
     def outputs(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Evaluate as a product does, one batch in memory at a time, with the same seeds."""
+        """Evaluate as a derivative does, without a product."""
         self.count += 1
-        function = self._function.function
-        terms = function.terms() if isinstance(function, BatchSum) else [function]
-        total: dict[str, Tensor] = {}
-        for number, term in enumerate(terms):
-            torch.manual_seed(self._seed + number)
-            # As a derivative evaluates it: some functions ask whether a gradient is wanted.
-            inputs = [tensor.detach().clone().requires_grad_() for tensor in point]
-            found = named_outputs(self._function, term(*inputs))
-            detached = {name: each.detach() for name, each in found.items()}
-            total = {k: total[k] + v for k, v in detached.items()} if total else detached
-        return total
+        value = evaluated(self._function.function, point, self._seed)
+        return {name: each.detach() for name, each in named_outputs(self._function, value).items()}
+
+
+def _within_memory(job: Job) -> AbstractContextManager[None]:
+    if job.device.type == "cuda":
+        return nullcontext()
+    budget = memory_budget(job.memory, job.device, len(job.devices))
+    return limited_memory(max(0, budget.bytes - resident_memory()))
+
+
+def _agree(wide: Tensor, narrow: Tensor, share: float) -> bool:
+    """Return whether tensors differ by at most a share of their largest entry."""
+    scale = torch.linalg.vector_norm(torch.nan_to_num(wide), torch.inf)
+    return bool((torch.nan_to_num(wide - narrow).abs() <= share * scale).all())
 
 
 def _epsilon(tensors: Sequence[Tensor], stage: Stage | None = None) -> float:

@@ -40,7 +40,8 @@ class Extrapolation:
                 (entries,).
             centre: The values at the point.
             first: The largest step.
-            steps: How many steps are taken, at least 2.
+            steps: How many steps are taken; after one, the error is that of a kink and of rounding
+                alone.
             epsilon: The unit of rounding of the values.
         """
         self._function = function
@@ -52,7 +53,7 @@ class Extrapolation:
         self._largest = centre.abs()
         self._bend = torch.zeros_like(centre)
         self._kink = torch.zeros_like(centre)
-        self._difference = torch.full_like(centre, torch.inf)
+        self._difference = torch.zeros_like(centre)
         self.value = torch.full_like(centre, torch.nan)
         for _ in range(steps):
             self.refine()
@@ -67,6 +68,10 @@ class Extrapolation:
         bend = (above - 2 * self.centre + below) / h
         self._kink, self._bend = (2 * bend - self._bend).abs(), bend
         row = [(above - below) / (2 * h)]
+        if not self._row:
+            self.value = row[0]
+        elif len(self._row) == 1:
+            self._difference = torch.full_like(row[0], torch.inf)
         for order, previous in enumerate(self._row):
             factor = 4.0 ** (order + 1)
             row.append((factor * row[order] - previous) / (factor - 1))

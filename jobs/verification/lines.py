@@ -12,7 +12,6 @@ from jobs.verification.evaluation import is_inexact
 from jobs.verification.extrapolation import Extrapolation
 from jobs.verification.numerics import root_mean_square, signed_vector
 from jobs.verification.routes import (
-    STEP_EXPONENTS,
     Mode,
     Routes,
     differences_along,
@@ -64,22 +63,22 @@ class Lines:
     """Random lines through the point of a job, each evaluated once for all claims."""
 
     def __init__(self, routes: Routes) -> None:
-        """Evaluate the function twice at the point, once together with its pullback.
+        """Evaluate the function at the point, together with its pullback.
 
         Raises:
-            JobError: It returns a different value on each call.
+            JobError: It returns another value than before.
         """
         self._routes = routes
         self._evaluations = routes.evaluations
         self._u = routes.cotangent()
         self._pulled: list[Tensor] | Exception
-        value: object = None
+        value, gradient = None, []
         try:
-            value, self._pulled = routes.pull(self._u)
+            value, gradient, self._pulled = routes.pull(self._u)
         # Torch or the function may raise anything where there is no derivative by this route.
         except Exception as error:
             self._pulled = error
-        self._evaluations.require_repeatable(None if self._evaluations.is_second_order else value)
+        self._evaluations.require_repeatable(value, gradient)
         self._known: dict[tuple[int, tuple[bool, ...]], tuple[list[Tensor], Extrapolation]] = {}
 
     def claim_of_gradient(self) -> Claim:
@@ -112,17 +111,24 @@ class Lines:
         return Claim(order, cotangent, terms, _flat(pulled))
 
     def measure(
-        self, claim: Claim, number: int, steps: int, moved: tuple[bool, ...] = ()
+        self,
+        claim: Claim,
+        number: int,
+        steps: int,
+        exponent: float,
+        moved: tuple[bool, ...] = (),
     ) -> Measured:
         """Measure along one line.
 
         Args:
             claim: What is measured.
-            number: The number of the line, which also chooses the range of steps.
+            number: The number of the line.
             steps: How many steps are taken at least.
+            exponent: The power of ε that is the first step, relative to each input tensor, of a
+                line that is new.
             moved: Which input tensors are moved; all if it is empty.
         """
-        direction, line = self._line(number, steps, moved)
+        direction, line = self._line(number, steps, exponent, moved)
         while line.taken < steps:
             line.refine()
         terms = claim.terms(direction)
@@ -137,7 +143,7 @@ class Lines:
         return Measured(slope, scale, value, error, rounding, line.step, size)
 
     def _line(
-        self, number: int, steps: int, moved: tuple[bool, ...]
+        self, number: int, steps: int, exponent: float, moved: tuple[bool, ...]
     ) -> tuple[list[Tensor], Extrapolation]:
         if (number, moved) not in self._known:
             generator = torch.Generator().manual_seed(self._routes.seed + number)
@@ -147,7 +153,6 @@ class Lines:
             ]
             if moved:
                 direction = [a * b for a, b in zip(direction, moved, strict=True)]
-            exponent = STEP_EXPONENTS[number % len(STEP_EXPONENTS)]
             line = differences_along(self._evaluations, direction, exponent, steps)
             self._known[number, moved] = direction, line
         return self._known[number, moved]

@@ -14,9 +14,7 @@ from jobs.sources.source_array import name_of
 
 def with_stage(job: Job) -> Job:
     """Return a job that knows the arithmetic of its function, by one evaluation."""
-    tensors = list(job.point.values())
-    point = [tensor[0] for tensor in tensors] if job.points else tensors
-    found = arithmetic(job.function.function, point, job.seed)
+    found = arithmetic(job.function.function, job.first_point, job.seed)
     dropped = [f"the function drops imaginary parts in {line}" for line in found.real_casts]
     return replace(job, stage=found.stage, notes=(*job.notes, *dropped))
 

@@ -140,7 +140,7 @@ class ProbeProducts:
         if not reason:
             trying_route(self._job, "reverse-loop")
             try:
-                image, reason = self._routes.pull(vector)[1], ""
+                image, reason = self._routes.pull(vector)[-1], ""
             except (RuntimeError, NotImplementedError) as error:
                 reason = f"no other route to {self._operation.from_left}: {one_line(error)}"
         # A Hessian is symmetric.
@@ -230,7 +230,7 @@ class ProbeProducts:
             return None
         u = self._routes.cotangent()
         try:
-            pulled = self._routes.pull(u)[1]
+            pulled = self._routes.pull(u)[-1]
         except (RuntimeError, NotImplementedError):
             return None
         first = image if self._job.points is None else [image[0][0]]

@@ -29,10 +29,9 @@ BEYOND = 30.0
 _UNCERTAIN = 1e-3
 # The same for the less certain of two ranges of steps that agree.
 _ROUGH = 0.1
-# The first step is ε to one of these powers, of the size of each input tensor. ε^(1/5) balances the
-# truncation of two steps, of fourth order, with the rounding of the values.
-STEP_EXPONENTS = (0.2, 0.25)
-_NARROWEST = 0.3
+# For products the first step is ε to one of these powers, of the size of each input tensor. ε^(1/5)
+# balances the truncation of two steps, of fourth order, with the rounding of the values.
+_STEP_EXPONENTS = (0.2, 0.25, 0.3)
 _STEPS = 3
 
 
@@ -73,7 +72,7 @@ class Routes:
         self.notes: list[str] = []
         self.seed = probe_seed(job)
         self._rejected: set[Mode] = set()
-        self._pulled: tuple[list[Tensor], tuple[object, list[Tensor]]] | None = None
+        self._pulled: tuple[list[Tensor], tuple[object, list[Tensor], list[Tensor]]] | None = None
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -96,8 +95,10 @@ class Routes:
         drawn = [signed_vector(each, generator, real=False) for each in self.outputs]
         return [each if is_inexact(each) else torch.zeros_like(each) for each in drawn]
 
-    def pull(self, cotangent: Sequence[Tensor]) -> tuple[object, list[Tensor]]:
-        """Return the function's value and uᵀ M by a plain reverse pass; the last one is kept.
+    def pull(self, cotangent: Sequence[Tensor]) -> tuple[object, list[Tensor], list[Tensor]]:
+        """Return value, gradient (of second order) and uᵀ M by a plain reverse pass.
+
+        The last one is kept.
 
         Raises:
             Exception: Whatever torch or the function raises where it cannot be differentiated.
@@ -116,7 +117,7 @@ class Routes:
             Exception: Whatever torch or the function raises where it cannot be differentiated.
         """
         operation = OPERATIONS[self.job.operation].from_right
-        return self.evaluations.product(operation, self.evaluations.point, tangent, strategy)[1]
+        return self.evaluations.product(operation, self.evaluations.point, tangent, strategy)[-1]
 
     def push_by_differences(self, tangent: Sequence[Tensor]) -> list[Tensor]:
         """Return M v by differences along v, of many points for each; NaN where not converged.
@@ -139,7 +140,7 @@ class Routes:
         direction = [size * each for each in tangent]
         found: list[tuple[Tensor, Tensor]] = []
         known = torch.zeros(0)
-        for exponent in (*STEP_EXPONENTS, _NARROWEST):
+        for exponent in _STEP_EXPONENTS:
             line = differences_along(evaluations, direction, exponent, _STEPS)
             # Of second order the first entry is the value of the function, the others its gradient.
             skipped = 1 if self.evaluations.is_second_order else 0
@@ -200,7 +201,7 @@ def differences_along(
 
     def at(step: float) -> Tensor:
         moved = [x + step * v for x, v in zip(centre.point, direction, strict=True)]
-        return real_vector(evaluations.values(moved))
+        return real_vector(evaluations.near(moved))
 
     return Extrapolation(at, real_vector(centre.values), first, steps, epsilon=centre.epsilon)
 

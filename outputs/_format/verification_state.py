@@ -130,13 +130,13 @@ def differences_summary(differences: Sequence[Mapping[str, Any]]) -> str:
     """Return how the comparisons with differences went, the worst only; empty without any."""
     for state, words in (
         ("contradicted", "contradicted by finite differences: "),
-        ("inconclusive", "differences inconclusive: "),
+        ("inconclusive", "differences "),
         ("agree", ""),
     ):
         found = [one for one in differences if one.get("state") == state]
         if found:
-            texts = (str(one.get("summary") or one.get("reason") or "") for one in found)
-            text = "; ".join(dict.fromkeys(filter(None, texts)))
+            texts = (str(one.get("summary") or f"{state}: {one.get('reason')}") for one in found)
+            text = "; ".join(dict.fromkeys(texts))
             return words + text if words else "finite differences of the function agree"
     return ""
 

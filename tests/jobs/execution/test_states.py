@@ -34,17 +34,17 @@ class Rapid(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
-        return (1e6 * x).sin()
+        return (1e12 * x).sin()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, cotangent):
         (x,) = ctx.saved_tensors
-        return 1e6 * (1e6 * x).cos() * cotangent
+        return 1e12 * (1e12 * x).cos() * cotangent
 
 def by_one_route(x): return Rapid.apply(x)
 
-SCALE = torch.tensor([1e6, 1.0, 1.0, 1.0], dtype=torch.float64)
+SCALE = torch.tensor([1e12, 1.0, 1.0, 1.0], dtype=torch.float64)
 
 class NanInForwardMode(torch.autograd.Function):
     @staticmethod
@@ -84,7 +84,7 @@ CASES = [
     Case("right", (), VERIFIED, "4 rows agree .* the function agree", 0, 0),
     Case("right", ("strategy=forward-mode",), VERIFIED, "4 columns agree", 0, 0),
     Case("right", ("verify.differences=false",), VERIFIED, "verify.differences=false", 0, 0),
-    Case("kinks", (), PARTLY, "4 rows agree .*differences inconclusive: ", 0, 3),
+    Case("kinks", (), PARTLY, "4 rows agree .*differences inconclusive for ", 0, 3),
     Case("nan_in_a_row", (), PARTLY, "4 rows agree.*differences inconclusive", 0, 3),
     Case("right", ("verify=sample",), PARTLY, "sample of 3 rows and 3 columns", 0, 3),
     Case("right", ("verify=off",), NOT, "verify=off", 0, 4),

@@ -216,7 +216,8 @@ def test_a_sparse_matrix_is_checked_by_the_right_route(
     )
     array = scipy.sparse.csr_array(dense)
     matrix = Matrix(array.indptr, array.indices, array.data, dense.shape)
-    figures, _ = check_sparse(job, torch.zeros(3, dtype=torch.float64), matrix)
+    value = importlib.import_module("functions").product(*job.point.values())
+    figures, _ = check_sparse(job, value, matrix)
     assert figures["lines_checked"] == 9
 
 

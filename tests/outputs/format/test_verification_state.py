@@ -21,7 +21,7 @@ AGREE, OPEN, AGAINST = (
     [
         (PROBE, [], 4, VERIFIED, "4 rows agree"),
         (PROBE, [AGREE, AGREE], 4, VERIFIED, "finite differences of the function agree"),
-        (PROBE, [AGREE, OPEN], 4, PARTLY, "differences inconclusive: seen inconclusive"),
+        (PROBE, [AGREE, OPEN], 4, PARTLY, "differences seen inconclusive"),
         (PROBE, [AGREE, AGAINST], 4, CONTRADICTED, "seen contradicted"),
         ({"kind": "none", "reason": "why"}, [AGAINST], 4, CONTRADICTED, "seen contradicted"),
         (PROBE, [], 5, PARTLY, "4 of 5 rows agree.*1 rows were not compared by the last run"),

@@ -1,0 +1,89 @@
+"""Evaluate a function in double precision although it has stages of lower precision inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from autodiff_core import nodes_between
+
+# What casts a tensor to the dtype in its name.
+_CASTS = {
+    Tensor.half: Tensor.double,
+    Tensor.bfloat16: Tensor.double,
+    Tensor.float: Tensor.double,
+}
+_WIDE = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex32: torch.complex128,
+    torch.complex64: torch.complex128,
+}
+
+
+class Widening(TorchFunctionMode):
+    """While it is entered, torch's functions compute in double precision.
+
+    Casts to a narrower dtype are casts to double precision, and so is every tensor that a function
+    of torch is given; `torch.autocast` leaves double precision alone. What cannot be widened raises
+    an error, or returns a narrow tensor.
+
+    Attributes:
+        epsilon: The unit of rounding of what was computed narrowly all the same, in a tensor of the
+            user's, say; 0 where nothing was.
+    """
+
+    def __init__(self, narrow: float) -> None:
+        """Note nothing yet.
+
+        Args:
+            narrow: The unit of rounding of the stages where they are not widened.
+        """
+        super().__init__()
+        self._narrow = narrow
+        self.epsilon = 0.0
+
+    def __enter__(self) -> Any:
+        """Let new tensors be of double precision too."""
+        self._default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()
+
+    def __exit__(self, *details: Any) -> None:
+        """Give new tensors the dtype that they had before."""
+        super().__exit__(*details)
+        torch.set_default_dtype(self._default)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch with everything widened."""
+        # What is written into has to stay the tensor that it is.
+        is_written = getattr(func, "__name__", "").endswith(("_", "__setitem__", "__set__"))
+        kept, rest = (args[:1], args[1:]) if is_written else ((), args)
+        rest, kwargs = tree_map(self._wide, (rest, kwargs or {}))
+        if func is torch.autograd.grad:
+            self._note_custom_backward(*rest[:2], **kwargs)
+        return _CASTS.get(func, func)(*kept, *rest, **kwargs)
+
+    def _note_custom_backward(self, outputs: Any, inputs: Any, **_: Any) -> None:
+        # Torch calls it outside this mode.
+        outputs, inputs = (
+            each if isinstance(each, Sequence) else [each] for each in (outputs, inputs)
+        )
+        nodes = nodes_between(outputs, inputs)
+        if any(isinstance(each, torch.autograd.function.BackwardCFunction) for each in nodes):
+            self.epsilon = max(self.epsilon, self._narrow)
+
+    def _wide(self, given: Any) -> Any:
+        if isinstance(given, torch.dtype):
+            return _WIDE.get(given, given)
+        if not isinstance(given, Tensor) or given.dtype not in _WIDE:
+            return given
+        if given.requires_grad:
+            self.epsilon = max(self.epsilon, torch.finfo(given.dtype).eps)
+        return given.to(_WIDE[given.dtype])
