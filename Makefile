@@ -16,7 +16,7 @@ FAST := tests/core/test_parity.py tests/core/test_blocks.py tests/jobs/planning/
   tests/jobs/configuration/test_checks.py tests/outputs/test_round_trip.py \
   tests/outputs/writing/test_writer.py tests/outputs/reading/test_result.py
 
-.PHONY: run test test-fast test-lowest test-pythons test-slurm check format docs journeys torture \
+.PHONY: run test test-fast test-lowest test-pythons test-slurm check format docs journeys dist torture \
   big bench bench-full bench-memory bench-peers-memory \
   bench-overlap bench-batches bench-planner bench-verify bench-workers bench-sparse clean
 
@@ -28,7 +28,8 @@ run: $(VENV)/.installed
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 	OMP_NUM_THREADS=1 AUTODIFF_JOBS_JOURNEYS=1 AUTODIFF_JOBS_SLURM=1 \
-	  $(BIN)/python -m pytest -n auto --dist loadgroup tests/test_journeys.py tests/slurm
+	  $(BIN)/python -m pytest -n auto --dist loadgroup tests/test_journeys.py \
+	  tests/test_distribution.py tests/slurm
 
 test-fast: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(FAST)
@@ -66,7 +67,11 @@ docs: $(VENV)/.installed-test
 
 # The first steps of a new user, from a clean clone in a fresh environment; minutes.
 journeys: $(VENV)/.installed-test
-	AUTODIFF_JOBS_JOURNEYS=1 $(BIN)/python -m pytest tests/test_journeys.py
+	AUTODIFF_JOBS_JOURNEYS=1 $(BIN)/python -m pytest tests/test_journeys.py tests/test_distribution.py
+
+# The wheel and the source distribution, into dist; the recipes in containers/ take the wheel.
+dist: $(VENV)/.installed-test
+	$(BIN)/python -m hatchling build -d dist
 
 # 200 kills of the real command, resumed each time (the suite makes ten), 1,000 faults of the disk at
 # single system calls (the suite makes ten), and 2,000 hostile files read by everything that reads
