@@ -25,12 +25,14 @@ from typing import Any
 from torch.nn import Module
 
 import autodiff_core
-import jobs
 import outputs
 from jobs.functions.importing import name_of_file
 from jobs.functions.module_digest import ModuleDigest, module_digest
 
-_OURS = tuple(Path(str(each.__file__)).parent for each in (jobs, autodiff_core, outputs))
+_OURS = (
+    Path(__file__).parents[1],
+    *(Path(str(each.__file__)).parent for each in (autodiff_core, outputs)),
+)
 _STANDARD = tuple(Path(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 # A process keeps the code that it has imported: a file that is edited meanwhile changes the job of

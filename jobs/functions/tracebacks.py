@@ -14,14 +14,15 @@ from types import FrameType
 import torch
 
 import autodiff_core
-import jobs
 import outputs
 from jobs.errors import text_of
 
 _OURS = tuple(
-    str(Path(file).parent) + os.sep
-    for file in (jobs.__file__, torch.__file__, autodiff_core.__file__, outputs.__file__)
-    if file
+    str(folder) + os.sep
+    for folder in (
+        Path(__file__).parents[1],
+        *(Path(str(each.__file__)).parent for each in (torch, autodiff_core, outputs)),
+    )
 )
 # The frames shown at each end of a long traceback.
 _FRAMES = 5
