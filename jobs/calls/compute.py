@@ -132,7 +132,7 @@ def plan(
     kept = _KeptPlan()
     with _failures(), undisturbed(kept.say):
         config = configured(op, function, point, name, options)
-        job = resolve(config, choose_devices(config.devices))
+        job = resolve(config, choose_devices(config.devices, config.dtype))
         execute(job, kept, overwrite=config.overwrite, plan_only=True)
     return PlannedJob(kept.text, kept.kept, job.paths.directory, job.fingerprint)
 
@@ -160,7 +160,7 @@ class _KeptPlan(Display):
 def _computed(config: JobConfig, display: Display) -> tuple[Job, Path]:
     """Run a job by the same steps as the command line."""
     _require_no_plan(config)
-    with holding_devices(config.devices, display.say) as devices:
+    with holding_devices(config.devices, config.dtype, display.say) as devices:
         if len(devices) > 1 and current_process().daemon:
             raise ConfigurationError(
                 f"devices={config.devices}: this process is a daemon of multiprocessing, which may "
