@@ -37,7 +37,7 @@ _PATTERN_CELLS = 400
 _STYLE: dict[str, Any] = {"fontsize": 9}
 
 
-class _Figure(Figure):
+class ResultFigure(Figure):
     """A figure that a notebook shows whether or not pyplot is imported there."""
 
     def _repr_png_(self) -> bytes:
@@ -55,7 +55,7 @@ def draw(result: ShownResult, seen: Survey, values: Spectrum | None) -> Figure:
         values: The spectrum; None to omit that panel.
     """
     wide = values is not None
-    figure = _Figure(figsize=(12.5 if wide else 7.6, 7.4), layout="constrained")
+    figure = ResultFigure(figsize=(12.5 if wide else 7.6, 7.4), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         2,
@@ -90,7 +90,7 @@ def draw_pattern(result: ShownSparseResult) -> Figure:
         result: The result.
     """
     rows, columns = result.shape
-    figure = _Figure(figsize=(7.6, 7.4), layout="constrained")
+    figure = ResultFigure(figsize=(7.6, 7.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if rows and columns:
