@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, Unpack
@@ -142,7 +143,10 @@ class _KeptPlan(Display):
 
     def __init__(self) -> None:
         self._text = io.StringIO()
-        console = Console(file=self._text, highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+        # In a notebook rich would show the plan at once and write nothing to the text.
+        console = Console(
+            file=self._text, highlight=False, width=WIDTH_WITHOUT_TERMINAL, force_jupyter=False
+        )
         super().__init__(console, bar=False)
         self.kept: Plan | None = None
 
@@ -169,8 +173,9 @@ def _computed(config: JobConfig, display: Display) -> tuple[Job, Path]:
         if len(devices) > 1 and is_live(config):
             packed_config(config)
         job = resolve(config, devices)
-        with _nothing_left_of_a_failure(job), logging_to(job.paths.log, owns_process=False):
-            return job, execute(job, display, overwrite=config.overwrite)
+        log = partial(logging_to, owns_process=False)
+        with _nothing_left_of_a_failure(job):
+            return job, execute(job, display, overwrite=config.overwrite, log=log)
 
 
 def _require_no_plan(config: JobConfig) -> None:
