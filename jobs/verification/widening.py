@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from autodiff_core import nodes_between
 
 # What casts a tensor to the dtype in its name.
-_CASTS = {
+_CASTS: dict[Any, Any] = {
     Tensor.half: Tensor.double,
     Tensor.bfloat16: Tensor.double,
     Tensor.float: Tensor.double,
