@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch._C import _functorch
 
 from jobs.machine.torch_compiler import spare_compiler
 
@@ -20,7 +19,7 @@ def warm_up() -> None:
     spare_compiler()
     # A job measures how fast a strategy is, and says so: torch's warnings of slow operators, many
     # at once, would only hide that.
-    _functorch._set_vmap_fallback_warning_enabled(False)
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # pyright: ignore[reportAttributeAccessIssue]
     point = torch.ones(2**16)
     torch.func.vmap(lambda tangent: torch.func.jvp(torch.sin, (point,), (tangent,))[1])(
         torch.ones(2, 2**16)
