@@ -22,6 +22,7 @@ from jobs.errors import ConfigurationError, JobError
 from jobs.functions.conversions import Conversion
 from jobs.functions.importing import import_module, import_target, imported
 from jobs.functions.instantiation import TARGET, applied, instantiated
+from jobs.functions.kept_values import KeptValues
 from jobs.functions.live.identity import identity_of
 from jobs.functions.modules import prepared_module
 from jobs.functions.references import identity, reference, target_text, targets_of
@@ -56,6 +57,7 @@ class LoadedFunction:
         modules: The modules that the options name and that define the user's function.
         parts: The modules that define the objects of which it is made.
         notes: What the user should know of it, as sentences.
+        kept: What the user's objects hold before the first evaluation.
     """
 
     name: str
@@ -74,6 +76,7 @@ class LoadedFunction:
     modules: tuple[ModuleType, ...] = ()
     parts: tuple[ModuleType, ...] = ()
     notes: tuple[str, ...] = ()
+    kept: KeptValues | None = None
 
 
 def load_function(
@@ -194,6 +197,7 @@ def _load_python(
         parts=parts,
         optional=_optional_names(function),
         notes=_notes_of(config, module),
+        kept=KeptValues(function),
     )
 
 

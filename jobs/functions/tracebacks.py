@@ -69,6 +69,11 @@ def is_of_user(filename: str) -> bool:
     return not filename.startswith(_OURS) and Path(filename).exists()
 
 
+def is_of_project(filename: str) -> bool:
+    """Return whether a file is of the user's project, and of no installed package."""
+    return is_of_user(filename) and not filename.startswith(_INSTALLED)
+
+
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its type if it has none."""
     return next(iter(text_of(error).strip().splitlines()), type(error).__name__)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import autodiff_core
 from autodiff_core import Axis, AxisLayout, Block, BlockStream
-from jobs.streams.summed import product
+from jobs.streams.summed import value_and_product
 
 # The number of elements that the function's values and the products for the check may take at once,
 # about.
@@ -136,7 +136,16 @@ def stacked(function: Callable[..., Any]) -> Callable[..., Any]:
     return at_all
 
 
-def products_at_points(
+def values_at_points(
+    function: Callable[..., Any], inputs: Sequence[Tensor], seed: int
+) -> Iterator[Any]:
+    """Yield the values at ranges of points, stacked, as a derivative evaluates them."""
+    for part in _parts(inputs):
+        torch.manual_seed(seed)
+        yield stacked(function)(*(tensor.detach().clone().requires_grad_() for tensor in part))
+
+
+def value_and_product_at_points(
     operation: str,
     function: Callable[..., Any],
     inputs: Sequence[Tensor],
@@ -144,37 +153,52 @@ def products_at_points(
     *,
     seed: int,
     strategy: str,
-) -> list[Tensor]:
-    """Return the products of the derivative at each point with one vector.
+) -> tuple[Any, list[Tensor], list[Tensor]]:
+    """Return values at all points, of second order gradients, and a product for each point.
 
     Args:
-        operation: ``jvp`` or ``hvp``.
+        operation: ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
         function: The function of one point.
         inputs: Its arguments, each with a leading dimension over points.
-        vector: The vector, the same at each point.
+        vector: The vectors, each tensor with a leading dimension over points.
         seed: The seed of torch's generators.
         strategy: A strategy of `autodiff_core`.
 
     Returns:
-        The products, one tensor for all of a point's rows: shape (points, rows), in a list.
+        The values, stacked, of second order their sum; the gradients; and the products, one tensor
+        with a leading dimension over points for each tensor of the image.
     """
     at_all = stacked(function)
 
-    def total(*point: Tensor) -> Tensor:
+    def total(*point: Tensor) -> Any:
         # The points are independent of one another, so that the Hessian of the sum is block
         # diagonal, with the Hessians of the points as blocks.
         return at_all(*point).sum()
 
-    of_all = total if operation == "hvp" else at_all
-    products = []
+    is_second_order = operation in ("vhp", "hvp")
+    values, gradients, products = [], [], []
+    start = 0
     for part in _parts(inputs):
-        count = len(part[0])
-        repeated = tuple(each.expand(count, *each.shape).contiguous() for each in vector)
-        image = product(operation, of_all, part, repeated, seed=seed, strategy=strategy)
-        leaves: list[Tensor] = []
-        _map(leaves.append, image)
-        products.append(torch.cat([leaf.reshape(count, -1) for leaf in leaves], dim=1))
-    return [torch.cat(products)]
+        stop = start + len(part[0])
+        value, gradient, image = value_and_product(
+            operation,
+            total if is_second_order else at_all,
+            part,
+            tuple(tensor[start:stop] for tensor in vector),
+            seed=seed,
+            strategy=strategy,
+        )
+        start = stop
+        values.append(value)
+        gradients.append(gradient)
+        products.append(image)
+    join = sum if is_second_order else torch.cat
+    value = _map(lambda *tensors: join(tensors), *values)
+    gradient, image = (
+        [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+        for parts in (gradients, products)
+    )
+    return value, gradient, image
 
 
 def _parts(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:

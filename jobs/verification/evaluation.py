@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -18,8 +18,13 @@ from jobs.machine.measurement import limited_memory
 from jobs.machine.memory import memory_budget
 from jobs.machine.process_memory import resident_memory
 from jobs.operations import OPERATIONS
+from jobs.streams.at_points import value_and_product_at_points, values_at_points
 from jobs.streams.summed import value_and_product
+from jobs.verification.numerics import root_mean_square, signed_vector
 from jobs.verification.widening import Widening
+
+# How far a point is moved to see what a function has kept of others, relative to its size.
+_MOVE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -40,28 +45,29 @@ class Centre:
 
 
 class Evaluations:
-    """The function of a job near one point, with a count of how often it was evaluated.
+    """The function of a job near its point, with a count of how often it was evaluated.
 
-    Of second order a value is that of the function and then its gradient, from one pass.
+    Of second order a value is that of the function and then its gradient, from one pass. Many
+    points are one point of the function that evaluates all of them, with a leading dimension.
 
     Attributes:
         point: The input tensors.
+        points: How many points these are; None if it is one.
         is_second_order: Whether values include the gradient.
         count: How often the function was evaluated.
         reference: The function's name in messages.
         epsilon: The unit of rounding of the function's least precise stage.
     """
 
-    def __init__(self, job: Job, like: Sequence[Tensor] = (), number: int = 0) -> None:
+    def __init__(self, job: Job, like: Sequence[Tensor] = ()) -> None:
         """Keep the function and the point; nothing is evaluated yet.
 
         Args:
             job: The job.
             like: What the function returns at the point, if that is known.
-            number: Which of many points.
         """
-        tensors = [tensor.detach() for tensor in job.point.values()]
-        self.point = [tensor[number] for tensor in tensors] if job.points is not None else tensors
+        self.point = [tensor.detach() for tensor in job.point.values()]
+        self.points = job.points
         self.is_second_order = OPERATIONS[job.operation].is_second_order
         self.count = 0
         self.reference = job.function.reference
@@ -96,6 +102,11 @@ class Evaluations:
         named |= {f"gradient {number}": each for number, each in enumerate(gradient)}
         return {name: each.detach() for name, each in named.items() if is_inexact(each)}
 
+    @property
+    def entries_before_the_gradient(self) -> int:
+        """How many entries of the values are of the function, of second order; else 0."""
+        return (self.points or 1) if self.is_second_order else 0
+
     def values(self, point: Sequence[Tensor]) -> list[Tensor]:
         """Evaluate at a point, without names."""
         return list(self.named_values(point).values())
@@ -109,6 +120,11 @@ class Evaluations:
     ) -> tuple[object, list[Tensor], list[Tensor]]:
         """Return the value at a point, of second order the gradient, and a product."""
         self.count += 1
+        if self.points is not None:
+            function = self._function.function
+            return value_and_product_at_points(
+                operation, function, point, vector, seed=self._seed, strategy=strategy
+            )
         inputs = nested({str(number): tensor.detach() for number, tensor in enumerate(point)})
         value, gradient, image = value_and_product(
             operation,
@@ -131,6 +147,8 @@ class Evaluations:
             JobError: The values differ.
         """
         before = [each for each in self.like if is_inexact(each)]
+        # Of many points a product of second order gives the sum of the values.
+        value = None if self.points is not None and self.is_second_order else value
         now = self.named_values(self.point) if value is None else self._named(value, gradient)
         self._centre = list(now.values())
         for (name, value), other in zip(now.items(), before, strict=False):
@@ -144,6 +162,37 @@ class Evaluations:
                     f"largest entry is {scale:.3g}; a derivative needs a function whose value "
                     "depends on its inputs alone. Random numbers are reproducible by torch's own "
                     "generators, which seed= sets"
+                )
+
+    def require_no_past(self) -> None:
+        """Compare evaluations near the point with and without what earlier ones have stored.
+
+        Raises:
+            JobError: The values differ.
+        """
+        kept = self._function.kept
+        if kept is None or not kept.is_changed():
+            return
+        generator = torch.Generator().manual_seed(self._seed)
+        moved = [
+            x + _MOVE * (root_mean_square([x]) or 1.0) * signed_vector(x, generator, real=True)
+            for x in self.point
+        ]
+        pairs: list[tuple[Tensor, Tensor]] = []
+        # A function may raise anything away from its point.
+        with suppress(Exception):
+            now = self.values(moved)
+            with kept.forgotten():
+                pairs = [*zip(self.values(moved), now, strict=True)]
+        for fresh, other in pairs:
+            share = max(torch.finfo(fresh.dtype).eps, self.epsilon) ** 0.5
+            if not _agree(fresh, other, share):
+                raise JobError(
+                    f"function={self.reference} depends on its earlier calls: near the point its "
+                    f"value differs by {float((fresh - other).abs().max()):.3g} if what they have "
+                    "stored is forgotten; a derivative needs a function whose value depends on "
+                    "its inputs alone. Look for caches, and for iterations that begin where an "
+                    "earlier call has ended"
                 )
 
     def centre(self) -> list[Tensor]:
@@ -187,6 +236,10 @@ class Evaluations:
     def outputs(self, point: Sequence[Tensor]) -> dict[str, Tensor]:
         """Evaluate as a derivative does, without a product."""
         self.count += 1
+        if self.points is not None:
+            parts = values_at_points(self._function.function, point, self._seed)
+            named = [named_outputs(self._function, value) for value in parts]
+            return {k: torch.cat([each[k].detach() for each in named]) for k in named[0]}
         value = evaluated(self._function.function, point, self._seed)
         return {name: each.detach() for name, each in named_outputs(self._function, value).items()}
 

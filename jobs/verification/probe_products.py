@@ -16,7 +16,6 @@ from torch import Tensor
 from jobs.functions.tracebacks import one_line
 from jobs.operations import OPERATIONS
 from jobs.records.announcements import route_of_check, trying_route
-from jobs.streams.at_points import products_at_points
 from jobs.verification.differences import compare_with_differences
 from jobs.verification.numerics import (
     Probe,
@@ -43,8 +42,12 @@ class ProbeProducts:
         self._routes = routes
         self._tolerance = tolerance
         self._operation = OPERATIONS[self._job.operation]
-        self._inputs = routes.evaluations.point
-        self._outputs = routes.outputs
+        # Of many points, those of one.
+        points = routes.evaluations.points
+        self._inputs, self._outputs = (
+            tensors if points is None else [tensor[0] for tensor in tensors]
+            for tensors in (routes.evaluations.point, routes.outputs)
+        )
         self._generator = torch.Generator()
         self._is_complex = any(t.is_complex() for t in (*self._outputs, *self._inputs))
 
@@ -151,6 +154,18 @@ class ProbeProducts:
         return self._operation.is_second_order
 
     def _push(self, vector: list[Tensor]) -> tuple[list[Tensor] | None, str]:
+        """Return M v; of many points all rows of a point together."""
+        points = self._routes.evaluations.points
+        if points is None:
+            return self._pushed(vector)
+        image, reason = self._pushed(
+            [each.expand(points, *each.shape).contiguous() for each in vector]
+        )
+        if image is None:
+            return None, reason
+        return [torch.cat([each.reshape(points, -1) for each in image], dim=1)], reason
+
+    def _pushed(self, vector: list[Tensor]) -> tuple[list[Tensor] | None, str]:
         """Return M v by the first route that can compute it and is not found wrong."""
         reason = ""
         # Dual numbers, or double backward where an operator has no forward derivative.
@@ -161,7 +176,7 @@ class ProbeProducts:
                 continue
             trying_route(self._job, strategy)
             try:
-                image = self._by_strategy(vector, strategy)
+                image = self._routes.push(vector, strategy)
             except (RuntimeError, NotImplementedError) as error:
                 reason = f"no other route to {self._operation.from_right}: {one_line(error)}"
                 continue
@@ -174,18 +189,6 @@ class ProbeProducts:
         if self._routes.is_rejected(mode):
             return f"{mode} mode is wrong for this function"
         return self._job.excluded.get(route_of_check(strategy), "")
-
-    def _by_strategy(self, vector: list[Tensor], strategy: str) -> list[Tensor]:
-        if self._job.points is None:
-            return self._routes.push(vector, strategy)
-        return products_at_points(
-            self._operation.from_right,
-            self._job.function.function,
-            list(self._job.point.values()),
-            vector,
-            seed=self._job.seed,
-            strategy=strategy,
-        )
 
     def _is_refuted(self, vector: list[Tensor], image: list[Tensor], strategy: str) -> bool:
         """Return whether M v is wrong because <u, M v> is not <uᵀ M, v>, which is known better.
@@ -226,17 +229,14 @@ class ProbeProducts:
         self, vector: list[Tensor], image: list[Tensor]
     ) -> tuple[float, float, float] | None:
         """Return <u, M v>, <uᵀ M, v> and by what share they differ; None where they do not."""
-        if self._is_complex and self._job.points is not None:
-            return None
         u = self._routes.cotangent()
         try:
             pulled = self._routes.pull(u)[-1]
         except (RuntimeError, NotImplementedError):
             return None
-        first = image if self._job.points is None else [image[0][0]]
-        forward = real_vector(u) * real_vector(first)
+        forward = real_vector(u) * real_vector(image)
         reverse = real_vector(pulled) * real_vector(vector)
-        probe = Probe(flattened(vector), flattened(first))
+        probe = Probe(flattened(vector), flattened(image))
         like = self._routes.evaluations.like
         floor = rounding_floor(self._job, like, probe, self._tolerance)
         size = float(forward.abs().sum() + reverse.abs().sum())

@@ -8,6 +8,7 @@ route that is known to be wrong verifies nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.strategies import FORWARD
-from jobs.verification.evaluation import Evaluations, double_of, is_inexact
+from jobs.verification.evaluation import Centre, Evaluations, double_of, is_inexact
 from jobs.verification.extrapolation import Extrapolation
 from jobs.verification.numerics import root_mean_square, signed_vector
 
@@ -36,7 +37,7 @@ _STEPS = 3
 
 
 class Routes:
-    """The routes to the derivative of a job, of many points at the first.
+    """The routes to the derivative of a job, of many points at all of them.
 
     Attributes:
         job: The job.
@@ -59,12 +60,9 @@ class Routes:
             value: What its function returns, of many points stacked; None if that is not known.
             strategy: The strategy that computes the blocks; that of the job by default.
         """
-        like = [] if value is None else leaves_of(value)
         self.job = job
         self.family: Mode = "forward" if (strategy or job.strategy) in FORWARD else "reverse"
-        self.evaluations = Evaluations(
-            job, [each[0] for each in like] if job.points is not None else like
-        )
+        self.evaluations = Evaluations(job, [] if value is None else leaves_of(value))
         self.agrees_to: float | None = None
         self.uncertainty = 0.0
         self.has_pushed_differences = False
@@ -95,46 +93,56 @@ class Routes:
         drawn = [signed_vector(each, generator, real=False) for each in self.outputs]
         return [each if is_inexact(each) else torch.zeros_like(each) for each in drawn]
 
-    def pull(self, cotangent: Sequence[Tensor]) -> tuple[object, list[Tensor], list[Tensor]]:
+    def pull(
+        self, cotangent: Sequence[Tensor], centre: Centre | None = None
+    ) -> tuple[object, list[Tensor], list[Tensor]]:
         """Return value, gradient (of second order) and uᵀ M by a plain reverse pass.
 
         The last one is kept.
 
+        Args:
+            cotangent: u.
+            centre: Where, and in what mode; by default at the point of the job, as it is.
+
         Raises:
             Exception: Whatever torch or the function raises where it cannot be differentiated.
         """
+        operation = OPERATIONS[self.job.operation].from_left
+        if centre is not None:
+            with centre.mode:
+                return self.evaluations.product(operation, centre.point, cotangent)
         kept = self._pulled
         if kept is None or not all(map(torch.equal, kept[0], cotangent)):
-            operation = OPERATIONS[self.job.operation].from_left
             found = self.evaluations.product(operation, self.evaluations.point, cotangent)
             self._pulled = kept = (list(cotangent), found)
         return kept[1]
 
-    def push(self, tangent: Sequence[Tensor], strategy: str) -> list[Tensor]:
+    def push(
+        self, tangent: Sequence[Tensor], strategy: str, centre: Centre | None = None
+    ) -> list[Tensor]:
         """Return M v by dual numbers (``forward-loop``) or double backward (``reverse-loop``).
+
+        Args:
+            tangent: v.
+            strategy: The strategy.
+            centre: Where, and in what mode; by default at the point of the job, as it is.
 
         Raises:
             Exception: Whatever torch or the function raises where it cannot be differentiated.
         """
         operation = OPERATIONS[self.job.operation].from_right
-        return self.evaluations.product(operation, self.evaluations.point, tangent, strategy)[-1]
+        point = self.evaluations.point if centre is None else centre.point
+        with nullcontext() if centre is None else centre.mode:
+            return self.evaluations.product(operation, point, tangent, strategy)[-1]
 
     def push_by_differences(self, tangent: Sequence[Tensor]) -> list[Tensor]:
-        """Return M v by differences along v, of many points for each; NaN where not converged.
+        """Return M v by differences along v; NaN where they have not converged.
 
         An entry has converged where its error, with a margin, is below 1e-3 of it, or below
         `verify.tolerance`. The tolerance of the check has to cover it.
         """
         self.has_pushed_differences = True
-        points = self.job.points
-        if points is None:
-            return self._split(self._pushed(self.evaluations, tangent))
-        like = self.evaluations.like
-        evaluations = [Evaluations(self.job, like, number) for number in range(points)]
-        rows = [self._split(self._pushed(each, tangent)) for each in evaluations]
-        return [torch.stack([torch.cat([each.reshape(-1) for each in row]) for row in rows])]
-
-    def _pushed(self, evaluations: Evaluations, tangent: Sequence[Tensor]) -> Tensor:
+        evaluations = self.evaluations
         # With steps for the smallest of the tensors: the product is that of the vector itself.
         size = min(root_mean_square([each]) or 1.0 for each in evaluations.point)
         direction = [size * each for each in tangent]
@@ -142,8 +150,7 @@ class Routes:
         known = torch.zeros(0)
         for exponent in _STEP_EXPONENTS:
             line = differences_along(evaluations, direction, exponent, _STEPS)
-            # Of second order the first entry is the value of the function, the others its gradient.
-            skipped = 1 if self.evaluations.is_second_order else 0
+            skipped = evaluations.entries_before_the_gradient
             found.append((line.value[skipped:] / size, line.error[skipped:] / size))
             if len(found) == 1:
                 continue
@@ -151,7 +158,7 @@ class Routes:
             known = values if len(found) == 2 else torch.where(torch.isnan(known), values, known)
             if not bool(torch.isnan(known).any()):
                 break
-        return known
+        return self.split(known)
 
     def _known(self, wide: tuple[Tensor, Tensor], narrow: tuple[Tensor, Tensor]) -> Tensor:
         """Return the entries that two ranges of steps agree about; NaN for the others.
@@ -171,18 +178,9 @@ class Routes:
         self.uncertainty = max(self.uncertainty, max(share[is_known].tolist(), default=0.0))
         return torch.where(is_known, value, torch.nan)
 
-    def _split(self, entries: Tensor) -> list[Tensor]:
+    def split(self, entries: Tensor) -> list[Tensor]:
         """Return a real vector as tensors like those along the rows; zeros for integers."""
-        tensors = []
-        for like in self.outputs:
-            if not is_inexact(like):
-                tensors.append(torch.zeros_like(like))
-                continue
-            width = like.numel() * (2 if like.is_complex() else 1)
-            part, entries = entries[:width], entries[width:]
-            part = torch.view_as_complex(part.reshape(-1, 2)) if like.is_complex() else part
-            tensors.append(part.reshape(like.shape).to(like.device, like.dtype))
-        return tensors
+        return tensors_of(entries, self.outputs)
 
 
 def differences_along(
@@ -213,6 +211,25 @@ def real_vector(tensors: Sequence[Tensor]) -> Tensor:
     """
     parts = [each.detach().to(double_of(each)).reshape(-1).cpu() for each in tensors]
     return torch.cat([torch.view_as_real(p).reshape(-1) if p.is_complex() else p for p in parts])
+
+
+def tensors_of(entries: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return what `real_vector` has made one vector; zeros for integers.
+
+    Args:
+        entries: The vector, without integers.
+        like: Tensors of the shapes, dtypes and devices that are wanted.
+    """
+    tensors = []
+    for each in like:
+        if not is_inexact(each):
+            tensors.append(torch.zeros_like(each))
+            continue
+        width = each.numel() * (2 if each.is_complex() else 1)
+        part, entries = entries[:width], entries[width:]
+        part = torch.view_as_complex(part.reshape(-1, 2)) if each.is_complex() else part
+        tensors.append(part.reshape(each.shape).to(each.device, each.dtype))
+    return tensors
 
 
 def probe_seed(job: Job) -> int:
