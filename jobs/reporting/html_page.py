@@ -20,7 +20,7 @@ _INK, _BAD, _FAINT = "#1f3b5c", "#c0392b", "#9aa5b1"
 _BARS = 40
 _LONGEST_NAME = 60
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; margin: 2rem auto; max-width: 75rem;
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; margin: 2rem auto; max-width: 95rem;
        padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 div.wide { overflow-x: auto; }
@@ -29,6 +29,9 @@ th { white-space: nowrap; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d9dee4;
          vertical-align: top; overflow-wrap: anywhere; }
 td:first-child { min-width: 16rem; }
+/* Result, state, time, throughput and memory: short, and not to be broken within words. */
+div.wide:first-of-type td:nth-child(n+2):nth-child(-n+6) { white-space: nowrap; }
+div.wide:first-of-type td:nth-child(9) { min-width: 18rem; }
 tr.bad td { color: #c0392b; font-weight: 600; }
 svg { max-width: 100%; height: auto; }
 """
