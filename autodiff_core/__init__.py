@@ -6,6 +6,7 @@ depends on torch alone.
 """
 
 from autodiff_core._block import Axis, AxisLayout, Block
+from autodiff_core._engines.batched import silent_fallbacks
 from autodiff_core._errors import (
     ChangingFunctionError,
     DoubleBackwardError,
@@ -16,6 +17,7 @@ from autodiff_core._errors import (
     ModesDisagreeError,
     NotHolomorphicError,
     is_out_of_memory,
+    without_internals,
 )
 from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
 from autodiff_core._linearization.graph import dtypes_of, nodes_between
@@ -44,6 +46,8 @@ __all__ = [
     "jacobian",
     "jvp",
     "nodes_between",
+    "silent_fallbacks",
     "vhp",
     "vjp",
+    "without_internals",
 ]

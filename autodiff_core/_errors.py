@@ -76,9 +76,20 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
+_INTERNAL = re.compile(
+    r"\S*\s?INTERNAL ASSERT FAILED at \W*(?:\S*/)?([\w.]+)\W*:(\d+)"
+    r", please report a bug to PyTorch\.?"
+)
+
+
+def without_internals(text: str) -> str:
+    """Return a message in which a failed assertion inside torch is said in plain words."""
+    return _INTERNAL.sub(r"an internal check of torch failed (\1, line \2):", text).strip(" :")
+
+
 def first_line(error: BaseException) -> str:
     """Return an exception's type and the first line of its text, for one-line messages."""
-    lines = text_of(error).strip().splitlines()
+    lines = without_internals(text_of(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
@@ -153,7 +164,11 @@ def _explanation(error: RuntimeError, strategy: str) -> RuntimeError | None:
     if "escaped from inside a function being vmapped" in text:
         return RuntimeError(
             f"strategy {strategy!r} cannot batch this function, which keeps gradients of its own "
-            "(retain_grad, or backward inside it); the strategy 'reverse-loop' can differentiate it"
+            "(retain_grad, or backward inside it)"
+        )
+    if "implement either the backward or vjp method" in text:
+        return _missing_reverse(
+            strategy, f"the custom autograd.Function {custom} defines no backward"
         )
     reverse = re.search(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", text)
     if reverse:
@@ -163,27 +178,31 @@ def _explanation(error: RuntimeError, strategy: str) -> RuntimeError | None:
     return None
 
 
-def forward_refusal(strategy: str, error: Exception, no_reverse: Exception | None) -> RuntimeError:
+def forward_refusal(
+    strategy: str, failure: Exception, no_reverse: Exception | None
+) -> RuntimeError:
     """Return the error for a function that has a value, but through which no tangent passes.
 
     Args:
         strategy: The name of the strategy.
-        error: What pushing a tangent raised.
+        failure: What pushing a tangent raised.
         no_reverse: What reverse mode raised; None if it works.
     """
-    if isinstance(error, ChangingFunctionError | MissingForwardDerivativeError):
-        return error
-    clear = _explanation(error, strategy) if isinstance(error, RuntimeError) else None
+    if isinstance(failure, ChangingFunctionError | MissingForwardDerivativeError):
+        return failure
+    clear = _explanation(failure, strategy) if isinstance(failure, RuntimeError) else None
     if clear is None:
-        clear = _missing_forward(strategy, f"with tangents it raises {first_line(error)!r}")
+        clear = _missing_forward(strategy, f"with tangents it raises {first_line(failure)!r}")
     if no_reverse is None or not isinstance(clear, MissingForwardDerivativeError):
         return clear
     reverse = (
         getattr(no_reverse, "culprit", "") or f"reverse mode raises {first_line(no_reverse)!r}"
     )
-    return MissingForwardDerivativeError(
+    error = MissingForwardDerivativeError(
         f"no strategy can differentiate this function: {clear.culprit}, and {reverse}"
     )
+    error.culprit = clear.culprit
+    return error
 
 
 def _missing_forward(strategy: str, culprit: str) -> MissingForwardDerivativeError:
@@ -214,7 +233,8 @@ def _custom_function(error: BaseException) -> str | None:
     """Return the name of the custom Function whose `apply` an exception passed through."""
     name = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        owner = frame.f_locals.get("cls")
+        backward = getattr(frame.f_locals.get("self"), "_forward_cls", None)
+        owner = frame.f_locals.get("cls", backward)
         if frame.f_code.co_name == "apply" and isinstance(owner, type):
             name = owner.__name__
     return name

@@ -67,7 +67,7 @@ def _table(prefix: str, fields: list[Any], file: Path) -> list[str]:
     values, comments = yaml.safe_load(file.read_text()), _comments(file)
     lines = ["| option | type | default | meaning |", "|---|---|---|---|"]
     for each in fields:
-        if each.name == "output":
+        if not prefix and each.name == "output":
             for inner in dataclasses.fields(OutputConfig):
                 key = f"output.{inner.name}"
                 lines.append(_row(key, inner, values["output"][inner.name], comments[key]))

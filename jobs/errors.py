@@ -70,6 +70,16 @@ def failing_strategy(strategy: str) -> Iterator[None]:
         raise StrategyError(str(error), strategy) from error
 
 
+def culprit_of(error: BaseException) -> str:
+    """Return what in the function an error or one of its causes names; empty if none does."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if culprit := getattr(cause, "culprit", ""):
+            return str(culprit)
+        cause = cause.__cause__
+    return ""
+
+
 class PartlyVerifiedError(JobError):
     """The result is finished, and only a part of it is verified where all of it must be."""
 

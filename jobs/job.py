@@ -212,9 +212,16 @@ def _variables(
     )
     arguments = load_arguments(config.inputs, function, dtype, config.points, notes.append)
     variables = choose_variables(function, arguments, config.wrt, config.loss, dtype, device)
+    notes += variables.notes
     choices = dict(variables.choices)
     # The same array is another problem with and without a dimension over points.
     if config.points is not None:
+        for name in arguments:
+            if name not in variables.point:
+                raise ConfigurationError(
+                    f"points={config.points}: {name} holds integers, which are constants, and many "
+                    "points go with floating-point inputs only"
+                )
         choices["points"] = _points(config, variables.point)
     if config.sparsity != "none":
         choices["sparsity"] = _pattern(config.sparsity)

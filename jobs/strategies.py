@@ -21,16 +21,17 @@ def strategies_of(*, is_from_left: bool) -> tuple[str, ...]:
     return tuple(each for each in STRATEGIES if not (is_from_left and each in FORWARD))
 
 
-def none_is_left(reasons: Mapping[str, str]) -> str:
+def none_is_left(reasons: Mapping[str, str], culprits: Mapping[str, str]) -> str:
     """Return the message that each strategy has failed.
 
     Args:
-        reasons: The name of each strategy, and why it has failed; of several different reasons
-            the first lines are listed.
+        reasons: The name of each strategy, and why it has failed.
+        culprits: For some of them, what in the function is the reason, as a clause. Where the
+            strategies fail for different reasons, each is told in one line.
     """
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
-        names.setdefault(reason.partition("\n")[0], []).append(name)
+        names.setdefault(culprits.get(name) or reason.partition("\n")[0], []).append(name)
     if len(names) == 1:
         return next(iter(reasons.values()))
     lines = [f"  {', '.join(each)}: {reason}" for reason, each in names.items()]

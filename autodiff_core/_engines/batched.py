@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import _set_vmap_fallback_warning_enabled as set_fallback_warnings
 
 from autodiff_core._engines.agreement import LinearMap, Precision, ReportFallback, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
@@ -19,6 +20,23 @@ from autodiff_core._tensors.vectors import PROBES, Vector, Vectors
 # `warnings.catch_warnings` replaces state of the process; two threads that leave the context in the
 # wrong order would leave it replaced for good.
 _WARNINGS_LOCK = threading.RLock()
+_shows_fallbacks = True
+
+
+@contextmanager
+def silent_fallbacks() -> Iterator[None]:
+    """Keep torch from printing where vmap runs an operator in a loop; `Batched` reports it once.
+
+    torch prints from its own code where it is not called through Python's bindings of warnings.
+    """
+    global _shows_fallbacks
+    before, _shows_fallbacks = _shows_fallbacks, False
+    set_fallback_warnings(False)
+    try:
+        yield
+    finally:
+        _shows_fallbacks = before
+        set_fallback_warnings(before)
 
 
 def one_by_one(
@@ -148,7 +166,12 @@ class Batched:
                     show(message, *details)
 
             warnings.showwarning = watch
-            yield
+            # A caller may have switched them off for the terminal.
+            set_fallback_warnings(True)
+            try:
+                yield
+            finally:
+                set_fallback_warnings(_shows_fallbacks)
         for reason in sorted(reasons - self._slow_operators):
             self._slow_operators.add(reason)
             self._report(Fallback(self._strategy, "a loop inside one operator", reason))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autodiff_core._engines.agreement import ReportFallback
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory, text_of
-from autodiff_core._linearization.second_order import has_custom_backward
+from autodiff_core._linearization.second_order import custom_functions
 
 
 class Function(Protocol):
@@ -111,7 +111,7 @@ class Gradient:
 
     Attributes:
         value: The scalar function's value at the first evaluation; None before it.
-        has_custom_backward: Whether that evaluation used a custom `torch.autograd.Function`.
+        custom_functions: The names of the custom `torch.autograd.Function`s that it used.
     """
 
     def __init__(self, function: Function, operation: str, *, points: int | None) -> None:
@@ -127,7 +127,7 @@ class Gradient:
         self._operation = operation
         self._points = points
         self.value: Tensor | None = None
-        self.has_custom_backward = False
+        self.custom_functions: tuple[str, ...] = ()
 
     def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
         """Return the gradient by reverse mode on the ordinary autograd graph.
@@ -145,7 +145,7 @@ class Gradient:
             value = self._scalar(self._function(*inputs))
             if self.value is None:
                 self.value = value
-                self.has_custom_backward = has_custom_backward(value)
+                self.custom_functions = custom_functions(value)
             if not value.requires_grad:
                 return tuple(torch.zeros_like(primal) for primal in inputs)
             return torch.autograd.grad(

@@ -187,7 +187,7 @@ class _Subject:
             self.report(Fallback(strategy.name, "zeros", _NO_PATH))
         if self.operation.is_second_order:
             _check_single_output(structure, name)
-        if gradient.has_custom_backward:
+        if gradient.custom_functions:
             _check_second_order(gradient, linearization, primals, randomness)
         value = linearization.outputs if gradient.value is None else (gradient.value,)
         return Linearized(
@@ -222,7 +222,8 @@ def _check_second_order(
         return linearization.lines(StackedVectors([part.unsqueeze(0) for part in vector]), 0, 1)
 
     precision = linearization.precision()
-    check_second_order(gradient, product, primals, randomness.replayed, precision)
+    names = gradient.custom_functions
+    check_second_order(gradient, product, primals, randomness.replayed, precision, names)
 
 
 def _check_strict(linearized: Linearized, name: str) -> None:

@@ -22,9 +22,10 @@ _VISIBLE_SHARE = 1e-2
 """The smallest relative error of a product that central differences detect reliably."""
 
 
-def has_custom_backward(tensor: Tensor) -> bool:
-    """Return whether a tensor's graph holds the backward of a custom `torch.autograd.Function`."""
-    return bool(custom_backwards([tensor]))
+def custom_functions(tensor: Tensor) -> tuple[str, ...]:
+    """Return the names of the custom `torch.autograd.Function`s in a tensor's graph."""
+    names = (node.name().removesuffix("Backward") for node in custom_backwards([tensor]))
+    return tuple(dict.fromkeys(names))
 
 
 def check_second_order(
@@ -33,6 +34,7 @@ def check_second_order(
     primals: Sequence[Tensor],
     replayed: Callable[[], AbstractContextManager[None]],
     precision: torch.dtype,
+    names: Sequence[str],
 ) -> None:
     """Compare a product with the Hessian with central differences of the gradient.
 
@@ -45,6 +47,7 @@ def check_second_order(
         primals: The point.
         replayed: Returns a context in which random numbers are those of the first evaluation.
         precision: The least precise dtype that the gradient is computed in.
+        names: The names of the custom Functions, for the message.
 
     Raises:
         DoubleBackwardError: The product lacks a term that the differences show.
@@ -74,9 +77,9 @@ def check_second_order(
     ).max()
     if bool(missing > doubt):
         raise DoubleBackwardError(
-            "a custom autograd.Function in this function has a backward that autograd cannot "
-            "differentiate (it leaves torch, or is declared once-differentiable) or that is not "
-            "the derivative of its forward (a reversed or straight-through gradient), so the "
+            f"a custom autograd.Function in this function ({', '.join(names)}) has a backward that "
+            "autograd cannot differentiate (it leaves torch, or is declared once-differentiable) "
+            "or that is not the derivative of its forward (a reversed or straight-through gradient), so the "
             "second derivative by any strategy would not be that of its gradient; valid is a "
             "backward of differentiable operations of torch that is the derivative of the forward"
         )

@@ -42,10 +42,20 @@ def with_named_sources(group: str, config: SourceConfig) -> None:
     """
     if isinstance(config, NamedSource):
         for name, entry in config.tensors.items():
-            config.tensors[name] = _typed(group, f"{group}.tensors.{name}", entry)
+            config.tensors[name] = typed_source(group, f"{group}.tensors.{name}", entry)
 
 
-def _typed(group: str, option: str, entry: Any) -> SourceConfig:
+def typed_source(group: str, option: str, entry: Any) -> SourceConfig:
+    """Return one source as typed options.
+
+    Args:
+        group: ``inputs`` or ``vectors``.
+        option: The option that holds it, for messages.
+        entry: A path, numbers, or a mapping with the options of the source.
+
+    Raises:
+        ConfigurationError: It is not a valid source.
+    """
     if isinstance(entry, SourceConfig):
         return entry
     if isinstance(entry, str):

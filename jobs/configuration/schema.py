@@ -47,6 +47,7 @@ class PythonFunction(FunctionConfig):
     keywords: dict[str, Any] = field(default_factory=dict)
     factory: bool = MISSING
     point: str | None = None
+    output: str | None = None
     weights: str | None = None
     weights_key: str | None = None
     mode: str = MISSING

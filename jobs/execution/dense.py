@@ -115,6 +115,8 @@ def _attempt(
         # Written before anything is tried, so that it exists should that end the process.
         status.update(state="planned", function=job.function.reference, **_left_out(job))
     prepared = prepare(job, target, status, begun)
+    for note in prepared.job.notes[len(job.notes) :]:
+        display.say(f"note: {note}")
     _show_plan(prepared, display)
     if status is None:
         if seen := contradiction(job, prepared.differences):

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from autodiff_core import silent_fallbacks
 from jobs.configuration.schema import LiveFunction
 from jobs.errors import JobError
 from jobs.execution.dense import execute_dense, finished_result
 from jobs.execution.failure_status import clear_failures
 from jobs.execution.run_lock import computing_in, tidy
 from jobs.execution.sparse import execute_sparse
+from jobs.functions.attention import math_attention
 from jobs.job import Job
 from jobs.records.storage import Storage, option_in_words
 from jobs.reporting.terminal import Display
@@ -74,7 +76,8 @@ def _computed(job: Job, display: Display, *, overwrite: bool, plan_only: bool = 
     for note in job.notes:
         display.say(f"note: {note}")
     run = execute_dense if job.sparsity == "none" else execute_sparse
-    return run(job, display, overwrite=overwrite, plan_only=plan_only)
+    with math_attention(), silent_fallbacks():
+        return run(job, display, overwrite=overwrite, plan_only=plan_only)
 
 
 def _show_finished(job: Job, display: Display) -> Path | None:

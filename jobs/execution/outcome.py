@@ -12,6 +12,7 @@ from jobs.execution.preparation import Prepared
 from jobs.functions.conversions import conversion_figures
 from jobs.machine.accelerator import device_name
 from jobs.machine.measurement import peak_memory
+from jobs.strategies import LOOPS
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
 from jobs.verification.differences import comparison_summary
@@ -41,7 +42,15 @@ class Record:
     def note(self, text: str) -> None:
         """Keep and show what the user should know, such as a slower way that was taken."""
         self.fallbacks.append(text)
-        self.say(f"note: {text}")
+        self.say(f"note: {text}{_advice(text)}")
+
+
+def _advice(fallback: str) -> str:
+    """Return which option does without a fallback; empty for those that none avoids."""
+    strategy, _, rest = fallback.partition(": ")
+    if strategy not in LOOPS or not rest.startswith("one vector at a time"):
+        return ""
+    return f"; strategy={LOOPS[strategy]} does so from the start"
 
 
 def judged(prepared: Prepared) -> tuple[Verdict, dict[str, Any]]:

@@ -17,7 +17,8 @@ from jobs.configuration.schema import (
     SourceConfig,
 )
 from jobs.errors import ConfigurationError, did_you_mean, unknown
-from jobs.functions.loading import LoadedFunction, argument_names
+from jobs.functions.calling import argument_names, named_like_arguments
+from jobs.functions.loading import LoadedFunction
 from jobs.functions.random_arrays import draw
 from jobs.sources.live import live_arrays
 from jobs.sources.many_files import count_points, read_files
@@ -68,7 +69,7 @@ def load_arguments(
         arrays = _without_surplus(config, _read("inputs", config, points), function, note)
     else:
         raise unknown("inputs", config.source, ("default", "random", *SOURCES))
-    named = _named_like_arguments(arrays, function)
+    named = named_like_arguments("inputs", arrays, function.arguments, function.signature)
     leading = () if points is None else (count_points(named),)
     if function.point is not None:
         shapes = {name: (*leading, *tensor.shape) for name, tensor in function.point.items()}
@@ -102,7 +103,7 @@ def _only(function: LoadedFunction, name: str) -> LoadedFunction:
         if function.point is None
         else {key: tensor for key, tensor in function.point.items() if key == name}
     )
-    return replace(function, arguments=(name,), point=point or None)
+    return replace(function, arguments=(name,), point=point or None, signature=None)
 
 
 def _random_inputs(
@@ -123,7 +124,7 @@ def _random_shapes(
             raise ConfigurationError(
                 f"{option}.shapes={config.shapes}: the length of a dimension is 0 or more"
             )
-        names = argument_names(function.arguments, len(config.shapes))
+        names = argument_names(function.arguments, len(config.shapes), function.signature)
         return {name: tuple(shape) for name, shape in zip(names, config.shapes, strict=True)}
     if function.point is None:
         raise ConfigurationError(
@@ -142,39 +143,37 @@ def _without_surplus(
     """Leave out the arrays of a file that are no arguments, unless the user selected them.
 
     Raises:
-        ConfigurationError: One has nearly the name of an argument, or that of one with a default.
+        ConfigurationError: One has nearly the name of an argument, or `function.keywords` sets it.
     """
-    names = function.arguments
+    names, signature = function.arguments, function.signature
     selected = [getattr(config, option, None) for option in ("arrays", "tensors", "columns")]
     if not isinstance(config, FileSource) or isinstance(config, Hdf5Source):
         return arrays
     if any(each is not None for each in selected) or names is None:
         return arrays
-    surplus = [name for name in arrays if name not in names]
-    if not surplus or not {*names} <= {*arrays}:
+    taken = (*names, *(signature.names if signature else ()))
+    further = [name for name in arrays if name not in taken]
+    if not further or not {*names} <= {*arrays} or not {*taken} & {*arrays}:
         return arrays
-    for name in surplus:
-        if name in function.optional or did_you_mean(name, names):
+    place = f"inputs.path={config.path}"
+    for name in further:
+        if signature and name in signature.bound:
             raise ConfigurationError(
-                f"inputs.path={config.path}: the function needs {', '.join(names)}, and the file "
-                f"also holds {name}, which may be meant for it; select what is meant, for example "
-                "by inputs=named, or set an argument with a default by function.keywords"
+                f"{place}: the file also holds {name}, which function.keywords.{name} sets; select "
+                "what is meant, for example by inputs=named"
             )
-    note(
-        f"inputs.path={config.path} also holds {', '.join(surplus)}, which {function.name} does "
-        "not take"
-    )
-    return {name: arrays[name] for name in names}
-
-
-def _named_like_arguments(
-    arrays: dict[str, SourceArray], function: LoadedFunction
-) -> dict[str, SourceArray]:
-    if function.arguments is not None:
-        return renamed("inputs", arrays, function.arguments)
-    if len(arrays) == 1 and "" in arrays:
-        return {"input": arrays[""]}
-    return arrays
+        if did_you_mean(name, taken):
+            raise ConfigurationError(
+                f"{place}: the function takes {', '.join(taken)}, and the file also holds {name}, "
+                "which may be meant for one of them; select what is meant, for example by "
+                "inputs=named"
+            )
+    listed = ", ".join(further)
+    if signature and signature.is_open and all(map(signature.takes, further)):
+        note(f"{place} also holds {listed}: {function.name} takes arguments of any name")
+        return arrays
+    note(f"{place} also holds {listed}, which {function.name} does not take")
+    return {name: array for name, array in arrays.items() if name in taken}
 
 
 def renamed(

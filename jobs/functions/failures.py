@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,10 +13,18 @@ import torch
 from torch import Tensor
 
 from autodiff_core import is_out_of_memory
-from jobs.errors import JobError, OutOfMemoryError
+from jobs.errors import JobError, OutOfMemoryError, text_of
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.tracebacks import error_with_frames, frames_of_user, one_line
 from jobs.machine.launchers import is_of_launcher
+
+# torch's messages where tensors of two floating-point dtypes meet.
+_OTHER_DTYPE = re.compile(
+    r"(?i)same dtype|same data type|expected scalar type|dtype mismatch|should be the same"
+    r"|Input type \(.*\) and (bias|weight) type"
+)
+_NO_BATCH = re.compile(r"Expected \dD .*or \dD .*input to|expected 4D input \(got|Expected 4-dim")
+_NOT_ONE = re.compile(r"func returned (\d+ tensors|a tensor nested)")
 
 _logger = logging.getLogger(__name__)
 
@@ -46,12 +55,34 @@ def explaining_failures(function: LoadedFunction) -> Iterator[None]:
         # The errors of autodiff_core name the operation that caused them; frames add nothing.
         is_ours = type(error).__module__.partition(".")[0] == "autodiff_core"
         if is_ours or not frames_of_user(error):
-            raise JobError(f"function={function.reference}: {one_line(error)}") from error
+            raise JobError(
+                f"function={function.reference}: {one_line(error)}{_advice(function, error)}"
+            ) from error
         kept = _keep_point(function)
         raise JobError(
             f"function={function.reference}: {error_with_frames(error)}"
+            + _advice(function, error, "\n")
             + (f"\nthe point is kept in {kept}" if kept else "")
         ) from error
+
+
+def _advice(function: LoadedFunction, error: BaseException, separator: str = "; ") -> str:
+    """Return which option helps with an error of torch; empty where none is known."""
+    text = text_of(error)
+    point = (function.point or {}).values()
+    if _OTHER_DTYPE.search(text) and any(each.dtype == torch.float64 for each in point):
+        return (
+            f"{separator}the point is float64, as dtype= says; dtype=float32 computes in single "
+            "precision, which the function itself does here"
+        )
+    if _NO_BATCH.search(text):
+        return (
+            f"{separator}the function expects a dimension over samples: inputs have their shape as "
+            "the source gives it"
+        )
+    if isinstance(error, RuntimeError) and _NOT_ONE.search(text):
+        return f"{separator}function.output= chooses one of several outputs"
+    return ""
 
 
 def _keep_point(function: LoadedFunction) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from jobs.errors import ConfigurationError, JobError, did_you_mean
+from jobs.errors import ConfigurationError, JobError, did_you_mean, text_of
 from jobs.functions.tracebacks import error_with_frames
 from jobs.name_clashes import hint_about_own
 from jobs.sources.files import require_file
@@ -74,10 +74,10 @@ def import_module(option: str, target: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if _is_file(place) or not _is_within(place, error.name):
-            raise JobError(
-                f"{option}={target}: {place} itself imports {error.name}, which is not installed"
-                + hint_about_own(error.name)
-            ) from error
+            # A package may raise the error with a text alone.
+            missing = f"{error.name}, which is not installed" if error.name else text_of(error)
+            hint = hint_about_own(error.name) if error.name else ""
+            raise JobError(f"{option}={target}: {place} itself imports {missing}{hint}") from error
         raise ConfigurationError(
             f"{option}={target}: there is no module {error.name}; looked in {os.getcwd()} and "
             "among the installed packages" + (hint_about_own(error.name) or _file_hint(place))

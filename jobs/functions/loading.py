@@ -19,10 +19,12 @@ from torch.nn import Module
 from jobs import problems
 from jobs.configuration.schema import OWN_MODE, FunctionConfig, LiveFunction, PythonFunction
 from jobs.errors import ConfigurationError, JobError
+from jobs.functions.calling import Signature, argument_names, named_like_arguments, signature_of
 from jobs.functions.conversions import Conversion
 from jobs.functions.importing import import_module, import_target, imported
 from jobs.functions.instantiation import TARGET, applied, instantiated
 from jobs.functions.kept_values import KeptValues
+from jobs.functions.keyword_tensors import with_tensors
 from jobs.functions.live.identity import identity_of
 from jobs.functions.modules import prepared_module
 from jobs.functions.references import identity, reference, target_text, targets_of
@@ -45,12 +47,13 @@ class LoadedFunction:
         reference: The text by which reports name it: the name and all parameters.
         identity: The text by which the fingerprint identifies it.
         files: The source files in which it is defined and from which it is imported.
-        arguments: The names of its arguments in order; None if they are unknown.
+        arguments: The names of the arguments that it needs, in order; None if they are unknown.
         point: The default point, or the point of the job, by argument name; None if it has none.
         outputs: The names of its outputs in order; None if they are unknown.
+        output: The name or the position of the output that is differentiated; None for all.
         origin: Where the default point comes from, for messages.
         module: The function as a torch.nn.Module; None if it is not one.
-        optional: The names of its arguments that have a default.
+        signature: All its parameters; None if they are unknown, or those of a built-in problem.
         failures: The directory in which the point is saved when the function fails; None saves
             nothing.
         conversions: What was done to the parameters and buffers of the module.
@@ -70,13 +73,14 @@ class LoadedFunction:
     outputs: tuple[str, ...] | None
     origin: str = "inputs=default"
     module: Module | None = None
-    optional: tuple[str, ...] = ()
+    signature: Signature | None = None
     failures: Path | None = None
     conversions: tuple[Conversion, ...] = ()
     modules: tuple[ModuleType, ...] = ()
     parts: tuple[ModuleType, ...] = ()
     notes: tuple[str, ...] = ()
     kept: KeptValues | None = None
+    output: str | None = None
 
 
 def load_function(
@@ -160,7 +164,9 @@ def _load_python(
             import_module("function.target", text)
     torch.manual_seed(seed)
     is_live = isinstance(config, LiveFunction)
-    target, function = (config.held, config.held) if is_live else _make(config)
+    target, function = (
+        (config.held, config.held) if is_live else _make(_with_tensors(config, dtype, device))
+    )
     _require_callable(f"function.target={target_text(config)}", function)
     if is_live and config.is_own:
         _require_same(config)
@@ -180,7 +186,8 @@ def _load_python(
     # Of a live function its identity covers what the source of a module would.
     defining = () if is_live else (_defining_module(target), _defining_module(function))
     modules = (*_named_modules(config), *(each for each in defining if each is not None))
-    arguments = _with_label(_argument_names(function), label)
+    signature = signature_of(function)
+    arguments = _with_label(signature, label)
     return LoadedFunction(
         name=_name(target, config),
         function=function,
@@ -188,14 +195,15 @@ def _load_python(
         identity=identity(config),
         files=_source_files(modules or project_modules(parts)),
         arguments=arguments,
-        point=None if config.point is None else _default_point(config.point, arguments),
+        point=None if config.point is None else _default_point(config.point, arguments, signature),
         outputs=None,
         origin=f"function.point={config.point}",
         module=module,
         conversions=tuple(conversions),
         modules=modules,
         parts=parts,
-        optional=_optional_names(function),
+        signature=signature,
+        output=config.output,
         notes=_notes_of(config, module),
         kept=KeptValues(function),
     )
@@ -225,15 +233,29 @@ def _notes_of(config: PythonFunction, module: Module | None) -> tuple[str, ...]:
     )
 
 
-def _with_label(arguments: tuple[str, ...] | None, label: str | None) -> tuple[str, ...] | None:
-    if label is None or arguments is None:
-        return arguments
-    if label in arguments:
+def _with_tensors(
+    config: PythonFunction, dtype: torch.dtype, device: torch.device
+) -> PythonFunction:
+    """Read the sources among the arguments of a function."""
+    keywords = with_tensors("function.keywords", config.keywords, dtype, device)
+    target = config.target
+    if isinstance(target, Mapping):
+        target = with_tensors("function.target", target, dtype, device)
+    return dataclasses.replace(config, keywords=keywords, target=target)
+
+
+def _with_label(signature: Signature | None, label: str | None) -> tuple[str, ...] | None:
+    """Return the names of the arguments that a source must give, the labels among them."""
+    if signature is None:
+        return None
+    if label is None:
+        return signature.required if signature.is_counted else None
+    if label in signature.names:
         raise ConfigurationError(
             f"loss.label={label}: the function has an argument of this name; choose another one "
             "for the labels"
         )
-    return (*arguments, label)
+    return (*signature.required, label) if signature.is_counted else None
 
 
 def _make(config: PythonFunction) -> tuple[Any, Any]:
@@ -280,36 +302,9 @@ def _named_modules(config: PythonFunction) -> Iterator[ModuleType]:
             yield module
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
-    """Return the parameters of a function; None if it does not tell."""
-    if isinstance(function, Module):
-        function = function.forward
-    try:
-        return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return None
-
-
-def _optional_names(function: Callable[..., Any]) -> tuple[str, ...]:
-    parameters = _parameters(function) or []
-    return tuple(each.name for each in parameters if each.default is not inspect.Parameter.empty)
-
-
-def _argument_names(function: Callable[..., Any]) -> tuple[str, ...] | None:
-    parameters = _parameters(function)
-    if parameters is None:
-        return None
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if any(parameter.kind == inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
-        return None
-    return tuple(
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in positional and parameter.default is inspect.Parameter.empty
-    )
-
-
-def _default_point(target: str, arguments: tuple[str, ...] | None) -> dict[str, Tensor]:
+def _default_point(
+    target: str, arguments: tuple[str, ...] | None, signature: Signature | None
+) -> dict[str, Tensor]:
     point = import_target("function.point", target)
     if callable(point) and not isinstance(point, Tensor):
         try:
@@ -324,27 +319,16 @@ def _default_point(target: str, arguments: tuple[str, ...] | None) -> dict[str, 
         named = point
     else:
         tensors = point if isinstance(point, tuple | list) else (point,)
-        named = dict(zip(argument_names(arguments, len(tensors)), tensors, strict=True))
+        names = argument_names(arguments, len(tensors), signature)
+        named = dict(zip(names, tensors, strict=True))
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor):
             raise ConfigurationError(
                 f"function.point={target}: {name} is of type {type(tensor).__name__}; valid is a "
                 "tensor, or a tuple or dictionary of tensors"
             )
-    if arguments is not None and set(named) != set(arguments):
-        raise ConfigurationError(
-            f"function.point={target} gives {', '.join(named)}; the function takes "
-            f"{', '.join(arguments) or 'no argument without a default'}"
-        )
-    order = named if arguments is None else arguments
-    return {name: plain(named[name], f"function.point={target}, {name}") for name in order}
-
-
-def argument_names(arguments: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
-    """Return names for `count` arguments: the function's own names if they are known and fit."""
-    if arguments is not None and len(arguments) == count:
-        return arguments
-    return ("input",) if count == 1 else tuple(f"input{index}" for index in range(count))
+    named = named_like_arguments(f"function.point={target}", named, arguments, signature)
+    return {name: plain(each, f"function.point={target}, {name}") for name, each in named.items()}
 
 
 def _defining_module(function: Any) -> ModuleType | None:

@@ -6,6 +6,7 @@ import copy
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -155,15 +156,26 @@ class ModuleCall:
         self._places = _places(module)
         self._states = [(part, _State(part)) for part in module.modules()]
 
-    def __call__(self, parameters: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
-        """Evaluate the module with the given values of the named parameters."""
+    def __call__(
+        self,
+        parameters: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        named: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Any:
+        """Evaluate the module with the given values of the parameters that are arguments.
+
+        Args:
+            parameters: These values.
+            inputs: The inputs that are given by position.
+            named: Those that are given by name.
+        """
         self._forget()
         replaced = dict(zip(self._names, parameters, strict=True))
         if self._is_training:
             replaced |= {name: buffer.clone() for name, buffer in self._module.named_buffers()}
         if not replaced:
-            return self._module(*inputs)
-        outputs = functional_call(self._module, replaced, tuple(inputs))
+            return self._module(*inputs, **named)
+        outputs = functional_call(self._module, replaced, tuple(inputs), dict(named))
         for output in tree_leaves(outputs):
             if isinstance(output, Tensor) and output.requires_grad:
                 output.register_hook(lambda gradient: self._put_back(replaced))

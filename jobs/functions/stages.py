@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from autodiff_core import dtypes_of, nodes_between
+from jobs.functions.attention import default_attention, uses_fused_attention
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.evaluation import evaluated_on_copies
 from jobs.functions.returned_values import leaves_of
@@ -58,10 +59,12 @@ class Arithmetic:
         stage: The least precise stage of its derivative; None where all of them are as precise as
             the point, and where the function cannot be evaluated or has no derivative by autograd.
         real_casts: Where imaginary parts are dropped, as ``file:line``.
+        has_fused_attention: Whether it would evaluate attention by a fused kernel outside of a job.
     """
 
     stage: Stage | None = None
     real_casts: tuple[str, ...] = ()
+    has_fused_attention: bool = False
 
 
 def arithmetic(function: Callable[..., Any], point: Sequence[Tensor], seed: int) -> Arithmetic:
@@ -79,13 +82,15 @@ def arithmetic(function: Callable[..., Any], point: Sequence[Tensor], seed: int)
     if isinstance(function, BatchSum):
         function = next(iter(function.terms()))
     epsilon = max(map(_precision, point))
-    stage = None
+    stage, is_fused = None, False
     # What is wrong with the function itself is said where it is differentiated.
     with _real_casts() as real_casts, suppress(Exception), torch.enable_grad():
-        with _Watch(epsilon) as watch:
+        with default_attention(), _Watch(epsilon) as watch:
             value, inputs = evaluated_on_copies(function, point, seed)
-        stage = watch.narrowest(_tensors(leaves_of(value)), inputs)
-    return Arithmetic(stage, tuple(real_casts))
+        outputs = _tensors(leaves_of(value))
+        stage = watch.narrowest(outputs, inputs)
+        is_fused = uses_fused_attention(nodes_between(outputs, inputs))
+    return Arithmetic(stage, tuple(real_casts), is_fused)
 
 
 @contextmanager

@@ -76,7 +76,8 @@ def is_of_project(filename: str) -> bool:
 
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its type if it has none."""
-    return next(iter(text_of(error).strip().splitlines()), type(error).__name__)
+    text = autodiff_core.without_internals(text_of(error))
+    return next(iter(text.strip().splitlines()), type(error).__name__)
 
 
 def error_with_frames(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,17 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jobs.configuration.schema import BatchedLoss, LossConfig, WrtConfig
+from jobs.configuration.schema import LossConfig, WrtConfig
 from jobs.errors import ConfigurationError, did_you_mean
-from jobs.functions.batch_sum import BatchSum
 from jobs.functions.conversions import Conversion, conversions_of_arrays
 from jobs.functions.loading import LoadedFunction
-from jobs.functions.losses import label_of, load_loss
-from jobs.functions.modules import ModuleCall, frozen, trainable
+from jobs.functions.losses import label_of
+from jobs.functions.modules import frozen, trainable
+from jobs.functions.point_functions import of_inputs, of_parameters, with_loss
 from jobs.sources.source_array import SourceArray, converted, source_of_tensor
-
-# A function of the tensors of the point, in order, and of the constants, by name.
-Evaluate = Callable[[Sequence[Tensor], Mapping[str, Tensor]], Any]
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,7 @@ class Variables:
         constants: All other arrays that its values depend on, by name.
         choices: The options that the numbers depend on, by name, as JSON can hold them.
         conversions: What is done to point, constants and module.
+        notes: What the user should know about the choice, as sentences.
     """
 
     function: LoadedFunction
@@ -40,6 +38,7 @@ class Variables:
     constants: dict[str, SourceArray]
     choices: dict[str, Any]
     conversions: tuple[Conversion, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def choose_variables(
@@ -69,10 +68,10 @@ def choose_variables(
         names = _matching(wrt, parameters, "parameter")
         kept_fixed = frozen(function.module, names) if function.module is not None else []
         point = {name: converted(parameters[name], dtype, device) for name in names}
-        evaluate = _of_parameters(function, names, fed)
+        evaluate = of_parameters(function, names, fed)
         constants = dict(arguments)
     else:
-        names = _matching(wrt, fed, "input")
+        names = _differentiable(wrt, function, {name: arguments[name] for name in fed})
         kept_fixed = frozen(function.module, ()) if function.module is not None else []
         for name in names:
             arguments[name].require_numbers(dtype.to_complex(), name)
@@ -80,11 +79,12 @@ def choose_variables(
             name: arguments[name].tensor(arguments[name].dtype_under(dtype), device)
             for name in names
         }
-        evaluate = _of_inputs(function, names, fed)
+        evaluate = of_inputs(function, names, fed)
         constants = {name: array for name, array in arguments.items() if name not in names}
+        kept_fixed += _kept_whole(arguments, fed, names)
     for name, array in constants.items():
         array.require_numbers(dtype.to_complex(), name)
-    call, choices = _with_loss(evaluate, constants, loss, dtype, device)
+    call, choices = with_loss(function, evaluate, constants, loss, dtype, device)
     if wrt.of == "params":
         choices["wrt"] = "params"
     if function.module is not None:
@@ -99,6 +99,18 @@ def choose_variables(
             *_conversions(arguments, names if wrt.of != "params" else (), dtype, device),
             *kept_fixed,
         ),
+        notes=_notes_of_text(arguments, point) if wrt.of != "params" else (),
+    )
+
+
+def _notes_of_text(
+    arguments: Mapping[str, SourceArray], point: Mapping[str, Tensor]
+) -> tuple[str, ...]:
+    """Say which numbers were written without a point, and are constants therefore."""
+    return tuple(
+        f"{array.origin} holds integers, which are constants; numbers such as 1.0 are variables"
+        for name, array in arguments.items()
+        if name not in point and array.is_text and array.is_integral
     )
 
 
@@ -155,6 +167,52 @@ def _matching(wrt: WrtConfig, names: Sequence[str] | Mapping[str, Any], what: st
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
+def _differentiable(
+    wrt: WrtConfig, function: LoadedFunction, arrays: Mapping[str, SourceArray]
+) -> list[str]:
+    """Return the names of the inputs with respect to which the function is differentiated.
+
+    Integers and truth values are constants: they are indices, counts and masks. They are converted
+    where the function's own point has floating-point numbers in their place, and numbers that were
+    written as text, in which 1 may mean 1.0, where there are no others or a pattern names them.
+
+    Raises:
+        ConfigurationError: A pattern names integers, or there is nothing else.
+    """
+    names = _matching(wrt, arrays, "input")
+    whole = [name for name in names if arrays[name].is_integral and not _floats(function, name)]
+    patterns = wrt.pattern if isinstance(wrt.pattern, list) else [wrt.pattern]
+    named = [name for name in whole if name in patterns]
+    if len(whole) == len(names):
+        named = whole
+    for name in named:
+        if not arrays[name].is_text:
+            raise ConfigurationError(
+                f"wrt.pattern={wrt.pattern}: {name} ({arrays[name].origin}) holds "
+                f"{arrays[name].dtype_name}, and functions are differentiated with respect to "
+                "floating-point numbers; integers and truth values are constants. What is meant as "
+                "a variable must be stored as floating-point numbers"
+                + ("; wrt=params differentiates by parameters" if function.module else "")
+            )
+    return [name for name in names if name not in whole or name in named]
+
+
+def _floats(function: LoadedFunction, name: str) -> bool:
+    """Return whether the function's own point has floating-point numbers under a name."""
+    own = (function.point or {}).get(name)
+    return own is not None and (own.is_floating_point() or own.is_complex())
+
+
+def _kept_whole(
+    arguments: Mapping[str, SourceArray], fed: Sequence[str], names: Sequence[str]
+) -> list[Conversion]:
+    """Return which inputs are constants because they are integers."""
+    found = [name for name in fed if name not in names and arguments[name].is_integral]
+    if not found:
+        return []
+    return [Conversion("frozen", "inputs", tuple(found), "integers are constants")]
+
+
 def _parameters(function: LoadedFunction) -> dict[str, Tensor]:
     if function.module is None:
         raise ConfigurationError(
@@ -165,85 +223,3 @@ def _parameters(function: LoadedFunction) -> dict[str, Tensor]:
     if not parameters:
         raise ConfigurationError(f"wrt=params: no parameter of {function.name} requires a gradient")
     return parameters
-
-
-def _of_parameters(function: LoadedFunction, names: list[str], fed: list[str]) -> Evaluate:
-    assert function.module is not None
-    call = ModuleCall(function.module, names)
-    return lambda point, constants: call(point, [constants[name] for name in fed])
-
-
-def _of_inputs(function: LoadedFunction, names: list[str], fed: list[str]) -> Evaluate:
-    call = function.function
-    if function.module is not None:
-        module = ModuleCall(function.module)
-
-        def call(*inputs: Tensor) -> Any:
-            return module((), inputs)
-
-    if names == fed:
-        return lambda point, constants: call(*point)
-
-    def evaluate(point: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Any:
-        tensors = {**constants, **dict(zip(names, point, strict=True))}
-        return call(*(tensors[name] for name in fed))
-
-    return evaluate
-
-
-def _with_loss(
-    evaluate: Evaluate,
-    constants: Mapping[str, SourceArray],
-    config: LossConfig,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return a function of the point alone, and the choices that it depends on."""
-
-    def load(rows: slice | None) -> dict[str, Tensor]:
-        return {
-            name: array.kept(dtype if array.is_complex else _real(dtype), device, rows)
-            for name, array in constants.items()
-        }
-
-    if not isinstance(config, BatchedLoss):
-        whole = load(None)
-        return lambda *point: evaluate(point, whole), {}
-    loss, label = load_loss(config), label_of(config)
-
-    def batch(rows: slice | None) -> Callable[..., Any]:
-        part = load(rows)
-
-        def call(*point: Tensor) -> Any:
-            output = evaluate(point, part)
-            return output if loss is None or label is None else loss(output, part[label])
-
-        return call
-
-    # Of a live loss its identity counts.
-    choices = {
-        "loss": {k: v for k, v in vars(config).items() if k not in ("covers", "modules", "held")}
-    }
-    if config.batch_size is None:
-        return batch(None), choices
-    samples = _samples(constants, label)
-    return BatchSum(batch, samples, config.batch_size, config.reduction), choices
-
-
-def _samples(constants: Mapping[str, SourceArray], label: str | None) -> int:
-    """Return the length of the leading dimension that all constants share."""
-    if not set(constants) - {label}:
-        raise ConfigurationError(
-            "loss.batch_size: there are no data to split; it needs wrt=params, or a wrt.pattern "
-            "that leaves inputs as constants"
-        )
-    lengths = {name: array.shape[:1] for name, array in constants.items()}
-    if len(set(lengths.values())) != 1 or () in lengths.values():
-        raise ConfigurationError(
-            "loss.batch_size: all data need the same leading dimension over samples; the shapes "
-            "are " + ", ".join(f"{name} {array.shape}" for name, array in constants.items())
-        )
-    ((samples,),) = set(lengths.values())
-    if samples == 0:
-        raise ConfigurationError("loss.batch_size: the data have no samples")
-    return samples

@@ -42,6 +42,7 @@ class Candidate:
         costs: What was measured, of the last engine that completed a chunk; None before the first.
         note: Why it was not measured or does not fit, in words; empty if there is no reason.
         failure: The message of its failure; empty if it did not fail.
+        culprit: What in the function is the reason, as a clause; empty if unknown.
         fallbacks: Slower ways that the stream has already taken, as sentences.
         ran_out: Whether a chunk did not fit into the memory.
         line: What a line is: ``row`` or ``column``; empty before the stream was first opened.
@@ -54,6 +55,7 @@ class Candidate:
     costs: Costs | None = None
     note: str = ""
     failure: str = ""
+    culprit: str = ""
     fallbacks: list[str] = field(default_factory=list)
     ran_out: bool = False
     line: str = ""

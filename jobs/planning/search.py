@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from jobs.errors import JobError, OutOfMemoryError, failing_strategy
+from jobs.errors import JobError, OutOfMemoryError, culprit_of, failing_strategy
 from jobs.job import Job
 from jobs.machine.measurement import measuring, release_memory
 from jobs.machine.memory import Budget, memory_in_use
@@ -109,7 +109,8 @@ def _nothing_measured(search: Search) -> JobError:
     if not reasons and not failures:
         return too_large(search.budget)
     notes = {each.strategy: each.note for each in tried if each.note}
-    return JobError(none_is_left({**reasons, **notes, **failures}))
+    culprits = {each.strategy: each.culprit for each in tried if each.culprit}
+    return JobError(none_is_left({**reasons, **notes, **failures}, culprits))
 
 
 def _open_chosen(search: Search, chosen: Candidate) -> None:
@@ -175,7 +176,7 @@ def _attempt(
     except JobError as error:
         _logger.info("strategy %s is left out: %s", strategy, error)
         candidate.note = "cannot differentiate this function"
-        candidate.failure = str(error)
+        candidate.failure, candidate.culprit = str(error), culprit_of(error)
         # A smaller chunk that it could compute is no reason to choose it.
         candidate.stream, candidate.costs = None, None
 

@@ -81,5 +81,5 @@ def _constants(option: str, values: Mapping[str, Any]) -> dict[str, SourceArray]
             raise ConfigurationError(
                 f"{option}.values.{name}={value}: valid are numbers and nested lists of numbers"
             )
-        arrays[str(name)] = SourceArray(array, f"{option}.values.{name}")
+        arrays[str(name)] = SourceArray(array, f"{option}.values.{name}", is_text=True)
     return arrays

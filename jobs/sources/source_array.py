@@ -27,10 +27,12 @@ class SourceArray:
         values: The numbers: a numpy array (perhaps a memory map), an HDF5 dataset or a tensor;
             data are read when they are indexed.
         origin: The option, the file and the name in it, for messages.
+        is_text: Whether the numbers were written as text, in which 1 may mean 1.0.
     """
 
     values: Any
     origin: str
+    is_text: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,6 +55,11 @@ class SourceArray:
     def is_floating(self) -> bool:
         """Whether the numbers are real floating-point numbers."""
         return _kind(self.values) == "f"
+
+    @property
+    def is_integral(self) -> bool:
+        """Whether the numbers are integers or truth values."""
+        return _kind(self.values) in "iub"
 
     def dtype_under(self, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype of the values in a job: complex values stay complex under a real one."""
@@ -87,7 +94,7 @@ class SourceArray:
             each % length if isinstance(each, int) else slice(*each.indices(length))
             for each, length in zip(index, self.shape, strict=False)
         )
-        return SourceArray(self.values[plain], origin)
+        return SourceArray(self.values[plain], origin, self.is_text)
 
     def require_numbers(self, dtype: torch.dtype, name: str) -> None:
         """Check that the values can be converted, and that they are finite.

@@ -37,7 +37,7 @@ def read_table(option: str, config: TableSource) -> dict[str, SourceArray]:
         vectors = [_vector(option, config.path, table, column) for column in columns]
         values = vectors[0] if isinstance(wanted, str) else np.stack(vectors, axis=1)
         origin = f"{option}.path={config.path}, columns {', '.join(columns)}"
-        arrays[name] = SourceArray(values, origin)
+        arrays[name] = SourceArray(values, origin, is_text=config.path.lower().endswith(".csv"))
     return arrays
 
 

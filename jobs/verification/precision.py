@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from jobs.functions import attention
 from jobs.functions.stages import arithmetic
 from jobs.job import Job
 from jobs.sources.source_array import name_of
@@ -15,8 +16,9 @@ from jobs.sources.source_array import name_of
 def with_stage(job: Job) -> Job:
     """Return a job that knows the arithmetic of its function, by one evaluation."""
     found = arithmetic(job.function.function, job.first_point, job.seed)
-    dropped = [f"the function drops imaginary parts in {line}" for line in found.real_casts]
-    return replace(job, stage=found.stage, notes=(*job.notes, *dropped))
+    notes = [f"the function drops imaginary parts in {line}" for line in found.real_casts]
+    notes += [attention.NOTE] if found.has_fused_attention else []
+    return replace(job, stage=found.stage, notes=(*job.notes, *notes))
 
 
 def allowed_error(job: Job) -> float:

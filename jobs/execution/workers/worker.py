@@ -18,7 +18,7 @@ from multiprocessing.reduction import recv_handle
 import torch
 from torch import Tensor
 
-from autodiff_core import Axis, Block
+from autodiff_core import Axis, Block, silent_fallbacks
 from jobs.configuration.schema import JobConfig
 from jobs.errors import JobError, OutOfMemoryError, StrategyError, failing_strategy
 from jobs.execution.local_source import compute_block
@@ -35,6 +35,7 @@ from jobs.execution.workers.messages import (
     TooLarge,
 )
 from jobs.execution.workers.shared_buffers import SharedBuffers
+from jobs.functions.attention import math_attention
 from jobs.functions.failures import explaining_failures
 from jobs.functions.live.transport import Parcel
 from jobs.job import Job, resolve
@@ -76,7 +77,8 @@ def work(connection: Connection, parent: int) -> None:
         if isinstance(config, Parcel):
             assert shared is not None
             config = unpacked_config(config, shared)
-        _Worker(assignment, config, connection, buffers).run()
+        with math_attention(), silent_fallbacks():
+            _Worker(assignment, config, connection, buffers).run()
     except StrategyError as error:
         connection.send(Failed(str(error), is_of_strategy=True, is_wrong=error.is_wrong))
     except JobError as error:

@@ -10,6 +10,9 @@ def both(x, y): return x.sum() * y, y.sum() * x
 def several(x): return [x**2, x.sum()]
 def named(x): return {"z/b": x**3, "a c": x.sum()}
 def nested(x): return {"a": (x, x)}
+def mixed(x): return {"a": x**2, "b": 3}
+def largest(x): return x.reshape(1, -1).max(dim=1)
+def powers(exponent): return lambda x: x**exponent
 def nothing(x): return ()
 def none(x): return None
 def number(x): return float(x.detach().sum())

@@ -92,7 +92,9 @@ def twice_truth(x): return torch.stack([x[1] ** 2, x[2] ** 2, 0 * x[0]])
 
 def attention(x):
     query = x.reshape(1, 1, 3, 2)
-    return nn.functional.scaled_dot_product_attention(query, 2 * query, query + 1)
+    # The kernel that the function chooses itself stays.
+    with nn.attention.sdpa_kernel(nn.attention.SDPBackend.FLASH_ATTENTION):
+        return nn.functional.scaled_dot_product_attention(query, 2 * query, query + 1)
 def attention_truth(x):
     query = x.reshape(3, 2)
     return (query @ (2 * query).T / 2**0.5).softmax(1) @ (query + 1)

@@ -1,0 +1,176 @@
+"""Functions of the point alone: the user's function with its constants, or a loss of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.configuration.schema import BatchedLoss, LossConfig, PythonLoss
+from jobs.errors import ConfigurationError
+from jobs.functions.batch_sum import BatchSum
+from jobs.functions.loading import LoadedFunction
+from jobs.functions.losses import label_of, load_loss
+from jobs.functions.modules import ModuleCall
+from jobs.functions.returned_values import chosen_output, flat_outputs
+from jobs.sources.source_array import SourceArray
+
+# A function of the tensors of the point, in order, and of the constants, by name.
+Evaluate = Callable[[Sequence[Tensor], Mapping[str, Tensor]], Any]
+
+
+def of_parameters(function: LoadedFunction, names: Sequence[str], fed: Sequence[str]) -> Evaluate:
+    """Return a module as a function of some of its parameters.
+
+    Args:
+        function: The function, which is a module.
+        names: The names of the parameters.
+        fed: The names of its arguments, in order.
+    """
+    assert function.module is not None
+    call = ModuleCall(function.module, names)
+    by_position, by_name = _split(function, fed)
+
+    def evaluate(point: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Any:
+        inputs = [constants[name] for name in by_position]
+        return call(point, inputs, {name: constants[name] for name in by_name})
+
+    return evaluate
+
+
+def of_inputs(function: LoadedFunction, names: Sequence[str], fed: Sequence[str]) -> Evaluate:
+    """Return a function of some of its arguments.
+
+    Args:
+        function: The function.
+        names: The names of the arguments that are the point.
+        fed: The names of all its arguments, in order.
+    """
+    call = function.function
+    if function.module is not None:
+        module = ModuleCall(function.module)
+
+        def call(*inputs: Tensor, **named: Tensor) -> Any:
+            return module((), inputs, named)
+
+    by_position, by_name = _split(function, fed)
+    if list(names) == list(by_position) and not by_name:
+        return lambda point, constants: call(*point)
+
+    def evaluate(point: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Any:
+        tensors = {**constants, **dict(zip(names, point, strict=True))}
+        inputs = [tensors[name] for name in by_position]
+        return call(*inputs, **{name: tensors[name] for name in by_name})
+
+    return evaluate
+
+
+def _split(function: LoadedFunction, fed: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    signature = function.signature
+    return (fed, ()) if signature is None else signature.split(fed)
+
+
+def with_loss(
+    function: LoadedFunction,
+    evaluate: Evaluate,
+    constants: Mapping[str, SourceArray],
+    config: LossConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return a function of the point alone, and the choices that it depends on.
+
+    Args:
+        function: The function; its `output` is chosen of what it returns.
+        evaluate: The function of the point and the constants.
+        constants: The constants, and the labels of a loss.
+        config: The option `loss`.
+        dtype: The dtype of the job.
+        device: The device of the constants.
+
+    Raises:
+        JobError: An option of the loss is not valid.
+    """
+
+    def load(rows: slice | None) -> dict[str, Tensor]:
+        real = dtype.to_real() if dtype.is_complex else dtype
+        return {
+            name: array.kept(dtype if array.is_complex else real, device, rows)
+            for name, array in constants.items()
+        }
+
+    choices = {} if function.output is None else {"output": function.output}
+    if not isinstance(config, BatchedLoss):
+        whole = load(None)
+        return lambda *point: flat_outputs(function, _chosen(function, evaluate, point, whole)), (
+            choices
+        )
+    loss, label = load_loss(config), label_of(config)
+
+    def batch(rows: slice | None) -> Callable[..., Any]:
+        part = load(rows)
+
+        def call(*point: Tensor) -> Any:
+            output = _chosen(function, evaluate, point, part)
+            if loss is None or label is None:
+                return flat_outputs(function, output)
+            if not isinstance(config, PythonLoss):
+                output = _single(function, config, output)
+            return loss(output, part[label])
+
+        return call
+
+    # Of a live loss its identity counts.
+    of_loss = {k: v for k, v in vars(config).items() if k not in ("covers", "modules", "held")}
+    choices = {**choices, "loss": of_loss}
+    if config.batch_size is None:
+        return batch(None), choices
+    samples = _samples(constants, label)
+    return BatchSum(batch, samples, config.batch_size, config.reduction), choices
+
+
+def _chosen(
+    function: LoadedFunction,
+    evaluate: Evaluate,
+    point: Sequence[Tensor],
+    constants: Mapping[str, Tensor],
+) -> Any:
+    value = evaluate(point, constants)
+    return value if function.output is None else chosen_output(value, function.output)
+
+
+def _single(function: LoadedFunction, config: LossConfig, output: Any) -> Tensor:
+    """Return the only tensor that a function returns, with which a built-in loss compares labels.
+
+    Raises:
+        ConfigurationError: It returns several.
+    """
+    found = flat_outputs(function, output)
+    if isinstance(found, Tensor):
+        return found
+    several = found if isinstance(found, dict) else range(len(found))
+    raise ConfigurationError(
+        f"loss={config.kind}: {function.name} returns several tensors; choose one of them by "
+        f"function.output={', '.join(map(str, several))}"
+    )
+
+
+def _samples(constants: Mapping[str, SourceArray], label: str | None) -> int:
+    """Return the length of the leading dimension that all constants share."""
+    if not set(constants) - {label}:
+        raise ConfigurationError(
+            "loss.batch_size: there are no data to split; it needs wrt=params, or a wrt.pattern "
+            "that leaves inputs as constants"
+        )
+    lengths = {name: array.shape[:1] for name, array in constants.items()}
+    if len(set(lengths.values())) != 1 or () in lengths.values():
+        raise ConfigurationError(
+            "loss.batch_size: all data need the same leading dimension over samples; the shapes "
+            "are " + ", ".join(f"{name} {array.shape}" for name, array in constants.items())
+        )
+    ((samples,),) = set(lengths.values())
+    if samples == 0:
+        raise ConfigurationError("loss.batch_size: the data have no samples")
+    return samples
