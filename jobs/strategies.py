@@ -27,7 +27,7 @@ def none_is_left(reasons: Mapping[str, str], culprits: Mapping[str, str]) -> str
     Args:
         reasons: The name of each strategy, and why it has failed.
         culprits: For some of them, what in the function is the reason, as a clause. Where the
-            strategies fail for different reasons, each is told in one line.
+            strategies fail for different reasons, each has a line of its own.
     """
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():

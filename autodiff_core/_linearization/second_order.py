@@ -24,7 +24,7 @@ _VISIBLE_SHARE = 1e-2
 
 def custom_functions(tensor: Tensor) -> tuple[str, ...]:
     """Return the names of the custom `torch.autograd.Function`s in a tensor's graph."""
-    names = (node.name().removesuffix("Backward") for node in custom_backwards([tensor]))
+    names = (each.removesuffix("Backward") for each in custom_backwards([tensor]))
     return tuple(dict.fromkeys(names))
 
 
@@ -79,9 +79,10 @@ def check_second_order(
         raise DoubleBackwardError(
             f"a custom autograd.Function in this function ({', '.join(names)}) has a backward that "
             "autograd cannot differentiate (it leaves torch, or is declared once-differentiable) "
-            "or that is not the derivative of its forward (a reversed or straight-through gradient), so the "
-            "second derivative by any strategy would not be that of its gradient; valid is a "
-            "backward of differentiable operations of torch that is the derivative of the forward"
+            "or that is not the derivative of its forward (a reversed or straight-through "
+            "gradient), so the second derivative by any strategy would not be that of its "
+            "gradient; valid is a backward of differentiable operations of torch that is the "
+            "derivative of the forward"
         )
 
 

@@ -158,7 +158,8 @@ def function(name: str) -> tuple[str, ...]:
 
 SPECIAL = "a value with special characters is written in quotes within quotes, such as"
 REFUSED = [
-    (numpy("unsigned.npy"), "holds integers beyond 2^63 - 1"),
+    (numpy("unsigned.npy"), "x (inputs.path=unsigned.npy) holds uint64, and functions are"),
+    (numpy("truth.npy"), "x (inputs.path=truth.npy) holds bool, and functions are"),
     (numpy("objects.npy"), "without Python objects"),
     (numpy("dates.npy"), "x is of dtype datetime64[D]"),
     (numpy("words.npy"), "x is of dtype <U1"),
@@ -171,7 +172,6 @@ REFUSED = [
     (numpy("y.npy"), "there is no such file"),
     (numpy("a=b.npy"), f"{SPECIAL} \"inputs.path='a=b.npy'\""),
     (numpy("it's.npy"), f"{SPECIAL} \"inputs.path='it\\\\'s.npy'\""),
-    (("function.target=own:scaled", *numpy("optional.npz")), "which may be meant for it"),
     (("inputs=table", "inputs.path=latin.csv"), "names of the columns are not text in UTF-8"),
     (("inputs=table", "inputs.path=twice.csv"), "there are 2 columns x"),
     (dataset("null_space"), "/null_space has an impossible shape"),
@@ -221,7 +221,10 @@ COMPUTED = {
     "scalar": (numpy("scalar.npy"), [[4.0]]),
     "empty": (numpy("empty.npy"), np.zeros((0, 0))),
     "empty matrix": (numpy("empty_matrix.npy"), np.zeros((0, 0))),
-    "truth values": (numpy("truth.npy"), np.diag([2.0, 0.0])),
+    "argument with a default": (
+        ("function.target=own:scaled", *numpy("optional.npz"), "wrt.pattern=x"),
+        np.diag(4 * X),
+    ),
     "Fortran order": (numpy("fortran.npy"), np.diag(np.arange(0.0, 12.0, 2.0))),
     "float8": (tensors("eight"), np.diag(2 * X)),
     "parameter": (tensors("parameter"), np.diag(2 * X)),

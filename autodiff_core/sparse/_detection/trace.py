@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from autodiff_core._errors import first_line
 from autodiff_core._linearization.arguments import Arguments, FlatFunction
-from autodiff_core._linearization.second_order import has_custom_backward
+from autodiff_core._linearization.second_order import custom_functions
 from autodiff_core._operations import MATRICES, OPERATIONS
 from autodiff_core.sparse._errors import DetectionError
 
@@ -70,7 +70,7 @@ class Subject:
         """Return whether the function uses a custom autograd.Function."""
         with torch.enable_grad():
             outputs = self.function(*(primal.clone().requires_grad_() for primal in self.primals))
-            return any(has_custom_backward(output) for output in outputs)
+            return any(custom_functions(output) for output in outputs)
 
     def shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of the tensors along the rows."""
