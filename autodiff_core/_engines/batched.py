@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import _set_vmap_fallback_warning_enabled as set_fallback_warnings
+from torch._C import _functorch
 
 from autodiff_core._engines.agreement import LinearMap, Precision, ReportFallback, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
@@ -23,6 +23,10 @@ _WARNINGS_LOCK = threading.RLock()
 _shows_fallbacks = True
 
 
+def _show_fallbacks(shown: bool) -> None:
+    _functorch._set_vmap_fallback_warning_enabled(shown)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @contextmanager
 def silent_fallbacks() -> Iterator[None]:
     """Keep torch from printing where vmap runs an operator in a loop; `Batched` reports it once.
@@ -31,12 +35,12 @@ def silent_fallbacks() -> Iterator[None]:
     """
     global _shows_fallbacks
     before, _shows_fallbacks = _shows_fallbacks, False
-    set_fallback_warnings(False)
+    _show_fallbacks(False)
     try:
         yield
     finally:
         _shows_fallbacks = before
-        set_fallback_warnings(before)
+        _show_fallbacks(before)
 
 
 def one_by_one(
@@ -167,11 +171,11 @@ class Batched:
 
             warnings.showwarning = watch
             # A caller may have switched them off for the terminal.
-            set_fallback_warnings(True)
+            _show_fallbacks(True)
             try:
                 yield
             finally:
-                set_fallback_warnings(_shows_fallbacks)
+                _show_fallbacks(_shows_fallbacks)
         for reason in sorted(reasons - self._slow_operators):
             self._slow_operators.add(reason)
             self._report(Fallback(self._strategy, "a loop inside one operator", reason))
