@@ -11,18 +11,14 @@ Computation 4 (1992), 720-736). For this model it equals the Gauss-Newton matrix
 Needs scikit-learn: ``pip install 'autodiff-jobs[examples]'``.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from running import run_job
-from safetensors.torch import save_file
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from outputs import open_result
+import jobs
 
 FEATURES = 30
 PRIOR_PRECISION = 1.0
@@ -32,7 +28,7 @@ class Classifier(nn.Module):
     """A linear classifier that returns scores of shape (samples,)."""
 
     def __init__(self) -> None:
-        """Initialize random weights, which the job replaces by those of a file."""
+        """Initialize random weights."""
         super().__init__()
         self.linear = nn.Linear(FEATURES, 1)
 
@@ -52,21 +48,19 @@ def main() -> None:
     data = StandardScaler().fit_transform(data)
     fit = LogisticRegression(C=1 / PRIOR_PRECISION, tol=1e-10, max_iter=5000).fit(data, label)
     weight, bias = fit.coef_[0], float(fit.intercept_[0])
-    np.savez("tumours.npz", x=data, label=label.astype(float))
-    state = {
-        "linear.weight": torch.tensor(fit.coef_),
-        "linear.bias": torch.from_numpy(fit.intercept_),
-    }
-    save_file(state, "fit.safetensors")
-    here = Path(__file__).absolute()
-    path = run_job(
-        *("op=hessian", "strategy=vectorize", "function=python", "wrt=params"),
-        *(f"function.target='{here}:Classifier'", "function.weights=fit.safetensors"),
-        *("loss=python", f"loss.target='{here}:cross_entropy'"),
-        *("loss.reduction=sum", "loss.batch_size=100"),
-        *("inputs=numpy", "inputs.path=tumours.npz"),
+    classifier = Classifier().double().eval()
+    classifier.linear.load_state_dict(
+        {"weight": torch.tensor(fit.coef_), "bias": torch.from_numpy(fit.intercept_)}
     )
-    with open_result(path) as result:
+    with jobs.compute(
+        "hessian",
+        classifier,
+        {"x": data, "label": label.astype(float)},
+        wrt="params",
+        strategy="vectorize",
+        loss={"target": cross_entropy, "reduction": "sum", "batch_size": 100},
+        progress="quiet",
+    ) as result:
         hessian = result[...]
     extended = np.hstack([data, np.ones((len(data), 1))])
     score = data @ weight + bias

@@ -9,15 +9,12 @@ spacing squared.
     python examples/newton.py
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from running import run_job
 from scipy.optimize import brentq
 from torch import Tensor
 
-from outputs import open_result
+import jobs
 
 LAMBDA = 2.0
 POINTS = 99
@@ -35,13 +32,9 @@ def solve(points: int) -> tuple[np.ndarray, list[float]]:
     """Return the discrete solution, and the norms of the residuals of all steps."""
     u, norms = np.zeros(points), []
     for _ in range(10):
-        np.save("u.npy", u)
-        path = run_job(
-            *("op=jacobian", "strategy=forward-mode", "function=python"),
-            f"function.target='{Path(__file__).absolute()}:residual'",
-            *("inputs=numpy", "inputs.path=u.npy"),
-        )
-        with open_result(path) as result:
+        with jobs.compute(
+            "jacobian", residual, u, strategy="forward-mode", progress="quiet"
+        ) as result:
             value, jacobian = result.value["output"], result[...]
         norms.append(float(np.abs(value).max()))
         if norms[-1] < 1e-8:

@@ -17,10 +17,10 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 import torch
-from running import run_job
 
+import jobs
 from jobs.problems import load_builder
-from outputs import open_sparse_result
+from outputs import SparseResult
 
 STEP = 1e-3
 
@@ -31,12 +31,15 @@ def solve(points: int) -> tuple[list[float], float]:
     start = problem.point["concentrations"].numpy()
     state, norms = start.copy(), []
     for _ in range(8):
-        np.save("state.npy", state)
-        path = run_job(
-            *("op=jacobian", "function=brusselator", f"function.n={points}", "sparsity=auto"),
-            *("strategy=forward-mode", "inputs=numpy", "inputs.path=state.npy"),
-        )
-        with open_sparse_result(path) as result:
+        with jobs.compute(
+            "jacobian",
+            {"name": "brusselator", "n": points},
+            state,
+            sparsity="auto",
+            strategy="forward-mode",
+            progress="quiet",
+        ) as result:
+            assert isinstance(result, SparseResult)
             rates, jacobian = result.value["rates"], result.as_scipy()
         residual = (state - start - STEP * rates).reshape(-1)
         norms.append(float(np.abs(residual).max()))

@@ -10,16 +10,14 @@ the kernel that `torch.func` computes from per-sample Jacobians.
 Needs scikit-learn for the digits: ``pip install 'autodiff-jobs[examples]'``.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from running import run_job
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
-from outputs import Result, open_result
+import jobs
+from outputs import Result
 
 SAMPLES = 60
 COLUMNS_AT_ONCE = 1000
@@ -58,17 +56,15 @@ def main() -> None:
     """Run the job, multiply, and compare."""
     pixels, _ = load_digits(return_X_y=True)
     data = np.asarray(pixels)[:SAMPLES] / 16
-    np.save("digits.npy", data)
-    path = run_job(
-        *("op=jacobian", "strategy=vectorize", "function=python", "function.factory=true"),
-        f"function.target='{Path(__file__).absolute()}:network'",
-        *("wrt=params", "seed=1", "inputs=numpy", "inputs.path=digits.npy"),
-    )
-    with open_result(path) as result:
+    torch.manual_seed(1)
+    module = network().eval()
+    with jobs.compute(
+        "jacobian", module, data, wrt="params", strategy="vectorize", progress="quiet"
+    ) as result:
+        assert isinstance(result, Result)
         print(result)
         own = kernel(result)
-    torch.manual_seed(1)
-    expected = reference(network().double(), torch.from_numpy(data))
+    expected = reference(module.double(), torch.from_numpy(data))
     eigenvalues = np.linalg.eigvalsh(own)
     print(f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}")
     print(f"largest difference: {np.abs(own - expected).max() / np.abs(expected).max():.1e}")

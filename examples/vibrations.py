@@ -9,8 +9,6 @@ differences of its forces.
 Needs ASE: ``pip install 'autodiff-jobs[examples]'``.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from ase import Atoms, units
@@ -18,10 +16,9 @@ from ase.calculators.lj import LennardJones
 from ase.cluster import Icosahedron
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
-from running import run_job
 from torch import Tensor
 
-from outputs import open_result
+import jobs
 
 # The parameters of argon: A. Rahman, Physical Review 136 (1964), A405.
 EPSILON = 0.0103  # eV
@@ -62,13 +59,9 @@ def frequencies(hessian: np.ndarray, masses: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Run the job, and compare its frequencies with those of ASE."""
     atoms = relaxed_cluster()
-    np.save("positions.npy", atoms.positions)
-    path = run_job(
-        *("op=hessian", "strategy=vectorize", "function=python"),
-        f"function.target='{Path(__file__).absolute()}:energy'",
-        *("inputs=numpy", "inputs.path=positions.npy"),
-    )
-    with open_result(path) as result:
+    with jobs.compute(
+        "hessian", energy, atoms.positions, strategy="vectorize", progress="quiet"
+    ) as result:
         own = frequencies(result[...], atoms.get_masses())
     vibrations = Vibrations(atoms, name="vibrations", delta=1e-3, nfree=4)
     vibrations.run()

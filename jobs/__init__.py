@@ -12,6 +12,8 @@ from jobs.name_clashes import require_own_packages
 
 if TYPE_CHECKING:
     from jobs.calls.compute import PlannedJob, VerificationWarning, compute, plan
+    from jobs.calls.runs import Run, find, report
+    from jobs.calls.submission import submit
     from jobs.errors import ConfigurationError, ContradictedError, JobError
 
 require_own_packages()
@@ -21,6 +23,10 @@ _PLACES = {
     "plan": "jobs.calls.compute",
     "PlannedJob": "jobs.calls.compute",
     "VerificationWarning": "jobs.calls.compute",
+    "Run": "jobs.calls.runs",
+    "find": "jobs.calls.runs",
+    "report": "jobs.calls.runs",
+    "submit": "jobs.calls.submission",
     "JobError": "jobs.errors",
     "ConfigurationError": "jobs.errors",
     "ContradictedError": "jobs.errors",
@@ -31,9 +37,13 @@ __all__ = [
     "ContradictedError",
     "JobError",
     "PlannedJob",
+    "Run",
     "VerificationWarning",
     "compute",
+    "find",
     "plan",
+    "report",
+    "submit",
 ]
 
 

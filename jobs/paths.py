@@ -63,6 +63,11 @@ class RunPaths:
             shard: Index and count of the part that is computed; None for the whole matrix.
         """
         run = Path(runs).absolute() / f"{function}-{operation}-{strategy}-{digits}"
+        return cls.in_run(run, shard)
+
+    @classmethod
+    def in_run(cls, run: Path, shard: tuple[int, int] | None) -> RunPaths:
+        """Return the paths of a job, or of its shard, in the directory of its run."""
         if shard is None:
             return cls(run, run)
         index, count = shard

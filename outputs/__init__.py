@@ -23,6 +23,7 @@ from outputs._reading.foreign_datasets import find_dataset
 from outputs._reading.result import Result, open_result
 from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
 from outputs._scanning.reference import Reference
+from outputs._sharding.merging import merge_shards
 from outputs._storage.files import part_path, scratch_file
 from outputs._text import printable
 from outputs._verification.comparison import Difference, compare_results, compare_sparse_results
@@ -63,6 +64,7 @@ __all__ = [
     "figures_verdict",
     "find_dataset",
     "is_sparse_result",
+    "merge_shards",
     "open_result",
     "open_sparse_result",
     "part_path",

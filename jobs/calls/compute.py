@@ -81,9 +81,9 @@ def compute(
         KeyboardInterrupt: The user has stopped the job; what was computed is kept.
     """
     display = display_for(str(options.get("progress", "auto")), quiet=SilentDisplay)
-    with _failures(), undisturbed(display.say):
+    with failures(), undisturbed(display.say):
         config = configured(op, function, point, name, options)
-        job, path = _computed(config, display)
+        job, path = computed(config, display)
     result = _opened(job, path)
     state = result.verdict.state
     if state is not VerificationState.VERIFIED and config.verify.mode != "off":
@@ -131,7 +131,7 @@ def plan(
         The plan, which prints itself.
     """
     kept = _KeptPlan()
-    with _failures(), undisturbed(kept.say):
+    with failures(), undisturbed(kept.say):
         config = configured(op, function, point, name, options)
         job = resolve(config, choose_devices(config.devices, config.dtype))
         execute(job, kept, overwrite=config.overwrite, plan_only=True)
@@ -161,8 +161,8 @@ class _KeptPlan(Display):
         return "\n".join(line.rstrip() for line in self._text.getvalue().splitlines())
 
 
-def _computed(config: JobConfig, display: Display) -> tuple[Job, Path]:
-    """Run a job by the same steps as the command line."""
+def computed(config: JobConfig, display: Display) -> tuple[Job, Path]:
+    """Run a job by the same steps as the command line; return it and the path of its result."""
     _require_no_plan(config)
     with holding_devices(config.devices, config.dtype, display.say) as devices:
         if len(devices) > 1 and current_process().daemon:
@@ -190,7 +190,7 @@ def _opened(job: Job, path: Path) -> Result | SparseResult:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def failures() -> Iterator[None]:
     """Turn what the command line reports in one line into a `JobError` with that line."""
     try:
         yield

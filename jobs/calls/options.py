@@ -31,8 +31,8 @@ _Choice = str | Mapping[str, Any]
 _NAME = re.compile(r"[\w.+-]*\w[\w.+-]*")
 
 
-class Options(TypedDict, total=False):
-    """The options of the command line; those of a group are a dictionary, or a member's name."""
+class WholeOptions(TypedDict, total=False):
+    """The options of the command line, except for those that choose a shard."""
 
     strategy: str
     wrt: _Choice
@@ -50,11 +50,16 @@ class Options(TypedDict, total=False):
     verify: _Choice
     nonfinite: str
     output: Mapping[str, Any]
-    shard: str | None
-    shards: int | None
     runs: str | PathLike[str]
     overwrite: bool
     progress: str
+
+
+class Options(WholeOptions, total=False):
+    """The options of the command line; those of a group are a dictionary, or a member's name."""
+
+    shard: str | None
+    shards: int | None
 
 
 def configured(

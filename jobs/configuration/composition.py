@@ -114,6 +114,13 @@ def _yaml(name: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("defaults", "hydra")}
 
 
+def launcher_settings(cluster: str) -> dict[str, Any]:
+    """Return the default settings of the tasks of a cluster, those of its file of options."""
+    found: Any = OmegaConf.load(config_directory() / "cluster" / f"{cluster}.yaml")
+    settings: Any = OmegaConf.to_container(found.hydra.launcher)
+    return settings
+
+
 @cache
 def _defaults() -> dict[str, str]:
     """Return the default member of each group."""

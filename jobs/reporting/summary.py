@@ -72,10 +72,11 @@ class JobSummary:
 def summarise(directory: Path) -> list[JobSummary]:
     """Summarise every job below a directory with a result or a status, in order of their names."""
     runs = {path.parent for name in (RESULT, STATUS) for path in directory.rglob(name)}
-    return [_summary(run, directory) for run in sorted(runs)]
+    return [summary_of(run, directory) for run in sorted(runs)]
 
 
-def _summary(run: Path, directory: Path) -> JobSummary:
+def summary_of(run: Path, directory: Path) -> JobSummary:
+    """Summarise the job of a run, named relative to a directory above it."""
     name = str(run.relative_to(directory))
     path = run / RESULT
     if path.exists():

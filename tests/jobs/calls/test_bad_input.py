@@ -1,0 +1,115 @@
+"""What a call refuses: one error each, in the words of the command line, and nothing is written."""
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import jobs
+
+
+def energy(positions: Tensor) -> Tensor:
+    return ((positions[1:] - positions[:-1]).norm(dim=1) ** 2).sum()
+
+
+MISTAKES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
+    "option": (("hessian", energy), {"strategi": "auto"}, "did you mean strategy?"),
+    "value": (("hessian", energy), {"strategy": "vectorise"}, "did you mean vectorize?"),
+    "group": (("hessian", energy), {"wrt": "param"}, "did you mean params?"),
+    "within a group": (("hessian", energy), {"output": {"dtyp": "float32"}}, "output.dtype?"),
+    "type": (("hessian", energy), {"seed": "many"}, "seed=many: valid is an integer"),
+    "no text": (("hessian", energy), {"runs": torch.ones(2)}, "runs: this is of type Tensor"),
+    "operation": (("hesian", energy), {}, "did you mean hessian?"),
+    "problem": (("hessian", "rosenbrok"), {}, "did you mean rosenbrock?"),
+    "class": (("hessian", nn.Linear), {}, "function: this is a class"),
+    "no callable": (("hessian", 3), {}, "function: this is of type int"),
+    "generator object": (("hessian", (x for x in "ab")), {}, "function: this is of type generator"),
+    "module of torch.jit": (("hessian", torch.jit.script(nn.Linear(3, 1))), {}, "of torch.jit"),
+    "two points": (("hessian", energy), {"inputs": "random"}, "only one of them"),
+    "plan": (("hessian", energy), {"plan": True}, "jobs.plan"),
+    "cluster": (("hessian", energy), {"cluster": "slurm"}, "there is no option cluster"),
+    "name": (("hessian", energy), {"name": "a/b"}, "valid are letters"),
+    "shards": (("hessian", energy), {"shard": "9/4"}, "shard=9/4"),
+    "devices": (("hessian", energy), {"devices": "gpu"}, "devices=gpu"),
+    "vector valued": (("hessian", torch.sin), {}, "valid is one tensor with one element"),
+    "no tensor": (("jacobian", lambda x: 3.0), {}, "neither a tensor nor a tuple"),
+    "generator": (("jacobian", lambda x: (y for y in x)), {}, "neither a tensor nor a tuple"),
+    "raises": (("jacobian", lambda x: x / [][0]), {}, "IndexError"),
+    "exits": (("jacobian", lambda x: sys.exit(3)), {}, "SystemExit"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_error_and_writes_nothing(
+    mistake: str, positions: Tensor, directory: Path
+) -> None:
+    given, options, message = MISTAKES[mistake]
+    compute: Any = jobs.compute
+    with pytest.raises(jobs.JobError) as caught:
+        compute(*given, positions, **options)
+    assert message in str(caught.value)
+    assert list(directory.iterdir()) == []
+
+
+POINTS = {
+    "not finite": (torch.tensor([1.0, float("nan")]), "values that are not finite"),
+    "list of numbers": ([1.0, 2.0], "point[0]: this is of type float"),
+    "number": (2.0, "point: this is of type float"),
+    "generator": ((x for x in (1.0,)), "point: this is of type generator"),
+    "text": (np.array(["a"]), "dtype <U1"),
+    "objects": (np.array([None]), "dtype object"),
+    "mask": (np.ma.masked_greater(np.arange(3.0), 1), "mask"),
+    "sparse": (torch.eye(2).to_sparse(), "to_dense()"),
+    "complex": (torch.ones(2, dtype=torch.complex64), "not holomorphic"),
+    "key": ({1: torch.ones(2)}, "the key 1 is no text"),
+    "too many": ((torch.ones(2), torch.ones(2)), "the function needs x"),
+    "other names": ({"y": torch.ones(2), "z": torch.ones(2)}, "the function needs x"),
+    "none": (None, "has no default point"),
+}
+
+
+@pytest.mark.parametrize("kind", POINTS)
+def test_a_point_that_is_no_point(kind: str, directory: Path) -> None:
+    point, message = POINTS[kind]
+
+    def function(x: Tensor) -> Tensor:
+        return (x**2).sum()
+
+    with pytest.raises(jobs.JobError) as caught:
+        jobs.compute("hessian", function, point)
+    assert message in str(caught.value)
+    assert list(directory.iterdir()) == []
+
+
+def test_settings_that_change_the_function_are_refused(positions: Tensor) -> None:
+    with torch.autocast("cpu"), pytest.raises(jobs.ConfigurationError, match="autocast"):
+        jobs.compute("hessian", energy, positions)
+    with torch.device("meta"), pytest.raises(jobs.ConfigurationError, match="default device"):
+        jobs.compute("hessian", energy, positions)
+
+
+def test_a_file_that_cannot_be_written_is_one_error(positions: Tensor, directory: Path) -> None:
+    (directory / "file").write_text("")
+    with pytest.raises(jobs.JobError, match="file"):
+        jobs.compute("hessian", energy, positions, runs=directory / "file", progress="quiet")
+
+
+def test_what_only_a_name_can_identify(compute: Any, positions: Tensor) -> None:
+    lock = threading.Lock()
+
+    def function(x: Tensor) -> Tensor:
+        with lock:
+            return (x**2).sum()
+
+    with pytest.raises(jobs.ConfigurationError, match="closure variable lock") as caught:
+        compute("hessian", function, positions)
+    assert "name=" in str(caught.value)
+    result = compute("hessian", function, positions, name="locked")
+    assert result.path.parent.name.startswith("locked-hessian-")
+    assert "not covered: closure variable lock" in result.configuration
+    assert compute("hessian", function, positions, name="locked").path == result.path

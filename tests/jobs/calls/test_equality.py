@@ -1,0 +1,93 @@
+"""The file of a call is that of the command: all datasets and attributes but where they come from."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import jobs
+
+SOURCE = """
+import torch
+
+SCALE = 2.0
+
+def energy(positions):
+    bonds = positions[1:] - positions[:-1]
+    return SCALE * ((bonds.norm(dim=1) - 1) ** 2).sum()
+
+def network():
+    return torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+"""
+# What says where a result comes from: the origin, the names, and what hashes or times them.
+ORIGIN = ("provenance", "configuration", "execution", "digests", "fingerprint", "function")
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """Return all datasets and attributes of a file as bytes, except for its origin."""
+    found: dict[str, bytes] = {}
+
+    def add(name: str, item: Any) -> None:
+        for key, value in item.attrs.items():
+            if key not in ("REFERENCE_LIST", "DIMENSION_LIST"):
+                found[f"{name}@{key}"] = np.asarray(value).astype(bytes).tobytes()
+        if isinstance(item, h5py.Dataset):
+            plain = item[()]
+            found[name] = np.asarray(plain).tobytes() + str(item.dtype).encode()
+
+    with h5py.File(path) as file:
+        add("", file)
+        file.visititems(add)
+    return {
+        name: value
+        for name, value in found.items()
+        if not any(part in ORIGIN for part in name.replace("@", "/").split("/"))
+    }
+
+
+@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
+def test_a_function_gives_the_file_of_the_command(
+    strategy: str, command_line: Any, directory: Path
+) -> None:
+    (directory / "springs.py").write_text(SOURCE)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(SOURCE, names)
+    point = np.random.default_rng(0).standard_normal((9, 3))
+    np.save("x.npy", point)
+    by_command = command_line(
+        *("op=hessian", f"strategy={strategy}", "chunk_size=8", "progress=quiet"),
+        *("function=python", "function.target=./springs.py:energy"),
+        *("inputs=numpy", "inputs.path=x.npy"),
+    ).result
+    options: Any = {"strategy": strategy, "chunk_size": 8, "progress": "quiet"}
+    jobs.compute("hessian", names["energy"], point, **options).close()
+    (by_call,) = set(directory.glob("runs/*/result.h5")) - {by_command}
+    _assert_same(by_command, by_call)
+
+
+def test_a_module_gives_the_file_of_the_command(command_line: Any, directory: Path) -> None:
+    (directory / "springs.py").write_text(SOURCE)
+    point = np.random.default_rng(0).standard_normal((4, 3))
+    np.save("x.npy", point)
+    by_command = command_line(
+        *("op=jacobian", "strategy=vectorize", "chunk_size=4", "progress=quiet", "wrt=params"),
+        *("function=python", "function.target=./springs.py:network", "function.factory=true"),
+        *("inputs=numpy", "inputs.path=x.npy", "seed=3"),
+    ).result
+    torch.manual_seed(3)
+    module = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).eval()
+    options: Any = {"chunk_size": 4, "progress": "quiet", "wrt": "params", "seed": 3}
+    jobs.compute("jacobian", module, point, strategy="vectorize", **options).close()
+    (by_call,) = set(directory.glob("runs/*/result.h5")) - {by_command}
+    _assert_same(by_command, by_call)
+
+
+def _assert_same(one: Path, other: Path) -> None:
+    first, second = content(one), content(other)
+    assert {*first} == {*second}
+    assert [name for name in first if first[name] != second[name]] == []
+    assert any(name in first for name in ("hessian", "jacobian"))
