@@ -1,4 +1,4 @@
-"""The file of a call is that of the command: all datasets and attributes but where they come from."""
+"""The file of a call is that of the command, except for what says where it comes from."""
 
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,21 @@ def network():
     return torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
 """
 # What says where a result comes from: the origin, the names, and what hashes or times them.
-ORIGIN = ("provenance", "configuration", "execution", "digests", "fingerprint", "function")
+ORIGIN = (
+    "provenance",
+    "configuration",
+    "execution",
+    "digests",
+    "fingerprint",
+    "function",
+    "ledger",
+)
+# What follows from the fingerprint: the random vectors of the check.
+OF_THE_FINGERPRINT = ("probes",)
 
 
-def content(path: Path) -> dict[str, bytes]:
-    """Return all datasets and attributes of a file as bytes, except for its origin."""
+def content(path: Path, but: tuple[str, ...]) -> dict[str, bytes]:
+    """Return all datasets and attributes of a file as bytes, but for those with some names."""
     found: dict[str, bytes] = {}
 
     def add(name: str, item: Any) -> None:
@@ -45,7 +55,7 @@ def content(path: Path) -> dict[str, bytes]:
     return {
         name: value
         for name, value in found.items()
-        if not any(part in ORIGIN for part in name.replace("@", "/").split("/"))
+        if not any(part in but for part in name.replace("@", "/").split("/"))
     }
 
 
@@ -66,7 +76,11 @@ def test_a_function_gives_the_file_of_the_command(
     options: Any = {"strategy": strategy, "chunk_size": 8, "progress": "quiet"}
     jobs.compute("hessian", names["energy"], point, **options).close()
     (by_call,) = set(directory.glob("runs/*/result.h5")) - {by_command}
-    _assert_same(by_command, by_call)
+    _assert_same(by_command, by_call, (*ORIGIN, *OF_THE_FINGERPRINT))
+    # By its import path the function has the fingerprint of the command.
+    jobs.compute("hessian", "./springs.py:energy", point, runs="others", **options).close()
+    (by_path,) = directory.glob("others/*/result.h5")
+    _assert_same(by_command, by_path, ORIGIN)
 
 
 def test_a_module_gives_the_file_of_the_command(command_line: Any, directory: Path) -> None:
@@ -83,11 +97,12 @@ def test_a_module_gives_the_file_of_the_command(command_line: Any, directory: Pa
     options: Any = {"chunk_size": 4, "progress": "quiet", "wrt": "params", "seed": 3}
     jobs.compute("jacobian", module, point, strategy="vectorize", **options).close()
     (by_call,) = set(directory.glob("runs/*/result.h5")) - {by_command}
-    _assert_same(by_command, by_call)
+    _assert_same(by_command, by_call, (*ORIGIN, *OF_THE_FINGERPRINT))
 
 
-def _assert_same(one: Path, other: Path) -> None:
-    first, second = content(one), content(other)
+def _assert_same(one: Path, other: Path, but: tuple[str, ...]) -> None:
+    first, second = content(one, but), content(other, but)
     assert {*first} == {*second}
     assert [name for name in first if first[name] != second[name]] == []
-    assert any(name in first for name in ("hessian", "jacobian"))
+    assert {"hessian", "jacobian"} & {*first}
+    assert any(name.startswith("point/") for name in first)
