@@ -1,8 +1,4 @@
-"""Record a linear map as the list of operators through which its argument passes.
-
-The map runs under torch's functionalization, which replaces work in place, also on views, by
-operators without side effects.
-"""
+"""Record a linear map as the list of operators through which its argument passes."""
 
 from __future__ import annotations
 
@@ -101,33 +97,53 @@ def record(
         linear_map: The map from tensors to tensors.
         vector: The argument.
 
+    A map that works in place is recorded once more, under functionalization, which replaces that by
+    operators without side effects.
+
     Raises:
-        UncapturableError: The map reads its argument's numbers, or an operator writes into an
-            argument that functionalization leaves.
+        UncapturableError: The map reads its argument's numbers, or works in place where
+            functionalization cannot replace it.
     """
-    try:
-        return _recorded(linear_map, vector, wraps_copies=False)
-    except RuntimeError as error:
-        if NEEDS_ALL_WRAPPED not in str(error):
-            raise
-    return _recorded(linear_map, vector, wraps_copies=True)
-
-
-def _recorded(
-    linear_map: Callable[[tuple[Tensor, ...]], Sequence[Tensor]],
-    vector: tuple[Tensor, ...],
-    *,
-    wraps_copies: bool,
-) -> Recording:
-    given = tuple(part.clone() for part in vector)
-    recorder = _Recorder(given)
-    with recorder, functionalized(wraps_copies=wraps_copies):
-        images = [unwrapped(image) for image in linear_map(tuple(map(wrapped, given)))]
+    recorder, images = _observed(linear_map, vector)
+    if recorder.writes:
+        # Functionalization ends the process if it meets such a tensor.
+        if recorder.has_met_zero_tensors:
+            raise UncapturableError(f"{recorder.writes} writes into an argument")
+        try:
+            recorder, images = _observed(linear_map, vector, wraps_copies=False)
+        except RuntimeError as error:
+            if NEEDS_ALL_WRAPPED not in str(error):
+                raise
+            recorder, images = _observed(linear_map, vector, wraps_copies=True)
+        if recorder.writes:
+            raise UncapturableError(f"{recorder.writes} writes into an argument")
     found = tuple(image.detach() for image in images)
     outputs = tuple(
         recorder.reference(image) or part for image, part in zip(images, found, strict=True)
     )
     return Recording(recorder.inputs, recorder.finished(), outputs, found)
+
+
+def _observed(
+    linear_map: Callable[[tuple[Tensor, ...]], Sequence[Tensor]],
+    vector: tuple[Tensor, ...],
+    *,
+    wraps_copies: bool | None = None,
+) -> tuple[_Recorder, list[Tensor]]:
+    """Return what a recorder has seen of one application of a map, and the images.
+
+    Args:
+        linear_map: The map.
+        vector: Its argument, which is not modified.
+        wraps_copies: That of `functionalized`; None for no functionalization.
+    """
+    given = tuple(part.clone() for part in vector)
+    recorder = _Recorder(given)
+    with recorder:
+        if wraps_copies is None:
+            return recorder, list(linear_map(given))
+        with functionalized(wraps_copies=wraps_copies):
+            return recorder, [unwrapped(each) for each in linear_map(tuple(map(wrapped, given)))]
 
 
 @dataclass(frozen=True)
@@ -138,7 +154,14 @@ class _Constant:
 
 
 class _Recorder(TorchDispatchMode):
-    """Intercepts every operator below autograd and keeps those that receive a tracked tensor."""
+    """Intercepts every operator below autograd and keeps those that receive a tracked tensor.
+
+    Attributes:
+        inputs: The tensors of the argument.
+        writes: The first operator that writes into an argument; empty if there is none.
+        has_met_zero_tensors: Whether an operator received torch's tensor of zeros without memory,
+            which was made before.
+    """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -152,6 +175,9 @@ class _Recorder(TorchDispatchMode):
         self._alive: list[Tensor] = []
         self._count = 0
         self._calls: list[Call] = []
+        self.writes = ""
+        self.has_met_zero_tensors = False
+        self._made_here: dict[int, Tensor] = {}
         self._constants: list[Tensor] = []
         self._constant_numbers: dict[int, int] = {}
         self.inputs = tuple(self._track(part) for part in vector)
@@ -178,6 +204,9 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         leaves = leaves_of_arguments((args, kwargs))
         if any(map(is_zero_tensor, leaves)):
+            self.has_met_zero_tensors |= any(
+                is_zero_tensor(leaf) and id(leaf) not in self._made_here for leaf in leaves
+            )
             args, kwargs = with_leaves(_materialised, args), with_leaves(_materialised, kwargs)
         # Most operators belong to the function's own evaluation and receive no tracked tensor. All
         # tracked tensors are kept alive, so a known identity is that of a tracked tensor.
@@ -186,11 +215,14 @@ class _Recorder(TorchDispatchMode):
         if not is_tracked or name in _OF_SHAPE_ALONE:
             if name.endswith("_") and args and isinstance(args[0], Tensor):
                 self._keep_constants_of(args[0])
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if is_zero_tensor(result):
+                self._made_here[id(result)] = result
+            return result
         if name == "_local_scalar_dense":
             raise UncapturableError("a number of the vector is read")
         if writes_into(func):
-            raise UncapturableError(f"{func} writes into an argument")
+            self.writes = self.writes or str(func)
         result = func(*args, **kwargs)
         found_args = with_leaves(self._argument, args)
         found_kwargs = with_leaves(self._argument, kwargs)

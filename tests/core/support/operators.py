@@ -84,6 +84,7 @@ OPERATORS = {
         1j * torch.fft.rfft(x, dim=0) * torch.fft.rfft(x**2, dim=0).conj(), n=6, dim=0
     ),
     "forces": lambda x: _forces(x),
+    "tangents inside, in place": lambda x: _tangents_in_place(x),
     "shifts in order": lambda x: x.roll(5) * x.roll(-1),
     "two dtypes": lambda x: (x.float() ** 2).double() + x,
     "fourier": lambda x: torch.fft.rfft(x, dim=0).abs(),
@@ -121,6 +122,13 @@ def _forces(x):
         energy = (positions.sin() * positions.roll(1, 0)).sum()
         (gradient,) = torch.autograd.grad(energy, positions, create_graph=True)
     return gradient * positions
+
+
+def _tangents_in_place(x):
+    pushed = torch.func.jvp(lambda y: torch.sin(y) * y[0], (x,), (torch.ones_like(x),))[1]
+    both = torch.cat([pushed * x, x])
+    both[:3].mul_(2)
+    return both
 
 
 def _into_a_buffer(x):
