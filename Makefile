@@ -81,9 +81,11 @@ torture: $(VENV)/.installed-test
 	$(BIN)/python tests/faults/sweep.py --faults 1000 --seed 0
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/hostile_reading.py --files 2000 --seed 0
 
-# Speed beside torch and JAX: about twenty minutes, and hours at full size.
+# Speed beside torch and JAX: about forty minutes, and hours at full size.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py --json speed.json --plot speed.png
+	$(BIN)/python benchmarks/speed.py --set users --json speed-users.json
+	$(BIN)/python benchmarks/overhead.py
 
 bench-full: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py --full --seconds 30 --screen 3 --json speed-full.json --plot speed-full.png

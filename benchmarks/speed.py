@@ -1,7 +1,7 @@
 """Compare the speed of derivatives with torch's own ways, JAX, and the rates of the machine.
 
-    python benchmarks/speed.py [--full] [--only NAME ...] [--repeats 3] [--json FILE] [--plot FILE]
-                               [--device cuda:0]
+    python benchmarks/speed.py [--full] [--set users] [--only NAME ...] [--repeats 3] [--json FILE]
+                               [--plot FILE] [--device cuda:0]
 
 For each workload, every variant first runs briefly with chunk sizes of 1, 4, 16, 64, 256 and all.
 Whole jobs follow, from the call to the last line: the default job, which plans, verifies and
@@ -60,7 +60,7 @@ from speed_writing import timed_writing, writing_alone
 from timing import timed
 from torch.utils._python_dispatch import TorchDispatchMode
 from whole_jobs import default_job, whole_peer
-from workloads import WORKLOADS, Instance
+from workloads import SETS, Instance
 
 from jobs.errors import ConfigurationError
 from jobs.machine.devices import choose_devices
@@ -83,7 +83,7 @@ def main() -> None:
     report: dict[str, Any] = {"machine": machine(device), "floor": floor(device)}
     report["workloads"] = []
     print(json.dumps({key: report[key] for key in ("machine", "floor")}, indent=1), flush=True)
-    for workload in WORKLOADS:
+    for workload in SETS[options.set]:
         if options.only and not any(part in workload.name for part in options.only):
             continue
         instance = workload.build(is_full=options.full, device=device)
@@ -102,6 +102,12 @@ def parsed() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--full", action="store_true", help="every workload at full size")
+    parser.add_argument(
+        "--set",
+        choices=tuple(SETS),
+        default="problems",
+        help="the built-in problems, or functions of kinds that users bring",
+    )
     parser.add_argument("--only", nargs="+", help="names of workloads, or parts of them")
     parser.add_argument("--device", default="cpu", help="as in the option devices")
     parser.add_argument("--repeats", type=int, default=3)

@@ -47,8 +47,7 @@ def default_job(instance: Instance) -> dict[str, Any]:
     workload = instance.workload
     options = [
         f"op={workload.operation}",
-        f"function={workload.problem}",
-        *(f"function.{name}={value}" for name, value in instance.options.items()),
+        *workload.job_options(instance.options),
         f"devices={instance.device}",
         "dtype=float32",
         *([f"vectors.count={workload.vectors}"] if workload.vectors else []),

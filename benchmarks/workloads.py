@@ -1,12 +1,14 @@
-"""The workloads of the speed benchmark: built-in problems at two sizes."""
+"""The workloads of the speed benchmark: built-in problems at two sizes, and users' functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+import users
 from torch import Tensor
 
 from jobs.problems import load_builder
@@ -42,6 +44,34 @@ class Workload:
         function: Any = built.scalar if is_second_order else built.function
         assert function is not None
         return Instance(self, function, tuple(built.point.values()), options)
+
+    def job_options(self, options: dict[str, int]) -> list[str]:
+        """Return the options by which a job names the function at a size, and its point."""
+        return [
+            f"function={self.problem}",
+            *(f"function.{name}={value}" for name, value in options.items()),
+        ]
+
+
+@dataclass(frozen=True)
+class UserWorkload(Workload):
+    """A function of the module `users`, which has one size."""
+
+    def build(self, *, is_full: bool, device: torch.device = CPU) -> Instance:
+        """Return the function and its point."""
+        if device.type != "cpu":
+            raise SystemExit("--set users: valid on the CPU, where the functions' constants are")
+        function = getattr(users, self.problem)
+        return Instance(self, function, (getattr(users, f"{self.problem}_point")(),), {})
+
+    def job_options(self, options: dict[str, int]) -> list[str]:
+        """Return the options by which a job names the function and its point."""
+        place = f"{Path(users.__file__)}:{self.problem}"
+        return [
+            "function=python",
+            f"function.target={place}",
+            f"function.point={place}_point",
+        ]
 
 
 @dataclass(frozen=True)
@@ -157,3 +187,11 @@ WORKLOADS = (
         vectors=256,
     ),
 )
+
+USERS = tuple(
+    UserWorkload(name.replace("_", " "), name, operation, {}, {})
+    for name, operation in users.OPERATIONS.items()
+)
+
+SETS = {"problems": WORKLOADS, "users": USERS}
+"""The sets of workloads by the names that the command line gives them."""
