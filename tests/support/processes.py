@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs.errors import JobError
 from outputs import open_result
 
 
@@ -22,6 +24,33 @@ def start_job(*options: str, **environment: str) -> subprocess.Popen[str]:
         # A shell makes its background processes ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def forked(action: Callable[[], object]) -> int:
+    """Run an action in a copy of this process, which has imported everything; return its number.
+
+    The copy ends with 0, with 1 and the message in the file ``errors-<number>`` of the current
+    directory after a `JobError`, or with 3.
+    """
+    process = os.fork()
+    if not process:
+        # Whatever happens, this process must not continue as a second one of the tests.
+        try:
+            action()
+            os._exit(0)
+        except JobError as error:
+            Path(f"errors-{os.getpid()}").write_text(str(error))
+            os._exit(1)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(3)
+    return process
+
+
+def ending(process: int) -> int:
+    """Wait for a forked process; return its exit code, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def committed(directory: Path, parts: str = "runs/*/*.part") -> int:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import traceback
 from collections.abc import Callable
 
 import numpy as np
@@ -13,9 +12,13 @@ from jobs.execution.run_lock import computing_in
 from jobs.job import Job
 from jobs.reporting.terminal import Display
 from outputs import open_result, verify_result
+from tests.support.processes import ending, forked
 
 Resolve = Callable[..., Job]
-OPTIONS = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=12")
+OPTIONS = (
+    *("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=12"),
+    "verify.differences=false",
+)
 
 # Where the process is killed: a function, and the end of the path that it is given, if that
 # distinguishes the call.
@@ -35,23 +38,16 @@ OF_COPIES = ("tiles are compressed", "a complete copy has the name")
 
 def killed(job: Job, display: Display, point: str, *, overwrite: bool) -> int:
     """Run a job in a process that is killed at a point; return how it ended."""
-    process = os.fork()
-    if not process:
-        # Whatever happens, this process must not continue as a second one of the tests.
-        try:
-            with pytest.MonkeyPatch.context() as patch:
-                name, suffix = POINTS[point]
-                owner, _, attribute = name.rpartition(".")
-                patch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
-                patch.setattr(name, _killing(_found(owner), attribute, suffix))
-                execute(job, display, overwrite=overwrite)
-                os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(3)
-    _, status = os.waitpid(process, 0)
-    return os.waitstatus_to_exitcode(status)
+
+    def command() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            name, suffix = POINTS[point]
+            owner, _, attribute = name.rpartition(".")
+            patch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
+            patch.setattr(name, _killing(_found(owner), attribute, suffix))
+            execute(job, display, overwrite=overwrite)
+
+    return ending(forked(command))
 
 
 def _found(name: str) -> object:

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import pytest
 
 from jobs.errors import JobError
 from jobs.execution.execute import execute
+from jobs.execution.job_log import logging_to
 from jobs.job import Job
 from jobs.reporting.terminal import Display
 from outputs import claimed_directory, open_result
-from tests.support.processes import start_job, wait_for
+from tests.support.processes import ending, forked, wait_for
 
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
+COMMANDS = 8
 SLOW = """
 import os, time
 import torch
@@ -27,18 +30,22 @@ def f(x):
     time.sleep(float(os.environ["SECONDS"]))
     return x.sin() * x.sum()
 
-def point(): return torch.linspace(0.5, 1.5, 150, dtype=torch.float64)
+def point(): return torch.linspace(0.5, 1.5, 60, dtype=torch.float64)
 """
 OPTIONS = (
     *("op=jacobian", "strategy=forward-loop", "chunk_size=2", "function=python"),
-    *("function.target=slow:f", "function.point=slow:point"),
+    *("function.target=slow:f", "function.point=slow:point", "verify.differences=false"),
 )
 SMALL = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=12")
+Resolve = Callable[..., Job]
 
 
 @pytest.fixture
 def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow", raising=False)
+    monkeypatch.setenv("SECONDS", "0.01")
     (tmp_path / "slow.py").write_text(SLOW)
     return tmp_path
 
@@ -49,15 +56,26 @@ def status(directory: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("options", [(), ("sparsity=auto",), ("overwrite=true",)])
-def test_one_of_several_identical_commands_computes(options: tuple[str, ...], slow: Path) -> None:
-    commands = [start_job(*OPTIONS, *options, SECONDS="0.05") for _ in range(3)]
-    ended = [(each.communicate(timeout=100), each.returncode) for each in commands]
-    codes = sorted(code for _, code in ended)
-    assert codes == [0, 1, 1], ended
-    for (_, errors), code in ended:
-        assert "Traceback" not in errors
-        if code:
-            assert "this job is being computed by process" in errors
+def test_one_of_several_identical_commands_computes(
+    options: tuple[str, ...], slow: Path, resolved: Resolve, quiet: Display
+) -> None:
+    given, asking = os.pipe()
+
+    def command() -> None:
+        os.close(asking)
+        os.read(given, 1)  # until all are ready
+        job = resolved(*OPTIONS, *options)
+        execute(job, quiet, overwrite="overwrite=true" in options, log=logging_to)
+
+    commands = [forked(command) for _ in range(COMMANDS)]
+    os.close(asking)
+    codes = [ending(each) for each in commands]
+    os.close(given)
+    assert 0 in codes
+    assert set(codes) <= {0, 1}, codes
+    for errors in slow.glob("errors-*"):
+        assert "this job is being computed by " in errors.read_text()
+    assert len(list(slow.glob("errors-*"))) == codes.count(1)
     now = status(slow)
     assert now["state"] == "finished"
     assert now["message"] == ""
@@ -71,24 +89,27 @@ def test_one_of_several_identical_commands_computes(options: tuple[str, ...], sl
     assert "being computed" not in (path.parent / "job.log").read_text()
 
 
-def test_a_second_command_names_the_first_and_takes_over_when_it_is_killed(slow: Path) -> None:
-    first = start_job(*OPTIONS, SECONDS="0.3")
-    wait_for(lambda: bool(list(slow.glob("runs/*/*.part"))), first)
-    before = status(slow)
-    second = start_job(*OPTIONS, SECONDS="0")
-    _, errors = second.communicate(timeout=60)
-    assert second.returncode == 1
-    assert f"being computed by process {before['pid']} on {before['host']}" in errors
-    assert status(slow)["pid"] == before["pid"]
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    third = start_job(*OPTIONS, SECONDS="0")
-    _, errors = third.communicate(timeout=100)
-    assert third.returncode == 0, errors
+def test_a_second_command_names_the_first_and_takes_over_when_it_is_killed(
+    slow: Path, resolved: Resolve, quiet: Display, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDS", "0.3")
+    first = forked(lambda: execute(resolved(*OPTIONS), quiet))
+    try:
+        wait_for(lambda: bool(list(slow.glob("runs/*/*.part"))))
+        before = status(slow)
+        monkeypatch.setenv("SECONDS", "0")
+        named = f"being computed by process {before['pid']} on {before['host']}"
+        with pytest.raises(JobError, match=named):
+            execute(resolved(*OPTIONS), quiet)
+        assert status(slow)["pid"] == before["pid"] == first
+    finally:
+        os.kill(first, signal.SIGKILL)
+        ending(first)
+    assert execute(resolved(*OPTIONS), quiet).name == "result.h5"
 
 
 def test_a_command_that_waited_for_nothing_shows_what_another_finished(
-    resolved: Callable[..., Job], quiet: Display, monkeypatch: pytest.MonkeyPatch
+    resolved: Resolve, quiet: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The result appears after the first look and before the lock."""
     job = resolved(*SMALL)
@@ -113,7 +134,7 @@ def test_a_command_that_waited_for_nothing_shows_what_another_finished(
 
 
 def test_a_directory_that_is_held_by_an_unknown_process_is_refused(
-    resolved: Callable[..., Job], quiet: Display, monkeypatch: pytest.MonkeyPatch
+    resolved: Resolve, quiet: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.execution.run_lock._SECONDS_UNTIL_A_STATUS", 0.2)
     job = resolved(*SMALL)
@@ -133,10 +154,11 @@ def _without_override() -> None:
         library.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
-def test_a_finished_run_is_shown_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_a_finished_run_is_shown_where_nothing_can_be_written(
+    tmp_path: Path, resolved: Resolve, quiet: Display
+) -> None:
     command = [sys.executable, "-m", "jobs.run", *SMALL, "runs=runs"]
-    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert first.returncode == 0, first.stderr
+    execute(resolved(*SMALL), quiet)
     paths = [tmp_path / "runs", *(tmp_path / "runs").rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
