@@ -18,7 +18,7 @@ FAST := tests/core/test_parity.py tests/core/test_blocks.py tests/jobs/planning/
 
 .PHONY: run test test-fast test-lowest test-pythons test-slurm check format docs journeys dist torture \
   big bench bench-full bench-memory bench-peers-memory \
-  bench-overlap bench-batches bench-planner bench-verify bench-workers bench-sparse clean
+  bench-overlap bench-batches bench-planner bench-verify bench-reliability bench-workers bench-sparse clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -110,6 +110,10 @@ bench-verify: $(VENV)/.installed-test
 # What the comparison with differences costs a job; minutes.
 bench-verification: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/verification_cost.py
+
+# PEER is the directory of a checkout of an earlier commit.
+bench-reliability: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/reliability.py $(PEER)
 
 bench-workers: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/workers.py

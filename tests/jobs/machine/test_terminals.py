@@ -31,7 +31,10 @@ def slow(x):
 
 def point(): return torch.ones(40, dtype=torch.float64)
 """
-OPTIONS = "op=jacobian strategy=forward-loop chunk_size=2 function=python function.point=own:point verify=off"
+OPTIONS = (
+    "op=jacobian strategy=forward-loop chunk_size=2 verify=off function=python "
+    "function.point=own:point"
+)
 
 
 class Terminal:
