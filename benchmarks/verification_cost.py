@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from typing import Any
@@ -55,7 +55,7 @@ class Costs:
 
     phase: str = "blocks"
     calls: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that counts its calls."""
@@ -74,7 +74,8 @@ class Costs:
             try:
                 return action(*given, **options)
             finally:
-                self.seconds[phase] += time.process_time() - started
+                spent = time.process_time() - started
+                self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
                 self.phase = before
 
         return act
@@ -124,11 +125,12 @@ def run(options: list[str], *, differences: bool) -> tuple[float, Costs]:
     try:
         chosen = f"verify.differences={str(differences).lower()}"
         job = counting(job_of([*options, chosen, f"runs={place}"]), costs)
-        timed = {
-            name: costs.timed(getattr(preparation, name), phase) for name, phase in PHASES.items()
-        }
         started = time.process_time()
-        with patch.multiple(preparation, **timed), redirect_stdout(StringIO()):
+        with ExitStack() as stack:
+            stack.enter_context(redirect_stdout(StringIO()))
+            for name, phase in PHASES.items():
+                timed = costs.timed(getattr(preparation, name), phase)
+                stack.enter_context(patch.object(preparation, name, timed))
             path = execute(job, display_for("quiet"))
         seconds = time.process_time() - started
         with open_result(path) as result:

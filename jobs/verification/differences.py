@@ -55,7 +55,7 @@ _UNSETTLED = "two directions do not tell the same"
 # a line does not agree, another one has steps that avoid the reason: small ones for kinks and fast
 # changes, large ones for rounding, and for noise, which seems to contradict small steps.
 _FIRST = 0.3
-_OTHER = {_NOT_CONVERGED: 0.55, _DEVIATES: 0.4}
+_OTHER = {_NOT_CONVERGED: 0.6, _DEVIATES: 0.4}
 _LARGE = 0.2
 _THIRD = 0.25
 _STEPS = 2
@@ -269,7 +269,8 @@ def _judged(measured: Measured, order: int, tolerance: float, epsilon: float) ->
     if deviation > max(tolerance * scale, 3 * measured.error) + floor:
         return replace(judged, reason=_DEVIATES)
     # Where rounding would hide a deviation, nothing is shown.
-    if deviation > _CONVERGED * scale or measured.error > _CONVERGED * scale > 0:
+    is_hidden = deviation > max(_CONVERGED, tolerance) * scale
+    if is_hidden or measured.error > _CONVERGED * scale > 0:
         return replace(judged, reason=_ROUNDING)
     if measured.error > max(max(_ACCURATE, tolerance) * scale, 10 * measured.rounding):
         return replace(judged, reason=_NOT_CONVERGED)

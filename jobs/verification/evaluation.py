@@ -218,10 +218,11 @@ class Evaluations:
 
     def _widened(self, given: Centre) -> Centre | None:
         """Return the centre in double precision; None where that is another function."""
-        doubles = [tensor.to(double_of(tensor)) for tensor in given.point]
         mode = Widening(given.epsilon)
-        # A function may raise anything where a dtype does not suit it, or has no room.
+        # A function may raise anything where a dtype does not suit it, or has no room, and some
+        # devices have no double precision.
         try:
+            doubles = [tensor.to(double_of(tensor)) for tensor in given.point]
             with _within_memory(self._job), mode:
                 found = self.values(doubles)
         except Exception:
@@ -245,7 +246,7 @@ class Evaluations:
 
 
 def _within_memory(job: Job) -> AbstractContextManager[None]:
-    if job.device.type == "cuda":
+    if job.device.type != "cpu":
         return nullcontext()
     budget = memory_budget(job.memory, job.device, len(job.devices))
     return limited_memory(max(0, budget.bytes - resident_memory()))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from autodiff_core import nodes_between
 
@@ -49,23 +49,16 @@ class Widening(TorchFunctionMode):
         self._narrow = narrow
         self.epsilon = 0.0
 
-    def __enter__(self) -> Any:
-        """Let new tensors be of double precision too."""
-        self._default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-        return super().__enter__()
-
-    def __exit__(self, *details: Any) -> None:
-        """Give new tensors the dtype that they had before."""
-        super().__exit__(*details)
-        torch.set_default_dtype(self._default)
-
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch with everything widened."""
+        kwargs = kwargs or {}
         # What is written into has to stay the tensor that it is.
         is_written = getattr(func, "__name__", "").endswith(("_", "__setitem__", "__set__"))
         kept, rest = (args[:1], args[1:]) if is_written else ((), args)
-        rest, kwargs = tree_map(self._wide, (rest, kwargs or {}))
+        given = tree_leaves((rest, kwargs))
+        # What makes a tensor of nothing stays as it is: random numbers are others in another dtype.
+        if any(isinstance(each, Tensor) for each in (*kept, *given)):
+            rest, kwargs = tree_map(self._wide, (rest, kwargs))
         if func is torch.autograd.grad:
             self._note_custom_backward(*rest[:2], **kwargs)
         return _CASTS.get(func, func)(*kept, *rest, **kwargs)

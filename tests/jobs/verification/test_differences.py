@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from jobs.errors import JobError
+from jobs.functions.evaluation import evaluated
 from jobs.job import Job
 from jobs.problems import BUILDERS
 from jobs.verification.differences import Comparison, compare_with_differences
 from jobs.verification.extrapolation import Extrapolation
+from jobs.verification.precision import with_stage
 from jobs.verification.routes import Routes
 from outputs import Result
 
@@ -89,6 +91,23 @@ def complex_inside(x): return torch.fft.fft(x).abs()
 def with_an_index(x): return x.detach() * x, x.argmax()
 def time_stamps(x): return (1.7e9 + 1e8 * x).sin()
 def narrow(x): return (x / 1e-9).tanh()
+def saturated(x): return (60 * x).softmax(0)
+def fast_and_slow(x): return torch.cat([(1e6 * x).sin() / 1e6, x])
+def chaotic(x):
+    x = 0.4 * x.tanh() + 0.5
+    for _ in range(30):
+        x = 3.9 * x * (1 - x)
+    return x
+def deep(x):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        x = torch.relu(torch.randn(500, len(x), generator=generator).to(x) @ x) / 500**0.5
+    return x
+def halves(x): return (x.bfloat16().sin() * 2).to(x.dtype).cumsum(0)
+def mixed(x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return (torch.ones(6, 6) @ x.float()).sin().to(x.dtype)
+def written_in_place(x): return x.mul_(2).sin()
 
 class Noisy(nn.Module):
     def __init__(self):
@@ -136,6 +155,7 @@ CHANGING = ("random_by_numpy", "random_by_python", "counting")
 RIGHT = (
     *("smooth", "kinks", "pooled", "ordered", "norms", "eigenvalues", "steps", "constant"),
     *("dropped", "rapid", "logarithm", "complex_inside", "time_stamps", "narrow"),
+    *("saturated", "fast_and_slow", "chaotic", "deep", "halves", "mixed", "written_in_place"),
 )
 SCALARS = (
     *("rosenbrock", "mlp_parameters", "pairwise_energy", "gp_residual"),
@@ -241,9 +261,12 @@ def test_another_value_each_time_is_said(functions: Path, run_job: Run, name: st
 def test_right_derivatives_are_not_refused(
     functions: Path, resolved: Resolve, name: str, dtype: str
 ) -> None:
-    (found,) = compare_with_differences(Routes(resolved(*of(name, f"dtype={dtype}"))))
-    assert found.state in ("agree", "inconclusive")
-    assert found.state == "agree" or name in ("rapid", "time_stamps", "narrow")
+    job = with_stage(resolved(*of(name, f"dtype={dtype}")))
+    value = evaluated(job.function.function, job.first_point, job.seed)
+    (found,) = compare_with_differences(Routes(job, value))
+    # In single precision their arguments are rounding alone.
+    is_noise = dtype == "float32" and name in ("rapid", "time_stamps", "fast_and_slow", "chaotic")
+    assert found.state == "agree" or (found.state == "inconclusive" and is_noise)
     assert found.evaluations <= MOST[dtype] or found.state != "agree"
 
 
