@@ -256,8 +256,9 @@ def _judged(measured: Measured, order: int, tolerance: float, epsilon: float) ->
         return replace(judged, reason="the function is not finite near this point")
     scale = max(scale, abs(measured.value))
     judged = replace(judged, scale=scale)
-    smaller = min(scale, abs(measured.value))
     deviation = _deviation(judged)
+    # Where the two do not meet, the scale may be that of a wrong derivative.
+    smaller = scale if deviation <= tolerance * scale else min(scale, abs(measured.value))
     # A derivative that is zero only up to rounding has the error of the value's rounding.
     floor = 16 * epsilon * measured.size
     if max(abs(measured.slope), abs(measured.value)) <= floor:

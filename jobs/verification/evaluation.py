@@ -146,7 +146,7 @@ class Evaluations:
         Raises:
             JobError: The values differ.
         """
-        before = [each for each in self.like if is_inexact(each)]
+        before = [each.detach() for each in self.like if is_inexact(each)]
         # Of many points a product of second order gives the sum of the values.
         value = None if self.points is not None and self.is_second_order else value
         now = self.named_values(self.point) if value is None else self._named(value, gradient)
