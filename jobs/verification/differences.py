@@ -214,8 +214,8 @@ def _settled(routes: Routes, lines: Lines, claim: Claim) -> Comparison:
         if first.state == "agree":
             return first
         second = compared(number + 1, _STEPS, _OTHER.get(first.reason, _LARGE))
-        if {first.state, second.state} == {"contradicted", "inconclusive"}:
-            # A single line shows no error yet.
+        if "contradicted" in (first.state, second.state) and first.state != second.state:
+            # A single line shows no error yet, and along one an error may cancel.
             third = compared(number + 2, _STEPS, _THIRD)
             if third.state == "contradicted":
                 return third
