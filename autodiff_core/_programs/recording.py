@@ -160,7 +160,7 @@ class _Recorder(TorchDispatchMode):
         inputs: The tensors of the argument.
         writes: The first operator that writes into an argument; empty if there is none.
         has_met_zero_tensors: Whether an operator received torch's tensor of zeros without memory,
-            which was made before.
+            and none had been made since the beginning.
     """
 
     @classmethod
@@ -177,7 +177,8 @@ class _Recorder(TorchDispatchMode):
         self._calls: list[Call] = []
         self.writes = ""
         self.has_met_zero_tensors = False
-        self._made_here: dict[int, Tensor] = {}
+        # Autograd copies and expands such tensors without an operator: they cannot be told apart.
+        self._makes_zero_tensors = False
         self._constants: list[Tensor] = []
         self._constant_numbers: dict[int, int] = {}
         self.inputs = tuple(self._track(part) for part in vector)
@@ -204,9 +205,7 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         leaves = leaves_of_arguments((args, kwargs))
         if any(map(is_zero_tensor, leaves)):
-            self.has_met_zero_tensors |= any(
-                is_zero_tensor(leaf) and id(leaf) not in self._made_here for leaf in leaves
-            )
+            self.has_met_zero_tensors |= not self._makes_zero_tensors
             args, kwargs = with_leaves(_materialised, args), with_leaves(_materialised, kwargs)
         # Most operators belong to the function's own evaluation and receive no tracked tensor. All
         # tracked tensors are kept alive, so a known identity is that of a tracked tensor.
@@ -217,7 +216,7 @@ class _Recorder(TorchDispatchMode):
                 self._keep_constants_of(args[0])
             result = func(*args, **kwargs)
             if is_zero_tensor(result):
-                self._made_here[id(result)] = result
+                self._makes_zero_tensors = True
             return result
         if name == "_local_scalar_dense":
             raise UncapturableError("a number of the vector is read")
