@@ -43,9 +43,9 @@ def readers(path: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], Any]]
     """Yield everything that reads files of unknown origin, by name."""
     import torch
 
-    from jobs import report
     from jobs.configuration.schema import Hdf5Source, ResultSource
     from jobs.failure_messages import failure_message
+    from jobs.report import main as report
     from jobs.sources.reading import read_source
     from outputs import (
         export,
@@ -105,7 +105,7 @@ def readers(path: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], Any]]
     (scratch / "run").mkdir()
     shutil.copy(path, scratch / "run" / "result.h5")
     page = str(scratch / "r.html")
-    yield "report", lambda: report.main([str(scratch), "--html", page])
+    yield "report", lambda: report([str(scratch), "--html", page])
 
 
 def _refusals() -> tuple[type[Exception], ...]:
