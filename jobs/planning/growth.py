@@ -83,9 +83,11 @@ def _measure_size(
         if chunk_size == 1:
             costs = costs.with_first(first_seconds)
         growth.costs = candidate.costs = costs
-        # The very first chunk verifies the batching as well, so that only a later one counts.
+        # The very first chunk verifies the batching as well, and the captured engine prepares the
+        # first chunk of each size, so that only a later one counts.
         is_first = (chunk_size, repetition) == (1, 0)
-        is_sure = trial.seconds > limits.lasting_seconds and not is_first
+        prepares = repetition == 0 and candidate.opened.engine == "captured"
+        is_sure = trial.seconds > limits.lasting_seconds and not (is_first or prepares)
         if is_sure or not (disappoints or search.affords(trial.seconds, remaining)):
             break
         search.spent += 0.0 if is_first else trial.seconds

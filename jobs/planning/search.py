@@ -286,6 +286,9 @@ def _is_hopeless(search: Search, candidate: Candidate, passes: int, other: int) 
         return True
     if not search.measured:
         return False
+    # What fell back to one vector at a time says nothing of the other strategy, in any run.
+    if any("one vector at a time" in each for each in search.fastest().fallbacks):
+        return False
     best = search.fastest().measured
     line = best.line_seconds(best.trials[0].chunk_size)
     opening = max(search.thresholds.lines_to_open * line, best.first_seconds)

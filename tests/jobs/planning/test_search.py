@@ -98,6 +98,21 @@ def test_a_strategy_that_promises_less_than_the_other_gives_is_not_measured_furt
     assert dict(tried)["forward-mode"] < dict(tried)["vectorize"]
 
 
+def test_a_strategy_that_fell_back_is_compared_with_the_other_even_in_a_short_run(
+    resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trial(job: Job, candidate: Candidate, chunk_size: int, *others: object) -> Trial:
+        if candidate.strategy == "forward-mode":
+            candidate.fallbacks.append("forward-mode: one vector at a time, because a test says so")
+            return Trial(chunk_size, 0.3 * chunk_size, 2**20)
+        return Trial(chunk_size, 0.01 * chunk_size, 2**20)
+
+    monkeypatch.setattr(growth, "measure_chunk", trial)
+    job = resolved("op=jacobian", "function=brusselator", "function.n=3", "compile=never")
+    decision = decide(job, Budget(2**34, "as a test has it"), strategy="auto")
+    assert decision.strategy == "vectorize"
+
+
 def test_a_strategy_that_has_waited_for_a_slower_one_continues(
     measured: Callable[..., Any],
 ) -> None:
