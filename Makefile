@@ -16,7 +16,7 @@ FAST := tests/core/test_parity.py tests/core/test_blocks.py tests/jobs/planning/
   tests/jobs/configuration/test_checks.py tests/outputs/test_round_trip.py \
   tests/outputs/writing/test_writer.py tests/outputs/reading/test_result.py
 
-.PHONY: run test test-fast test-lowest test-pythons test-slurm check format docs journeys dist torture \
+.PHONY: run test test-fast test-lowest test-pythons test-ecosystem test-slurm check format docs journeys dist torture \
   big bench bench-full bench-memory bench-peers-memory \
   bench-overlap bench-batches bench-planner bench-verify bench-reliability bench-workers bench-sparse clean
 
@@ -44,6 +44,10 @@ test-lowest:
 # The fast tests with every other supported Python that is installed: see the script.
 test-pythons: $(VENV)/.installed-test
 	.ci/other-pythons $(FAST)
+
+# One job with each of a dozen public libraries: see the script.
+test-ecosystem: $(VENV)/.installed-test
+	.ci/ecosystem
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -151,4 +155,4 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) .venv-python* build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .venv-python* .venv-ecosystem build dist .pytest_cache .ruff_cache .hypothesis

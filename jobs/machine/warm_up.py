@@ -17,9 +17,6 @@ def warm_up() -> None:
     limited.
     """
     spare_compiler()
-    # A job measures how fast a strategy is, and says so: torch's warnings of slow operators, many
-    # at once, would only hide that.
-    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # pyright: ignore[reportAttributeAccessIssue]
     point = torch.ones(2**16)
     torch.func.vmap(lambda tangent: torch.func.jvp(torch.sin, (point,), (tangent,))[1])(
         torch.ones(2, 2**16)
