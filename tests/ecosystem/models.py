@@ -92,27 +92,13 @@ def blurred(image):
 def tight_binding(numbers):
     import dxtb
 
-    dtype = torch.get_default_dtype()
-    calculator = dxtb.Calculator(
-        numbers, dxtb.GFN1_XTB, dtype=torch.float64, opts={"verbosity": 0, "scf_mode": "full"}
-    )
-    assert dtype == torch.get_default_dtype()
-    return lambda positions: calculator.get_energy(positions)
-
-
-def crystal_energy():
-    from chgnet.model import CHGNet
-    from pymatgen.core import Lattice, Structure
-
-    structure = Structure(Lattice.cubic(3.5), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.45]])
-    model = CHGNet.load(use_device="cpu", verbose=False).double()
-    graph = model.graph_converter(structure)
-    cell = torch.tensor(structure.lattice.matrix.copy())
-    graph.lattice = cell
+    options = {"verbosity": 0, "scf_mode": "full"}
+    calculator = dxtb.Calculator(numbers, dxtb.GFN1_XTB, dtype=torch.float64, opts=options)
 
     def energy(positions):
-        graph.atom_frac_coord = positions @ torch.linalg.inv(cell)
-        return model([graph], task="e")["e"].squeeze()
+        # Otherwise it keeps what it has computed at other positions.
+        calculator.reset()
+        return calculator.get_energy(positions)
 
     return energy
 
