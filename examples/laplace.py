@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import jobs
+from outputs import Result
 
 FEATURES = 30
 PRIOR_PRECISION = 1.0
@@ -61,6 +62,7 @@ def main() -> None:
         loss={"target": cross_entropy, "reduction": "sum", "batch_size": 100},
         progress="quiet",
     ) as result:
+        assert isinstance(result, Result)
         hessian = result[...]
     extended = np.hstack([data, np.ones((len(data), 1))])
     score = data @ weight + bias

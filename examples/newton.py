@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 import jobs
+from outputs import Result
 
 LAMBDA = 2.0
 POINTS = 99
@@ -35,6 +36,7 @@ def solve(points: int) -> tuple[np.ndarray, list[float]]:
         with jobs.compute(
             "jacobian", residual, u, strategy="forward-mode", progress="quiet"
         ) as result:
+            assert isinstance(result, Result)
             value, jacobian = result.value["output"], result[...]
         norms.append(float(np.abs(value).max()))
         if norms[-1] < 1e-8:

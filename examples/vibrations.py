@@ -19,6 +19,7 @@ from ase.vibrations import Vibrations
 from torch import Tensor
 
 import jobs
+from outputs import Result
 
 # The parameters of argon: A. Rahman, Physical Review 136 (1964), A405.
 EPSILON = 0.0103  # eV
@@ -62,6 +63,7 @@ def main() -> None:
     with jobs.compute(
         "hessian", energy, atoms.positions, strategy="vectorize", progress="quiet"
     ) as result:
+        assert isinstance(result, Result)
         own = frequencies(result[...], atoms.get_masses())
     vibrations = Vibrations(atoms, name="vibrations", delta=1e-3, nfree=4)
     vibrations.run()

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import jobs
+from outputs import Result
 from tests.support.processes import committed, wait_for
 
 # Each row takes time: a stopped job has rows to do.
@@ -119,7 +120,7 @@ def test_a_second_process_is_refused_and_resumes_after_a_kill(
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_call_in_a_child_process(method: str, directory: Path) -> None:
-    context = torch.multiprocessing.get_context(method)
+    context: Any = torch.multiprocessing.get_context(method)
     found = context.Queue()
     child = context.Process(target=_in_child, args=(found, str(directory)))
     child.start()
@@ -130,6 +131,7 @@ def test_a_call_in_a_child_process(method: str, directory: Path) -> None:
 def _in_child(found: "torch.multiprocessing.Queue[float]", directory: str) -> None:
     os.chdir(directory)
     with jobs.compute("hessian", _square, torch.ones(2), progress="quiet") as result:
+        assert isinstance(result, Result)
         found.put(float(result[0, 0] + result[1, 1]))
 
 
