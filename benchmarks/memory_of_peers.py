@@ -179,7 +179,7 @@ def measured(case: Case, *, is_full: bool) -> dict[str, int]:
     contender = contender_of(workload.build(is_full=is_full), case.chunk_size, case)
     read_programs()
     release_memory()
-    if not forget_peak():
+    if not forget_peak(CPU):
         raise SystemExit("the high-water mark of memory can be reset on Linux only")
     before = peak_memory(CPU)
     # A contender that needs more memory than the machine has fails instead of being killed.
@@ -187,7 +187,7 @@ def measured(case: Case, *, is_full: bool) -> dict[str, int]:
         lines = contender.prepare()
         compute(lines, contender, CHUNKS)
         peak = peak_memory(CPU)
-        forget_peak()
+        forget_peak(CPU)
         compute(lines, contender, MORE_CHUNKS)
     return {"peak": peak - before, "later_peak": peak_memory(CPU) - before}
 

@@ -203,7 +203,7 @@ def on_device(contender: Contender, device: torch.device) -> dict[str, float]:
     """Measure how well ours keeps a device busy; return nothing for a CPU."""
     if device.type == "cpu":
         return {}
-    from on_device import figures
+    from device_figures import figures
 
     return figures(contender.prepare(), contender, device)
 

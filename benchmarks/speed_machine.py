@@ -72,7 +72,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     elif device.type != "cpu":
         versions["jax"] = reason
     if device.type != "cpu":
-        from on_device import description
+        from device_figures import description
 
         versions |= description(device)
     return {
@@ -117,7 +117,7 @@ def floor(device: torch.device) -> dict[str, float]:
     seconds = median_time(lambda: target.copy_(source), clock)
     rates["copied_bytes_per_second"] = 2**28 / seconds
     if device.type != "cpu":
-        from on_device import rate_of_copies_to_host
+        from device_figures import rate_of_copies_to_host
 
         rates["copied_to_host_bytes_per_second"] = rate_of_copies_to_host(device)
     with tempfile.TemporaryDirectory() as directory:
@@ -143,7 +143,7 @@ def bytes_for_a_chunk(device: torch.device) -> int:
     """
     if device.type == "cpu":
         return BYTES_IN_USE
-    from on_device import free_bytes
+    from device_figures import free_bytes
 
     return free_bytes(device) // 2
 

@@ -151,6 +151,14 @@ def _tracked(suffix: str) -> list[Path]:
     return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
 
 
+def test_one_module_knows_cuda() -> None:
+    folders = ("jobs", "autodiff_core", "benchmarks", "outputs")
+    named = [
+        path for folder in folders for path in _source(folder) if "torch.cuda" in path.read_text()
+    ]
+    assert named == [ROOT / "jobs/machine/accelerator.py"]
+
+
 def test_circles_are_found() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
     assert _circles(graph) == [["b", "c"]]

@@ -205,7 +205,7 @@ def _run(
         decision.chunk_size, prepared.budget, record.note, largest=decision.largest_chunk
     )
     description = replace(prepared.description, probes=prepared.check.probes())
-    forget_peak()
+    forget_peak(job.device)
     with (
         _writer(prepared, description, record.note) as writer,
         _source(prepared, record) as source,

@@ -65,11 +65,16 @@ def conversions_of_arrays(
 
 
 def conversions_of_tensors(
-    what: str, tensors: Iterable[tuple[str, Tensor, torch.dtype]], device: torch.device
+    what: str, tensors: Iterable[tuple[str, Tensor, torch.dtype, torch.device]]
 ) -> list[Conversion]:
-    """Return what becomes of tensors; the arguments are those of `conversions_of_arrays`."""
+    """Return what becomes of tensors.
+
+    Args:
+        what: What the tensors are.
+        tensors: Their names and values, each with the dtype and the device that it gets.
+    """
     found = []
-    for name, tensor, dtype in tensors:
+    for name, tensor, dtype, device in tensors:
         if tensor.dtype != dtype:
             how = f"{name_of(tensor.dtype)} -> {name_of(dtype)}"
             found.append(Conversion("cast", what, (name,), how, _changed(tensor, dtype)))

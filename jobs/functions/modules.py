@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,9 @@ from jobs.functions.tracebacks import one_line
 from jobs.functions.weights import load_weights
 from jobs.sources.source_array import converted
 
+Places = Callable[[Tensor], torch.device]
+"""Says on which device a tensor of a module is to be."""
+
 
 def prepared_module(
     config: PythonFunction,
@@ -38,14 +42,15 @@ def prepared_module(
         config: The option `function`.
         module: The module.
         dtype: The dtype of its floating-point parameters and buffers.
-        device: The device of its parameters and buffers.
+        device: The device of its parameters and buffers; a module that is spread over several
+            devices, of which this is one, stays as it is.
         conversions: Takes what is done to them.
         is_shared: Whether the user's code holds the module, so that a copy must be changed: the
             next job of a sweep needs the original.
 
     Raises:
-        ConfigurationError: The mode is unknown, the module is a script or cannot be copied, or
-            the weights do not fit.
+        ConfigurationError: The mode is unknown, the module is a script, cannot be copied or is
+            distributed, or the weights do not fit.
     """
     # The wrapper of torch.compile: derivatives are taken of what it wraps.
     module = getattr(module, "_orig_mod", module)
@@ -57,27 +62,53 @@ def prepared_module(
             f"function.target={config.target}: this is a module of torch.jit, whose parameters "
             "cannot be replaced; valid is the torch.nn.Module that it was made of"
         )
-    shared = module
+    shared, places = module, _places_of(config, module, device)
     if is_shared:
-        module = _copy(config, module, dtype, device)
+        module = _copy(config, module, dtype, places)
     if config.weights is None:
-        conversions += _conversions(shared, dtype, device)
+        conversions += _conversions(shared, dtype, places)
     # Not module.to(dtype=...), which drops the imaginary parts of complex tensors.
-    module._apply(lambda tensor: converted(tensor, dtype, device))
+    module._apply(lambda tensor: converted(tensor, dtype, places(tensor)))
     # After the conversion: float64 weights must not pass through float32 parameters.
     if config.weights is not None:
         conversions += load_weights(module, config.weights, config.weights_key)
     return module if config.mode == OWN_MODE else module.train(config.mode == "train")
 
 
-def _copy(
-    config: PythonFunction, module: Module, dtype: torch.dtype, device: torch.device
-) -> Module:
+def _places_of(config: PythonFunction, module: Module, device: torch.device) -> Places:
+    """Return where each tensor of a module is to be: on the device, or where its user put it."""
+    tensors = [*module.parameters(), *module.buffers()]
+    named = f"function.target={config.target}: "
+    # Loading it takes long; where nothing has, there is none.
+    distributed: Any = sys.modules.get("torch.distributed.tensor")
+    if distributed and any(isinstance(tensor, distributed.DTensor) for tensor in tensors):
+        raise ConfigurationError(
+            f"{named}its tensors are DTensors (FSDP, tensor parallel), of which each process holds "
+            "a part; derivatives through them fail or are wrong in torch; valid is the module "
+            "before it is sharded, also with its layers on several devices"
+        )
+    found = sorted({str(tensor.device) for tensor in tensors})
+    if "meta" in found:
+        raise ConfigurationError(
+            f"{named}some of its tensors are on the device meta, without values; valid is a module "
+            "that holds its weights"
+        )
+    if len(found) < 2:
+        return lambda tensor: device
+    if str(device) not in found:
+        raise ConfigurationError(
+            f"{named}its tensors are on {', '.join(found)}; valid for devices= is one of these, "
+            "where the inputs then are"
+        )
+    return lambda tensor: tensor.device
+
+
+def _copy(config: PythonFunction, module: Module, dtype: torch.dtype, places: Places) -> Module:
     """Copy a module, its parameters and buffers straight to their dtype and device."""
     made = {}
     for tensor in (*module.parameters(), *module.buffers()):
         if type(tensor) in (Tensor, Parameter) and tensor.is_leaf:
-            there = converted(tensor.detach(), dtype, device)
+            there = converted(tensor.detach(), dtype, places(tensor))
             there = there.clone() if there.data_ptr() == tensor.data_ptr() else there
             is_parameter = isinstance(tensor, Parameter)
             gradient = tensor.requires_grad
@@ -93,7 +124,7 @@ def _copy(
         ) from error
 
 
-def _conversions(module: Module, dtype: torch.dtype, device: torch.device) -> list[Conversion]:
+def _conversions(module: Module, dtype: torch.dtype, places: Places) -> list[Conversion]:
     """Return what becomes of parameters and buffers."""
     found = []
     for what, named in (
@@ -101,9 +132,10 @@ def _conversions(module: Module, dtype: torch.dtype, device: torch.device) -> li
         ("buffers", module.named_buffers()),
     ):
         tensors = [
-            (n, t, converted(t[:0] if t.dim() else t, dtype, device).dtype) for n, t in named
+            (n, t, converted(t[:0] if t.dim() else t, dtype, t.device).dtype, places(t))
+            for n, t in named
         ]
-        found += conversions_of_tensors(what, tensors, device)
+        found += conversions_of_tensors(what, tensors)
     return found
 
 
@@ -154,6 +186,7 @@ class ModuleCall:
         self._names = tuple(names)
         self._is_training = any(part.training for part in module.modules())
         self._places = _places(module)
+        self._homes = {name: parameter.device for name, parameter in module.named_parameters()}
         self._states = [(part, _State(part)) for part in module.modules()]
 
     def __call__(
@@ -170,7 +203,8 @@ class ModuleCall:
             named: Those that are given by name.
         """
         self._forget()
-        replaced = dict(zip(self._names, parameters, strict=True))
+        given = zip(self._names, parameters, strict=True)
+        replaced = {name: tensor.to(self._homes[name]) for name, tensor in given}
         if self._is_training:
             replaced |= {name: buffer.clone() for name, buffer in self._module.named_buffers()}
         if not replaced:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from jobs.configuration.schema import BatchedLoss, LossConfig, PythonLoss
 from jobs.errors import ConfigurationError
@@ -72,6 +73,21 @@ def _split(function: LoadedFunction, fed: Sequence[str]) -> tuple[Sequence[str],
     return (fed, ()) if signature is None else signature.split(fed)
 
 
+def _brought_to(device: torch.device, evaluate: Evaluate) -> Evaluate:
+    """Bring outputs that a function leaves on other devices to that of the point."""
+
+    def moved(leaf: Any) -> Any:
+        return leaf.to(device) if isinstance(leaf, Tensor) else leaf
+
+    def brought(point: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Any:
+        outputs = evaluate(point, constants)
+        leaves = tree_leaves(outputs)
+        is_there = all(leaf.device == device for leaf in leaves if isinstance(leaf, Tensor))
+        return outputs if is_there else tree_map(moved, outputs)
+
+    return brought
+
+
 def with_loss(
     function: LoadedFunction,
     evaluate: Evaluate,
@@ -93,6 +109,7 @@ def with_loss(
     Raises:
         JobError: An option of the loss is not valid.
     """
+    evaluate = _brought_to(device, evaluate)
 
     def load(rows: slice | None) -> dict[str, Tensor]:
         real = dtype.to_real() if dtype.is_complex else dtype

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -49,9 +48,10 @@ def load_weights(module: Module, path: str, key: str | None) -> list[Conversion]
     _check(path, weights, own)
     # The default, assign=False, copies into the module's own tensors, so that tied ones stay tied.
     module.load_state_dict(dict(weights))
-    named = [(name, tensor, own[name].dtype) for name, tensor in weights.items()]
-    device = next(iter(own.values())).device if own else torch.device("cpu")
-    return conversions_of_tensors("weights", named, device)
+    return conversions_of_tensors(
+        "weights",
+        [(name, tensor, own[name].dtype, own[name].device) for name, tensor in weights.items()],
+    )
 
 
 def _within(path: str, loaded: Any, key: str | None) -> Mapping[str, Tensor]:

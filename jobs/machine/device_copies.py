@@ -39,7 +39,7 @@ def copies_to_host(device: torch.device) -> Copy | None:
     side = SideStream(device)
 
     def begin(values: Tensor, stored: np.dtype) -> Callable[[], np.ndarray]:
-        source = ready_to_copy(values, stored)
+        source = ready_to_copy(values.to(device), stored)
         target = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
         copied = side.copy(source, target)
 

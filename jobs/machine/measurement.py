@@ -68,7 +68,7 @@ def measuring(device: torch.device) -> Iterator[Measurement]:
     on Linux), the bytes of live tensors are added to the peak before.
     """
     synchronize(device)
-    if forget_peak() if device.type == "cpu" else reset_peak(device):
+    if forget_peak(device):
         with timing(device) as found:
             yield found
         found.peak_bytes = peak_memory(device)
@@ -84,9 +84,11 @@ def peak_memory(device: torch.device) -> int:
     return peak_resident_memory() if device.type == "cpu" else peak_allocated_memory(device)
 
 
-def forget_peak() -> bool:
-    """Reset the high-water mark of this process; return False if the system cannot."""
+def forget_peak(device: torch.device) -> bool:
+    """Let `peak_memory` begin anew; return False if neither system nor allocator can."""
     _trim()
+    if device.type != "cpu":
+        return reset_peak(device)
     try:
         _CLEAR.write_text(_FORGET_PEAK)
     except OSError:

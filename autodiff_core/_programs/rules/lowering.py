@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder, Program
-from autodiff_core._programs.recording import Call, Recording, Reference
+from autodiff_core._programs.recording import Call, Recording, Reference, UncapturableError
 
 # Each file registers its rules when it is imported.
 from autodiff_core._programs.rules import (
@@ -42,12 +42,14 @@ def lower(recording: Recording) -> Program:
         recording: The recorded map.
 
     Raises:
-        UncapturableError: The map is not linear in its argument.
+        UncapturableError: The map is not linear in its argument, or leaves its device.
     """
+    calls = _used(recording)
+    _refuse_several_devices(recording, calls)
     builder = Builder(Program(len(recording.inputs)))
     for index, reference in enumerate(recording.inputs):
         builder.numbers[reference.value] = -1 - index
-    for call in _used(recording):
+    for call in calls:
         _lower_call(builder, call)
     program = builder.program
     program.outputs = tuple(
@@ -59,6 +61,14 @@ def lower(recording: Recording) -> Program:
     program.devices = tuple(output.device for output in recording.outputs)
     program.finish()
     return program
+
+
+def _refuse_several_devices(recording: Recording, calls: list[Call]) -> None:
+    """Leave maps that move tensors to the plain engine: steps are joined as if on one device."""
+    tensors = [*recording.inputs, *(output for call in calls for output in call.outputs if output)]
+    places = sorted({str(tensor.device) for tensor in tensors})
+    if len(places) > 1:
+        raise UncapturableError(f"the function computes on several devices ({', '.join(places)})")
 
 
 def _used(recording: Recording) -> list[Call]:

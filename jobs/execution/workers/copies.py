@@ -41,6 +41,7 @@ class CopiesFromDevice:
 
     def __init__(self, device: torch.device, buffers: SharedBuffers) -> None:
         self._buffers = buffers
+        self._device = device
         self._stream = SideStream(device)
         self._under_way: tuple[torch.Event, Callable[[], None]] | None = None
         self._whole = torch.frombuffer(buffers.whole, dtype=torch.uint8)
@@ -51,7 +52,7 @@ class CopiesFromDevice:
     ) -> None:
         """Announce the previous copy, and begin this one."""
         self.finish()
-        contiguous = ready_to_copy(lines, stored)
+        contiguous = ready_to_copy(lines.to(self._device), stored)
         place = torch.frombuffer(
             self._buffers.buffer(buffer), dtype=contiguous.dtype, count=contiguous.numel()
         ).view(contiguous.shape)

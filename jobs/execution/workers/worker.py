@@ -139,7 +139,7 @@ class _Worker:
         self._copies = (
             CopiesFromDevice(device, buffers) if copies_overlap(device) else CopiesOnHost(buffers)
         )
-        forget_peak()
+        forget_peak(device)
         connection.send(Ready(device_name(device)))
 
     def _opened(self, assignment: Assignment) -> Stream:

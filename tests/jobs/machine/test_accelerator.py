@@ -1,0 +1,107 @@
+"""What differs between kinds of devices, for kinds that are not here."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.errors import ConfigurationError
+from jobs.machine import accelerator
+from jobs.machine.devices import choose_devices
+
+CPU, MPS, CUDA = torch.device("cpu"), torch.device("mps:0"), torch.device("cuda:0")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Pretend that the machine has devices."""
+
+    def of(*names: str) -> None:
+        for module in ("jobs.machine.devices", "jobs.configuration.device_names"):
+            monkeypatch.setattr(f"{module}.devices_here", lambda: names)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "names"),
+    [
+        ("auto", "float32", ["mps:0"]),
+        ("auto", "float64", ["cpu"]),
+        ("auto", "complex128", ["cpu"]),
+        ("mps", "float32", ["mps:0"]),
+        ("mps:0", "bfloat16", ["mps:0"]),
+        ("cpu:2", "float64", ["cpu", "cpu"]),
+    ],
+)
+def test_auto_takes_a_device_that_has_the_dtype(
+    here: Any, value: str, dtype: str, names: list[str]
+) -> None:
+    here("mps:0")
+    assert list(map(str, choose_devices(value, dtype))) == names
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("value", ["mps", "mps:0", ["mps:0"]])
+def test_mps_has_no_double_precision(here: Any, value: str | list[str], dtype: str) -> None:
+    here("mps:0")
+    with pytest.raises(
+        ConfigurationError, match=rf"^devices=mps:0 dtype={dtype}: mps has no 64-bit floating"
+    ):
+        choose_devices(value, dtype)
+
+
+def test_a_kind_is_all_of_its_devices(here: Any) -> None:
+    here("xpu:0", "xpu:1", "xpu:2")
+    assert len(choose_devices("xpu", "float64")) == 3
+    assert choose_devices(["xpu:2", "xpu:0"], "float64")[0] == torch.device("xpu:2")
+    for value in ("cuda", "xpu:3", ["xpu:0", "xpu:3"]):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"no such device here; valid here are .*, xpu \(all\), xpu:0, xpu:1, xpu:2",
+        ):
+            choose_devices(value, "float64")
+
+
+def test_mps_has_figures_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 1000)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 300)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 450)
+    assert accelerator.device_memory(MPS) == (700, 1000)
+    assert accelerator.allocated_memory(MPS) == 300
+    assert accelerator.peak_allocated_memory(MPS) == 450
+    assert not accelerator.reset_peak(MPS)
+    assert not accelerator.copies_overlap(MPS)
+
+
+def test_what_a_backend_lacks_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
+    assert accelerator.device_name(MPS) == "mps:0"
+    assert accelerator.hardware_name(MPS) == "mps:0"
+    accelerator.release_cache()
+    # No accelerator is here: torch raises where a device is asked for what it has not.
+    assert accelerator.device_memory(torch.device("xpu:0")) is None
+    assert not accelerator.copies_overlap(torch.device("xpu:0"))
+
+
+def test_a_device_is_known_by_its_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(
+        get_device_name=lambda device: "A GPU",
+        get_device_properties=lambda device: SimpleNamespace(uuid="GPU-1"),
+    )
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    assert accelerator.device_name(CUDA) == "cuda:0 (A GPU)"
+    assert accelerator.hardware_name(CUDA) == "GPU-1"
+    assert accelerator.device_name(CPU) == f"cpu ({torch.get_num_threads()} threads)"
+
+
+def test_the_driver_of_cuda_locks_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: list[tuple[int, int, int]] = []
+    runtime = SimpleNamespace(cudaHostRegister=lambda *given: locked.append(given))
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    memory = torch.zeros(64, dtype=torch.uint8)
+    accelerator.lock_pages(memory, MPS)
+    assert not locked
+    accelerator.lock_pages(memory, CUDA)
+    assert locked == [(memory.data_ptr(), 64, 0)]
