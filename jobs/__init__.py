@@ -25,7 +25,6 @@ _PLACES = {
     "VerificationWarning": "jobs.calls.compute",
     "Run": "jobs.calls.runs",
     "find": "jobs.calls.runs",
-    "report": "jobs.calls.runs",
     "submit": "jobs.calls.submission",
     "JobError": "jobs.errors",
     "ConfigurationError": "jobs.errors",
@@ -48,6 +47,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "report":
+        # The module of the command takes this name when it is imported; it can be called, too.
+        return import_module("jobs.report")
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_PLACES[name]), name)

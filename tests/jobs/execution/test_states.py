@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from jobs import report, status
+from jobs import status
 from jobs.errors import JobError
 from jobs.execution import local_source
+from jobs.report import main as report_main
 from outputs import VerificationState, merge, open_result, open_sparse_result, show
 from outputs.plot import main as plot
 from outputs.verify import main as verify
@@ -147,7 +148,7 @@ def test_every_command_tells_the_state_first(
     assert figures["ok"] is True
     assert show.main([str(path)]) == 0
     assert re.search(rf"Result *\n.*\n.*verification .*{case.state}: ", capfd.readouterr().out)
-    assert report.main(["runs", "--no-comparison", "--html", "page.html"]) == 0
+    assert report_main(["runs", "--no-comparison", "--html", "page.html"]) == 0
     assert re.search(rf"\n│ {path.parent.name} +│ {case.state} ", capfd.readouterr().out)
     cell = f'<td style="color: {case.state.colour}">{case.state}</td>'
     assert cell in Path("page.html").read_text()
@@ -309,7 +310,7 @@ def test_sparse_results(
     assert verify([str(ended.result)]) == state.exit_code
     assert show.main([str(ended.result)]) == 0
     assert plot([str(ended.result)]) == 0
-    assert report.main(["runs"]) == 0
+    assert report_main(["runs"]) == 0
     again = command_line(*job, "verify.required=true")
     assert again.code == state.exit_code
     assert again.out.startswith(f"{state}: ")

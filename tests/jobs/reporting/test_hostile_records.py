@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs import report, status
+from jobs import status
 from jobs.paths import RESULT, STATUS
 from jobs.records.status_file import JobStatus
+from jobs.report import main as report_main
 
 SOUND = {
     "state": "running",
@@ -98,7 +99,7 @@ def test_every_hostile_status_is_one_line_among_the_others(
     (tmp_path / "endless" / STATUS).symlink_to("/dev/zero")
     bad = [*(f"bad {name}" for name in contents), "pipe", "folder", "endless"]
     assert len(bad) > 50
-    for main in (status.main, report.main):
+    for main in (status.main, report_main):
         assert main([str(tmp_path)]) == 0
         out = capsys.readouterr().out
         assert not {"\x1b", "\x9b", "\r", "\x07", "\u202e"} & set(out)
@@ -110,8 +111,8 @@ def test_every_hostile_status_is_one_line_among_the_others(
         for number in range(len(ODD)):
             assert lines_of(out, f"odd {number}")
         assert "its pid is invalid" in lines_of(out, "bad pid-0")[0]
-    assert report.main([str(tmp_path), "--csv", str(tmp_path / "r.csv")]) == 0
-    assert report.main([str(tmp_path), "--html", str(tmp_path / "r.html")]) == 0
+    assert report_main([str(tmp_path), "--csv", str(tmp_path / "r.csv")]) == 0
+    assert report_main([str(tmp_path), "--html", str(tmp_path / "r.html")]) == 0
 
 
 def test_a_status_without_facts_is_sound(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_every_record_of_a_result_is_one_line(
             file["execution"] = np.array(record)
     (tmp_path / "all" / "sound").mkdir()
     (tmp_path / "all" / "sound" / RESULT).write_bytes(whole)
-    assert report.main([str(tmp_path / "all"), "--html", str(tmp_path / "r.html")]) == 0
+    assert report_main([str(tmp_path / "all"), "--html", str(tmp_path / "r.html")]) == 0
     out = capsys.readouterr().out
     assert not {"\x1b", "\x07"} & set(out)
     for number in range(len(RECORDS)):

@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 import pytest
 
-from jobs import report, status
+from jobs import status
 from jobs.records.status_file import JobStatus
+from jobs.report import main as report_main
 from outputs import ResultError, compare_results, open_result
 
 RUNNING = {
@@ -88,7 +89,7 @@ def test_the_table_shows_every_job(
     assert re.search(r"b/shard-1-of-2 .* failed .* ValueError in \[red\]f\[/red\]", shown)
 
 
-@pytest.mark.parametrize("command", [status.main, report.main])
+@pytest.mark.parametrize("command", [status.main, report_main])
 def test_a_directory_without_jobs_is_reported(
     command: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +128,7 @@ def test_a_report_of_a_sweep(
     swept = command_line("--multirun", *MLP, "strategy=reverse-loop,vectorize,forward-mode")
     assert swept.code == 0, swept.err
     put("runs/<b>late</b>", state="failed", message="it & failed")
-    assert report.main(["runs", "--csv", "report.csv", "--html", "report.html"]) == 0
+    assert report_main(["runs", "--csv", "report.csv", "--html", "report.html"]) == 0
     shown = capfd.readouterr().out
     assert "4 jobs" in shown
     assert len(re.findall(r"jacobian of mlp.*6 x 6 .*reverse-loop \(.* agree", shown)) == 2
@@ -155,11 +156,11 @@ def test_strategies_that_disagree_are_reported(
     with h5py.File(spoilt, "r+") as file:
         matrix: Any = file["jacobian"]
         matrix[3, 1] = -matrix[3, 1]
-    assert report.main(["runs"]) == 1
+    assert report_main(["runs"]) == 1
     shown = capfd.readouterr().out
     assert re.search(r"mlp\(n=5.*row 3, column 1 .*DISAGREE", shown)
     assert re.search(r"mlp\(n=4.* agree", shown)
-    assert report.main(["runs", "--no-comparison"]) == 0
+    assert report_main(["runs", "--no-comparison"]) == 0
     assert "agreement" not in capfd.readouterr().out
 
 
