@@ -8,6 +8,7 @@ containers among them hold. Arrays that are changed in place are not seen.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections import OrderedDict, defaultdict, deque
@@ -26,6 +27,11 @@ _SEQUENCES = (list, deque)
 _LONGEST = 10_000
 
 
+@functools.cache
+def _cached() -> None:
+    """Stand for what `functools.cache` and `functools.lru_cache` return."""
+
+
 class KeptValues:
     """What can be reached from a function, as it is now."""
 
@@ -41,7 +47,8 @@ class KeptValues:
             if id(each) in seen:
                 continue
             seen[id(each)] = each
-            if callable(getattr(type(each), "cache_clear", None)):
+            # Objects of other libraries may clear a cache without telling how full it is.
+            if isinstance(each, type(_cached)):
                 self._caches.append(each)
             content = _content(each)
             if content is not None and len(content) <= _LONGEST:
@@ -136,8 +143,10 @@ def _links(value: Any) -> list[Any]:
         return [*parts, vars(value), value.__globals__]
     if isinstance(value, ModuleType):
         return [vars(value)] if _is_of_project(value.__name__) else []
-    if hasattr(value, "__wrapped__") and not isinstance(value, Module):
-        return [value.__wrapped__]
+    # An object of the user may answer any attribute with an error.
+    with contextlib.suppress(Exception):
+        if not isinstance(value, Module):
+            return [value.__wrapped__]
     if isinstance(value, type):
         is_own = _is_of_project(value.__module__)
         return [*value.__bases__, *vars(value).values()] if is_own else []
