@@ -8,8 +8,8 @@ containers among them hold. Arrays that are changed in place are not seen.
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import inspect
 import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -143,10 +143,10 @@ def _links(value: Any) -> list[Any]:
         return [*parts, vars(value), value.__globals__]
     if isinstance(value, ModuleType):
         return [vars(value)] if _is_of_project(value.__name__) else []
-    # An object of the user may answer any attribute with an error.
-    with contextlib.suppress(Exception):
-        if not isinstance(value, Module):
-            return [value.__wrapped__]
+    # Without the object's own __getattr__, which may answer or raise anything.
+    wrapped = inspect.getattr_static(value, "__wrapped__", None)
+    if wrapped is not None and not isinstance(value, Module):
+        return [wrapped]
     if isinstance(value, type):
         is_own = _is_of_project(value.__module__)
         return [*value.__bases__, *vars(value).values()] if is_own else []
