@@ -88,7 +88,6 @@ def dropped(x): return nn.functional.dropout(x, 0.5, training=True)
 def rapid(x): return (1e6 * x).sin()
 def logarithm(x): return x.abs().log()
 def complex_inside(x): return torch.fft.fft(x).abs()
-def with_an_index(x): return x.detach() * x, x.argmax()
 def time_stamps(x): return (1.7e9 + 1e8 * x).sin()
 def narrow(x): return (x / 1e-9).tanh()
 def saturated(x): return (60 * x).softmax(0)
@@ -144,7 +143,6 @@ def energy(x): return ((x[1:] - x[:-1]) ** 4).sum() + x.prod()
 WRONG = (
     *("scaled_backward", "missing_term", "detached", "through_numpy", "through_data"),
     *(
-        "with_an_index",
         "again_a_leaf",
         "in_inference_mode",
         "without_gradient",
