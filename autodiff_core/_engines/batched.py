@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 from autodiff_core._engines.agreement import LinearMap, Precision, ReportFallback, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
@@ -24,7 +24,7 @@ _shows_fallbacks = True
 
 
 def _show_fallbacks(shown: bool) -> None:
-    _functorch._set_vmap_fallback_warning_enabled(shown)  # pyright: ignore[reportAttributeAccessIssue]
+    _functorch._set_vmap_fallback_warning_enabled(shown)
 
 
 @contextmanager

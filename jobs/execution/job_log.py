@@ -6,7 +6,7 @@ import faulthandler
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -40,7 +40,9 @@ def logging_to(path: Path, *, owns_process: bool = True) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        handler.close()
+        # What is in its buffer may not fit on the disk.
+        with suppress(OSError):
+            handler.close()
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def test_forward_mode_within_forward_mode_over_reverse_is_refused(inner, strateg
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_backward_inside(strategy):
     if strategy == "vectorize":
-        with pytest.raises(RuntimeError, match=r"keeps gradients of its own.*reverse-loop"):
+        with pytest.raises(RuntimeError, match="keeps gradients of its own"):
             call("jacobian", by_backward, X, strategy)
         return
     with warnings.catch_warnings():
