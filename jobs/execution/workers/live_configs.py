@@ -62,8 +62,12 @@ def unpacked_config(parcel: Parcel, descriptor: int) -> JobConfig:
 def without_main() -> Iterator[None]:
     """Let processes that the body starts not import the main module of this one.
 
-    A script that calls `jobs.compute` at its top would call it again in each of them.
+    A script that calls `jobs.compute` at its top would call it again in each of them. The console
+    script has to be imported: it finds this program's packages where others hide them.
     """
+    if "autodiff_jobs" in sys.modules:
+        yield
+        return
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
