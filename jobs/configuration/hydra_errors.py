@@ -34,6 +34,10 @@ def explain(error: BaseException) -> str:
     Args:
         error: The exception that Hydra or OmegaConf raised while composing the configuration.
     """
+    # Hydra's own options refer to one of the user's, who has deleted it.
+    lacking = re.match(r"Interpolation key '(\w+)' not found", str(error))
+    if lacking:
+        return f"{lacking[1]}: a value is needed"
     # Hydra raises some of its errors without naming the cause.
     inner = error.__cause__ or error.__context__
     known = [each for each in (inner, error) if isinstance(each, OmegaConfBaseException)]
@@ -62,10 +66,6 @@ def explain(error: BaseException) -> str:
             f"{several[1]}: several values make several jobs, which --multirun runs; a list is "
             "written in brackets, and a value that holds a comma in quotes within quotes"
         )
-    # Hydra's own options refer to one of the user's, who has deleted it.
-    lacking = re.match(r"Interpolation key '(\w+)' not found", lines[0])
-    if lacking:
-        return f"{lacking[1]}: a value is needed"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {_how_to_quote(error.override)}"
     return lines[0]

@@ -74,10 +74,13 @@ def _split(function: LoadedFunction, fed: Sequence[str]) -> tuple[Sequence[str],
 
 
 def _brought_to(device: torch.device, evaluate: Evaluate) -> Evaluate:
-    """Bring outputs that a function leaves on other devices to that of the point."""
+    """Bring outputs that a function leaves on other devices to that of the point.
+
+    Outputs without numbers, on the device meta, stay for the check of what is returned.
+    """
 
     def moved(leaf: Any) -> Any:
-        return leaf.to(device) if isinstance(leaf, Tensor) else leaf
+        return leaf.to(device) if isinstance(leaf, Tensor) and not leaf.is_meta else leaf
 
     def brought(point: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Any:
         outputs = evaluate(point, constants)
