@@ -118,7 +118,6 @@ def test_the_yaml_of_a_job_composes_to_the_same_job(compose_config: Compose) -> 
         (["strategy=forwardmode"], ["strategy=forwardmode", "did you mean forward-mode?"]),
         (["dtype=float63"], ["dtype=float63", "bfloat16", "did you mean float"]),
         (["dtype=int32"], ["dtype=int32", "complex128"]),
-        (["devices=gpu"], ["devices=gpu", "auto, cpu, cpu:4"]),
         (["output.compression=lzf"], ["output.compression=lzf", "none, gzip"]),
         (["compile=sometimes"], ["compile=sometimes", "auto, never, always"]),
         (["verify=yes"], ["verify", "probe"]),
