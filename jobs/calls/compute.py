@@ -13,8 +13,6 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, Unpack
 
-from rich.console import Console
-
 from jobs.calls.options import Options, configured
 from jobs.calls.process import undisturbed
 from jobs.configuration.schema import JobConfig
@@ -25,7 +23,7 @@ from jobs.execution.workers.live_configs import is_live, packed_config
 from jobs.job import Job, resolve
 from jobs.machine.devices import choose_devices, holding_devices
 from jobs.planning.plan import Plan
-from jobs.reporting.console import WIDTH_WITHOUT_TERMINAL
+from jobs.reporting.console import WIDTH_WITHOUT_TERMINAL, SafeConsole
 from jobs.reporting.display import SilentDisplay, display_for
 from jobs.reporting.terminal import Display
 from outputs import (
@@ -144,7 +142,7 @@ class _KeptPlan(Display):
     def __init__(self) -> None:
         self._text = io.StringIO()
         # In a notebook rich would show the plan at once and write nothing to the text.
-        console = Console(
+        console = SafeConsole(
             file=self._text, highlight=False, width=WIDTH_WITHOUT_TERMINAL, force_jupyter=False
         )
         super().__init__(console, bar=False)

@@ -43,7 +43,8 @@ class Claim:
         order: 1 for the derivative of the function, 2 for that of its gradient.
         cotangent: u, float64 of shape (values,).
         terms: Takes a direction; returns terms whose sum is the derivative.
-        entries: The derivative by each entry of the point, float64; empty if unknown.
+        entries: The derivative by each entry of the point, float64, by reverse mode; empty if
+            unknown.
         epsilon: The unit of rounding that the route computes with.
     """
 
@@ -110,6 +111,7 @@ class Lines:
         # Entries of the function come before those of its gradient.
         self._skipped = self._evaluations.entries_before_the_gradient
         self._weights = torch.cat([torch.ones(self._skipped, dtype=u.dtype), u])
+        self._entries = torch.zeros(0, dtype=u.dtype)
         self._first: list[Claim] = []
         if value is not None:
             self._first.append(self.claim("reverse"))
@@ -155,7 +157,9 @@ class Lines:
             outputs = [y.to(double_of(y)) if is_inexact(y) else y for y in outputs]
         if mode == "reverse":
             pulled = self._routes.pull(tensors_of(u, outputs), centre)[-1]
-            return _by_pullback(order, weights, pulled, epsilon)
+            by_pullback = _by_pullback(order, weights, pulled, epsilon)
+            self._entries = by_pullback.entries
+            return by_pullback
 
         def terms(direction: Sequence[Tensor]) -> Tensor:
             point = self._centre.point if is_wide else self._evaluations.point
@@ -163,7 +167,8 @@ class Lines:
             image = self._routes.push(tangent, "forward-loop", centre)
             return u * real_vector([each for each in image if is_inexact(each)])
 
-        return Claim(order, weights, terms, torch.zeros(0), epsilon)
+        # Both modes are measured along the same lines.
+        return Claim(order, weights, terms, self._entries, epsilon)
 
     def measure(
         self, claim: Claim, number: int, steps: int, exponent: float, tolerance: float

@@ -45,6 +45,7 @@ def one_entry_energy(x): return _one_entry(x).sum() + x.square().sum()
 def rapid(x): return _rapid(x)
 def small_row(x): return torch.cat([1e9 * x.sin(), 1e-6 * x[:1].detach() * x[:1]])
 def small_tensor(x, y): return 1e3 * x.sin() + 10 * y * y.detach()
+def lost_tensor(x, y): return x.sin() * y.detach() + 3e5 * x + 1e-30 * y
 def small_rows_and_columns(x, y): return torch.cat([1e6 * x.sin(), 1e-4 * x, 1e-3 * y**3])
 
 class OneEntry(nn.Module):
@@ -155,6 +156,7 @@ def states(job: Job) -> set[str]:
         ("rapid", ()),
         ("small_row", ()),
         ("small_tensor", ("inputs.path=two.npz",)),
+        ("lost_tensor", ("inputs.path=two.npz",)),
         ("OneEntry", ()),
         ("OneEntry", ("wrt=params",)),
     ],
