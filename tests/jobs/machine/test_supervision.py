@@ -46,7 +46,7 @@ def in_a_late_block(x):
     return smooth(x)
 
 def in_the_check(x):
-    if is_called_from("_by_strategy") and is_dual(x):
+    if is_called_from("_pushed") and is_dual(x):
         os.abort()
     return smooth(x)
 
