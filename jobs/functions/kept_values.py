@@ -9,7 +9,6 @@ containers among them hold. Arrays that are changed in place are not seen.
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -143,16 +142,24 @@ def _links(value: Any) -> list[Any]:
         return [*parts, vars(value), value.__globals__]
     if isinstance(value, ModuleType):
         return [vars(value)] if _is_of_project(value.__name__) else []
-    # Without the object's own __getattr__, which may answer or raise anything.
-    wrapped = inspect.getattr_static(value, "__wrapped__", None)
-    if wrapped is not None and not isinstance(value, Module):
-        return [wrapped]
+    attributes = _attributes(value)
+    if "__wrapped__" in attributes and not isinstance(value, Module):
+        return [attributes["__wrapped__"]]
     if isinstance(value, type):
         is_own = _is_of_project(value.__module__)
         return [*value.__bases__, *vars(value).values()] if is_own else []
     if isinstance(value, Module) or _is_of_project(type(value).__module__):
-        return [getattr(value, "__dict__", None), type(value)]
+        return [attributes, type(value)]
     return []
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object, without its own methods, which may raise anything."""
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_of_project(name: Any) -> bool:

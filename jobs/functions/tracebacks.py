@@ -26,6 +26,8 @@ _OURS = tuple(
 )
 # The frames shown at each end of a long traceback.
 _FRAMES = 5
+# Packages are also installed for a user alone, or beside another interpreter.
+_LIBRARIES = {"site-packages", "dist-packages"}
 _INSTALLED = tuple(
     str(Path(folder)) + os.sep
     for folder in (*site.getsitepackages(), sysconfig.get_paths()["stdlib"])
@@ -71,7 +73,8 @@ def is_of_user(filename: str) -> bool:
 
 def is_of_project(filename: str) -> bool:
     """Return whether a file is of the user's project, and of no installed package."""
-    return is_of_user(filename) and not filename.startswith(_INSTALLED)
+    is_installed = filename.startswith(_INSTALLED) or _LIBRARIES & {*filename.split(os.sep)}
+    return not is_installed and is_of_user(filename)
 
 
 def one_line(error: BaseException) -> str:
