@@ -17,7 +17,7 @@ from outputs._scanning.sequential import Advance
 from outputs._storage.files import publish, scratch_file, seal
 from outputs._writing.directories import scratch_for
 
-_ATTEMPTS, _PAUSE = 20, 0.1
+_ATTEMPTS, _ABSENT, _PAUSE = 20, 3, 0.1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -113,11 +113,13 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     # After an interruption zarr's thread still writes its current chunk, and creates the directory
-    # for it again.
+    # for it again, on a busy machine some time later.
+    absent = 0
     for _ in range(_ATTEMPTS):
         shutil.rmtree(path, ignore_errors=True)
         time.sleep(_PAUSE)
-        if not path.exists():
+        absent = 0 if path.exists() else absent + 1
+        if absent == _ABSENT:
             return
 
 
