@@ -98,6 +98,13 @@ class ContradictedError(JobError):
     exit_code = EXIT_CONTRADICTED
 
 
+def resource_failure(error: OSError | MemoryError) -> str:
+    """Return one line about a file that cannot be used, or memory that is not there."""
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}" if str(error) else "out of memory"
+    return f"{error.filename or 'input or output'}: {error.strerror or error}"
+
+
 def text_of(error: BaseException) -> str:
     """Return the text of an exception; empty for one of the user's whose text raises another."""
     try:

@@ -11,7 +11,14 @@ from jobs.configuration.hydra_errors import (
     refused_file,
     refused_option,
 )
-from jobs.errors import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, JobError, text_of
+from jobs.errors import (
+    EXIT_BROKEN_PIPE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    JobError,
+    resource_failure,
+    text_of,
+)
 from jobs.machine.activity import Death
 from jobs.machine.launchers import install_hint, lost_job
 from jobs.paths import LOG
@@ -57,11 +64,9 @@ def _expected_failure(error: BaseException) -> str:
         return str(error)
     if isinstance(error, HYDRA_ERRORS):
         return explain(error) + install_hint(error)
-    if isinstance(error, MemoryError):
-        return f"out of memory: {error}" if str(error) else "out of memory"
     # Hydra creates the directory of the results before the job begins.
-    if isinstance(error, OSError):
-        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    if isinstance(error, OSError | MemoryError):
+        return resource_failure(error)
     # Hydra's own assertions, files that it cannot parse, and a launcher's report of a job that
     # ended without a result.
     return refused_option(error) or refused_file(error) or _lost_job(error)

@@ -16,7 +16,7 @@ from typing import Any, Unpack
 from jobs.calls.options import Options, configured
 from jobs.calls.process import undisturbed
 from jobs.configuration.schema import JobConfig
-from jobs.errors import ConfigurationError, JobError
+from jobs.errors import ConfigurationError, JobError, resource_failure
 from jobs.execution.execute import execute
 from jobs.execution.job_log import logging_to
 from jobs.execution.workers.live_configs import is_live, packed_config
@@ -192,12 +192,8 @@ def failures() -> Iterator[None]:
     """Turn what the command line reports in one line into a `JobError` with that line."""
     try:
         yield
-    except OSError as error:
-        raise JobError(
-            f"{error.filename or 'input or output'}: {error.strerror or error}"
-        ) from error
-    except MemoryError as error:
-        raise JobError(f"out of memory: {error}" if str(error) else "out of memory") from error
+    except (OSError, MemoryError) as error:
+        raise JobError(resource_failure(error)) from error
 
 
 @contextmanager

@@ -28,13 +28,13 @@ import autodiff_core
 import outputs
 from jobs.functions.importing import name_of_file
 from jobs.functions.module_digest import ModuleDigest, module_digest
+from jobs.functions.tracebacks import LIBRARIES
 
 _OURS = (
     Path(__file__).parents[1],
     *(Path(str(each.__file__)).parent for each in (autodiff_core, outputs)),
 )
 _STANDARD = tuple(Path(sysconfig.get_path(each)) for each in ("stdlib", "platstdlib"))
-_INSTALLED = {"site-packages", "dist-packages"}
 # A process keeps the code that it has imported: a file that is edited meanwhile changes the job of
 # the next process, not of this one.
 _imported: weakref.WeakKeyDictionary[ModuleType, tuple[ModuleSpec, ModuleDigest]] = (
@@ -173,7 +173,7 @@ class _Search:
         """Return whether a module is of the project; remember the package of an installed one."""
         places = [spec.origin] if spec.has_location else [*(spec.submodule_search_locations or ())]
         files = [Path(place).absolute() for place in places if place]
-        if any(_INSTALLED & {*file.parts} or _is_below(file, self._installed) for file in files):
+        if any(LIBRARIES & {*file.parts} or _is_below(file, self._installed) for file in files):
             if not any(_is_below(file, _OURS) for file in files):
                 self._packages.add(name.partition(".")[0])
             return False

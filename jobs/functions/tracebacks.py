@@ -27,7 +27,7 @@ _OURS = tuple(
 # The frames shown at each end of a long traceback.
 _FRAMES = 5
 # Packages are also installed for a user alone, or beside another interpreter.
-_LIBRARIES = {"site-packages", "dist-packages"}
+LIBRARIES = {"site-packages", "dist-packages"}
 _INSTALLED = tuple(
     str(Path(folder)) + os.sep
     for folder in (*site.getsitepackages(), sysconfig.get_paths()["stdlib"])
@@ -73,7 +73,7 @@ def is_of_user(filename: str) -> bool:
 
 def is_of_project(filename: str) -> bool:
     """Return whether a file is of the user's project, and of no installed package."""
-    is_installed = filename.startswith(_INSTALLED) or _LIBRARIES & {*filename.split(os.sep)}
+    is_installed = filename.startswith(_INSTALLED) or LIBRARIES & {*filename.split(os.sep)}
     return not is_installed and is_of_user(filename)
 
 

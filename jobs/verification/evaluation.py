@@ -228,9 +228,10 @@ class Evaluations:
         except Exception:
             return None
         is_same = all(
-            wide.dtype == double_of(wide) and wide.shape == narrow.shape and _agree(wide, narrow, e)
+            wide.dtype == double_of(wide)
+            and wide.shape == narrow.shape
+            and _agree(wide, narrow, given.epsilon**0.5)
             for wide, narrow in zip(found, given.values, strict=True)
-            for e in (given.epsilon**0.5,)
         )
         return Centre(doubles, found, max(_epsilon(found), mode.epsilon), mode) if is_same else None
 
