@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -38,7 +40,8 @@ def run_command(
         The exit code: that of the command, 1 after an error, 130 after an interruption.
     """
     try:
-        return command()
+        with _interruptible():
+            return command()
     except (ResultError, OSError) as error:
         print_line(_sentence(error, subject), error=True)
         return 1
@@ -46,6 +49,26 @@ def run_command(
         if interrupted is not None:
             print_line(interrupted, error=True)
         return _INTERRUPTED
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    before = sys.unraisablehook
+    main = threading.main_thread().ident
+
+    def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+        # Python ignores what Ctrl-C raises in a callback of a weak reference. It is sent once more,
+        # from another thread, so that its handler runs after the callback.
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            threading.Timer(0.01, signal.pthread_kill, [main, signal.SIGINT]).start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = interrupt_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _sentence(error: Exception, subject: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -116,8 +117,42 @@ def _is_ours_to_handle(number: int) -> bool:
 
 @contextmanager
 def _handling(handler: SignalHandler) -> Iterator[None]:
-    with installed({number: _Handler(handler) for number in SIGNALS if _is_ours_to_handle(number)}):
+    with (
+        installed({number: _Handler(handler) for number in SIGNALS if _is_ours_to_handle(number)}),
+        _none_ignored(),
+    ):
         yield
+
+
+@contextmanager
+def _none_ignored() -> Iterator[None]:
+    """Send a signal once more where Python ignored the exception that its handler raised.
+
+    Python ignores what is raised in a callback of a weak reference and in ``__del__``, where a
+    handler may run like anywhere else: the job would compute on.
+    """
+    main = threading.main_thread()
+    if threading.current_thread() is not main:
+        yield
+        return
+    before = sys.unraisablehook
+
+    def send_again(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, Interrupted):
+            before(unraisable)
+            return
+        # From another thread, for the handler must not run before the callback has returned.
+        again = threading.Timer(
+            0.01, signal.pthread_kill, [main.ident, unraisable.exc_value.number]
+        )
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 _blocked_before_fork = threading.local()
