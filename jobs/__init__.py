@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.name_clashes import require_own_packages
 
 if TYPE_CHECKING:
-    from jobs.calls.compute import PlannedJob, VerificationWarning, compute, plan
+    from jobs.calls.compute import PlannedJob, compute, plan
+    from jobs.calls.opening import VerificationWarning
     from jobs.calls.runs import Run, find, report
     from jobs.calls.submission import submit
     from jobs.errors import ConfigurationError, ContradictedError, JobError
@@ -22,7 +23,7 @@ _PLACES = {
     "compute": "jobs.calls.compute",
     "plan": "jobs.calls.compute",
     "PlannedJob": "jobs.calls.compute",
-    "VerificationWarning": "jobs.calls.compute",
+    "VerificationWarning": "jobs.calls.opening",
     "Run": "jobs.calls.runs",
     "find": "jobs.calls.runs",
     "submit": "jobs.calls.submission",

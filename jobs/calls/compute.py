@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import shutil
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, Unpack
 
+from jobs.calls.opening import opened
 from jobs.calls.options import Options, configured
 from jobs.calls.process import undisturbed
 from jobs.configuration.schema import JobConfig
@@ -30,17 +30,9 @@ from outputs import (
     BeingWrittenError,
     Result,
     SparseResult,
-    VerificationState,
     claimed_directory,
-    is_sparse_result,
-    open_result,
-    open_sparse_result,
     part_path,
 )
-
-
-class VerificationWarning(UserWarning):
-    """A result is finished, and not all of it is verified."""
 
 
 def compute(
@@ -82,11 +74,7 @@ def compute(
     with failures(), undisturbed(display.say):
         config = configured(op, function, point, name, options)
         job, path = computed(config, display)
-    result = _opened(job, path)
-    state = result.verdict.state
-    if state is not VerificationState.VERIFIED and config.verify.mode != "off":
-        warnings.warn(f"{path} is {result.verdict}", VerificationWarning, stacklevel=2)
-    return result
+    return opened(path, is_shard=job.shard is not None)
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,8 +147,18 @@ class _KeptPlan(Display):
         return "\n".join(line.rstrip() for line in self._text.getvalue().splitlines())
 
 
-def computed(config: JobConfig, display: Display) -> tuple[Job, Path]:
-    """Run a job by the same steps as the command line; return it and the path of its result."""
+def computed(config: JobConfig, display: Display, expected: str = "") -> tuple[Job, Path]:
+    """Run a job by the same steps as the command line; return it and the path of its result.
+
+    Args:
+        config: The options.
+        display: Shows plan, progress and outcome.
+        expected: The fingerprint that the job of a task must have; empty in the process of the
+            caller, who has the error: a failure before the first block leaves nothing there.
+
+    Raises:
+        JobError: The job cannot start or continue.
+    """
     _require_no_plan(config)
     with holding_devices(config.devices, config.dtype, display.say) as devices:
         if len(devices) > 1 and current_process().daemon:
@@ -171,20 +169,19 @@ def computed(config: JobConfig, display: Display) -> tuple[Job, Path]:
         if len(devices) > 1 and is_live(config):
             packed_config(config)
         job = resolve(config, devices)
+        if expected not in ("", job.fingerprint):
+            raise JobError(
+                "the function, a module of the project or an installed package changed since the "
+                "job was submitted; submit it again"
+            )
         log = partial(logging_to, owns_process=False)
-        with _nothing_left_of_a_failure(job):
+        with nullcontext() if expected else _nothing_left_of_a_failure(job):
             return job, execute(job, display, overwrite=config.overwrite, log=log)
 
 
 def _require_no_plan(config: JobConfig) -> None:
     if config.plan:
         raise ConfigurationError("plan=true: jobs.plan with the same arguments returns the plan")
-
-
-def _opened(job: Job, path: Path) -> Result | SparseResult:
-    if is_sparse_result(path):
-        return open_sparse_result(path)
-    return open_result(path, allow_partial=job.shard is not None)
 
 
 @contextmanager

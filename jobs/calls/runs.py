@@ -9,21 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jobs.calls.opening import opened
 from jobs.calls.submitted import SUBMISSION, Submission, Task
 from jobs.errors import JobError
 from jobs.paths import PRODUCTS, RESULT, STATUS
-from jobs.records.status_file import JobStatus
+from jobs.records.status_file import ENDED, JobStatus
 from jobs.reporting.summary import JobSummary, summarise, summary_of
-from outputs import (
-    Result,
-    SparseResult,
-    is_sparse_result,
-    merge_shards,
-    open_result,
-    open_sparse_result,
-)
+from outputs import Result, SparseResult, merge_shards
 
-ENDED = ("finished", "failed", "killed", "unreadable")
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -54,6 +47,11 @@ class Run:
         return next((each for each in (*order, "running") if each in states), "finished")
 
     @property
+    def has_ended(self) -> bool:
+        """Whether no task computes or waits to compute."""
+        return all(each["state"] in ENDED for each in self.status())
+
+    @property
     def summary(self) -> JobSummary:
         """What a report says of the job: its operation, function, figures and verification."""
         return summary_of(self.directory, self.directory.parent)
@@ -77,7 +75,7 @@ class Run:
             TimeoutError: The job has not ended.
         """
         limit = None if timeout is None else time.monotonic() + timeout
-        while any(each["state"] not in ENDED for each in self.status()):
+        while not self.has_ended:
             if limit is not None and time.monotonic() > limit:
                 raise TimeoutError(f"{self.directory} is {self.state} after {timeout} s")
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -90,7 +88,8 @@ class Run:
             timeout: The longest time to wait, in seconds.
 
         Raises:
-            JobError: A task has failed; the message says which and why.
+            JobError: A task has failed; the message says which and why. Or the result is
+                contradicted, or not verified although ``verify="require"`` was asked for.
             ResultError: The shards cannot be merged, or the file is damaged.
             TimeoutError: The job has not ended.
         """
@@ -100,10 +99,13 @@ class Run:
             for each in self.status():
                 if each["state"] != "finished":
                     why = f": {each['message']}" if each["message"] else ""
-                    raise JobError(f"{self.directory}, {each['task']} is {each['state']}{why}")
+                    raise JobError(
+                        f"{self.directory}, {each['task']} is {each['state']} (the same call "
+                        f"continues what is missing){why}"
+                    )
             if not path.exists():
-                merge_shards([self.directory], path)
-        return open_sparse_result(path) if is_sparse_result(path) else open_result(path)
+                merge_shards([each.directory for each in self._tasks()], path)
+        return opened(path)
 
     def _tasks(self) -> list[Task]:
         submission = Submission.read(self.directory)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import sys
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -20,12 +23,14 @@ from jobs.calls.submitted import Submission
 from jobs.configuration.composition import launcher_settings
 from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError, JobError, unknown
+from jobs.execution.execute import show_finished
 from jobs.execution.workers.live_configs import unpacked_config
 from jobs.functions.live.transport import Packed
 from jobs.functions.tracebacks import one_line
 from jobs.job import resolve
-from jobs.machine.launchers import queueing_again_unharmed
+from jobs.machine.launchers import accounting_problem, queueing_again_unharmed
 from jobs.reporting.display import SilentDisplay, display_for
+from jobs.reporting.terminal import Display
 
 CLUSTERS = ("slurm", "local", "debug")
 # Options of submitit that have the same name on every cluster.
@@ -77,25 +82,65 @@ def submit(
     display = display_for(str(options.get("progress", "auto")), quiet=SilentDisplay)
     with failures(), undisturbed(display.say):
         config = configured(op, function, point, name, {**options, **first})
+        if config.overwrite:
+            raise ConfigurationError(
+                "overwrite=true: jobs.submit replaces no finished result; remove the directory of "
+                "its run, or choose another place with runs="
+            )
         packed = Packed(config, f"cluster={cluster}: the function")
         # The nodes of a cluster have other devices, on which no fingerprint depends.
         job = resolve(config, (torch.device("cpu"),))
         run = job.paths.run
+        if job.paths.whole.exists() and show_finished(job, display):
+            return Run(run)
+        if _is_submitted(run, cluster, shards, display):
+            return Run(run)
         run.mkdir(parents=True, exist_ok=True)
         folder = _written(packed, run)
     tasks = [
-        ClusterTask(str(folder), None if shards is None else f"{index}/{shards}")
-        for index in range(shards or 1)
+        ClusterTask(str(folder), shard, job.fingerprint, tuple(map(os.path.abspath, sys.path)))
+        for shard in ([None] if shards is None else [f"{n}/{shards}" for n in range(shards)])
     ]
     submitted = Submission.now()
     if cluster == "debug":
         for each in tasks:
             each()
-        ids = ["debug" for _ in tasks]
+        ids = ["" for _ in tasks]
     else:
-        ids = _submitted(tasks, cluster, folder, dict(settings or {}))
+        if cluster == "slurm" and (problem := accounting_problem()):
+            display.warn(f"warning: {problem}; .wait() would not notice that a task was killed")
+        try:
+            ids = _submitted(tasks, cluster, folder, dict(settings or {}))
+        except JobError:
+            shutil.rmtree(folder)
+            with suppress(OSError):  # there is something of an earlier call
+                run.rmdir()
+                run.parent.rmdir()
+            raise
     Submission(cluster, folder.name, tuple(ids), shards, submitted, run).write()
     return Run(run)
+
+
+def _is_submitted(run: Path, cluster: str, shards: int | None, display: Display) -> bool:
+    """Return whether tasks of an earlier call compute the job; remove the parcel of ended ones.
+
+    Raises:
+        JobError: They divide the matrix in another way, or compute elsewhere.
+    """
+    earlier = Submission.read(run)
+    if earlier is None:
+        return False
+    if Run(run).has_ended:
+        shutil.rmtree(run / earlier.folder, ignore_errors=True)
+        return False
+    what = f"jobs {', '.join(earlier.jobs)} of cluster={earlier.cluster}"
+    if (earlier.cluster, earlier.shards) != (cluster, shards):
+        raise JobError(
+            f"{run} is computed already by {what} with shards={earlier.shards}; wait for them, or "
+            "cancel them first"
+        )
+    display.say(f"note: this job was submitted before, and {what} compute it")
+    return True
 
 
 def _written(packed: Packed, run: Path) -> Path:
@@ -118,21 +163,26 @@ class ClusterTask:
     Attributes:
         folder: Where the job is.
         shard: The shard that it computes; None computes the whole matrix.
+        fingerprint: The fingerprint that the job had when it was submitted.
+        search_path: Where the program that submitted it found its modules.
     """
 
     folder: str
     shard: str | None
+    fingerprint: str
+    search_path: tuple[str, ...]
 
     def __call__(self) -> str:
         """Compute the result, and return its path."""
         folder = Path(self.folder)
-        parcel = pickle.loads((folder / "job.pkl").read_bytes())
-        descriptor = os.open(folder / "tensors.bin", os.O_RDONLY)
-        config: JobConfig = unpacked_config(parcel, descriptor)
-        config.shard = self.shard
         display = display_for("lines")
         with queueing_again_unharmed(), failures(), undisturbed(display.say):
-            return str(computed(config, display)[1])
+            sys.path += [each for each in self.search_path if each not in sys.path]
+            parcel = pickle.loads((folder / "job.pkl").read_bytes())
+            descriptor = os.open(folder / "tensors.bin", os.O_RDONLY)
+            config: JobConfig = unpacked_config(parcel, descriptor)
+            config.shard = self.shard
+            return str(computed(config, display, self.fingerprint)[1])
 
     def checkpoint(self) -> Any:
         """Return the task again: it resumes when its time is over or its node is taken away."""

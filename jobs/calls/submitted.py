@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import subprocess
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobs.functions.tracebacks import one_line
 from jobs.paths import RESULT, RunPaths
-from jobs.records.status_file import JobStatus
+from jobs.records.status_file import JobStatus, is_alive
 
 SUBMISSION = "submission.json"
-_WAITING = {"PENDING", "REQUEUED", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "UNKNOWN"}
+# Of a task that has completed the file is on its way to this node.
+_WAITING = {
+    *("PENDING", "REQUEUED", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "UNKNOWN"),
+    "COMPLETED",
+}
+_SECONDS_FOR_AN_ANSWER = 10
 
 
 @dataclass(frozen=True)
@@ -65,14 +73,45 @@ class Task:
         kind = submitit.SlurmJob if self.cluster == "slurm" else submitit.LocalJob
         job: Any = kind(self.folder, self.job)
         if job.paths.result_pickle.exists():
-            error = job.exception()
-            return ("failed", one_line(error)) if error is not None else ("finished", "")
-        state = str(job.state).split()[0].rstrip("+") if self.cluster == "slurm" else "UNKNOWN"
-        if state not in _WAITING:
-            return "failed", f"SLURM says {state}; the output is in {job.paths.stdout}"
+            # What submitit writes: "success" and the path, or "error" and the traceback.
+            outcome, value = pickle.loads(job.paths.result_pickle.read_bytes())
+            return ("finished", "") if outcome == "success" else ("failed", _message(value))
+        if self.cluster == "slurm":
+            state = str(job.state).split()[0].rstrip("+")
+            if state not in _WAITING and not _is_queued(self.job):
+                return "failed", f"SLURM says {state}; the output is in {job.paths.stdout}"
+        elif _has_ended(int(self.job)):
+            return "failed", f"the process has ended; its output is in {job.paths.stdout}"
         if status is not None and status.state_now() in ("planned", "running", "silent"):
             return status.state_now(), ""
         return "queued", ""
+
+
+def _has_ended(process: int) -> bool:
+    # A child that has ended exists until its parent asks.
+    with suppress(ChildProcessError):
+        os.waitpid(process, os.WNOHANG)
+    return not is_alive(process)
+
+
+def _is_queued(job: str) -> bool:
+    """Return whether SLURM will run a job again that was preempted, or whose node has failed."""
+    try:
+        command = ["squeue", "--noheader", "--jobs", job]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS_FOR_AN_ANSWER
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return bool(done.stdout.strip())
+
+
+def _message(trace: str) -> str:
+    """Return the message of the error at the end of a traceback, in one line."""
+    lines = trace.strip().splitlines() or ["it gives no reason"]
+    # A message can have further lines, with the frames of the function.
+    ours = [each for each in lines if each.startswith("jobs.errors.")]
+    return ours[-1].partition(": ")[2] if ours else lines[-1]
 
 
 @dataclass(frozen=True)

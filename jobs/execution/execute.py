@@ -58,13 +58,13 @@ def execute(
     with clear_failures():
         if overwrite:
             _require_own(job, job.paths.result)
-        if not overwrite and (path := _show_finished(job, display)):
+        if not overwrite and (path := show_finished(job, display)):
             return path
         if plan_only:
             return _computed(job, display, overwrite=overwrite, plan_only=True)
         with computing_in(job.paths.directory):
             # Another process may have finished it while this one loaded the job.
-            if not overwrite and (path := _show_finished(job, display)):
+            if not overwrite and (path := show_finished(job, display)):
                 return path
             with log(job.paths.log) if log else nullcontext():
                 path = _computed(job, display, overwrite=overwrite)
@@ -80,8 +80,12 @@ def _computed(job: Job, display: Display, *, overwrite: bool, plan_only: bool = 
         return run(job, display, overwrite=overwrite, plan_only=plan_only)
 
 
-def _show_finished(job: Job, display: Display) -> Path | None:
-    """Show the finished result of a job and return its path; None if there is none."""
+def show_finished(job: Job, display: Display) -> Path | None:
+    """Show the finished result of a job and return its path; None if there is none.
+
+    Raises:
+        JobError: It is of another job, or not stored or not verified as the options ask for.
+    """
     path = finished_result(job)
     if path is None:
         return None
@@ -135,7 +139,7 @@ def identity_of(job: Job) -> str:
 def _judge(job: Job, path: Path) -> None:
     """Raise the error of a finished result that is not verified as it must be."""
     with _opened(job, path) as result:
-        error = _not_finite(job, result) or shortfall(job, result.verdict, str(path))
+        error = _not_finite(job, result) or shortfall(job.required, result.verdict, str(path))
     if error is not None:
         raise error
 

@@ -175,7 +175,7 @@ class JobStatus:
         """
         if self.state not in _UNFINISHED:
             return self.state
-        if self.pid and self.host == socket.gethostname() and not _is_alive(self.pid):
+        if self.pid and self.host == socket.gethostname() and not is_alive(self.pid):
             return "killed"
         return "silent" if self._age() > _SECONDS_OF_SILENCE else self.state
 
@@ -254,7 +254,8 @@ def _is_valid(name: str, value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

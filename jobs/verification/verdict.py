@@ -71,21 +71,20 @@ def difference_figures(comparisons: Sequence[Comparison]) -> list[dict[str, Any]
     return [each.figures() | {"summary": str(each)} for each in comparisons]
 
 
-def shortfall(job: Job, found: Verdict, path: str) -> JobError | None:
+def shortfall(required: bool, found: Verdict, path: str) -> JobError | None:
     """Return the error with which a job ends although its result is finished, or None.
 
-    A contradicted result always ends its job so; with `verify.required` each result does that is
-    not verified.
+    A contradicted result always ends its job so.
 
     Args:
-        job: The job.
+        required: The option `verify.required`: each result does that is not verified.
         found: The verdict on its finished result.
         path: The path of the result.
     """
     error = _ERRORS.get(found.state)
-    if error is None or not (job.required or error is ContradictedError):
+    if error is None or not (required or error is ContradictedError):
         return None
-    option = "verify.required=true: " if job.required else ""
+    option = "verify.required=true: " if required else ""
     return error(
         f"{option}{path} is {found}; the file is kept, and overwrite=true computes it again"
     )

@@ -8,6 +8,7 @@ opens it, so that nothing depends on the speed of the machine.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from box import SlurmBox
+
+from outputs import ResultError, open_result
 
 LINES = 24
 FUNCTION = f"""
@@ -83,6 +86,29 @@ JOB = (
     # The gate counts evaluations, and waits for blocks.
     "verify.differences=false",
 )
+# The same from Python: the function is an object, which lives in the script alone.
+CALL = """
+import sys
+import slow
+import jobs
+
+def scaled(factor):
+    return lambda x: factor * slow.f(x)
+
+settings = dict(gpus_per_node=0, cpus_per_task=1, timeout_min=30, signal_delay_s=2)
+run = jobs.submit(
+    *("jacobian", scaled(2.0), slow.point()), cluster="slurm", shards=2, settings=settings,
+    strategy="forward-loop", chunk_size=1, verify={"differences": False}, name="call"
+)
+print(run)
+"""
+FIND = """
+import jobs
+
+(run,) = jobs.find("runs")
+with run.wait().result() as result:
+    print(result.path)
+"""
 # One thread per job, because several jobs share the cores of one machine.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 # For a loaded machine; a successful step takes two minutes at most.
@@ -136,6 +162,19 @@ class Scenario:
             [sys.executable, "-m", "jobs.run", *options[:flags], *JOB, *options[flags:]],
             cwd=self.directory,
             env={**ENVIRONMENT, "SLURMD_NODENAME": "none", "SLURM_JOB_ID": "none"},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_AT_MOST,
+        )
+        return Ended(done.returncode, done.stdout + done.stderr)
+
+    def run_script(self, code: str) -> Ended:
+        """Run a program of Python on this machine, which may submit jobs."""
+        (self.directory / "script.py").write_text(code)
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=self.directory,
+            env={**self.box.environment, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=SECONDS_AT_MOST,
@@ -273,6 +312,38 @@ def shards_over_nodes(scenario: Scenario) -> Ended:
     scenario.open_gate()
     with launched(scenario, "shards=8", "shard=range(8)", "hydra.launcher.gpus_per_node=1") as it:
         return ended(it)
+
+
+def submitted_from_python(scenario: Scenario) -> tuple[list[Ended], list[Ended]]:
+    """Signal one of two tasks of a call and cancel the other, then make the same call again.
+
+    Returns:
+        How the first calls ended, and how the programs ended that looked for their result.
+    """
+    calls = [scenario.run_script(CALL)]
+    (record,) = scenario.directory.glob("runs/*/submission.json")
+    first, second = json.loads(record.read_text())["jobs"]
+    wait(
+        lambda: [rows_of(part) > 0 for part in scenario.parts()] == [True] * 2, "no shard has rows"
+    )
+    # The tasks are there already: nothing is submitted.
+    calls.append(scenario.run_script(CALL))
+    scenario.box.ask("scancel", second)
+    scenario.box.ask("scancel", "--signal=USR2", first)
+    scenario.open_gate(1)
+    seen = [scenario.run_script(FIND)]
+    scenario.open_gate()
+    calls.append(scenario.run_script(CALL))
+    return calls, [*seen, scenario.run_script(FIND)]
+
+
+def rows_of(part: Path) -> int:
+    """Return the number of lines that an unfinished result holds."""
+    try:
+        with open_result(part.with_suffix(""), allow_partial=True) as result:
+            return int(result.mask.sum())
+    except ResultError:
+        return 0
 
 
 def three_signals(scenario: Scenario) -> Ended:

@@ -45,7 +45,7 @@ class Running:
             for name in (
                 *("three_signals", "preemption", "preemption_unannounced", "array_with_a_failure"),
                 *("requeue_by_signal", "crashed_node", "killed", "interrupted_launcher"),
-                "shards_over_nodes",
+                *("shards_over_nodes", "submitted_from_python"),
             )
         }
         self._futures: dict[str, Future[Any]] = {}
@@ -167,6 +167,29 @@ def test_shards_of_two_nodes_are_the_matrix(outcome: Running, tmp_path: Path) ->
         assert merged.fingerprint == expected.fingerprint
         np.testing.assert_array_equal(merged[...], expected[...])
         require_right(merged)
+
+
+def test_tasks_of_a_call_from_python_resume_after_a_signal_and_a_cancellation(
+    outcome: Running,
+) -> None:
+    scenario, (calls, seen) = outcome["submitted_from_python"]
+    assert [each.code for each in calls] == [0, 0, 0], calls
+    assert "queued" in calls[0].errors
+    assert "this job was submitted before" in calls[1].errors
+    # Another process waits for both; one was cancelled, the other has resumed.
+    assert seen[0].code == 1
+    assert "shard 1/2 is failed (" in seen[0].errors
+    assert ": SLURM says CANCELLED" in seen[0].errors
+    assert seen[1].code == 0, seen[1].errors
+    (run,) = scenario.directory.glob("runs/call-jacobian-*")
+    with open_result(run / "result.h5") as result:
+        x = result.points["x"]
+        eye = np.eye(LINES)
+        expected = eye[:, None, :] * x[None, :, None] + eye[None, :, :] * x[:, None, None]
+        np.testing.assert_allclose(result[...], 2 * expected.reshape(-1, LINES), rtol=1e-12)
+    for shard in run.glob("shard-*"):
+        with open_result(shard / "result.h5", allow_partial=True) as result:
+            assert result.execution["lines_resumed"] > 0
 
 
 def test_a_job_that_needs_more_than_its_time_is_queued_again_three_times(

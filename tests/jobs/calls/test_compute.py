@@ -294,6 +294,8 @@ def test_a_contradicted_result_is_an_error_with_the_file(compute: Any, directory
         compute("jacobian", lambda x: Wrong.apply(x), torch.ones(3))
     (kept,) = directory.glob("runs/*/result.h5")
     assert kept.exists()
+    with pytest.raises(jobs.ContradictedError, match=r"result\.h5 is contradicted"):
+        jobs.find("runs")[0].result()
 
 
 def test_verification_that_is_required(compute: Any, positions: Tensor) -> None:

@@ -45,12 +45,38 @@ def test_shards_of_a_submitted_job_are_merged_and_found_again(directory: Path) -
         ({"cluster": "debug", "shards": 3}, "strategy=auto: every task could choose"),
         ({"cluster": "debug", "shards": 0, "strategy": "vectorize"}, "shard"),
         ({"cluster": "local", "settings": {"nonsense": 1}}, "settings="),
+        ({"cluster": "debug", "overwrite": True}, "overwrite=true"),
     ],
 )
 def test_what_cannot_be_submitted(given: dict[str, Any], message: str, directory: Path) -> None:
     submit: Any = jobs.submit
     with pytest.raises(jobs.JobError, match=message.replace("?", r"\?")):
         submit("jacobian", waves, torch.ones(4), progress="quiet", **given)
+    assert list(directory.iterdir()) == []
+
+
+def failing_elsewhere(x: Tensor) -> Tensor:
+    if os.environ.get("SUBMITIT_EXECUTOR") and not Path("repaired").exists():
+        raise ValueError("this\nfails")
+    return 3 * x
+
+
+# submitit leaves the process to itself.
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_task_that_fails_is_named_and_the_same_call_continues(directory: Path) -> None:
+    """The task is a process of its own, which finds this module by the search path of this one."""
+    given: Any = ("jacobian", failing_elsewhere, torch.ones(4))
+    run = jobs.submit(*given, cluster="local", progress="quiet")
+    with pytest.raises(jobs.JobError, match=r"the job is failed \(the same.*ValueError: this"):
+        run.result(timeout=100)
+    assert jobs.report("runs")["state"].tolist() == ["failed"]
+    Path("repaired").touch()
+    # All tasks have ended: other ones may follow.
+    with jobs.submit(*given, cluster="debug", progress="quiet").result() as result:
+        assert isinstance(result, Result)
+        np.testing.assert_allclose(result[...], 3 * np.eye(4))
+    assert len(list(run.directory.glob("submission-*"))) == 1
 
 
 def test_a_parcel_keeps_tensors_arrays_and_what_is_shared(tmp_path: Path) -> None:
