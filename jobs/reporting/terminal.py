@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 from rich import box
 from rich import progress as rich_progress
-from rich.console import Console
+from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from jobs.planning.plan import Plan
 from jobs.reporting.console import WIDTH_WITHOUT_TERMINAL, SafeConsole
+from jobs.reporting.notebook import bar_of_notebook
 from jobs.reporting.progress import (
     SECONDS_BETWEEN_LINES,
     Advance,
@@ -41,7 +41,7 @@ class Display:
 
         Args:
             console: The console; None takes standard output.
-            bar: Whether a terminal shows a progress bar instead of a line every five seconds.
+            bar: Whether a terminal or Jupyter shows a bar instead of a line every five seconds.
         """
         self.console = console or _Terminal(highlight=False, soft_wrap=True)
         self._bar = bar
@@ -82,8 +82,7 @@ class Display:
             card = Panel(grid, title="done", box=box.ROUNDED, expand=False, border_style=style)
             self.console.print(card)
         else:
-            self.say("done")
-            self.console.print(grid)
+            self.console.print(Group("done", grid))
         self.say(path)
 
     def already_finished(self, verdict: Verdict, shape: str, path: str, identity: str) -> None:
@@ -107,7 +106,7 @@ class Display:
 
     @contextmanager
     def progress(self, total: int, unit: str) -> Iterator[Advance]:
-        """Show the progress while the body runs: a bar, or a line every five seconds.
+        """Show the progress while the body runs: a bar in a terminal and in Jupyter, or lines.
 
         Args:
             total: The number of rows or columns to compute.
@@ -116,10 +115,12 @@ class Display:
         Yields:
             A function to call with the number of rows or columns computed since its last call.
         """
-        if not (self._bar and self._can_redraw()):
-            yield Progress(total, unit, self._bytes_of_a_line).every(
-                SECONDS_BETWEEN_LINES, lambda now: self.say(f"  {now}")
-            )
+        now = Progress(total, unit, self._bytes_of_a_line)
+        if self._bar and self.console.is_jupyter:
+            yield bar_of_notebook(now)
+            return
+        if not (self._bar and self.console.is_terminal):
+            yield now.every(SECONDS_BETWEEN_LINES, lambda now: self.say(f"  {now}"))
             return
         columns = (
             rich_progress.TextColumn("{task.description}"),
@@ -127,7 +128,6 @@ class Display:
             rich_progress.MofNCompleteColumn(),
             rich_progress.TextColumn("{task.fields[rest]}"),
         )
-        now = Progress(total, unit, self._bytes_of_a_line)
         with rich_progress.Progress(*columns, console=self.console) as bar:
             task = bar.add_task(unit, total=total, rest="")
 
@@ -137,14 +137,8 @@ class Display:
 
             yield advance
 
-    def _can_redraw(self) -> bool:
-        """Return whether a bar can be redrawn: on a terminal, and by the widgets of Jupyter."""
-        in_jupyter = self.console.is_jupyter and find_spec("ipywidgets") is not None
-        return self.console.is_terminal or in_jupyter
-
     def _table(self, title: str, facts: dict[str, str]) -> None:
-        self.say(title)
-        self.console.print(_grid(facts))
+        self.console.print(Group(Text(title), _grid(facts)))
 
 
 def _grid(facts: dict[str, str], *, first: str = "") -> Table:
