@@ -55,6 +55,11 @@ def import_module(option: str, target: str) -> ModuleType:
         JobError: There is no such module or file, or the import fails.
     """
     place, _, name = target.rpartition(":")
+    if target.endswith(".pt2"):
+        raise ConfigurationError(
+            f"{option}={target}: a program of torch.export is loaded by function.target="
+            f"torch.export:load function.factory=true function.keywords.f={target}"
+        )
     if not (place and name):
         raise ConfigurationError(
             f"{option}={target}: valid is an import path such as mypackage.module:name, or a file "

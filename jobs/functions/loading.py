@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 from torch.nn import Module
 
 from jobs import problems
@@ -167,6 +168,7 @@ def _load_python(
     target, function = (
         (config.held, config.held) if is_live else _make(_with_tensors(config, dtype, device))
     )
+    function = _module_of_program(function)
     _require_callable(f"function.target={target_text(config)}", function)
     if is_live and config.is_own:
         _require_same(config)
@@ -277,6 +279,11 @@ def _make(config: PythonFunction) -> tuple[Any, Any]:
         call = config.factory or isinstance(target, type)
         function = applied(option, target, config.keywords, call=call)
     return target, function
+
+
+def _module_of_program(function: Any) -> Any:
+    """Return the module of a program of torch.export, which cannot be called itself."""
+    return function.module() if isinstance(function, ExportedProgram) else function
 
 
 def _require_callable(option: str, function: Any) -> None:

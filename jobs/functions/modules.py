@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import Module, Parameter
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from jobs.configuration.schema import MODES, OWN_MODE, LiveFunction, PythonFunction
@@ -62,6 +63,12 @@ def prepared_module(
             f"function.target={config.target}: this is a module of torch.jit, whose parameters "
             "cannot be replaced; valid is the torch.nn.Module that it was made of"
         )
+    if lazy := [name for name, each in module.named_parameters() if is_lazy(each)]:
+        raise ConfigurationError(
+            f"function.target={config.target}: {lazy[0]} of this lazy module gets its shape and "
+            "values from a first call; valid is a module that has been called, such as one that a "
+            "function makes and calls, with function.factory=true"
+        )
     shared, places = module, _places_of(config, module, device)
     if is_shared:
         module = _copy(config, module, dtype, places)
@@ -72,7 +79,20 @@ def prepared_module(
     # After the conversion: float64 weights must not pass through float32 parameters.
     if config.weights is not None:
         conversions += load_weights(module, config.weights, config.weights_key)
-    return module if config.mode == OWN_MODE else module.train(config.mode == "train")
+    return module if config.mode == OWN_MODE else _in_mode(config, module)
+
+
+def _in_mode(config: PythonFunction, module: Module) -> Module:
+    try:
+        return module.train(config.mode == "train")
+    # The mode of an exported program was chosen before it was exported, in evaluation as a rule.
+    except NotImplementedError as error:
+        if config.mode == "train":
+            raise ConfigurationError(
+                "function.mode=train: an exported program keeps the mode in which it was exported; "
+                "valid is function.mode=eval, which leaves it as it is"
+            ) from error
+        return module
 
 
 def _places_of(config: PythonFunction, module: Module, device: torch.device) -> Places:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -17,6 +18,7 @@ from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of
 from jobs.functions.modules import frozen, trainable
 from jobs.functions.point_functions import of_inputs, of_parameters, with_loss
+from jobs.functions.tracebacks import one_line
 from jobs.sources.source_array import SourceArray, converted, source_of_tensor
 
 
@@ -141,8 +143,26 @@ def _state(function: LoadedFunction, point: Mapping[str, Tensor]) -> dict[str, S
     """Return the parameters and buffers of a module that are not part of the point."""
     if function.module is None:
         return {}
-    tensors = function.module.state_dict()
-    return {f"state {k}": source_of_tensor(v, k) for k, v in tensors.items() if k not in point}
+    state = function.module.state_dict()
+    return {
+        f"state {name}": source_of_tensor(_as_tensor(name, value), name)
+        for name, value in state.items()
+        if name not in point
+    }
+
+
+def _as_tensor(name: str, value: Any) -> Tensor:
+    """Return an entry of a state, which may be any object that can be pickled, as a tensor."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+    # The classes of the object decide what it raises.
+    except Exception as error:
+        raise ConfigurationError(
+            f"the state of the module has {name} of type {type(value).__name__}, which cannot be "
+            f"pickled ({one_line(error)}), so an earlier run could not be told from another"
+        ) from error
 
 
 def _matching(wrt: WrtConfig, names: Sequence[str] | Mapping[str, Any], what: str) -> list[str]:

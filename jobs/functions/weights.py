@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
 
-from jobs.errors import ConfigurationError, did_you_mean, unknown
+from jobs.errors import ConfigurationError, did_you_mean, text_of, unknown
 from jobs.functions.conversions import Conversion, conversions_of_tensors
 from jobs.sources.files import require_file
 from jobs.sources.plain_tensors import plain
@@ -43,25 +43,42 @@ def load_weights(module: Module, path: str, key: str | None) -> list[Conversion]
         loaded = load_safetensors(_OPTION, path)
     else:
         loaded = load_torch(_OPTION, path)
-    weights = _within(path, loaded, key)
-    own = dict(module.state_dict(keep_vars=True))
+    state = module.state_dict(keep_vars=True)
+    own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    # A module may keep other objects among them, which it takes back itself.
+    others = {name for name in state if name not in own}
+    found = _within(path, loaded, key, others)
+    weights = {name: tensor for name, tensor in found.items() if name not in others}
     _check(path, weights, own)
     # The default, assign=False, copies into the module's own tensors, so that tied ones stay tied.
-    module.load_state_dict(dict(weights))
+    try:
+        module.load_state_dict(dict(found))
+    # What a module does with its other objects is its own code.
+    except Exception as error:
+        reason = " ".join(text_of(error).split())
+        raise ConfigurationError(
+            f"{_OPTION}={path}: the module does not take this state: {reason}"
+        ) from error
     return conversions_of_tensors(
         "weights",
         [(name, tensor, own[name].dtype, own[name].device) for name, tensor in weights.items()],
     )
 
 
-def _within(path: str, loaded: Any, key: str | None) -> Mapping[str, Tensor]:
+def _within(path: str, loaded: Any, key: str | None, others: Collection[str]) -> dict[str, Any]:
+    """Return the state at a key: tensors, and under some names other objects."""
     found = loaded
     for part in key.split(".") if key else []:
         if not isinstance(found, Mapping) or part not in found:
             raise unknown(f"{_OPTION}_key", key, _names(found))
         found = found[part]
-    if isinstance(found, Mapping) and all(isinstance(value, Tensor) for value in found.values()):
-        return {name: plain(tensor, f"{_OPTION}={path}, {name}") for name, tensor in found.items()}
+    if isinstance(found, Mapping) and all(
+        isinstance(value, Tensor) or name in others for name, value in found.items()
+    ):
+        return {
+            name: value if name in others else plain(value, f"{_OPTION}={path}, {name}")
+            for name, value in found.items()
+        }
     nested = [name for name in _names(found) if isinstance(found[name], Mapping)]
     hint = f"; the weights may be under one of {_OPTION}_key={', '.join(nested)}" if nested else ""
     raise ConfigurationError(

@@ -2,6 +2,8 @@
 
 # pyright: reportMissingImports=false
 
+import copy
+
 import torch
 from torch import nn
 
@@ -99,6 +101,26 @@ def tight_binding(numbers):
         # Otherwise it keeps what it has computed at other positions.
         calculator.reset()
         return calculator.get_energy(positions)
+
+    return energy
+
+
+def crystal():
+    from chgnet.model import CHGNet
+    from pymatgen.core import Lattice, Structure
+
+    model = CHGNet.load(verbose=False, use_device="cpu").double()
+    # It counts atoms in single precision.
+    model.composition_model.float()
+    structure = Structure(Lattice.cubic(4.2), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    graph = model.graph_converter(structure)
+    graph.lattice = graph.lattice.detach().double()
+    graph.neighbor_image = graph.neighbor_image.double()
+
+    def energy(positions):
+        moved = copy.copy(graph)
+        moved.atom_frac_coord = positions @ torch.linalg.inv(graph.lattice)
+        return model([moved])["e"].sum()
 
     return energy
 

@@ -112,6 +112,13 @@ CASES = {
         {"numbers": np.array([8, 1, 1])},
         tolerance=1e-5,
     ),
+    "CHGNet": Case(
+        "chgnet",
+        "crystal",
+        {"positions": np.array([[0.05, 0, 0], [2.1, 2.15, 2.08]])},
+        {},
+        operation="hessian",
+    ),
 }
 
 
