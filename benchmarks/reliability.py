@@ -1,8 +1,8 @@
 """Measure what reliability costs: publishing a result, and resuming one, beside another checkout.
 
-    python benchmarks/reliability.py PEER [--gigabytes 1] [--rounds 5] [--directory D]
+    python benchmarks/reliability.py PEER [--axis rows] [--gigabytes 1] [--rounds 5] [--directory D]
 
-PEER is the directory of a checkout of another commit. Each of the two trees, in turn and in a
+PEER is the directory of a checkout of another commit. Each of the two trees, by turns and in a
 process of its own, writes a square matrix and completes it under its final name (`publish`), and
 opens an equal file again after its writer has gone, which verifies what is there: from the disk
 (`resume, cold`) and from memory (`resume, warm`). The benchmark prints the medians of the seconds,
@@ -36,20 +36,23 @@ _Seconds = dict[str, list[float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time publishing and resuming beside a peer.")
     parser.add_argument("peer", type=Path, help="the checkout of another commit")
+    parser.add_argument("--axis", default="rows", help="the axis of the blocks: rows or columns")
     parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the matrix in GiB")
     parser.add_argument("--rounds", type=int, default=5, help="how often each tree is measured")
     parser.add_argument("--directory", help="where files are written; the disk that is measured")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measured(Path(options.directory), options.gigabytes)))
+        print(json.dumps(measured(Path(options.directory), options.axis, options.gigabytes)))
         return
     own = Path(__file__).parents[1]
     found: dict[str, list[_Seconds]] = {"this tree": [], "peer": []}
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
-        for _ in range(options.rounds):
-            for name, tree in (("this tree", own), ("peer", options.peer)):
-                found[name].append(_of_tree(tree, Path(folder), options.gigabytes))
+        for number in range(options.rounds):
+            trees = (("this tree", own), ("peer", options.peer))
+            for name, tree in trees if number % 2 else trees[::-1]:
+                size = ["--axis", options.axis, "--gigabytes", str(options.gigabytes)]
+                found[name].append(_of_tree(tree, Path(folder), size))
     for step in _STEPS:
         for place, kind in enumerate(("clock", "processor")):
             mine, other = (
@@ -58,13 +61,12 @@ def main() -> None:
             print(f"{step:<13} {kind:<10} {mine:6.2f} s, peer {other:6.2f} s, {mine / other:.2f}")
 
 
-def _of_tree(tree: Path, folder: Path, gigabytes: float) -> _Seconds:
+def _of_tree(tree: Path, folder: Path, size: list[str]) -> _Seconds:
     """Measure one tree in a process that imports its packages."""
     # Not by its path: Python would find the packages beside this file first.
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['', '.', '--measure', '--gigabytes', '{gigabytes}', '--directory', "
-        f"{str(folder)!r}]\n"
+        f"sys.argv = {['', '.', '--measure', *size, '--directory', str(folder)]}\n"
         f"runpy.run_path({__file__!r}, run_name='__main__')\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tree.resolve())}
@@ -76,11 +78,12 @@ def _of_tree(tree: Path, folder: Path, gigabytes: float) -> _Seconds:
     return json.loads(done.stdout)
 
 
-def measured(folder: Path, gigabytes: float) -> _Seconds:
+def measured(folder: Path, axis: str, gigabytes: float) -> _Seconds:
     """Return the seconds of each step, of the clock and of the processor.
 
     Args:
         folder: An existing directory.
+        axis: The axis of the blocks.
         gigabytes: The size of the matrix in GiB.
     """
     from outputs import Axis, Probes, ResultDescription, ResultWriter, TensorSpec
@@ -90,10 +93,12 @@ def measured(folder: Path, gigabytes: float) -> _Seconds:
     block, vector = random.standard_normal((_BLOCK, length)), random.standard_normal(length)
     right = np.tile(block @ vector, length // _BLOCK)
     left = vector.reshape(-1, _BLOCK).sum(0) @ block
-    probes = Probes(vector, right, vector, left, 1e-10)
+    products = (right, left) if axis == Axis.ROWS else (left, right)
+    block = block if axis == Axis.ROWS else np.ascontiguousarray(block.T)
+    probes = Probes(vector, products[0], vector, products[1], 1e-10)
     spec = (TensorSpec("x", (length,), "float64"),)
     description = ResultDescription(
-        *("jacobian", "vectorize", "benchmark", _FINGERPRINT, Axis.ROWS, spec, spec, "float64"),
+        *("jacobian", "vectorize", "benchmark", _FINGERPRINT, Axis(axis), spec, spec, "float64"),
         *(False, False, {}, {}, {}, "", {}),
         probes=probes,
     )

@@ -24,12 +24,11 @@ def member(group: h5py.Group, name: str) -> Any:
     Raises:
         ResultError: If it is missing, or a soft, external or user-defined link.
     """
-    path = group.file.filename
-    link = group.get(name, getlink=True)
+    link = group.get(name, getclass=True, getlink=True)
     if link is None:
-        raise ResultError(f"{path} is damaged: {name!r} is missing.")
-    if not isinstance(link, h5py.HardLink):
-        raise ResultError(f"{path} is refused: {name!r} is a link to another place.")
+        raise ResultError(f"{group.file.filename} is damaged: {name!r} is missing.")
+    if link is not h5py.HardLink:
+        raise ResultError(f"{group.file.filename} is refused: {name!r} is a link to another place.")
     return group[name]
 
 
@@ -42,29 +41,31 @@ def require_sound(dataset: h5py.Dataset) -> None:
     Raises:
         ResultError: If the data are elsewhere, or cannot be as large as declared.
     """
-    path, name = dataset.file.filename, dataset.name
-    properties = dataset.id.get_create_plist()
+    if fault := _fault(dataset):
+        raise ResultError(f"{dataset.file.filename} is {fault.format(dataset.name)}")
+
+
+def _fault(dataset: h5py.Dataset) -> str:
+    """Return what is wrong with a dataset, with {} in place of its name; empty if nothing is."""
+    properties, shape, dtype = dataset.id.get_create_plist(), dataset.shape, dataset.dtype
     layout = properties.get_layout()
     if properties.get_external_count() or layout == h5py.h5d.VIRTUAL:
-        raise ResultError(f"{path} is refused: the data of {name} are in another file.")
-    if dataset.shape is None or max((0, *dataset.shape)) > _MAX_EXTENT:
-        raise ResultError(f"{path} is damaged: {name} has an impossible shape.")
-    if dataset.dtype.hasobject:
-        raise ResultError(f"{path} is damaged: {name} holds neither numbers nor text.")
+        return "refused: the data of {} are in another file."
+    if shape is None or max((0, *shape)) > _MAX_EXTENT:
+        return "damaged: {} has an impossible shape."
+    if dtype.hasobject:
+        return "damaged: {} holds neither numbers nor text."
     limit = dataset.file.id.get_filesize()
-    needed = dataset.dtype.itemsize
-    for extent in dataset.shape:
-        needed *= extent
+    needed = dtype.itemsize * math.prod(shape)
     if layout == h5py.h5d.CHUNKED:
         limit *= _MAX_INFLATION if properties.get_nfilters() else 1
-        tile = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+        tile = math.prod(dataset.chunks or ()) * dtype.itemsize
         if tile > min(_MAX_TILE_BYTES, limit) and needed:
-            raise ResultError(f"{path} is damaged: {name} has impossible tiles.")
+            return "damaged: {} has impossible tiles."
     elif layout == h5py.h5d.CONTIGUOUS and needed:
         offset = dataset.id.get_offset()
         needed += limit + 1 if offset is None else offset
-    if needed > limit:
-        raise ResultError(f"{path} is damaged: {name} is larger than the file.")
+    return "damaged: {} is larger than the file." if needed > limit else ""
 
 
 def whole(dataset: h5py.Dataset) -> np.ndarray:
@@ -88,20 +89,21 @@ def scalar(target: h5py.Group, name: str) -> Any:
     Raises:
         ResultError: If it is missing, or is not a single text or number.
     """
-    path = target.file.filename
-    if name not in target.attrs:
-        raise ResultError(f"{path} is damaged: the attribute {name!r} is missing.")
-    attribute = target.attrs.get_id(name)
+    attributes = target.attrs
+    if name not in attributes:
+        raise ResultError(f"{target.file.filename} is damaged: the attribute {name!r} is missing.")
+    attribute = attributes.get_id(name)
     # Texts of variable length are not read at all, because HDF5 hangs on a damaged heap.
     is_plain = attribute.shape == () and not attribute.dtype.hasobject
-    if not is_plain or attribute.get_storage_size() > MAX_ATTRIBUTE_BYTES:
-        raise ResultError(f"{path} is damaged: the attribute {name!r} is no single value.")
-    value = target.attrs[name]
-    value = value.item() if isinstance(value, np.generic) else value
-    value = value.decode() if isinstance(value, bytes) else value
-    if not isinstance(value, str | int | float | bool):
-        raise ResultError(f"{path} is damaged: the attribute {name!r} is no single value.")
-    return value
+    if is_plain and attribute.get_storage_size() <= MAX_ATTRIBUTE_BYTES:
+        value = attributes[name]
+        value = value.item() if isinstance(value, np.generic) else value
+        value = value.decode() if isinstance(value, bytes) else value
+        if isinstance(value, str | int | float | bool):
+            return value
+    raise ResultError(
+        f"{target.file.filename} is damaged: the attribute {name!r} is no single value."
+    )
 
 
 def integers(target: h5py.Group, name: str, count: int) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,16 +11,13 @@ import numpy as np
 
 from outputs._format.axes import Axis
 from outputs._format.stacked_matrices import Matrix
-from outputs._scanning.parallel import Piece, Source, each, pieces
+from outputs._scanning.parallel import Band, Piece, Source, each, pieces
 from outputs._scanning.reference import LineProbe
 from outputs._storage.crc import combine, crc32
 from outputs._storage.regions import Region, within
 
 _LOCATIONS_KEPT = 5
-_BYTES_IN_CACHE = 2**20
 _Span = tuple[int, int]
-# What is known of a part of some lines, by the lines.
-_LineSums = Callable[[np.ndarray, slice], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,19 @@ class Examined:
     first: list[tuple[int, int]] = field(default_factory=list)
 
 
-_Answer = tuple[int, int, int, slice, np.ndarray, Examined]
+@dataclass(frozen=True)
+class _Answer:
+    """What was found in a piece.
+
+    Attributes:
+        checksums: Of each of its parts.
+        sums: The products of its lines with the vector; zeros without one.
+        bad: The block and the entries that are not finite, of some of its rows.
+    """
+
+    checksums: list[int]
+    sums: np.ndarray
+    bad: list[tuple[int, Examined]]
 
 
 def block_checksum(values: np.ndarray, value: int = 0) -> int:
@@ -68,42 +78,38 @@ def examined_blocks(
     """
     committed = np.sort(committed, order="start")
     blocks = list(zip(committed["start"].tolist(), committed["stop"].tolist(), strict=True))
-    found = [0] * len(blocks)
+    found, itemsize = [0] * len(blocks), matrix.dtype.itemsize
     products = None if probe is None else probe.zeros(matrix.dtype)
-
+    kind = np.float64 if products is None else products.dtype
     nonfinite: dict[int, list[Examined]] = {}
 
-    def work(piece: Piece, values: np.ndarray) -> list[_Answer]:
-        answers = []
-        for block, region, part in _parts(piece, values):
-            lines, across = _oriented(region, axis)
-            checksum, sums = 0, np.zeros(0)
-            if probe is not None and products is not None:
-                sums = np.zeros(lines.stop - lines.start, products.dtype)
-            for rows in _cached(part):
-                checksum = block_checksum(part[rows], checksum)
-                if probe is None:
-                    continue
+    def work(piece: Piece, bands: Iterator[Band]) -> _Answer:
+        lines, across = _oriented(piece.region, axis)
+        answer = _Answer([0] * len(piece.parts), np.zeros(lines.stop - lines.start, kind), [])
+        for rows, values in bands:
+            is_finite = False
+            if probe is not None:
                 if axis == Axis.ROWS:
-                    sums[rows] = probe.multiplied(part[rows], across)
+                    sums = answer.sums[within(rows, lines)] = probe.multiplied(values, across)
                 else:
-                    first = across.start
-                    beside = slice(first + rows.start, first + rows.stop)
-                    sums += probe.multiplied(part[rows].T, beside)
-            bad = Examined()
-            if probe is None or not probe.is_finite(sums):
-                bad = _not_finite(part, region)
-            answers.append((block, checksum, part.nbytes, lines, sums, bad))
-        return answers
+                    sums = probe.multiplied(values.T, rows)
+                    answer.sums[:] += sums
+                is_finite = probe.is_finite(sums)
+            for number, region in piece.parts_in(rows):
+                part = values[within(region[0], rows), within(region[1], piece.region[1])]
+                answer.checksums[number] = block_checksum(part, answer.checksums[number])
+                if not is_finite and (bad := _not_finite(part, region)).nonfinite:
+                    answer.bad.append((piece.parts[number][0], bad))
+        return answer
 
     with Source(matrix, path) as source:
-        for _, answers in each(source, work, pieces(matrix, axis, blocks)):
-            for block, checksum, size, lines, sums, bad in answers:
-                if bad.nonfinite:
-                    nonfinite.setdefault(block, []).append(bad)
-                found[block] = combine(found[block], checksum, size)
-                if products is not None:
-                    products[lines] += sums
+        for piece, answer in each(source, work, pieces(matrix, axis, blocks)):
+            for (block, region), checksum in zip(piece.parts, answer.checksums, strict=True):
+                found[block] = combine(found[block], checksum, _entries(region) * itemsize)
+            for block, bad in answer.bad:
+                nonfinite.setdefault(block, []).append(bad)
+            if products is not None:
+                products[_oriented(piece.region, axis)[0]] += answer.sums
         expected = committed["checksum"].tolist()
         damaged = [block for block, a, b in zip(blocks, found, expected, strict=True) if a != b]
         sound_ones = [n for n, block in enumerate(blocks) if block not in {*damaged}]
@@ -117,13 +123,6 @@ def examined_blocks(
         squares = _squared_norms(source, matrix, axis, suspects)
     differing = _with_any(suspects, probe.differing(products, squares))
     return Examined(damaged, differing, count, first)
-
-
-def _cached(values: np.ndarray) -> Iterator[slice]:
-    """Yield ranges of rows so small that what reads them first leaves them in the cache."""
-    rows = max(1, _BYTES_IN_CACHE * len(values) // max(1, values.nbytes))
-    for start in range(0, len(values), rows):
-        yield slice(start, min(start + rows, len(values)))
 
 
 def _not_finite(values: np.ndarray, region: Region) -> Examined:
@@ -142,27 +141,24 @@ def _squared_norms(source: Source, matrix: Matrix, axis: Axis, blocks: list[_Spa
     """Return the squared norms of the lines of some blocks, of shape (all lines,)."""
     total = np.zeros(axis.lines(matrix.shape))
 
-    def work(piece: Piece, values: np.ndarray) -> list[tuple[slice, np.ndarray]]:
+    def work(piece: Piece, bands: Iterator[Band]) -> np.ndarray:
+        lines = _oriented(piece.region, axis)[0]
+        squares = np.zeros(lines.stop - lines.start)
         with np.errstate(all="ignore"):
-            return [
-                (
-                    _oriented(region, axis)[0],
-                    np.square(np.abs(part), dtype=np.float64).sum(axis=1 - axis.dimension),
+            for rows, values in bands:
+                here = within(rows, lines) if axis == Axis.ROWS else slice(None)
+                squares[here] += np.square(np.abs(values), dtype=np.float64).sum(
+                    axis=1 - axis.dimension
                 )
-                for _, region, part in _parts(piece, values)
-            ]
+        return squares
 
-    for _, answers in each(source, work, pieces(matrix, axis, blocks)):
-        for lines, squares in answers:
-            total[lines] += squares
+    for piece, squares in each(source, work, pieces(matrix, axis, blocks)):
+        total[piece.region[axis.dimension]] += squares
     return total
 
 
-def _parts(piece: Piece, values: np.ndarray) -> Iterator[tuple[int, Region, np.ndarray]]:
-    """Yield the blocks in a piece: their index, their region and their entries."""
-    rows, columns = piece.region
-    for block, region in piece.parts:
-        yield block, region, values[within(region[0], rows), within(region[1], columns)]
+def _entries(region: Region) -> int:
+    return math.prod(part.stop - part.start for part in region)
 
 
 def _oriented(region: Region, axis: Axis) -> tuple[slice, slice]:

@@ -135,7 +135,7 @@ def _copy(
             ]
             if not gaps:
                 continue
-            values = source.reading(result.axis.bounded_region(result.matrix_shape, start, stop))()
+            values = source.read(result.axis.bounded_region(result.matrix_shape, start, stop))
             _require_checksums(file, result.axis, blocks, values)
             for gap in gaps:
                 first, last = max(gap.start - origin, start), min(gap.stop - origin, stop)

@@ -13,6 +13,7 @@ from outputs._format.reading import axis_of, ledger_of, matrix_of, read_shard
 from outputs._format.stacked_matrices import Matrix
 from outputs._scanning.checksums import Examined, examined_blocks
 from outputs._scanning.reference import Reference
+from outputs._storage.files import require_space
 
 
 def parts_of(file: h5py.File) -> tuple[Matrix, Axis, Ledger]:
@@ -32,8 +33,13 @@ def examined(file: h5py.File, part: Path, reference: Reference | None) -> Examin
 
     Raises:
         ChangedFunctionError: If a value, a product or a block is not what the function gives now.
+        ResultError: If the disk has no room for the rest.
     """
     matrix, axis, ledger = parts_of(file)
+    holes = part.stat().st_size - part.stat().st_blocks * 512
+    line_bytes = axis.across(matrix.shape) * matrix.dtype.itemsize
+    gaps = sum(map(len, ledger.missing())) * line_bytes
+    require_space(part.parent, min(holes, gaps), f"The rest of {part} takes")
     difference, probe = "", None
     if reference is not None:
         difference = reference.difference(file)
