@@ -11,6 +11,7 @@ import subprocess
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,6 +28,7 @@ from outputs import (
     verify_result,
 )
 from outputs._format.creation import stored_bytes
+from outputs._storage.files import open_file
 
 FINGERPRINT = "0123456789abcdef"
 PAGE = 4096
@@ -222,6 +224,13 @@ def test_the_space_asked_for_is_that_of_the_file(describe, tmp_path, kind, shape
     described = describe(shape, **changes)
     with ResultWriter.create(tmp_path / "r.h5", described) as writer:
         assert stored_bytes(described) == pytest.approx(writer.part.stat().st_size, rel=0.05)
+
+
+def test_a_large_matrix_begins_with_a_page(describe, tmp_path):
+    with ResultWriter.create(tmp_path / "r.h5", describe((200, 200), axis="rows")) as writer:
+        with open_file(writer.part, "r") as file:
+            matrix: Any = file["jacobian"]
+            assert matrix.id.get_offset() % 4096 == 0
 
 
 def test_a_directory_that_cannot_be_flushed_is_reported_once(describe, tmp_path, monkeypatch):
