@@ -138,6 +138,6 @@ def test_what_cannot_be_used_is_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_a_program_as_the_target_is_told_how_it_is_loaded(resolved: Resolve) -> None:
+def test_the_message_about_a_program_says_how_it_is_loaded(resolved: Resolve) -> None:
     with pytest.raises(JobError, match=r"torch\.export:load function\.factory=true"):
         resolved("op=jacobian", "function=python", "function.target=./plain.pt2")
