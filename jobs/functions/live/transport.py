@@ -11,7 +11,9 @@ import io
 import mmap
 import os
 import pickle
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -76,7 +78,8 @@ class Packed:
         file, arrays = io.BytesIO(), []
         pickler = _Pickler(file, arrays)
         try:
-            pickler.dump(held)
+            with _main_by_value():
+                pickler.dump(held)
         # The objects of a user may raise anything.
         except Exception as error:
             raise ConfigurationError(
@@ -99,6 +102,23 @@ class Packed:
             for piece in _pieces(each):
                 while piece:
                     piece = piece[os.write(descriptor, piece) :]
+
+
+@contextmanager
+def _main_by_value() -> Iterator[None]:
+    """Send functions and classes of the main module by value in a process that was spawned, too.
+
+    There it has another name, by which cloudpickle does not know it.
+    """
+    main = sys.modules.get("__mp_main__")
+    if main is None:
+        yield
+        return
+    cloudpickle.register_pickle_by_value(main)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(main)
 
 
 class _Pickler(cloudpickle.Pickler):
