@@ -218,7 +218,7 @@ class Evaluations:
 
     def _widened(self, given: Centre) -> Centre | None:
         """Return the centre in double precision; None where that is another function."""
-        mode = Widening(given.epsilon)
+        mode = Widening()
         # A function may raise anything where a dtype does not suit it, or has no room, and some
         # devices have no double precision.
         try:

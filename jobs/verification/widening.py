@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -39,14 +40,9 @@ class Widening(TorchFunctionMode):
             user's, say; 0 where nothing was.
     """
 
-    def __init__(self, narrow: float) -> None:
-        """Note nothing yet.
-
-        Args:
-            narrow: The unit of rounding of the stages where they are not widened.
-        """
+    def __init__(self) -> None:
+        """Note nothing yet."""
         super().__init__()
-        self._narrow = narrow
         self.epsilon = 0.0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -59,18 +55,27 @@ class Widening(TorchFunctionMode):
         # What makes a tensor of nothing stays as it is: random numbers are others in another dtype.
         if any(isinstance(each, Tensor) for each in (*kept, *given)):
             rest, kwargs = tree_map(self._wide, (rest, kwargs))
+        call = _CASTS.get(func, func)
         if func is torch.autograd.grad:
-            self._note_custom_backward(*rest[:2], **kwargs)
-        return _CASTS.get(func, func)(*kept, *rest, **kwargs)
+            with self._entered_in_custom_backwards(*rest[:2], **kwargs):
+                return call(*rest, **kwargs)
+        return call(*kept, *rest, **kwargs)
 
-    def _note_custom_backward(self, outputs: Any, inputs: Any, **_: Any) -> None:
-        # Torch calls it outside this mode.
+    @contextmanager
+    def _entered_in_custom_backwards(self, outputs: Any, inputs: Any, **_: Any) -> Iterator[None]:
+        """Enter this mode in each custom backward as well, which torch calls outside of it."""
         outputs, inputs = (
             each if isinstance(each, Sequence) else [each] for each in (outputs, inputs)
         )
-        nodes = nodes_between(outputs, inputs)
-        if any(isinstance(each, torch.autograd.function.BackwardCFunction) for each in nodes):
-            self.epsilon = max(self.epsilon, self._narrow)
+        # One that raises an error does not come to its hook.
+        with ExitStack() as hooks, ExitStack() as entered:
+            for node in nodes_between(outputs, inputs):
+                if isinstance(node, torch.autograd.function.BackwardCFunction):
+                    before = node.register_prehook(lambda _: entered.enter_context(self) and None)
+                    after = node.register_hook(lambda *_: entered.close())
+                    hooks.callback(before.remove)
+                    hooks.callback(after.remove)
+            yield
 
     def _wide(self, given: Any) -> Any:
         if isinstance(given, torch.dtype):

@@ -197,9 +197,7 @@ def test_planted_errors_are_found_in_either_precision(
 ) -> None:
     job = resolved(*of(f"{name}_energy", f"dtype={dtype}", operation=operation))
     states = {each.state for each in compare_with_differences(Routes(job))}
-    # A percent is not far beyond what rounding makes of a derivative in single precision.
-    is_narrow = name == "scaled" and dtype == "float32"
-    assert "contradicted" in states or (is_narrow and "inconclusive" in states)
+    assert "contradicted" in states
 
 
 @pytest.mark.parametrize(
