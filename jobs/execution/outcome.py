@@ -15,7 +15,7 @@ from jobs.machine.measurement import peak_memory
 from jobs.strategies import LOOPS
 from jobs.streams.nonfinite import NonFinite
 from jobs.units import duration, size
-from jobs.verification.differences import comparison_summary
+from jobs.verification.comparison import comparison_summary
 from jobs.verification.precision import precision_figures
 from jobs.verification.verdict import difference_figures, verdict
 from outputs import Verdict

@@ -29,7 +29,8 @@ from jobs.records.provenance import git_commit
 from jobs.records.status_file import StatusFile
 from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
-from jobs.verification.differences import Comparison, compare_with_differences
+from jobs.verification.comparison import Comparison
+from jobs.verification.differences import compare_with_differences
 from jobs.verification.precision import with_stage
 from jobs.verification.routes import Routes
 from jobs.verification.selection import prepare_check

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class Evaluations:
         self._job = job
         self._function = job.function
         self._seed = job.seed
-        self._like = list(like)
+        self._like = [each.detach() for each in like]
         self._centre: list[Tensor] | None = None
         self._widest: Centre | None = None
 
@@ -110,6 +110,15 @@ class Evaluations:
     def values(self, point: Sequence[Tensor]) -> list[Tensor]:
         """Evaluate at a point, without names."""
         return list(self.named_values(point).values())
+
+    @property
+    def has_values_of_products(self) -> bool:
+        """Whether a product comes with the values; of many points it has their sum only."""
+        return self.points is None or not self.is_second_order
+
+    def values_of(self, value: object, gradient: Sequence[Tensor]) -> list[Tensor]:
+        """Return as `values` what came with a product."""
+        return list(self._named(value, gradient).values())
 
     def product(
         self,
@@ -147,8 +156,7 @@ class Evaluations:
             JobError: The values differ.
         """
         before = [each.detach() for each in self.like if is_inexact(each)]
-        # Of many points a product of second order gives the sum of the values.
-        value = None if self.points is not None and self.is_second_order else value
+        value = value if self.has_values_of_products else None
         now = self.named_values(self.point) if value is None else self._named(value, gradient)
         self._centre = list(now.values())
         for (name, value), other in zip(now.items(), before, strict=False):
@@ -201,30 +209,39 @@ class Evaluations:
             self._centre = self.values(self.point)
         return self._centre
 
-    def widest(self) -> Centre:
-        """Return the point and the values there, in double precision where that is possible."""
+    def widest(self, values_at: Callable[[Centre], list[Tensor]] | None = None) -> Centre:
+        """Return the point and the values there, in double precision where that is possible.
+
+        Args:
+            values_at: Evaluates at a centre, in its mode; by default without a derivative.
+        """
         if self._widest is None:
             values = self.centre()
             epsilon = max(_epsilon(values), self.epsilon)
             given = Centre(self.point, values, epsilon)
             is_double = epsilon == torch.finfo(torch.float64).eps
-            self._widest = (None if is_double else self._widened(given)) or given
+            wide = None if is_double else self._widened(given, values_at or self.values_at)
+            self._widest = wide or given
         return self._widest
+
+    def values_at(self, centre: Centre) -> list[Tensor]:
+        """Evaluate at a centre, in its mode."""
+        with centre.mode:
+            return self.values(centre.point)
 
     def near(self, point: Sequence[Tensor]) -> list[Tensor]:
         """Evaluate at a point near the `widest`, as there."""
-        with self.widest().mode:
-            return self.values(point)
+        return self.values_at(replace(self.widest(), point=list(point)))
 
-    def _widened(self, given: Centre) -> Centre | None:
+    def _widened(self, given: Centre, values_at: Callable[[Centre], list[Tensor]]) -> Centre | None:
         """Return the centre in double precision; None where that is another function."""
         mode = Widening()
         # A function may raise anything where a dtype does not suit it, or has no room, and some
         # devices have no double precision.
         try:
             doubles = [tensor.to(double_of(tensor)) for tensor in given.point]
-            with _within_memory(self._job), mode:
-                found = self.values(doubles)
+            with _within_memory(self._job):
+                found = values_at(Centre(doubles, [], given.epsilon, mode))
         except Exception:
             return None
         is_same = all(

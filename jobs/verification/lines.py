@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from jobs.verification.evaluation import double_of, is_inexact
+from jobs.verification.evaluation import Centre, is_inexact
 from jobs.verification.extrapolation import Extrapolation
 from jobs.verification.numerics import root_mean_square, signed_vector
 from jobs.verification.routes import (
@@ -28,9 +28,10 @@ from jobs.verification.routes import (
 # Rounding of the values may be this share of a derivative: of the tolerance in general, and of the
 # derivative itself where entries of little effect are moved.
 _ROUNDING = 1 / 30
-_ROUNDING_OF_HIDDEN = 1e-4
-# An error of this share in the entry of the smallest effect should be seen.
+# An error of this share in the row of the smallest derivative should be seen.
 _VISIBLE = 0.1
+# A point that is moved by this power of ε has the same derivatives, and other rounding.
+_NUDGE = 0.6
 # How many directions are drawn, of which the derivative along one is to cancel least.
 _DRAWS = 8
 
@@ -43,16 +44,18 @@ class Claim:
         order: 1 for the derivative of the function, 2 for that of its gradient.
         cotangent: u, float64 of shape (values,).
         terms: Takes a direction; returns terms whose sum is the derivative.
+        epsilon: The unit of rounding that the route computes with.
         entries: The derivative by each entry of the point, float64, by reverse mode; empty if
             unknown.
-        epsilon: The unit of rounding that the route computes with.
+        entries_at: Takes another point and returns the `entries` there.
     """
 
     order: int
     cotangent: Tensor
     terms: Callable[[Sequence[Tensor]], Tensor]
-    entries: Tensor
     epsilon: float
+    entries: Tensor
+    entries_at: Callable[[Sequence[Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Measured:
         rounding: The part of it that is rounding.
         step: The smallest step.
         size: The size of <u, value>, to whose rounding the claim is relative as well.
-        hides: Whether an error in the entries of the smallest effect would not be seen.
+        parts: What each entry of the point contributes to the derivative, in size, float64; empty
+            if unknown.
     """
 
     slope: float
@@ -77,7 +81,27 @@ class Measured:
     rounding: float
     step: float
     size: float
-    hides: bool
+    parts: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Lines along which the same entries of the point are moved.
+
+    Attributes:
+        number: The number of the first line; negative where some entries are left where they are.
+        members: Which entries are moved, boolean; None for all.
+        rounding: How large the rounding of the differences may be relative to the derivative; 0 for
+            a part of the tolerance.
+    """
+
+    number: int
+    members: Tensor | None = None
+    rounding: float = 0.0
+
+    def other(self, further: int) -> Group:
+        """Return the group for another line."""
+        return replace(self, number=self.number + further)
 
 
 class Lines:
@@ -106,18 +130,18 @@ class Lines:
         with suppress(Exception):
             value, gradient, _ = routes.pull(routes.split(u))
         self._evaluations.require_repeatable(value, gradient)
-        self._centre = self._evaluations.widest()
+        self._centre = routes.widest(u)
         self.is_wider = self._centre.point is not self._evaluations.point
         # Entries of the function come before those of its gradient.
         self._skipped = self._evaluations.entries_before_the_gradient
         self._weights = torch.cat([torch.ones(self._skipped, dtype=u.dtype), u])
-        self._entries = torch.zeros(0, dtype=u.dtype)
+        self._by_pullback: Claim | None = None
         self._first: list[Claim] = []
         if value is not None:
             self._first.append(self.claim("reverse"))
         if self._skipped:
             self._first.append(self.claim_of_gradient())
-        line = self._line(0, 1, exponent)[1]
+        line = self._line(Group(0), 1, exponent)[1]
         self._evaluations.require_no_past()
         parts = (slice(0, self._skipped), slice(self._skipped, None))
         self._weights = torch.cat([self._balanced(line, part) for part in parts])
@@ -126,15 +150,24 @@ class Lines:
         """Return what the gradient says of the function, for second order."""
         weights = self._weights.clone()
         weights[self._skipped :] = 0
-        values = self._centre.values
-        gradient = [
+
+        def gradient_of(values: Sequence[Tensor]) -> Tensor:
+            gradient = values[-len(self._centre.point) :]
+            if self._evaluations.points is None:
+                return real_vector([weights[0].to(each) * each for each in gradient])
             # Of many points each has a value and a gradient of its own.
-            torch.tensordot(torch.diag(weights[: self._skipped]).to(each), each, dims=1)
-            if self._evaluations.points is not None
-            else weights[0].to(each) * each
-            for each in values[-len(self._centre.point) :]
-        ]
-        return _by_pullback(1, weights, gradient, self._centre.epsilon)
+            chosen = torch.diag(weights[: self._skipped])
+            return real_vector(
+                [torch.tensordot(chosen.to(each), each, dims=1) for each in gradient]
+            )
+
+        return _of_entries(
+            1,
+            weights,
+            self._centre.epsilon,
+            gradient_of(self._centre.values),
+            lambda point: gradient_of(self._evaluations.near(point)),
+        )
 
     def claim(self, mode: Mode, *, is_wide: bool = False) -> Claim:
         """Return what a mode says of the matrix.
@@ -152,14 +185,21 @@ class Lines:
         u = weights[self._skipped :]
         epsilon = self._centre.epsilon if is_wide else self._evaluations.epsilon
         centre = self._centre if is_wide else None
-        outputs = list(self._routes.outputs)
-        if is_wide:
-            outputs = [y.to(double_of(y)) if is_inexact(y) else y for y in outputs]
+        outputs = self._routes.wide_outputs if is_wide else self._routes.outputs
+        given = centre or Centre(self._evaluations.point, [], epsilon)
         if mode == "reverse":
-            pulled = self._routes.pull(tensors_of(u, outputs), centre)[-1]
-            by_pullback = _by_pullback(order, weights, pulled, epsilon)
-            self._entries = by_pullback.entries
-            return by_pullback
+            cotangent = tensors_of(u, outputs)
+
+            def pulled(centre: Centre | None) -> Tensor:
+                return real_vector(self._routes.pull(cotangent, centre)[-1])
+
+            def entries_at(point: Sequence[Tensor]) -> Tensor:
+                pairs = zip(point, given.point, strict=True)
+                return pulled(replace(given, point=[x.to(like.dtype) for x, like in pairs]))
+
+            entries = pulled(centre)
+            self._by_pullback = _of_entries(order, weights, epsilon, entries, entries_at)
+            return self._by_pullback
 
         def terms(direction: Sequence[Tensor]) -> Tensor:
             point = self._centre.point if is_wide else self._evaluations.point
@@ -168,22 +208,21 @@ class Lines:
             return u * real_vector([each for each in image if is_inexact(each)])
 
         # Both modes are measured along the same lines.
-        return Claim(order, weights, terms, self._entries, epsilon)
+        if self._by_pullback is not None:
+            return replace(self._by_pullback, terms=terms, epsilon=epsilon)
+        unknown = torch.zeros(0, dtype=u.dtype)
+        return Claim(order, weights, terms, epsilon, unknown, lambda _: unknown)
 
-    def measure(
-        self, claim: Claim, number: int, steps: int, exponent: float, tolerance: float
-    ) -> Measured:
+    def measure(self, claim: Claim, group: Group, steps: int, exponent: float) -> Measured:
         """Measure along one line.
 
         Args:
             claim: What is measured.
-            number: The number of the line; negative for one along which the entries of the
-                smallest effect on the claim are moved.
+            group: Which line.
             steps: How many steps are taken at least.
             exponent: The power of ε that is the first step, of a line that is new.
-            tolerance: The relative error to which the claim is known.
         """
-        direction, line = self._line(number, steps, exponent, claim)
+        direction, line = self._line(group, steps, exponent, claim)
         terms = claim.terms(direction)
         slope = float(terms.sum())
         value = float(claim.cotangent @ line.value)
@@ -193,22 +232,53 @@ class Lines:
             for each in (line.error, line.rounding, line.centre)
         )
         scale = max(abs(slope), float(torch.linalg.vector_norm(terms)))
-        parts = (claim.entries * real_vector(direction)).abs() if len(claim.entries) else terms
-        hides = len(claim.entries) > 0 and _hides(parts, tolerance)
-        return Measured(slope, scale, value, error, rounding, line.step, size, hides)
+        moved = real_vector(direction) if len(claim.entries) else claim.entries
+        parts = (claim.entries * moved).abs()
+        return Measured(slope, scale, value, error, rounding, line.step, size, parts)
+
+    def deviation(self, claim: Claim, other: Claim) -> float:
+        """Return by what share two claims differ along the first line, beyond rounding."""
+        direction, line = self._line(Group(0), 1, 0.0)
+        terms, expected = (each.terms(direction) for each in (claim, other))
+        values = float(torch.linalg.vector_norm(claim.cotangent * line.centre))
+        rounding = 16 * claim.epsilon * values
+        difference = float(torch.linalg.vector_norm(terms - expected))
+        size = float(torch.linalg.vector_norm(expected))
+        return 0.0 if difference <= rounding else difference / (size or rounding)
+
+    def is_rounding(self, claim: Claim) -> Tensor:
+        """Return which entries of a claim are rounding of zero.
+
+        Such entries change altogether if the point moves by very little; so does at least one of
+        those of about their size in the same tensor, where one of them happens to stay.
+
+        Args:
+            claim: The claim, with entries.
+        """
+        generator = torch.Generator().manual_seed(self._routes.seed)
+        step = claim.epsilon**_NUDGE
+        moved = [
+            x + step * _sizes(x) * signed_vector(x, generator, real=False)
+            for x in self._centre.point
+        ]
+        entries = claim.entries.abs()
+        change = (claim.entries_at(moved) - claim.entries).abs()
+        is_other = change > _VISIBLE * entries
+        widths = [real_vector([x]).numel() for x in self._centre.point]
+        levels = [
+            part.max().expand(len(part)) if len(part) else part
+            for part in torch.where(is_other, entries.maximum(change), 0).split(widths)
+        ]
+        return is_other | (_VISIBLE * entries <= torch.cat(levels))
 
     def _line(
-        self, number: int, steps: int, exponent: float, claim: Claim | None = None
+        self, group: Group, steps: int, exponent: float, claim: Claim | None = None
     ) -> tuple[list[Tensor], Extrapolation]:
-        is_of_hidden = number < 0 and claim is not None
-        key = (number, claim.order if is_of_hidden and claim is not None else 0)
+        # Which entries have little effect depends on the claim; other lines are of all claims.
+        claims = self._first if claim is None or group.members is None else [claim]
+        key = (group.number, 0 if group.members is None else claims[0].order)
         if key not in self._lines:
-            step = self._centre.epsilon**exponent
-            if is_of_hidden and claim is not None:
-                direction = self._direction(number, [claim], step, _ROUNDING_OF_HIDDEN)
-            else:
-                share = _ROUNDING * self._centre.epsilon**0.5
-                direction = self._direction(number, self._first, step, share)
+            direction = self._direction(group, claims, self._centre.epsilon**exponent)
             line = differences_along(self._evaluations, direction, exponent, steps)
             self._lines[key] = direction, line
         direction, line = self._lines[key]
@@ -216,30 +286,30 @@ class Lines:
             line.refine()
         return direction, line
 
-    def _direction(
-        self, number: int, claims: Sequence[Claim], step: float, share: float
-    ) -> list[Tensor]:
+    def _direction(self, group: Group, claims: Sequence[Claim], step: float) -> list[Tensor]:
         """Return a random direction along which entries of the point have about equal effect.
 
         Args:
-            number: The number of the line.
+            group: Which entries are moved.
             claims: What says how large the effects are.
             step: The first step.
-            share: How large the rounding of the differences may be relative to the derivative.
         """
         point = self._centre.point
         epsilon = self._centre.epsilon
         values = real_vector(self._centre.values)
         sizes = real_vector([_sizes(tensor) for tensor in point])
-        moved = sizes
+        moved = sizes = sizes if group.members is None else sizes * group.members
+        share = group.rounding or _ROUNDING * epsilon**0.5
         for claim in claims:
             effects = (claim.entries * sizes).abs()
             rounding = epsilon * float(torch.linalg.vector_norm(claim.cotangent * values))
-            least = rounding / step / share / max(1, int((effects > 0).sum())) ** 0.5
+            count = max(1, int((effects > 0).sum()))
+            least = rounding / step / share / count**0.5
             # The steps have to be above the rounding of the point, too.
-            reduced = sizes * torch.clamp(least / effects, min=min(1.0, epsilon / step / share))
+            smallest = min(1.0, epsilon / step / share)
+            reduced = sizes * torch.clamp(least / effects, min=smallest)
             moved = torch.where(effects > least, torch.minimum(moved, reduced), moved)
-        generator = torch.Generator().manual_seed(self._routes.seed + number % 2**32)
+        generator = torch.Generator().manual_seed(self._routes.seed + group.number % 2**32)
         drawn = [self._signed(moved, generator) for _ in range(_DRAWS if claims else 1)]
         best = max(
             drawn, key=lambda each: min((_left(c.entries * each) for c in claims), default=0)
@@ -293,6 +363,14 @@ def _hides(parts: Tensor, tolerance: float) -> bool:
     return _VISIBLE * float(parts.min()) < tolerance * float(torch.linalg.vector_norm(parts))
 
 
-def _by_pullback(order: int, cotangent: Tensor, pulled: Sequence[Tensor], epsilon: float) -> Claim:
-    flat = real_vector(pulled)
-    return Claim(order, cotangent, lambda direction: flat * real_vector(direction), flat, epsilon)
+def _of_entries(
+    order: int,
+    cotangent: Tensor,
+    epsilon: float,
+    entries: Tensor,
+    entries_at: Callable[[Sequence[Tensor]], Tensor],
+) -> Claim:
+    def terms(direction: Sequence[Tensor]) -> Tensor:
+        return entries * real_vector(direction)
+
+    return Claim(order, cotangent, terms, epsilon, entries, entries_at)

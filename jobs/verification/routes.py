@@ -8,7 +8,7 @@ route that is known to be wrong verifies nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Literal
 
 import torch
@@ -34,6 +34,9 @@ _ROUGH = 0.1
 # balances the truncation of two steps, of fourth order, with the rounding of the values.
 _STEP_EXPONENTS = (0.2, 0.25, 0.3)
 _STEPS = 3
+# Products are kept at this many points beside the last one.
+_KEPT = 2
+_Pulled = tuple[object, list[Tensor], list[Tensor]]
 
 
 class Routes:
@@ -70,13 +73,18 @@ class Routes:
         self.notes: list[str] = []
         self.seed = probe_seed(job)
         self._rejected: set[Mode] = set()
-        self._pulled: tuple[list[Tensor], tuple[object, list[Tensor], list[Tensor]]] | None = None
+        self._pulled: list[tuple[Sequence[Tensor], list[Tensor], _Pulled]] = []
 
     @property
     def outputs(self) -> list[Tensor]:
         """Tensors like those along the rows: the outputs, or of second order the inputs."""
         is_second_order = self.evaluations.is_second_order
         return self.evaluations.point if is_second_order else self.evaluations.like
+
+    @property
+    def wide_outputs(self) -> list[Tensor]:
+        """The same in double precision."""
+        return [y.to(double_of(y)) if is_inexact(y) else y for y in self.outputs]
 
     def reject(self, mode: Mode, note: str) -> None:
         """Use a mode no longer, for a reason."""
@@ -93,12 +101,10 @@ class Routes:
         drawn = [signed_vector(each, generator, real=False) for each in self.outputs]
         return [each if is_inexact(each) else torch.zeros_like(each) for each in drawn]
 
-    def pull(
-        self, cotangent: Sequence[Tensor], centre: Centre | None = None
-    ) -> tuple[object, list[Tensor], list[Tensor]]:
+    def pull(self, cotangent: Sequence[Tensor], centre: Centre | None = None) -> _Pulled:
         """Return value, gradient (of second order) and uᵀ M by a plain reverse pass.
 
-        The last one is kept.
+        The last one at each of a few points is kept.
 
         Args:
             cotangent: u.
@@ -108,14 +114,32 @@ class Routes:
             Exception: Whatever torch or the function raises where it cannot be differentiated.
         """
         operation = OPERATIONS[self.job.operation].from_left
-        if centre is not None:
-            with centre.mode:
-                return self.evaluations.product(operation, centre.point, cotangent)
-        kept = self._pulled
-        if kept is None or not all(map(torch.equal, kept[0], cotangent)):
-            found = self.evaluations.product(operation, self.evaluations.point, cotangent)
-            self._pulled = kept = (list(cotangent), found)
-        return kept[1]
+        point = self.evaluations.point if centre is None else centre.point
+        others = [each for each in self._pulled if each[0] is not point]
+        for other, given, found in self._pulled:
+            if other is point and all(map(torch.equal, given, cotangent)):
+                return found
+        with nullcontext() if centre is None else centre.mode:
+            found = self.evaluations.product(operation, point, cotangent)
+        self._pulled = [*others[-_KEPT:], (point, list(cotangent), found)]
+        return found
+
+    def widest(self, u: Tensor) -> Centre:
+        """Return the centre in double precision, evaluated with uᵀ M, which is kept.
+
+        Args:
+            u: As `real_vector` makes it.
+        """
+
+        def values_at(centre: Centre) -> list[Tensor]:
+            if self.evaluations.has_values_of_products:
+                # Torch or the function may raise anything where it cannot be differentiated.
+                with suppress(Exception):
+                    value, gradient, _ = self.pull(tensors_of(u, self.wide_outputs), centre)
+                    return self.evaluations.values_of(value, gradient)
+            return self.evaluations.values_at(centre)
+
+        return self.evaluations.widest(values_at)
 
     def push(
         self, tangent: Sequence[Tensor], strategy: str, centre: Centre | None = None

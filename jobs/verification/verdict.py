@@ -13,7 +13,7 @@ from jobs.errors import (
     PartlyVerifiedError,
 )
 from jobs.job import Job
-from jobs.verification.differences import Comparison
+from jobs.verification.comparison import Comparison
 from outputs import Verdict, VerificationState, figures_verdict
 
 _ERRORS = {

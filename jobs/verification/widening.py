@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -27,6 +28,11 @@ _WIDE = {
     torch.complex64: torch.complex128,
 }
 
+# The names of what writes into its first argument, or returns what belongs to it: add_, __iadd__,
+# __setitem__, __set__ and __get__ of .data.
+_WRITES = re.compile(r"[^_]_$|^__i(?!nvert__|ndex__|nt__).+__$|^__setitem__$|^__[gs]et__$")
+_DTYPE = Tensor.dtype.__get__  # pyright: ignore[reportAttributeAccessIssue]
+
 
 class Widening(TorchFunctionMode):
     """While it is entered, torch's functions compute in double precision.
@@ -49,7 +55,7 @@ class Widening(TorchFunctionMode):
         """Call a function of torch with everything widened."""
         kwargs = kwargs or {}
         # What is written into has to stay the tensor that it is.
-        is_written = getattr(func, "__name__", "").endswith(("_", "__setitem__", "__set__"))
+        is_written = func != _DTYPE and _WRITES.search(getattr(func, "__name__", ""))
         kept, rest = (args[:1], args[1:]) if is_written else ((), args)
         given = tree_leaves((rest, kwargs))
         # What makes a tensor of nothing stays as it is: random numbers are others in another dtype.

@@ -61,6 +61,32 @@ def small_tensor(x, y): return 1e3 * x.sin() + 10 * y * y.detach()
 def lost_tensor(x, y): return x.sin() * y.detach() + 3e5 * x + 1e-30 * y
 def small_rows_and_columns(x, y): return torch.cat([1e6 * x.sin(), 1e-4 * x, 1e-3 * y**3])
 
+def _columns(x, size):
+    weights = torch.randn(6, 6, generator=torch.Generator().manual_seed(0)).to(x)
+    return (weights * torch.where(torch.arange(6) == 2, size, 1.0).to(x) @ x).tanh()
+
+class _TwiceInOneEntry(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x): return x.clone()
+
+    @staticmethod
+    def backward(ctx, cotangent): return cotangent * (1 + (torch.arange(6) == 2))
+
+def small_column(x): return _columns(x, 1e-9)
+def wrong_small_column(x): return _columns(_TwiceInOneEntry.apply(x), 1e-9)
+def tiny_column(x): return _columns(x, 1e-20)
+def wrong_tiny_column(x): return _columns(_TwiceInOneEntry.apply(x), 1e-20)
+def invariant(x, y): return (x + y.sum()).softmax(0)
+
+class Recurrent(nn.Module):
+    # Refuses an input of another dtype than its weights.
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell = nn.RNN(6, 4)
+
+    def forward(self, x): return self.cell(x[None])[0].square().sum()
+
 class OneEntry(nn.Module):
     def __init__(self):
         super().__init__()
@@ -170,6 +196,7 @@ def states(job: Job) -> set[str]:
         ("small_row", ()),
         ("small_tensor", ("inputs.path=two.npz",)),
         ("lost_tensor", ("inputs.path=two.npz",)),
+        ("wrong_small_column", ()),
         ("OneEntry", ()),
         ("OneEntry", ("wrt=params",)),
     ],
@@ -185,14 +212,26 @@ def test_a_small_part_does_not_hide(
     ("name", "more"),
     [
         ("small_rows_and_columns", ("inputs.path=two.npz",)),
+        ("small_column", ()),
+        # Zero, up to rounding.
+        ("invariant", ("inputs.path=two.npz",)),
         ("Right", ()),
         ("Right", ("wrt=params",)),
+        ("Recurrent", ("wrt=params",)),
     ],
 )
 def test_small_parts_that_are_right_agree(
     resolved: Resolve, name: str, more: tuple[str, ...], dtype: str
 ) -> None:
     assert states(resolved(*of(name, f"dtype={dtype}", *more))) == {"agree"}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", ["tiny_column", "wrong_tiny_column"])
+def test_what_rounding_hides_is_verified_in_part_only(run_job: Run, name: str, dtype: str) -> None:
+    verdict = run_job(*of(name, f"dtype={dtype}")).verdict
+    assert verdict.state == "partly verified"
+    assert "1 of the 6 entries of the point have so little effect" in verdict.reason
 
 
 def test_a_custom_backward_is_widened_too(resolved: Resolve) -> None:
