@@ -94,9 +94,15 @@ def test_derivatives_are_those_on_one_device(
             assert stream.engine_refusal
 
 
-@pytest.mark.parametrize("wrt", ["inputs", "params"])
-@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
-@pytest.mark.parametrize("target", ["devices", "reversed_devices"])
+@pytest.mark.parametrize(
+    ("target", "strategy", "wrt"),
+    [
+        ("devices", "vectorize", "inputs"),
+        ("devices", "forward-mode", "params"),
+        ("reversed_devices", "vectorize", "params"),
+        ("reversed_devices", "forward-mode", "inputs"),
+    ],
+)
 def test_a_job_leaves_a_module_where_it_is(
     own: dict[str, Any], run_job: Callable[..., Any], target: str, strategy: str, wrt: str
 ) -> None:

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.errors import ConfigurationError
 from jobs.execution.execute import execute
+from jobs.machine import accelerator
+from jobs.machine.devices import choose_devices
 from jobs.reporting.terminal import Display
 from outputs import open_result, open_sparse_result, verify_result
 from tests.accelerator.on_device.conftest import KIND
@@ -48,18 +51,13 @@ PYTHON = ("function=python", "function.target=./own.py:outer", "function.point=.
 NET = ("function=python", "function.target=./own.py:net", "function.factory=true", "wrt=params")
 
 CASES = {
-    "jacobian": ("op=jacobian", "strategy=vectorize", "function=brusselator", "function.n=4"),
     "hessian": ("op=hessian", "strategy=forward-mode", "function=pairwise_energy", "function.n=9"),
     "planned": ("op=jacobian", "function=mlp", "function.n=6"),
-    "loop": ("op=hessian", "strategy=reverse-loop", "function=mlp_parameters", "function.n=2"),
-    "product": ("op=jvp", "strategy=vectorize", "function=mlp", "function.n=9", "vectors.count=5"),
-    "sample": (
-        "op=jacobian",
-        "strategy=vectorize",
-        "function=mlp",
-        "function.n=9",
+    "loop": (
+        *("op=hessian", "strategy=reverse-loop", "function=mlp_parameters", "function.n=2"),
         "verify=sample",
     ),
+    "product": ("op=jvp", "strategy=vectorize", "function=mlp", "function.n=9", "vectors.count=5"),
     "single": ("op=jacobian", "strategy=forward-mode", "function=burgers", "function.n=9"),
     "points": (
         *("op=jacobian", "strategy=vectorize", *PYTHON[:2], "inputs=numpy"),
@@ -80,7 +78,7 @@ CASES = {
     ),
     "loss in batches": (
         *("op=hessian", "strategy=forward-mode", *NET, "inputs=numpy", "loss=mse"),
-        *("inputs.path=data.npz", "loss.label=target", "loss.batch_size=3"),
+        *("inputs.path=data.npz", "loss.label=target", "loss.batch_size=3", "chunk_size=20"),
     ),
 }
 
@@ -189,33 +187,39 @@ def test_a_job_is_resumed_on_the_processor(
     assert verify_result(result.path).ok
 
 
-@pytest.mark.parametrize("value", ["gpu", f"{KIND}:7", f"[{KIND}:0,{KIND}:7]", f"[{KIND}:0,cpu]"])
+@pytest.mark.parametrize(
+    "value", ["gpu", f"{KIND}:7", [f"{KIND}:0", f"{KIND}:7"], [f"{KIND}:0", "cpu"]]
+)
 def test_devices_that_are_not_here_end_in_a_message_that_lists_those_that_are(
-    command_line: Callable[..., Any], value: str
+    value: str | list[str],
 ) -> None:
-    finished = command_line("op=jacobian", "function=mlp", "function.n=4", f"devices={value}")
-    assert finished.code == 1
-    assert finished.err.count("\n") == 1
-    assert f"devices={value}" in finished.err
-    assert (
-        f"valid here are auto, cpu, cpu:4 (four processes), {KIND} (all), {KIND}:0" in finished.err
-    )
+    shown = value if isinstance(value, str) else f"[{','.join(value)}]"
+    with pytest.raises(ConfigurationError) as raised:
+        choose_devices(value, "float64")
+    message = str(raised.value)
+    assert message.startswith(f"devices={shown}: ")
+    assert f"valid here are auto, cpu, cpu:4 (four processes), {KIND} (all), {KIND}:0" in message
 
 
 def test_auto_takes_a_device_and_a_kind_takes_all(
-    command_line: Callable[..., Any], device: torch.device
+    command_line: Callable[..., Any], resolved: Callable[..., Any], device: torch.device
 ) -> None:
-    options = (
-        "op=jacobian",
-        "strategy=vectorize",
-        "function=mlp",
-        "function.n=4",
-        "progress=quiet",
+    options = ("op=jacobian", "strategy=vectorize", "function=mlp", "function.n=4")
+    finished = command_line(*options, "progress=quiet", "devices=auto")
+    assert finished.code == 0, finished.err
+    with open_result(finished.result) as result:
+        assert not result.execution["workers"]
+        assert KIND in result.execution["device"]
+    count = torch.accelerator.device_count()
+    assert resolved(*options, f"devices={KIND}").devices == tuple(
+        torch.device(KIND, index) for index in range(count)
     )
-    for value in ("auto", KIND):
-        finished = command_line(*options, f"devices={value}", f"runs={value}")
-        assert finished.code == 0, finished.err
-        with open_result(finished.result) as result:
-            count = 1 if value == "auto" else torch.accelerator.device_count()
-            assert max(1, len(result.execution["workers"])) == count
-            assert KIND in result.execution["device"]
+
+
+def test_a_process_allocates_on_the_device_that_was_made_current(second: torch.device) -> None:
+    before = torch.accelerator.current_device_index()
+    accelerator.make_current(second)
+    assert torch.empty(1, device=KIND).device == second
+    accelerator.make_current(torch.device("cpu"))
+    assert torch.empty(1, device=KIND).device == second
+    accelerator.make_current(torch.device(KIND, before))

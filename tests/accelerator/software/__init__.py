@@ -16,7 +16,8 @@ from torch.utils import backend_registration
 
 KIND = "software"
 SOURCE = Path(__file__).with_name("device.cpp")
-# A lock of torch lets other processes wait for the one that compiles.
+# A lock of torch lets other processes wait for the one that compiles. Its kernels are torch's own,
+# so that optimizing takes longer than it saves.
 COMPILE = """
 import sys
 from torch.utils import cpp_extension
@@ -41,7 +42,9 @@ def _path() -> str:
 
 def library() -> Path:
     """Compile the backend, unless an earlier run has, and return the library."""
-    known = f"{torch.__version__} {sys.version} {Path(__file__).read_text()} {SOURCE.read_text()}"
+    sources = sorted(each for each in SOURCE.parent.iterdir() if each.is_file())
+    texts = "".join(each.read_text() for each in sources)
+    known = f"{torch.__version__} {sys.version} {texts}"
     digest = hashlib.sha256(known.encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"autodiff-jobs-{os.getuid()}-software-{digest}"
     built = folder / "software_device.so"

@@ -79,10 +79,42 @@ def test_what_a_backend_lacks_is_done_without(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
     assert accelerator.device_name(MPS) == "mps:0"
     assert accelerator.hardware_name(MPS) == "mps:0"
+
+    def lacking(*given: Any) -> None:
+        raise NotImplementedError("not in this backend")
+
+    for name in ("get_memory_info", "memory_stats"):
+        monkeypatch.setattr(torch.accelerator, name, lacking)
+    monkeypatch.setattr(torch, "Stream", lacking)
+    monkeypatch.setattr(torch, "empty", lambda size, device: None)
+    accelerator.has_statistics.cache_clear()
+    device = torch.device("xpu:0")
+    assert accelerator.device_memory(device) is None
+    assert not accelerator.copies_overlap(device)
+    assert not accelerator.has_statistics(device)
+    assert accelerator.allocated_memory(device) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "has_released"),
+    [
+        (None, False),
+        ({"is_initialized": lambda: False, "empty_cache": lambda: 1 / 0}, False),
+        ({"is_initialized": lambda: True}, True),
+        ({}, True),
+    ],
+)
+def test_memory_is_released_where_it_was_used(
+    monkeypatch: pytest.MonkeyPatch, module: dict[str, Any] | None, has_released: bool
+) -> None:
+    released = []
+    if module is not None and has_released:
+        module = {**module, "empty_cache": lambda: released.append(True)}
+    kind = None if module is None else torch.device("xpu")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **options: kind)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(**module or {}))
     accelerator.release_cache()
-    # No accelerator is here: torch raises where a device is asked for what it has not.
-    assert accelerator.device_memory(torch.device("xpu:0")) is None
-    assert not accelerator.copies_overlap(torch.device("xpu:0"))
+    assert bool(released) == has_released
 
 
 def test_a_device_is_known_by_its_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
