@@ -90,14 +90,13 @@ class LocalSource:
     ) -> Callable[[], ComputedBlock]:
         """Begin to copy a block to the host; return a function that waits for it and returns it."""
         stored = stored_dtype(self._job.storage or self._stream.dtype)
-        copy = None if self._copy is None else self._copy(block.values, stored)
-
-        def arrived() -> ComputedBlock:
-            values = to_numpy(block.values).astype(stored, copy=False) if copy is None else copy()
-            fallbacks = tuple(map(str, block.fallbacks))
-            return ComputedBlock(block.start, block.stop, values, error, not_finite, fallbacks)
-
-        return arrived
+        start, stop, fallbacks = block.start, block.stop, tuple(map(str, block.fallbacks))
+        if self._copy is None:
+            values = to_numpy(block.values).astype(stored, copy=False)
+            return lambda: ComputedBlock(start, stop, values, error, not_finite, fallbacks)
+        # The device's memory of the block is freed when it has been copied: nothing here holds it.
+        copy = self._copy(block.values, stored)
+        return lambda: ComputedBlock(start, stop, copy(), error, not_finite, fallbacks)
 
     def figures(self) -> dict[str, Any]:
         """Return which engine computed; there are no workers."""

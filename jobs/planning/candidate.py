@@ -19,13 +19,11 @@ class Growth:
 
     Attributes:
         costs: What was measured.
-        opening_bytes: The peak of memory while the stream was opened.
         sizes: The chunk sizes that are still to be measured.
         worse: How many of the last chunks were slower per line than a smaller one.
     """
 
     costs: Costs
-    opening_bytes: int
     sizes: list[int]
     worse: int = 0
 

@@ -48,8 +48,10 @@ class Costs:
         line_bytes: Bytes of one of them.
         is_loop: Whether lines are computed one by one, so that their time does not depend on the
             chunk.
-        on_host: Whether blocks that wait to be written take the same memory.
+        on_host: Whether blocks that wait to be written take the same memory. Elsewhere one block is
+            copied to the host while the next is computed.
         trials: The measured chunks, in order of chunk size.
+        opening_bytes: The peak of memory while the stream was opened.
         first_seconds: How much longer the very first chunk takes, which verifies its batching.
         unit: The number of lines that belong to one of many points; 1 at a single point.
         is_divisible: Whether a part of a point can be computed by itself.
@@ -61,19 +63,24 @@ class Costs:
     is_loop: bool
     on_host: bool = True
     trials: tuple[Trial, ...] = field(default=())
+    opening_bytes: int = 0
     first_seconds: float = 0.0
     unit: int = 1
     is_divisible: bool = True
 
     def with_trial(self, trial: Trial) -> Costs:
-        """Return the costs with one more chunk; of two of one size the shorter time counts."""
+        """Return the costs with one more chunk.
+
+        Of two of one size the shorter time counts, and the later peak, if it was measured: only the
+        first chunk of all verifies its batching.
+        """
         others = [each for each in self.trials if each.chunk_size != trial.chunk_size]
         for each in self.trials:
             if each.chunk_size == trial.chunk_size:
                 trial = Trial(
                     trial.chunk_size,
                     min(trial.seconds, each.seconds),
-                    max(trial.peak_bytes, each.peak_bytes),
+                    trial.peak_bytes or each.peak_bytes,
                 )
         trials = sorted([*others, trial], key=lambda each: each.chunk_size)
         return replace(self, trials=tuple(trials))
@@ -118,8 +125,10 @@ class Costs:
             default=self.trials[0],
         )
         more = (chunk_size - nearest.chunk_size) * self.line_memory
-        waiting = BLOCKS_IN_FLIGHT * chunk_size * self.line_bytes if self.on_host else 0
-        return max(self.trials[0].peak_bytes, round(nearest.peak_bytes + more)) + waiting
+        blocks = BLOCKS_IN_FLIGHT if self.on_host else chunk_size < self.lines
+        waiting = blocks * chunk_size * self.line_bytes
+        computing = max(self.trials[0].peak_bytes, round(nearest.peak_bytes + more)) + waiting
+        return max(self.opening_bytes, computing)
 
     @property
     def promised_seconds(self) -> float:
@@ -140,6 +149,16 @@ class Costs:
             return False
         before, now = (self.seconds(trial.chunk_size) for trial in self.trials[-2:])
         return now <= before / 2
+
+    def ladder_to(self, chunk_size: int) -> list[int]:
+        """Return the chunk sizes to measure for one that is asked for, in ascending order.
+
+        The second, at most a sixteenth of the run, shows how memory grows with each line.
+        """
+        second = max(2 * self.smallest, self.lines // LADDER**2)
+        if second > self.unit:
+            second -= second % self.unit
+        return sorted({self.smallest, min(second, chunk_size), chunk_size})
 
     def ladder(self) -> list[int]:
         """Return the chunk sizes that are worth measuring: powers of four, and all lines.

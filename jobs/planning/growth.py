@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jobs.machine.measurement import measuring, timing
 from jobs.planning.candidate import Candidate, Growth, Search
@@ -12,9 +13,9 @@ from jobs.planning.trials import measure_chunk
 from jobs.records.announcements import trying_strategy
 
 
-def start_growth(search: Search, candidate: Candidate, costs: Costs, opening_bytes: int) -> None:
+def start_growth(search: Search, candidate: Candidate, costs: Costs) -> None:
     """Let the growth of a candidate begin anew, with the chunk sizes that are worth measuring."""
-    candidate.growth = Growth(costs, opening_bytes, _sizes(search, costs))
+    candidate.growth = Growth(costs, _sizes(search, costs))
 
 
 def grow(search: Search, candidate: Candidate, remaining: int) -> None:
@@ -28,11 +29,11 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
     growth = candidate.growth
     assert growth is not None
     if not growth.costs.lines or 0 in candidate.opened.shape:
-        candidate.costs = growth.costs.with_trial(Trial(1, 0.0, growth.opening_bytes))
+        candidate.costs = growth.costs.with_trial(Trial(1, 0.0, 0))
         return
     while growth.sizes:
         chunk_size = growth.sizes[0]
-        if growth.costs.trials:
+        if growth.costs.trials and not _shows_memory(search, growth.costs):
             if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
                 return
             if remaining > 1 and _can_wait(search, growth.costs, chunk_size):
@@ -45,6 +46,11 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
         growth.worse = growth.worse + 1 if _is_worse(search, trials[-1], trials) else 0
         if growth.worse == search.thresholds.worse_in_a_row:
             growth.sizes.clear()
+
+
+def _shows_memory(search: Search, costs: Costs) -> bool:
+    """Return whether a second size is needed to predict the memory of a chunk that is asked for."""
+    return search.job.chunk_size is not None and len(costs.trials) == 1 and not costs.is_loop
 
 
 def _can_wait(search: Search, costs: Costs, chunk_size: int) -> bool:
@@ -68,18 +74,20 @@ def _measure_size(
     trying_strategy(search.job, candidate.strategy, measured, chunk_size)
     for repetition in range(limits.repetitions):
         costs, loaded = growth.costs, len(sys.modules)
-        by = measuring if repetition == 0 or not costs.trials else timing
+        is_smallest = len(costs.trials) <= 1 and chunk_size == costs.smallest
+        by = measuring if repetition == 0 or is_smallest else timing
         trial = measure_chunk(search.job, candidate, chunk_size, by)
         has_loaded = len(sys.modules) > loaded
         if has_loaded and repetition == 0 and trial.seconds < limits.loading_seconds:
-            growth.opening_bytes = max(growth.opening_bytes, trial.peak_bytes)
+            opening_bytes = max(costs.opening_bytes, trial.peak_bytes)
+            growth.costs = replace(costs, opening_bytes=opening_bytes)
             continue
         if not costs.trials:
             first_seconds = trial.seconds
+            costs = replace(costs, opening_bytes=max(costs.opening_bytes, trial.peak_bytes))
         # A disappointing chunk is measured again: it would end the search.
         disappoints = bool(costs.trials) and _is_worse(search, trial, costs.trials)
-        peak_bytes = max(growth.opening_bytes, trial.peak_bytes)
-        costs = costs.with_trial(Trial(chunk_size, trial.seconds, peak_bytes))
+        costs = costs.with_trial(trial)
         if chunk_size == 1:
             costs = costs.with_first(first_seconds)
         growth.costs = candidate.costs = costs
@@ -106,7 +114,7 @@ def _sizes(search: Search, costs: Costs) -> list[int]:
     if costs.unit > 1:
         given = max(costs.smallest, given - given % costs.unit if given > costs.unit else given)
     if search.job.chunk_size is not None:
-        return sorted({costs.smallest, given})
+        return costs.ladder_to(given)
     return [each for each in costs.ladder() if each < given] + [given]
 
 

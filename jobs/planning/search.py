@@ -234,7 +234,7 @@ def _measure_engine(
         # This candidate gets all the time if the other one is not worth opening.
         remaining = 1 if _has_too_many_passes(search, other, stream.passes) else remaining
         costs = _costs(search.job, candidate.strategy, stream)
-        start_growth(search, candidate, costs, opening.peak_bytes)
+        start_growth(search, candidate, replace(costs, opening_bytes=opening.peak_bytes))
         grow(search, candidate, remaining)
 
 

@@ -79,13 +79,13 @@ def test_a_plan_keeps_within_what_is_free(
     assert not any("out of memory" in each for each in result.execution["fallbacks"])
 
 
+@pytest.mark.parametrize("chunk_size", ["auto", SIZE // 3, SIZE])
 def test_the_peak_is_the_one_that_was_planned(
-    device: torch.device, run_job: Callable[..., Any]
+    device: torch.device, run_job: Callable[..., Any], chunk_size: str | int
 ) -> None:
-    # Of the chunk that the planner measured: it takes a chunk that is asked for from smaller ones.
-    execution = run_job(*OPTIONS, f"devices={device}").execution
+    execution = run_job(*OPTIONS, f"devices={device}", f"chunk_size={chunk_size}").execution
     planned = execution["plan"]["predicted_peak_bytes"]
-    assert 0.5 * planned < execution["peak_memory_bytes"] < 1.5 * planned
+    assert 0.7 * planned < execution["peak_memory_bytes"] < 1.4 * planned
 
 
 def test_statistics_are_those_of_the_tensors(device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """The arithmetic of chunks: what fits, what is fastest, and how lines divide."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -47,9 +48,35 @@ def test_the_peak_grows_by_what_was_measured_between_the_largest_chunks() -> Non
     assert found.peak_bytes(1) == 300 * MB + waiting
 
 
-def test_blocks_on_a_device_wait_elsewhere() -> None:
+def test_one_block_is_copied_from_a_device_while_the_next_is_computed() -> None:
     found = costs((1, 1.0, MB), (4, 1.0, 4 * MB), on_host=False)
-    assert found.peak_bytes(4) == 4 * MB
+    assert found.peak_bytes(4) == 4 * MB + 4 * 8000
+    assert found.peak_bytes(1000) == 1000 * MB  # there is no other block
+    assert replace(found, opening_bytes=9 * MB).peak_bytes(4) == 9 * MB
+
+
+def test_the_first_chunk_verifies_its_batching_which_later_ones_do_not() -> None:
+    found = costs((1, 3.0, 9 * MB), (1, 1.0, 2 * MB), (5, 2.0, 6 * MB), (5, 1.0, 0))
+    assert found.trials == (Trial(1, 1.0, 2 * MB), Trial(5, 1.0, 6 * MB))
+    assert found.line_memory == MB
+
+
+@pytest.mark.parametrize(
+    ("chunk_size", "changes", "sizes"),
+    [
+        (500, {}, [1, 62, 500]),
+        (20, {}, [1, 20]),
+        (1, {}, [1]),
+        (3, {"lines": 3}, [1, 2, 3]),
+        (300, {"unit": 50}, [1, 50, 300]),
+        (300, {"unit": 100, "is_divisible": False}, [100, 200, 300]),
+        (100, {"unit": 100, "is_divisible": False}, [100]),
+    ],
+)
+def test_a_sixteenth_of_the_run_shows_what_a_chunk_that_is_asked_for_needs(
+    chunk_size: int, changes: dict, sizes: list[int]
+) -> None:
+    assert costs(**changes).ladder_to(chunk_size) == sizes
 
 
 @given(
@@ -84,11 +111,6 @@ def test_blocks_of_a_loop_are_as_small_as_the_writer_allows(seconds: float) -> N
 def test_a_chunk_that_takes_too_long_is_not_chosen() -> None:
     found = costs((1, 9.0, MB), (4, 20.0, MB))
     assert found.best_chunk(10**9) == 1
-
-
-def test_of_two_measurements_of_one_size_the_faster_time_and_the_higher_peak_count() -> None:
-    found = costs((1, 2.0, 5), (1, 1.0, 4))
-    assert found.trials == (Trial(1, 1.0, 5),)
 
 
 @pytest.mark.parametrize(
