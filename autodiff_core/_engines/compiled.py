@@ -126,7 +126,7 @@ class Compiled(Captured):
             self._largest = 1
             if is_out_of_memory(error) or isinstance(error, Warning):
                 raise
-            self.compiler_refusal = first_line(error)
+            self.compiler_refusal = _reason(error, self._space[0].device.type)
         if self._report is not None:
             reason = self.compiler_refusal
             self._report(Fallback(self._strategy, "the captured engine", reason))
@@ -174,3 +174,11 @@ def _runnable(traced: GraphModule, *, as_graph: bool) -> Callable[..., _Images]:
             return tuple(image.clone() for image in run(*tensors))
 
     return without_grad
+
+
+def _reason(error: Exception, kind: str) -> str:
+    """Return why a program was not compiled, in one line."""
+    # The compiler looks up what a kind of device needs in a table.
+    if str(error).splitlines()[:1] == [f"KeyError: '{kind}'"]:
+        return f"torch.compile does not make kernels for devices of the kind {kind}"
+    return first_line(error)

@@ -216,6 +216,19 @@ def test_auto_takes_a_device_and_a_kind_takes_all(
     )
 
 
+@pytest.mark.hostile
+def test_a_kind_without_a_compiler_gives_a_note(run_job: Callable[..., Any]) -> None:
+    options = ("op=jacobian", "strategy=vectorize", "function=mlp", "function.n=4", "chunk_size=2")
+    there = run_job(*options, "compile=always", f"devices={KIND}:0", "runs=there")
+    assert there.execution["engine"] == "captured"
+    assert (
+        f"not compiled (torch.compile does not make kernels for devices of the kind {KIND})"
+        in (there.execution["plan"]["strategy_reason"])
+    )
+    here = run_job(*options, "compile=never", "devices=cpu", "runs=here")
+    assert np.allclose(there[:], here[:], rtol=1e-12, atol=1e-14)
+
+
 def test_a_process_allocates_on_the_device_that_was_made_current(second: torch.device) -> None:
     before = torch.accelerator.current_device_index()
     accelerator.make_current(second)
