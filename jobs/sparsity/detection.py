@@ -95,11 +95,15 @@ def find_sparsity(job: Job) -> Sparsity:
     started = time.perf_counter()
     try:
         with explaining_failures(job.function):
-            return _detected(job, rows, columns)
+            found = _detected(job, rows, columns)
     # What is wrong with the function itself, the dense job reports.
     except JobError as error:
         reason = f"the pattern was not detected: {str(error).splitlines()[0]}"
         return Sparsity(None, reason, seconds_since(started))
+    # A disk that fails is no reason to compute something else.
+    if found.colouring is not None:
+        _kept(job, found.colouring)
+    return found
 
 
 def _detected(job: Job, rows: int, columns: int) -> Sparsity:
@@ -130,7 +134,7 @@ def _detected(job: Job, rows: int, columns: int) -> Sparsity:
     named = ""
     if pattern.conservative:
         named = f"; taken to depend on all they read: {', '.join(pattern.conservative)}"
-    return Sparsity(_kept(job, colouring), f"detected{named}", detection, seconds_since(started))
+    return Sparsity(colouring, f"detected{named}", detection, seconds_since(started))
 
 
 def seconds_since(started: float) -> float:

@@ -42,13 +42,16 @@ def verify_apart(path: str | os.PathLike[str]) -> Verification:
         recorded = facts["recorded"]
         facts["recorded"] = Verdict(VerificationState(recorded["state"]), recorded["reason"])
         return Verification(**facts)
-    if done.returncode == -signal.SIGALRM:
+    fault = "is damaged"
+    if done.returncode == -signal.SIGKILL:
+        fault, reason = "is not verified", "the process that read it was killed (SIGKILL)"
+    elif done.returncode == -signal.SIGALRM:
         reason = f"its structure could not be read within {_OPENING_SECONDS} s"
     elif done.returncode < 0:
         reason = f"HDF5 crashed on it ({signal.Signals(-done.returncode).name})"
     else:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    problem = f"{path} is damaged: {reason}."
+    problem = f"{path} {fault}: {reason}."
     return Verification(str(path), (problem,), seconds=time.monotonic() - started)
 
 

@@ -1,7 +1,8 @@
 /* Make one system call below a directory fail, or kill the process at it.
 
-   Loaded by LD_PRELOAD and inactive until fault_arm is called. The calls of this process and of its
-   children are counted together, in a shared file. */
+   Loaded by LD_PRELOAD and inactive until fault_arm is called, or from the start with its arguments
+   in the environment. The calls of a process and of its children are counted together, in a shared
+   file. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -44,6 +45,17 @@ int fault_arm(const char *counter, const char *directory, uint64_t number, int w
   kind = what;
   lasting = lasts;
   return record == MAP_FAILED ? -1 : 0;
+}
+
+/* The arguments of fault_arm, each on a line of its own. */
+__attribute__((constructor)) static void arm_as_the_parent(void) {
+  char counter[PATH_MAX], directory[PATH_MAX];
+  unsigned long number;
+  int what, lasts;
+  const char *given = getenv("FAULT_SHIM");
+  if (given && sscanf(given, "%4095[^\n]\n%4095[^\n]\n%lu\n%d\n%d", counter, directory, &number, &what,
+                      &lasts) == 5)
+    fault_arm(counter, directory, number, what, lasts);
 }
 
 static int is_below(const char *path) {

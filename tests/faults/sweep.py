@@ -46,7 +46,7 @@ FAULTS = {
 # A disk that is full, or cannot be written, stays so.
 LASTING = ("ENOSPC", "EDQUOT", "EROFS")
 # What these print is more than a message.
-_TABLES = ("jobs.report", "jobs.status")
+_TABLES = ("jobs.report", "jobs.status", "outputs.verify")
 # The program retries these by itself.
 UNNOTICED = ("short", "EINTR")
 _NAMES, _NAME = 1 << 16, 16
@@ -124,6 +124,7 @@ SCENARIOS = {
             ("hdf5", ("inputs.datasets=[point/concentrations]",)),
         )
     },
+    "verify": _of_whole("outputs.verify", "runs/result.h5"),
     "plot": _of_whole("outputs.plot", "runs/result.h5", "-o", "runs/plot.png"),
     "status": _of_whole("jobs.status", "runs", is_result_alone=False),
     "report": _of_whole(
@@ -225,6 +226,8 @@ class Sweep:
         code = (
             "import ctypes, os, runpy, sys\n"
             f"counter, under, number, kind, lasts = {arguments!r}\n"
+            # For the processes that it starts.
+            f"os.environ['FAULT_SHIM'] = {chr(10).join(map(str, arguments))!r}\n"
             f"arm = ctypes.CDLL({str(self._shim)!r}).fault_arm\n"
             "arm.argtypes = [ctypes.c_char_p] * 2 + [ctypes.c_uint64] + [ctypes.c_int] * 2\n"
             f"sys.argv = {[scenario.module, *scenario.words]!r}\n"

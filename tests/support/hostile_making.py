@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import shutil
 import zlib
@@ -15,6 +16,33 @@ import numpy as np
 LIBVER = ("earliest", "v110")
 EVIL = "\x1b[2J\x1b]0;x\x07$\\frac{a$\r\u202e"
 EXTREMES = (0, 1, -1, 2**31 - 1, 2**31, -(2**31), 2**62, 2**63 - 1, -(2**63), 255, 20, 21)
+
+
+def hostile_status(chance: random.Random) -> bytes:
+    """Return the content of a status file of which a few facts, or some bytes, are changed."""
+    facts: dict[str, Any] = {
+        "state": chance.choice(["planned", "running", "finished", "failed", "interrupted"]),
+        "host": "elsewhere", "pid": 7, "operation": "jacobian", "function": "f", "axis": "rows",
+        "lines": 200, "lines_done": 50, "seconds": 1.5, "lines_per_second": 3.0, "seconds_left": 9,
+        "updated": "2026-01-01T00:00:00+00:00", "message": "", "strategy": "auto", "device": "cpu",
+        "shape": [12, 20], "excluded": {}, "verification": "verified",
+    }  # fmt: skip
+    for name in chance.sample(list(facts), chance.randint(1, 4)):
+        facts[name] = _any_value(chance)
+    content = bytearray(json.dumps(facts).encode())
+    for _ in range(chance.choice([0, 0, 1, 3])):
+        content[chance.randrange(len(content))] = chance.randrange(256)
+    return bytes(content[: chance.choice([len(content)] * 4 + [chance.randrange(len(content))])])
+
+
+def _any_value(chance: random.Random, depth: int = 3) -> Any:
+    """Return anything that JSON, as Python reads it, can hold."""
+    plain = [None, True, "", EVIL, "\ud800", "x" * 5000, 0.5, 1e300, 10**400, float("nan")]
+    plain += [float("inf"), -float("inf"), *EXTREMES]
+    if not depth or chance.random() < 0.7:
+        return chance.choice(plain)
+    inner = [_any_value(chance, depth - 1) for _ in range(chance.randint(0, 3))]
+    return inner if chance.random() < 0.5 else {f"{EVIL}{n}": each for n, each in enumerate(inner)}
 
 
 def write_bases(folder: Path) -> list[Path]:

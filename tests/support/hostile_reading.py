@@ -31,12 +31,14 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.hostile_making import mutate, write_bases  # noqa: E402
+from tests.support.hostile_making import hostile_status, mutate, write_bases  # noqa: E402
 
 # Seconds of computing and, for what waits, of the clock; the machine may be busy.
 SECONDS, MOST_SECONDS, MEMORY = 10, 120, 2**30
 # How many readers read every file, and how many of the other readers do.
 _ALWAYS, _SOMETIMES = 6, 3
+# How many hostile status files lie beside each.
+_STATUSES = 10
 
 
 def readers(path: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -45,8 +47,10 @@ def readers(path: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], Any]]
 
     from jobs.configuration.schema import Hdf5Source, ResultSource
     from jobs.failure_messages import failure_message
+    from jobs.paths import STATUS
     from jobs.report import main as report
     from jobs.sources.reading import read_source
+    from jobs.status import main as status
     from outputs import (
         export,
         merge,
@@ -104,8 +108,14 @@ def readers(path: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], Any]]
         )
     (scratch / "run").mkdir()
     shutil.copy(path, scratch / "run" / "result.h5")
+    for number in range(_STATUSES):
+        directory = scratch / f"status {number}"
+        directory.mkdir()
+        (directory / STATUS).write_bytes(hostile_status(random.Random(f"{path.name} {number}")))
+    shutil.copy(scratch / "status 0" / STATUS, scratch / "run" / STATUS)
     page = str(scratch / "r.html")
     yield "report", lambda: report([str(scratch), "--html", page])
+    yield "status", lambda: status([str(scratch)])
 
 
 def _refusals() -> tuple[type[Exception], ...]:
@@ -121,8 +131,8 @@ def check(path: Path) -> list[tuple[str, str]]:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         every = list(readers(path, Path(folder)))
         # The commands that write take long; each file is read by some of them.
-        some = random.Random(path.name).sample(every[_ALWAYS:], _SOMETIMES)
-        for name, read in [*every[:_ALWAYS], *some]:
+        some = random.Random(path.name).sample(every[_ALWAYS:-1], _SOMETIMES)
+        for name, read in [*every[:_ALWAYS], *some, every[-1]]:
             print(json.dumps({"at": name}), file=sys.__stdout__, flush=True)
             out = io.StringIO()
             signal.setitimer(signal.ITIMER_PROF, SECONDS)

@@ -1,5 +1,7 @@
 """With sparsity=auto, what cannot be computed from compressed products is computed densely."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,3 +99,17 @@ def test_what_was_begun_densely_stays_dense(
     with open_result(run_sparse(*by_rows)) as result:
         assert "an earlier start" in result.execution["dense_because"]
         assert result.execution["lines_resumed"] == 29
+
+
+def test_a_disk_that_fails_is_no_reason_for_a_dense_matrix(
+    run_sparse: Callable[..., Path], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "own.py").write_text(FUNCTIONS)
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(detection.Colouring, "save", fail)
+    target = ("op=jacobian", "function=python", "function.target=./own.py:branches")
+    with pytest.raises(JobError, match=r"colouring\.npz cannot be written: Input/output error"):
+        run_sparse(*target, "inputs=random", "inputs.shapes=[[30]]", "sparsity=auto")
