@@ -102,14 +102,11 @@ def test_what_was_begun_densely_stays_dense(
 
 
 def test_a_disk_that_fails_is_no_reason_for_a_dense_matrix(
-    run_sparse: Callable[..., Path], directory: Path, monkeypatch: pytest.MonkeyPatch
+    run_sparse: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (directory / "own.py").write_text(FUNCTIONS)
-
     def fail(*arguments: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(detection.Colouring, "save", fail)
-    target = ("op=jacobian", "function=python", "function.target=./own.py:branches")
     with pytest.raises(JobError, match=r"colouring\.npz cannot be written: Input/output error"):
-        run_sparse(*target, "inputs=random", "inputs.shapes=[[30]]", "sparsity=auto")
+        run_sparse("op=jacobian", "function=burgers", "function.n=40", "sparsity=auto")
