@@ -22,8 +22,8 @@ class Activity:
         job: The path of its status file, which distinguishes it from other jobs of a sweep.
         doing: What it does, in words that follow "while".
         leaves_out: What the job can do without, should this end the process: the name of a
-            strategy, ``route <name>`` for a route of the check, or ``differences``; empty if
-            there is nothing to do without.
+            strategy, ``route <name>`` for a route of the check, ``differences``, or
+            ``detection``; empty if there is nothing to do without.
         advice: What the user may try, should this end the process; empty if nothing is known.
         chunk_size: The number of rows or columns that are computed at once; None before any.
     """

@@ -8,6 +8,7 @@ from jobs.operations import OPERATIONS
 from jobs.strategies import strategies_of
 
 DIFFERENCES = "differences"
+DETECTION = "detection"
 
 
 def route_of_check(strategy: str) -> str:
@@ -43,6 +44,11 @@ def trying_route(job: Job, strategy: str) -> None:
 def trying_differences(job: Job) -> None:
     """Announce that the derivative is compared with differences of the function."""
     _announce(job, "finite differences of the function were taken", DIFFERENCES)
+
+
+def trying_detection(job: Job) -> None:
+    """Announce that the sparsity pattern is detected; without it the job computes densely."""
+    _announce(job, "the sparsity pattern was detected", DETECTION)
 
 
 def trying(job: Job, doing: str, advice: str = "", chunk_size: int | None = None) -> None:
@@ -82,6 +88,8 @@ def in_words(name: str, reason: str) -> str:
     """
     if name == DIFFERENCES:
         return f"finite differences are left out: {reason}"
+    if name == DETECTION:
+        return f"the sparsity pattern is not detected: {reason}"
     if name.startswith("route "):
         return f"the check does without {name.removeprefix('route ')}: {reason}"
     return f"strategy {name} is left out: {reason}"

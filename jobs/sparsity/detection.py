@@ -30,6 +30,8 @@ from jobs.functions.batch_sum import BatchSum
 from jobs.functions.failures import explaining_failures
 from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
+from jobs.machine.activity import deaths_of
+from jobs.records.announcements import DETECTION, trying, trying_detection
 from jobs.sources.files import require_file
 from jobs.sources.npz import require_archive_fits
 from outputs import scratch_file
@@ -91,7 +93,12 @@ def find_sparsity(job: Job) -> Sparsity:
                 "alone, or colour it with kind='column'"
             )
         return Sparsity(_kept(job, found), f"of {job.sparsity}")
+    for death in deaths_of(str(job.paths.status)):
+        if death.activity is not None and death.activity.leaves_out == DETECTION:
+            return Sparsity(None, f"the pattern was not detected: {death.reason}")
+    trying(job, "the function was evaluated")
     rows, columns = matrix_shape(job)
+    trying_detection(job)
     started = time.perf_counter()
     try:
         with explaining_failures(job.function):

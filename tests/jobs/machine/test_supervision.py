@@ -55,6 +55,11 @@ def in_the_differences(x):
         os.kill(os.getpid(), signal.SIGBUS)
     return smooth(x)
 
+def in_the_detection(x):
+    if is_called_from("detect_sparsity"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return smooth(x)
+
 def always(x):
     os.kill(os.getpid(), signal.SIGILL)
 
@@ -133,6 +138,16 @@ def test_a_job_continues_without_what_ended_its_process(
     assert sum("left out" in each or "does without" in each for each in record["fallbacks"]) == len(
         record["excluded"]
     )
+
+
+def test_a_job_continues_densely_where_the_detection_ended_its_process(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, out = run("in_the_detection", "sparsity=auto")
+    assert code == 0, out
+    reason = only_record(tmp_path)["dense_because"]
+    assert reason.startswith("the pattern was not detected: the process was ended by SIGSEGV")
+    assert f"note: the matrix is computed densely: {reason}" in out
 
 
 def test_a_strategy_that_ends_the_process_in_a_block_is_left_out(
