@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from jobs.verification.differences import compare_with_differences
 from jobs.verification.precision import with_stage
 from jobs.verification.routes import Routes
 from jobs.verification.selection import prepare_check
-from outputs import Axis, ResultDescription
+from outputs import Axis, Probes, ResultDescription
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Prepared:
         facts: What this process knows of the stream in either case.
         chunk_limit: Half the chunk size at which the system killed the job; None if it did not.
         begun: What an earlier start left of the result; None if nothing is resumed.
+        earlier_probes: What the blocks of earlier starts are compared with; None where no other
+            route gives it.
     """
 
     job: Job
@@ -68,6 +70,7 @@ class Prepared:
     facts: StreamFacts
     chunk_limit: int | None
     begun: Begun | None = None
+    earlier_probes: Probes | None = None
 
     @property
     def is_begun_anew(self) -> bool:
@@ -123,6 +126,7 @@ def prepare(
         # Before the products of the check, which come from routes that are not found wrong.
         differences = _differences(job, routes)
         check = _check(job, decision.stream, routes)
+        probes = check.probes() or (_earlier_probes(job, decision.stream) if begun else None)
         decision, check = rows_by_symmetry(job, decision, check, axis)
         description = replace(
             description, axis=Axis(decision.stream.axis), block_lines=decision.chunk_size
@@ -146,6 +150,7 @@ def prepare(
         facts,
         limit,
         begun,
+        probes,
     )
 
 
@@ -200,6 +205,13 @@ def _differences(job: Job, routes: Routes) -> tuple[Comparison, ...]:
     trying_differences(job)
     with explaining_failures(job.function):
         return compare_with_differences(routes)
+
+
+def _earlier_probes(job: Job, stream: Stream) -> Probes | None:
+    """Return what blocks of earlier starts are compared with where others are not."""
+    with suppress(JobError, RuntimeError, NotImplementedError):
+        return prepare_check(replace(job, verify="probe", differences=False), stream).probes()
+    return None
 
 
 def _check(job: Job, stream: Stream, routes: Routes) -> Check:

@@ -59,6 +59,7 @@ def resumed(
     target: Path,
     begun: Begun | None,
     description: ResultDescription,
+    probes: Probes | None,
     note: Callable[[str], None],
 ) -> ResultWriter:
     """Open what an earlier start began, after comparing it with what the function gives now.
@@ -71,7 +72,8 @@ def resumed(
         job: The job.
         target: The path of the finished file.
         begun: What was read of it before; None if it is of another process or job.
-        description: What the function gives now, with the probes.
+        description: What the function gives now.
+        probes: What the blocks of before are compared with, whatever `verify` is.
         note: Called with a sentence if blocks are discarded.
 
     Raises:
@@ -79,7 +81,7 @@ def resumed(
     """
     if begun is not None:
         _require_same_storage(job, begun)
-    reference = reference_of(job, description.value, description.probes)
+    reference = reference_of(job, description.value, probes)
     try:
         return ResultWriter.resume(
             target, description.fingerprint, reference=reference, fsync=job.fsync
@@ -150,9 +152,9 @@ def with_this_attempt(
         reference = reference_of(job, description.value, description.probes)
         if reference.line_probe(writer.axis, description.shard) is None:
             raise JobError(
-                f"{writer.part} was begun under other versions ({differing}), and verify="
-                f"{job.verify} compares none of its {before} {writer.axis} with today's function: "
-                "verify=probe does; overwrite=true begins again"
+                f"{writer.part} was begun under other versions ({differing}), and no other route "
+                f"gives a product that its {before} {writer.axis} could be compared with: "
+                "overwrite=true begins again"
             )
         note(
             f"begun under other versions ({differing}); every block of before agrees with a "

@@ -38,6 +38,8 @@ def f(x):
 
 def scalar(x): return f(x).sum()
 
+def zero(x): return data() * (x - point())
+
 def point(): return torch.linspace(1, 2, 60, dtype=torch.float64)
 """
 DENSE = "import torch\ndef power(x): return torch.outer(x, x).reshape(-1)[::7] ** 2"
@@ -46,6 +48,7 @@ WAYS = {
     "rows": ("op=jacobian", "strategy=reverse-loop", "function.target=own:f"),
     "columns": ("op=jacobian", "strategy=forward-loop", "function.target=own:f"),
     "hessian": ("op=hessian", "strategy=forward-loop", "function.target=own:scalar"),
+    "zero": ("op=jacobian", "strategy=reverse-loop", "function.target=own:zero"),
     "shard": ("op=jacobian", "strategy=reverse-loop", "function.target=own:f", "shard=0/2"),
     "product": ("op=jvp", "strategy=forward-loop", "function.target=own:f", "vectors.count=40"),
     "points": (
@@ -89,7 +92,12 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, quiet: Display) -> Callable[...
 
 @pytest.mark.parametrize(
     ("way", "mode"),
-    [*((way, "probe") for way in WAYS), ("rows", "sample"), ("columns", "off"), ("points", "off")],
+    [
+        *((way, "probe") for way in WAYS),
+        *(("rows", "sample"), ("columns", "off"), ("points", "off")),
+        # Its value is the same, whatever the data are.
+        *(("zero", mode) for mode in ("probe", "sample", "off")),
+    ],
 )
 def test_changed_data_are_not_mixed(
     way: str,
@@ -229,10 +237,12 @@ def test_a_start_that_is_made_again_continues_an_overwrite(
         assert result.execution["lines_resumed"] == 6
 
 
-@pytest.mark.parametrize(("mode", "is_allowed"), [("probe", True), ("off", False)])
+@pytest.mark.parametrize(
+    ("mode", "is_comparable"), [("probe", True), ("off", True), ("off", False)]
+)
 def test_every_start_is_recorded_with_its_versions(
     mode: str,
-    is_allowed: bool,
+    is_comparable: bool,
     project: Path,
     resolved: Resolve,
     quiet: Display,
@@ -244,10 +254,10 @@ def test_every_start_is_recorded_with_its_versions(
     interrupted(job)
     interrupted(job, blocks=2)
     monkeypatch.setattr("torch.__version__", "99.0")
-    if not is_allowed:
-        with pytest.raises(
-            JobError, match=r"other versions \(torch .*, now 99.0\), and verify=off"
-        ):
+    if not is_comparable:
+        monkeypatch.setattr("jobs.execution.preparation._earlier_probes", lambda *_: None)
+        message = r"other versions \(torch .*, now 99.0\), and no other route gives a product"
+        with pytest.raises(JobError, match=message):
             execute(job, quiet)
         return
     with open_result(execute(job, quiet)) as result:
