@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -49,17 +51,24 @@ def main() -> None:
     except ConfigurationError as error:
         parser.error(f"--device: {error}")
     sizes = SMALL if options.small else SIZES
-    with tempfile.TemporaryDirectory(prefix="autodiff-jobs-device-") as place:
-        report = {
-            "memory": {
-                name: memory(Path(place), name, size, device) for name, size in sizes.items()
-            },
-            "two_jobs": two_jobs(Path(place), sizes["mlp"], device),
-            "graphs": graphs(sizes["mlp"] // 8, device) if device.type == "cuda" else {},
-        }
-    print(json.dumps(report, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2))
+    report: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="autodiff-jobs-device-") as name:
+        place = Path(name)
+        parts = {job: partial(memory, place, job, size, device) for job, size in sizes.items()}
+        parts["two_jobs"] = partial(two_jobs, place, sizes["mlp"], device)
+        if device.type == "cuda":
+            parts["graphs"] = partial(graphs, sizes["mlp"] // 8, device)
+        for part, figures in parts.items():
+            try:
+                report[part] = figures()
+            # One figure that fails does not take the others with it.
+            except Exception as error:
+                traceback.print_exc()
+                report[part] = {"error": f"{type(error).__name__}: {error}"}
+            print(part, json.dumps(report[part], indent=2), flush=True)
+            if options.json:  # after each: a run that is stopped leaves what it has
+                options.json.write_text(json.dumps(report, indent=2))
+    sys.exit(any("error" in figures for figures in report.values()))
 
 
 def started(place: Path, runs: str, name: str, size: int, device: torch.device) -> Any:
@@ -79,14 +88,18 @@ def finished(job: subprocess.Popen[str]) -> Path:
 
 def memory(place: Path, name: str, size: int, device: torch.device) -> dict[str, Any]:
     """Run a job; return its peak memory beside the plan's and whether its file is verified."""
+    begun = time.perf_counter()
     path = finished(started(place, name, name, size, device))
+    whole = time.perf_counter() - begun
     with open_result(path) as result:
         record = result.execution
     return {
         "device": record["device"],
         "peak_bytes": record["peak_memory_bytes"],
         "predicted_bytes": record["plan"]["predicted_peak_bytes"],
+        "peak_of_predicted": record["peak_memory_bytes"] / record["plan"]["predicted_peak_bytes"],
         "seconds": record["seconds"],
+        "seconds_of_the_process": whole,
         "engine": record["engine"],
         "fallbacks": record["fallbacks"],
         "verified": verify_result(path).ok,
@@ -94,14 +107,13 @@ def memory(place: Path, name: str, size: int, device: torch.device) -> dict[str,
 
 
 def two_jobs(place: Path, size: int, device: torch.device) -> dict[str, Any]:
-    """Run a job alone, and two at once on the same device; return the seconds of each."""
-    seconds = []
-    for runs in (("alone",), ("first", "second")):
-        begun = time.perf_counter()
-        jobs = [started(place, each, "mlp", size, device) for each in runs]
-        assert all(verify_result(finished(job)).ok for job in jobs)
-        seconds.append(time.perf_counter() - begun)
-    return {"one_job_seconds": seconds[0], "two_jobs_seconds": seconds[1]}
+    """Run two jobs at once on one device, as `memory` runs one; return their seconds."""
+    begun = time.perf_counter()
+    jobs = [started(place, each, "mlp", size, device) for each in ("first", "second")]
+    paths = [finished(job) for job in jobs]
+    seconds = time.perf_counter() - begun
+    assert all(verify_result(path).ok for path in paths)
+    return {"seconds_of_the_processes": seconds}
 
 
 def graphs(size: int, device: torch.device) -> dict[str, float]:

@@ -42,40 +42,52 @@ else
     only=()
 fi
 
-# Run a step within a number of seconds, and keep its exit code and the end of what it prints.
+# Run a step within a number of seconds, and keep its exit code and what it prints. A step that hangs is
+# killed, and what is left of the ten minutes limits the later ones.
+latest=$((SECONDS + 570))
 step() {
-    local name="$1" seconds="$2"
+    local name="$1" limit="$2" left=$((latest - SECONDS))
     shift 2
     echo "== $name"
-    timeout "$seconds" "$@" 2>&1 | tee "$parts/$name.log" | tail -n 3
-    echo "${PIPESTATUS[0]}" >"$parts/$name.code"
+    timeout -k 5 "$((limit < left ? limit : left > 1 ? left : 1))" "$@" >"$parts/$name.log" 2>&1
+    echo "$?" >"$parts/$name.code"
+    tail -n 3 "$parts/$name.log"
 }
 
+# Plugins of other packages are not needed; a wide line has the reason of a failure.
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 COLUMNS=250
 pytest=("$python" -m pytest -q -p no:cacheprovider "${only[@]}")
-step cuda_tests 90 "${pytest[@]}" -m cuda tests/core/engines tests/jobs/problems tests/jobs/machine
-step device_tests 210 "${pytest[@]}" tests/accelerator/on_device
-step speed 170 "$python" benchmarks/speed.py --device "$device" --only "${workloads[@]}" \
-    --no-whole "${speed[@]}" --json "$parts/speed.json"
-step jobs 120 "$python" benchmarks/device_jobs.py --device "$device" "${sizes[@]}" \
+step cuda_tests 110 "${pytest[@]}" -m cuda tests/core/engines tests/jobs/problems tests/jobs/machine
+step device_tests 200 "${pytest[@]}" tests/accelerator/on_device
+step jobs 110 "$python" benchmarks/device_jobs.py --device "$device" "${sizes[@]}" \
     --json "$parts/jobs.json"
+step speed 200 "$python" benchmarks/speed.py --device "$device" --only "${workloads[@]}" \
+    --no-whole "${speed[@]}" --json "$parts/speed.json"
 
 "$python" - "$parts" "$out" "$device" <<'EOF'
 import json, platform, sys
 from pathlib import Path
 
-import torch
-
-from jobs.machine.accelerator import device_name
-
-parts, out, device = Path(sys.argv[1]), Path(sys.argv[2]), torch.device(sys.argv[3])
+parts, out = Path(sys.argv[1]), Path(sys.argv[2])
 steps = {}
 for code in sorted(parts.glob("*.code")):
     lines = code.with_suffix(".log").read_text(errors="replace").splitlines()
-    steps[code.stem] = {"code": int(code.read_text()), "end": lines[-40:]}
+    steps[code.stem] = {"code": int(code.read_text()), "end": lines[-150:]}
     figures = code.with_suffix(".json")
-    if figures.exists():
+    try:  # a step that was killed may leave a part of its file, or none
         steps[code.stem]["figures"] = json.loads(figures.read_text())
-machine = {"host": platform.node(), "device": device_name(device), "torch": torch.__version__}
+    except (OSError, ValueError) as error:
+        if figures.exists():
+            steps[code.stem]["error"] = f"{figures.name}: {error}"
+machine = {"host": platform.node(), "kernel": platform.release(), "python": sys.version}
+try:  # a device or torch that is broken leaves the figures
+    import torch
+
+    from jobs.machine.accelerator import device_name
+
+    machine |= {"torch": torch.__version__, "device": device_name(torch.device(sys.argv[3]))}
+except Exception as error:
+    machine["error"] = f"{type(error).__name__}: {error}"
 out.write_text(json.dumps({"machine": machine, "steps": steps}, indent=2))
 failed = [name for name, step in steps.items() if step["code"]]
 print(f"{out}: {', '.join(failed) or 'no step'} failed")

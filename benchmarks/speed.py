@@ -91,9 +91,9 @@ def main() -> None:
         found["floor"] = fraction_of_floor(instance, found["seconds"][DEFAULT], report["floor"])
         report["workloads"].append(found)
         print(paragraph(found), flush=True)
+        if options.json:  # after each: a run that is stopped leaves what it has
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
     print(summary(report["workloads"]))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
     if options.plot:
         plot(report["workloads"], options.plot)
 

@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
     kind = {"AUTODIFF_JOBS_ACCELERATOR": software.KIND}
     # A job that kills the runner's own processes, and pytest's plugins, are not to reach this one.
     without = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
-    return {**without, **kind, "PYTHONPATH": path}
+    return {**without, **kind, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def test_the_tests_of_devices_pass_and_reach_every_line(
