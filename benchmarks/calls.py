@@ -83,11 +83,12 @@ def main() -> None:
                 for block in _blocks(function, x, chunk):
                     matrix[block.start : block.stop] = block.values.numpy()
 
-        def by_call() -> None:
+        def by_call(verify: str) -> None:
             jobs.compute(
                 *("jacobian", function, x),
                 strategy="vectorize",
                 chunk_size=chunk,
+                verify=verify,
                 runs=runs,
                 overwrite=True,
                 progress="quiet",
@@ -98,11 +99,13 @@ def main() -> None:
             jobs.compute("hessian", energy, point, runs=runs, progress="quiet").close()
 
         first = seconds(lambda: tiny(0))
-        pairs = [(seconds(alone), seconds(by_call)) for _ in range(5)]
-        plain, call = (medians(each) for each in zip(*pairs, strict=True))
-        print(f"blocks and h5py: {text(plain)}; jobs.compute: {text(call)}")
-        more = [f"{100 * (b / a - 1):.1f} %" for a, b in zip(plain, call, strict=True)]
-        print(f"overhead: {more[0]} ({more[1]} of the processor)")
+        works = (alone, lambda: by_call("off"), lambda: by_call("probe"))
+        rounds = [[seconds(work) for work in works] for _ in range(5)]
+        plain, *calls = (medians(each) for each in zip(*rounds, strict=True))
+        print(f"blocks and h5py: {text(plain)}")
+        for how, call in zip(("without verification", "verified"), calls, strict=True):
+            more = [f"{100 * (b / a - 1):.1f} %" for a, b in zip(plain, call, strict=True)]
+            print(f"jobs.compute, {how}: {text(call)}, {more[0]} more ({more[1]} of the processor)")
         others = medians(seconds(lambda n=n: tiny(n)) for n in range(1, 12))
         again = medians(seconds(lambda: tiny(0)) for _ in range(11))
         print(f"tiny Hessian: first {text(first)}, another {text(others)}, finished {text(again)}")

@@ -70,14 +70,19 @@ def failing_strategy(strategy: str) -> Iterator[None]:
         raise StrategyError(str(error), strategy) from error
 
 
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes; the errors of a user may be causes of one another."""
+    seen: list[BaseException] = []
+    while error is not None and not any(error is each for each in seen):
+        yield error
+        seen.append(error)
+        error = error.__cause__
+
+
 def culprit_of(error: BaseException) -> str:
     """Return what in the function an error or one of its causes names; empty if none does."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if culprit := getattr(cause, "culprit", ""):
-            return str(culprit)
-        cause = cause.__cause__
-    return ""
+    named = (getattr(each, "culprit", "") for each in causes_of(error))
+    return next((str(culprit) for culprit in named if culprit), "")
 
 
 class PartlyVerifiedError(JobError):

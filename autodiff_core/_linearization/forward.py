@@ -135,7 +135,9 @@ class ForwardLoop(Linearization):
         if disagreeing is not None:
             self._accept(disagreeing, outputs)
             return
-        raise forward_refusal(self.name, refusals[0], no_reverse) from refusals[0]
+        refusal = forward_refusal(self.name, refusals[0], no_reverse)
+        # An error that were its own cause would lead a reader of causes in a circle.
+        raise refusal from (None if refusal is refusals[0] else refusals[0])
 
     def _accept(self, way: _Way, outputs: Sequence[Tensor]) -> None:
         """Take a way whose images contradict reverse mode, if the caller allows that.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
 from typing import Any, TypedDict
 
@@ -207,6 +208,11 @@ def label_of_object(held: Any) -> str:
     """Return the name of a function or module, as the directory of a run can have it."""
     while isinstance(held, functools.partial):
         held = held.func
-    held = getattr(held, "_orig_mod", held)  # the wrapper of torch.compile
-    name = type(held).__name__ if isinstance(held, Module) else getattr(held, "__name__", "")
+    name = ""
+    if isinstance(held, Module):
+        held = getattr(held, "_orig_mod", held)  # in the wrapper of torch.compile
+    else:
+        # An object of the user may answer any attribute with an error.
+        with suppress(Exception):
+            name = str(held.__name__)
     return re.sub(r"[^\w.+-]", "", name or type(held).__name__) or "function"

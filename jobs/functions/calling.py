@@ -95,7 +95,8 @@ def signature_of(function: Callable[..., Any]) -> Signature | None:
         function = function.forward
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
+    # What has no signature; and an object of the user may answer any attribute with an error.
+    except Exception:
         return None
     named = [p for p in parameters if p.kind in (*_POSITIONAL, Parameter.KEYWORD_ONLY)]
     return Signature(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from autodiff_core import Axis, Block, silent_fallbacks
 from jobs.configuration.schema import JobConfig
-from jobs.errors import JobError, OutOfMemoryError, StrategyError, failing_strategy
+from jobs.errors import JobError, OutOfMemoryError, StrategyError, causes_of, failing_strategy
 from jobs.execution.local_source import compute_block
 from jobs.execution.workers.copies import CopiesFromDevice, CopiesOnHost
 from jobs.execution.workers.live_configs import unpacked_config
@@ -95,11 +95,7 @@ def _is_device_lost(error: BaseException | None) -> bool:
     Args:
         error: The exception; its causes count as well.
     """
-    while error is not None:
-        if isinstance(error, torch.AcceleratorError):
-            return True
-        error = error.__cause__
-    return False
+    return any(isinstance(each, torch.AcceleratorError) for each in causes_of(error))
 
 
 class _Worker:

@@ -7,6 +7,7 @@ another process computes the same. Objects of installed packages count by their 
 from __future__ import annotations
 
 import builtins
+import ctypes
 import functools
 import hashlib
 import sys
@@ -44,6 +45,7 @@ _OF_CLASSES = {
     "__slotnames__",  # what pickle remembers of a class
     *("_backward_cls", "_autograd_function_id"),
 }
+_UFUNCS = ("numpy", "scipy.special")
 _DESCRIPTORS = ("member_descriptor", "getset_descriptor")
 _OF_MODULES = {*vars(Module()), "_compiled_call_impl"}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -59,7 +61,7 @@ class Search:
         self._option = option
         self._name = name
         self._flags = flags
-        root = getattr(held, "_orig_mod", held)
+        root = getattr(held, "_orig_mod", held) if isinstance(held, Module) else held
         # By identity: tensors that the fingerprint covers by these names.
         self._state = (
             {id(t): key for key, t in root.state_dict(keep_vars=True).items()}
@@ -275,6 +277,8 @@ class Search:
     def _builtin(self, function: BuiltinFunctionType, place: str) -> bytes:
         owner = function.__self__
         if owner is None or isinstance(owner, ModuleType | type) or str(owner) == "torch._C":
+            # The file of a compiled module of the project is a part of its source.
+            self._meets(str(function.__module__ or ""))
             name = f"{function.__module__}:{function.__qualname__}"
             return combined("built in", name.encode())
         return combined("method", function.__name__.encode(), self.digest(owner, place))
@@ -284,6 +288,14 @@ class Search:
         kind = type(value)
         if kind is functools.partial:
             return self._several("partial", (value.func, value.args, value.keywords), place)
+        if isinstance(value, np.ufunc):
+            name = value.__name__
+            home = next((each for each in _UFUNCS if _is_importable(value, each, name)), None)
+            if home is not None:
+                return combined("imported", home.encode(), name.encode())
+        # Pickle would keep the address of the library, and nothing of its content.
+        if isinstance(value, ctypes.CDLL):
+            return self._refused(f"{place}, a library of ctypes")
         try:
             reduced = value.__reduce_ex__(4)
         # The object may answer with any error; most say "cannot pickle".

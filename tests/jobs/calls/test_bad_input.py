@@ -1,5 +1,7 @@
 """What a call refuses: one error each, in the words of the command line, and nothing is written."""
 
+import ctypes
+import random
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +18,24 @@ import jobs
 def energy(positions: Tensor) -> Tensor:
     return ((positions[1:] - positions[:-1]).norm(dim=1) ** 2).sum()
 
+
+class Bare:
+    """Answers every attribute that it does not have with an error of its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"there is no {name}")
+
+    def __call__(self, x: Tensor) -> Any:
+        return None
+
+
+def raises_in_a_circle(x: Tensor) -> Tensor:
+    error = ValueError("this is its own cause")
+    raise error from error
+
+
+library = ctypes.CDLL(None)
+made = np.frompyfunc(lambda x: 2 * x, 1, 1)
 
 MISTAKES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "option": (("hessian", energy), {"strategi": "auto"}, "did you mean strategy?"),
@@ -40,6 +60,11 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "no tensor": (("jacobian", lambda x: 3.0), {}, "neither a tensor nor a tuple"),
     "generator": (("jacobian", lambda x: (y for y in x)), {}, "neither a tensor nor a tuple"),
     "raises": (("jacobian", lambda x: x / [][0]), {}, "IndexError"),
+    "changes": (("jacobian", lambda x: x * random.random()), {}, "different value on each call"),
+    "circle": (("jacobian", raises_in_a_circle), {}, "this is its own cause"),
+    "bare object": (("jacobian", Bare()), {}, "neither a tensor nor a tuple"),
+    "library": (("jacobian", lambda x: x * library.abs(-1)), {}, "a library of ctypes"),
+    "made ufunc": (("jacobian", lambda x: x * made(2.0)), {}, "global tests.jobs.calls"),
     "exits": (("jacobian", lambda x: sys.exit(3)), {}, "SystemExit"),
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy import sqrt
 from torch import Tensor, nn
 from torch.func import functional_call, hessian, jacrev
 
@@ -54,6 +55,7 @@ CALLABLES = {
     "method": Scaled(2.0).method,
     "closure": closure(3.0),
     "builtin": torch.tanh,
+    "imported ufunc": lambda x: x * float(sqrt(2.0)),
     "compiled": torch.compile(energy, backend="eager"),
     "module": nn.Sequential(nn.Linear(3, 2), nn.Tanh()).double(),
 }
