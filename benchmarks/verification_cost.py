@@ -23,6 +23,7 @@ from io import StringIO
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from whole_jobs import job_of
 
 from jobs.execution import preparation
@@ -31,14 +32,22 @@ from jobs.job import Job
 from jobs.reporting.display import display_for
 from outputs import open_result
 
+# Columns of the weights are smaller and smaller, so that entries of the point have little effect.
+GRADED = ["function=python", "function.point=verification_cost:graded_point"]
 CASES = {
     "rosenbrock, tiny": ["op=hessian", "function=rosenbrock", "function.n=10"],
     "mlp, tiny": ["op=jacobian", "function=mlp", "function.n=8"],
     "gp_residual": ["op=hessian", "function=gp_residual"],
     "gp_residual, single": ["op=hessian", "function=gp_residual", "dtype=float32"],
+    "small columns": ["op=jacobian", *GRADED, "function.target=verification_cost:graded"],
+    "small columns, energy, single": [
+        *("op=hessian", *GRADED, "function.target=verification_cost:graded_energy"),
+        "dtype=float32",
+    ],
     "transformer_block": ["op=jacobian", "function=transformer_block"],
     "pairwise_energy": ["op=hessian", "function=pairwise_energy", "function.n=200"],
     "mlp": ["op=jacobian", "function=mlp", "function.n=1024", "dtype=float32"],
+    "mlp, long": ["op=jacobian", "function=mlp", "function.n=3000"],
     "pairwise_energy, long": ["op=hessian", "function=pairwise_energy", "function.n=600"],
 }
 PHASES = {
@@ -47,6 +56,22 @@ PHASES = {
     "_differences": "differences",
     "_check": "products",
 }
+
+
+def graded_point() -> torch.Tensor:
+    """Return 40 numbers of about 1."""
+    return torch.linspace(0.5, 1.5, 40, dtype=torch.float64)
+
+
+def graded(x: torch.Tensor) -> torch.Tensor:
+    """Return a layer whose columns are down to 1e-9 of the first."""
+    weights = torch.randn(40, 40, generator=torch.Generator().manual_seed(0)).to(x)
+    return ((weights * torch.logspace(0, -9, 40).to(x)) @ x).tanh()
+
+
+def graded_energy(x: torch.Tensor) -> torch.Tensor:
+    """Return its square."""
+    return graded(x).square().sum()
 
 
 @dataclass
