@@ -190,8 +190,13 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         config=config,
         required=config.verify.required,
         conversions=tuple(conversions),
-        notes=(*function.notes, *notes, *lossy(conversions)),
+        notes=(*function.notes, *notes, *lossy(conversions), *_note_of(source)),
     )
+
+
+def _note_of(source: SourceCode) -> list[str]:
+    left_out = source.left_out
+    return [f"a change of {left_out} does not make another job"] if left_out else []
 
 
 def _refuse_lost_imaginary_parts() -> None:

@@ -28,6 +28,7 @@ from outputs import (
 )
 
 _LISTED = 5
+_DATA = "data that the function reads by itself"
 
 
 def execute(
@@ -128,11 +129,12 @@ def identity_of(job: Job) -> str:
         return f"its options, input data and {code} are the same"
     if not names:
         return "its options and input data are the same"
+    others = " and ".join(filter(None, (job.source.left_out, _DATA)))
     listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
     modules = "1 module" if len(names) == 1 else f"{len(names)} modules"
     return (
         f"its options, input data, {code} and the source of {modules} ({listed}) are the same; "
-        "data that the function reads by itself are not compared"
+        f"{others} are not compared"
     )
 
 

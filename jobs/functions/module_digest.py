@@ -28,10 +28,12 @@ class ModuleDigest:
     Attributes:
         sha256: The hash of its syntax tree; of its bytes if it is compiled.
         imports: The names that it imports anywhere, and that may be modules, in order.
+        computed: The lines that import modules whose names it computes.
     """
 
     sha256: str
     imports: tuple[str, ...]
+    computed: tuple[int, ...] = ()
 
 
 def module_digest(name: str, spec: ModuleSpec) -> ModuleDigest | None:
@@ -53,7 +55,9 @@ def module_digest(name: str, spec: ModuleSpec) -> ModuleDigest | None:
     for part in _parts(tree):
         digest.update(part.encode(errors="surrogatepass"))
     package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
-    return ModuleDigest(digest.hexdigest(), tuple(sorted({*_imports(tree, package)} - {""})))
+    imports = tuple(sorted({*_imports(tree, package)} - {""}))
+    computed = (node.lineno for node in _import_calls(tree) if not _constant_name(node))
+    return ModuleDigest(digest.hexdigest(), imports, tuple(sorted({*computed})))
 
 
 def _content(spec: ModuleSpec) -> bytes | None:
@@ -120,10 +124,20 @@ def _imports(tree: ast.Module, package: str) -> Iterator[str]:
             base = _absolute("." * node.level + (node.module or ""), package)
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names if base)
-        elif isinstance(node, ast.Call) and _called_name(node.func) in _IMPORTERS and node.args:
-            text = node.args[0]
-            if isinstance(text, ast.Constant) and isinstance(text.value, str):
-                yield _absolute(text.value, package)
+    for call in _import_calls(tree):
+        yield _absolute(_constant_name(call), package)
+
+
+def _import_calls(tree: ast.Module) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _called_name(node.func) in _IMPORTERS and node.args:
+            yield node
+
+
+def _constant_name(call: ast.Call) -> str:
+    """Return the name that a call imports; empty if it is computed."""
+    text = call.args[0]
+    return text.value if isinstance(text, ast.Constant) and isinstance(text.value, str) else ""
 
 
 def _called_name(function: ast.expr) -> str:

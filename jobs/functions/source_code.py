@@ -50,11 +50,21 @@ class SourceCode:
         digest: The SHA-256 of all modules with their names.
         modules: The names of the modules of the user's project, in order.
         packages: The names under which they import installed packages, in order.
+        computed: The lines of them that import modules by computed names, as ``file, line n``.
     """
 
     digest: str
     modules: tuple[str, ...]
     packages: tuple[str, ...]
+    computed: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> str:
+        """What the digest may lack, in words; empty if nothing is known."""
+        if not self.computed:
+            return ""
+        places = "; ".join(self.computed)
+        return f"modules that are imported by computed names ({places}) and held by no variable"
 
 
 def source_code(starts: Iterable[ModuleType], parts: Iterable[ModuleType] = ()) -> SourceCode:
@@ -123,6 +133,7 @@ class _Search:
     def __init__(self) -> None:
         self._digests: dict[str, str] = {}
         self._packages: set[str] = set()
+        self._computed: dict[str, None] = {}
         self._seen: set[str] = set()
         # Folders of `pip install --target` are installations under any name.
         folders = {Path(each).absolute() for each in sys.path if each}
@@ -134,6 +145,7 @@ class _Search:
             hashlib.sha256(text.encode()).hexdigest(),
             tuple(sorted(self._digests)),
             tuple(sorted(self._packages)),
+            tuple(self._computed),
         )
 
     def start(self, module: ModuleType) -> None:
@@ -167,6 +179,8 @@ class _Search:
         if module is not None:
             _imported[module] = spec, found
         self._digests[_name_without_place(name, spec)] = found.sha256
+        places = (f"{Path(str(spec.origin)).name}, line {line}" for line in found.computed)
+        self._computed |= dict.fromkeys(places)
         return iter((*found.imports, *_referenced(module)))
 
     def _is_of_project(self, name: str, spec: ModuleSpec) -> bool:

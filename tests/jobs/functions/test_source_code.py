@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.execution.execute import identity_of
 from jobs.job import Job
 
 Resolve = Callable[..., Job]
@@ -70,6 +71,17 @@ def test_a_change_in_an_imported_module_is_another_job(
     assert fresh(resolved, directory, target).fingerprint == before.fingerprint
     write(directory, {"deep/power": "power = 3"})
     assert fresh(resolved, directory, target).fingerprint != before.fingerprint
+
+
+def test_a_module_that_a_call_imports_by_a_computed_name_is_noted(
+    directory: Path, resolved: Resolve
+) -> None:
+    text = "import importlib\ndef f(x):\n    return importlib.import_module('pa' + 'rt').g(x)"
+    write(directory, {"own": text, "part": "def g(x): return x"})
+    job = fresh(resolved, directory, "function.target=own:f")
+    (note,) = (each for each in job.notes if "another job" in each)
+    assert "a change of modules that are imported by computed names (own.py, line 3)" in note
+    assert "imported by computed names (own.py, line 3)" in identity_of(job)
 
 
 @pytest.mark.parametrize("changed", ["plain", "helper", "deep/__init__", "deep/power"])
