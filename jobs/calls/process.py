@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from jobs.errors import ConfigurationError, JobError
+from jobs.machine.accelerator import same_random_numbers
 from jobs.machine.interruption import Interrupted
 
 _RESUMES = "interrupted; what was computed is kept, and the same call resumes the job"
@@ -83,7 +84,7 @@ def undisturbed(say: Callable[[str], None]) -> Iterator[None]:
     _require_default_settings()
     with ExitStack() as restored:
         restored.enter_context(_turn.taken(say))
-        restored.enter_context(torch.random.fork_rng())
+        restored.enter_context(same_random_numbers())
         restored.enter_context(torch.inference_mode(False))
         restored.enter_context(torch.enable_grad())
         restored.enter_context(warnings.catch_warnings())

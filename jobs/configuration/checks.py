@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from jobs.configuration.device_names import parse_devices
+from jobs.configuration.device_names import no_such_devices, parse_devices
 from jobs.configuration.hydra_errors import explain
 from jobs.configuration.named_sources import with_named_sources
 from jobs.configuration.registry import GROUPS
@@ -185,7 +185,7 @@ def _check_member(group: str, key: str, config: JobConfig) -> None:
 def _check_values(config: JobConfig) -> None:
     """Check the options with values of many kinds."""
     if not isinstance(config.devices, str | list):
-        raise ConfigurationError(f"devices={config.devices}: valid is a name or a list of them")
+        raise no_such_devices(str(config.devices), "this is neither a name nor a list of names")
     parse_devices(config.devices)
     _check_chunk_size(config.chunk_size)
     _check_memory(config.memory)

@@ -6,6 +6,7 @@ works like CUDA. What a kind has of its own is here and in no other module.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -46,6 +47,16 @@ def synchronize(device: torch.device) -> None:
     """Wait until a device has done all that was asked of it."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def same_random_numbers() -> AbstractContextManager[None]:
+    """Return a context that ends with torch's generators, of all devices, as it found them."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return torch.random.fork_rng(devices=[])
+    # torch warns where there are several devices that are not named.
+    devices = range(torch.accelerator.device_count())
+    return torch.random.fork_rng(devices, device_type=accelerator.type)
 
 
 @cache

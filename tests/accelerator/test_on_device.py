@@ -14,12 +14,15 @@ ROOT = Path(__file__).parents[2]
 # Replacements of torch's functions stand in for what the software accelerator is not or has not.
 STAND_INS = "tests/jobs/machine/test_accelerator.py"
 OF_OTHER_KINDS = [
+    "same_random_numbers: return torch.random.fork_rng(devices=[])",
     "has_statistics: return False",
     "has_statistics: return False",
     "device_memory: total = torch.mps.recommended_max_memory()",
     "device_memory: return total - torch.mps.current_allocated_memory(), total",
     "allocated_memory: return torch.mps.current_allocated_memory()",
     "peak_allocated_memory: return torch.mps.driver_allocated_memory()",
+    "release_cache: return",
+    "release_cache: return",
     "release_cache: return",
     "release_cache: return",
     "release_cache: module.empty_cache()",

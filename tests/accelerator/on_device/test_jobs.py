@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import jobs
 from jobs.errors import ConfigurationError
 from jobs.execution.execute import execute
 from jobs.machine import accelerator
@@ -214,6 +215,22 @@ def test_auto_takes_a_device_and_a_kind_takes_all(
     assert resolved(*options, f"devices={KIND}").devices == tuple(
         torch.device(KIND, index) for index in range(count)
     )
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_call_leaves_the_generators_of_all_devices_as_they_were(
+    directory: Path, device: torch.device
+) -> None:
+    count = torch.accelerator.device_count()
+    draws = []
+    for is_called in (False, True):
+        torch.manual_seed(3)
+        if is_called:
+            x = torch.linspace(0.1, 1, 3, dtype=torch.float64)
+            with jobs.compute("jacobian", torch.sin, x, devices=str(device)) as result:
+                assert np.allclose(result[:], torch.diag(x.cos()))
+        draws.append([torch.rand(2, device=f"{KIND}:{each}").tolist() for each in range(count)])
+    assert draws[0] == draws[1]
 
 
 @pytest.mark.hostile

@@ -1,5 +1,6 @@
 """What differs between kinds of devices, for kinds that are not here."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,6 +116,26 @@ def test_memory_is_released_where_it_was_used(
     monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(**module or {}))
     accelerator.release_cache()
     assert bool(released) == has_released
+
+
+@pytest.mark.parametrize("value", ["3", "null", "true", "{a: 1}"])
+def test_what_is_no_name_is_answered_with_what_is_here(
+    resolved: Callable[..., Any], value: str
+) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"neither a name nor a list .* here are auto, cpu"
+    ):
+        resolved("op=jacobian", "function=mlp", "function.n=3", f"devices={value}")
+
+
+def test_generators_are_restored_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **options: None)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    with accelerator.same_random_numbers():
+        torch.manual_seed(2)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_device_is_known_by_its_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
