@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from autodiff_core import is_out_of_memory
 from jobs.configuration.checks import to_yaml
 from jobs.configuration.schema import JobConfig, LiveSource
-from jobs.errors import ConfigurationError
+from jobs.errors import ConfigurationError, JobError
 from jobs.fingerprint import fingerprint, source_of
 from jobs.functions.arguments import load_arguments
 from jobs.functions.conversions import Conversion, lossy
@@ -24,6 +26,7 @@ from jobs.functions.references import content_digest
 from jobs.functions.returned_values import named_outputs, nested
 from jobs.functions.source_code import SourceCode
 from jobs.functions.stages import Stage
+from jobs.functions.tracebacks import one_line
 from jobs.functions.variables import Variables, choose_variables
 from jobs.functions.vectors import load_vectors
 from jobs.machine.devices import choose_devices
@@ -154,9 +157,10 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     dtype = getattr(torch, config.dtype)
     torch.manual_seed(config.seed)
     notes: list[str] = []
-    variables = _variables(config, dtype, devices[0], notes)
-    conversions = list(variables.conversions)
-    vectors = _vectors(config, variables, dtype, devices[0], conversions)
+    with _loading_to(devices[0]):
+        variables = _variables(config, dtype, devices[0], notes)
+        conversions = list(variables.conversions)
+        vectors = _vectors(config, variables, dtype, devices[0], conversions)
     function, point = variables.function, variables.point
     shard = check_shard(config.shard, config.shards)
     source = source_of(function, config.loss)
@@ -197,6 +201,21 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
 def _note_of(source: SourceCode) -> list[str]:
     left_out = source.left_out
     return [f"a change of {left_out} does not make another job"] if left_out else []
+
+
+@contextmanager
+def _loading_to(device: torch.device) -> Iterator[None]:
+    """Say in one sentence that a device has too little memory for what the body loads."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, JobError) or not is_out_of_memory(error):
+            raise
+        raise JobError(
+            f"devices={device}: out of memory while the function, its inputs and vectors were "
+            f"loaded ({one_line(error)}); other processes may hold memory there, devices= names "
+            "another device, and a smaller dtype takes less"
+        ) from error
 
 
 def _refuse_lost_imaginary_parts() -> None:

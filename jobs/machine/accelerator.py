@@ -6,7 +6,7 @@ works like CUDA. What a kind has of its own is here and in no other module.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from typing import Any
 
@@ -173,4 +173,7 @@ def lock_pages(memory: Tensor, device: torch.device) -> None:
     """
     if device.type == "cuda":
         runtime: Any = torch.cuda.cudart()
-        runtime.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
+        if int(runtime.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)):
+            # The runtime keeps the error until a later call, which has nothing to do with it, asks.
+            with suppress(RuntimeError):
+                torch.zeros(1, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from jobs.machine.accelerator import SideStream, copies_overlap
+
+_logger = logging.getLogger(__name__)
 
 Copy = Callable[[Tensor, np.dtype], Callable[[], np.ndarray]]
 """Begins to copy entries in a given dtype; returns a function that waits for the copy."""
@@ -40,7 +43,7 @@ def copies_to_host(device: torch.device) -> Copy | None:
 
     def begin(values: Tensor, stored: np.dtype) -> Callable[[], np.ndarray]:
         source = ready_to_copy(values.to(device), stored)
-        target = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+        target = _host_memory(source)
         copied = side.copy(source, target)
 
         def finish() -> np.ndarray:
@@ -50,3 +53,13 @@ def copies_to_host(device: torch.device) -> Copy | None:
         return finish
 
     return begin
+
+
+def _host_memory(source: Tensor) -> Tensor:
+    """Return pinned memory of the shape and dtype of a tensor; other memory where none is left."""
+    try:
+        return torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+    except RuntimeError as error:
+        # The driver copies into it in steps, which takes longer.
+        _logger.warning("blocks are copied into memory that is not pinned: %s", error)
+        return torch.empty(source.shape, dtype=source.dtype)

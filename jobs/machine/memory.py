@@ -61,6 +61,14 @@ def memory_budget(granted: int | None, device: torch.device, workers: int = 1) -
     return Budget(resident_memory() + share, f"{_HOST_SHARE:.0%} of what is free{reason}{shared}")
 
 
+def within_device(budget: Budget, device: torch.device) -> Budget:
+    """Return a budget, or what is free on the device where that is less."""
+    memory = device_memory(device) if device.type != "cpu" else None
+    if memory is None or memory[0] >= budget.bytes:
+        return budget
+    return Budget(memory[0], f"what is free on {device}")
+
+
 def memory_in_use(device: torch.device) -> int:
     """Return the bytes in use: resident in this process on a CPU, else allocated there."""
     return resident_memory() if device.type == "cpu" else allocated_memory(device)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from jobs.errors import JobError, OutOfMemoryError, culprit_of, failing_strategy
 from jobs.job import Job
 from jobs.machine.measurement import measuring, release_memory
-from jobs.machine.memory import Budget, memory_in_use
+from jobs.machine.memory import Budget, memory_in_use, within_device
 from jobs.machine.warm_up import warm_up
 from jobs.operations import OPERATIONS
 from jobs.planning.candidate import Candidate, Search
@@ -107,7 +107,7 @@ def _nothing_measured(search: Search) -> JobError:
     reasons = {name: excluded[name] for name in _all_strategies(search) if name in excluded}
     failures = {each.strategy: each.failure for each in tried if each.failure}
     if not reasons and not failures:
-        return too_large(search.budget)
+        return too_large(within_device(search.budget, search.job.device))
     notes = {each.strategy: each.note for each in tried if each.note}
     culprits = {each.strategy: each.culprit for each in tried if each.culprit}
     return JobError(none_is_left({**reasons, **notes, **failures}, culprits))

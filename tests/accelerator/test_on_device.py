@@ -28,7 +28,9 @@ OF_OTHER_KINDS = [
     "release_cache: module.empty_cache()",
     "copies_overlap: return False",
     "lock_pages: runtime: Any = torch.cuda.cudart()",
-    "lock_pages: runtime.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)",
+    "lock_pages: if int(runtime.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)):",
+    "lock_pages: with suppress(RuntimeError):",
+    "lock_pages: torch.zeros(1, device=device)",
 ]
 
 

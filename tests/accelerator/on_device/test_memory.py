@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import jobs
 from autodiff_core import blocks
-from jobs.errors import ConfigurationError
+from jobs.errors import ConfigurationError, JobError
 from jobs.machine import accelerator
 from jobs.machine.measurement import measuring
 from jobs.machine.memory import memory_budget
@@ -66,6 +68,43 @@ def test_memory_that_runs_out_halves_the_chunk(
     here = run_job(*OPTIONS, "devices=cpu", "runs=here")
     assert np.allclose(result[:], here[:], rtol=1e-9)
     assert verify_result(result.path).ok
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (2**15, r"memory, and the budget is .* \(what is free on software:0\)"),
+        (2**8, r"^devices=software:0: out of memory while .* were loaded \(.*allocate"),
+    ],
+)
+def test_what_does_not_fit_at_all_is_one_sentence(
+    device: torch.device, directory: Path, size: int, message: str
+) -> None:
+    x = torch.linspace(0.1, 1, 64, dtype=torch.float64)
+    torch.accelerator.synchronize(device)
+    held = torch.accelerator.memory_allocated(device)
+    with limited(device, held + size), pytest.raises(JobError, match=message):
+        jobs.compute(
+            "jacobian", lambda x: torch.outer(x, x).sum(0), x, devices=str(device), memory="64GiB"
+        )
+
+
+@pytest.mark.hostile
+def test_copies_do_without_pinned_memory(
+    device: torch.device, run_job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = torch.empty
+
+    def empty(*given: Any, **more: Any) -> torch.Tensor:
+        if more.get("pin_memory"):
+            raise RuntimeError("no memory can be pinned")
+        return original(*given, **more)
+
+    options = ("op=jacobian", "strategy=vectorize", "function=mlp", "function.n=6", "chunk_size=2")
+    pinned = run_job(*options, f"devices={device}", "runs=pinned")
+    monkeypatch.setattr(torch, "empty", empty)
+    assert np.array_equal(run_job(*options, f"devices={device}", "runs=other")[:], pinned[:])
 
 
 def test_a_plan_keeps_within_what_is_free(

@@ -149,12 +149,24 @@ def test_a_device_is_known_by_its_hardware(monkeypatch: pytest.MonkeyPatch) -> N
     assert accelerator.device_name(CPU) == f"cpu ({torch.get_num_threads()} threads)"
 
 
-def test_the_driver_of_cuda_locks_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [0, 1])
+def test_the_driver_of_cuda_locks_pages(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
     locked: list[tuple[int, int, int]] = []
-    runtime = SimpleNamespace(cudaHostRegister=lambda *given: locked.append(given))
-    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
     memory = torch.zeros(64, dtype=torch.uint8)
+
+    def register(*given: Any) -> int:
+        locked.append(given)
+        return error
+
+    def later(size: int, device: torch.device) -> None:
+        asked.append(device)
+        raise RuntimeError("the error of an earlier call")
+
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: SimpleNamespace(cudaHostRegister=register))
+    monkeypatch.setattr(torch, "zeros", later)
     accelerator.lock_pages(memory, MPS)
     assert not locked
     accelerator.lock_pages(memory, CUDA)
     assert locked == [(memory.data_ptr(), 64, 0)]
+    assert asked == ([CUDA] if error else [])
