@@ -23,8 +23,6 @@ OF_OTHER_KINDS = [
     "peak_allocated_memory: return torch.mps.driver_allocated_memory()",
     "release_cache: return",
     "release_cache: return",
-    "release_cache: return",
-    "release_cache: return",
     "release_cache: module.empty_cache()",
     "copies_overlap: return False",
     "lock_pages: runtime: Any = torch.cuda.cudart()",

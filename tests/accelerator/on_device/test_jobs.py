@@ -228,7 +228,7 @@ def test_a_call_leaves_the_generators_of_all_devices_as_they_were(
         if is_called:
             x = torch.linspace(0.1, 1, 3, dtype=torch.float64)
             with jobs.compute("jacobian", torch.sin, x, devices=str(device)) as result:
-                assert np.allclose(result[:], torch.diag(x.cos()))
+                assert KIND in result.execution["device"]
         draws.append([torch.rand(2, device=f"{KIND}:{each}").tolist() for each in range(count)])
     assert draws[0] == draws[1]
 
