@@ -96,6 +96,9 @@ def test_ctrl_c_ends_the_call_after_a_block(
     assert "stopped: interrupted; what was computed is kept, and the same call resumes" in out
     assert "still usable: 2.0" in out
     assert 3 < committed(directory) < 40
+    # There is nothing to wait for.
+    with pytest.raises(jobs.JobError, match=r"is interrupted \(the same call continues"):
+        jobs.find("runs")[0].result(timeout=1)
     completed(3)
 
 
