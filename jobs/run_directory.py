@@ -65,6 +65,8 @@ def _owner(paths: RunPaths) -> str:
 
 
 def _of_status(path: Path) -> str:
+    if not path.is_file():  # a pipe would wait for a writer
+        return ""
     try:
         return str(json.loads(path.read_bytes())["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -25,6 +26,7 @@ from outputs import (
     is_sparse_result,
     open_result,
     open_sparse_result,
+    part_path,
 )
 
 _LISTED = 5
@@ -57,6 +59,7 @@ def execute(
             is finished and contradicted, or not verified where it must be; the result stays.
     """
     with clear_failures():
+        _require_files(job)
         if overwrite:
             _require_own(job, job.paths.result)
         if not overwrite and (path := show_finished(job, display)):
@@ -98,6 +101,22 @@ def show_finished(job: Job, display: Display) -> Path | None:
         display.already_finished(result.verdict, shape, str(path), identity_of(job))
     _judge(job, path)
     return path
+
+
+def _require_files(job: Job) -> None:
+    """Refuse a pipe, a directory or a link to nothing in the place of a file of the job.
+
+    Reading a pipe would wait for ever, and other commands would call the rest missing files.
+    """
+    results = [job.paths.result, job.paths.replacement]
+    parts = [part_path(path) for path in results]
+    owners = [path.with_name(f"{path.name}.owner") for path in parts]
+    for path in (*results, *parts, *owners, job.paths.log, job.paths.colouring):
+        if os.path.lexists(path) and not path.is_file():
+            raise JobError(
+                f"{path} is a directory, a pipe or a link to nothing, and the job keeps a file "
+                "there; remove it, or choose another place with runs=..."
+            )
 
 
 def _require_own(job: Job, path: Path) -> None:

@@ -122,6 +122,28 @@ def test_a_file_that_took_the_name_of_an_empty_one_is_kept(
     assert execute(job, quiet, overwrite=True) == job.paths.result
 
 
+def test_what_is_no_file_is_refused_by_its_name(resolved: Resolve, quiet: Display) -> None:
+    paths = resolved(*OPTIONS).paths
+    paths.directory.mkdir(parents=True)
+    part = part_path(paths.result)
+    owner = part.with_name(f"{part.name}.owner")
+    # A pipe in place of the status would let everything wait that looks for the directory.
+    os.mkfifo(paths.status)
+    for path in (paths.result, part, owner, part_path(paths.replacement), paths.log):
+        for make, remove in (
+            (os.mkfifo, os.unlink),
+            (os.mkdir, os.rmdir),
+            (lambda path: os.symlink("nowhere", path), os.unlink),
+        ):
+            make(path)
+            for overwrite in (False, True):
+                with pytest.raises(JobError, match="a directory, a pipe or a link") as refused:
+                    execute(resolved(*OPTIONS), quiet, overwrite=overwrite)
+                assert str(path) in str(refused.value)
+            remove(path)
+    assert execute(resolved(*OPTIONS), quiet) == paths.result
+
+
 SLOW = """
 import time
 import torch
