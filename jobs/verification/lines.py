@@ -310,10 +310,14 @@ class Lines:
             reduced = sizes * torch.clamp(least / effects, min=smallest)
             moved = torch.where(effects > least, torch.minimum(moved, reduced), moved)
         generator = torch.Generator().manual_seed(self._routes.seed + group.number % 2**32)
-        drawn = [self._signed(moved, generator) for _ in range(_DRAWS if claims else 1)]
-        best = max(
-            drawn, key=lambda each: min((_left(c.entries * each) for c in claims), default=0)
-        )
+        best, most = None, 0.0
+        for _ in range(_DRAWS if claims else 1):
+            drawn = self._signed(moved, generator)
+            left = min((_left(claim.entries * drawn) for claim in claims), default=0.0)
+            # One at a time: a large point allows no list of them.
+            if best is None or left > most:
+                best, most = drawn, left
+        assert best is not None
         return tensors_of(best, point)
 
     def _signed(self, moved: Tensor, generator: torch.Generator) -> Tensor:
