@@ -105,7 +105,10 @@ def reference_of(job: Job, value: Mapping[str, np.ndarray], probes: Probes | Non
         probes: The probes and their products; None without.
     """
     rounding = allowed_error(replace(job, tolerance=None))
-    return Reference(value, probes, max(rounding, job.tolerance or rounding))
+    # Where a derivative has no finite value one route may give NaN and another a number. Only a job
+    # that checks its lines stops there, and leaves none of them.
+    is_finite = job.verify == "probe"
+    return Reference(value, probes, max(rounding, job.tolerance or rounding), is_finite)
 
 
 def earlier_lines(description: ResultDescription, writer: ResultWriter) -> list[range]:

@@ -150,15 +150,15 @@ class Costs:
         before, now = (self.seconds(trial.chunk_size) for trial in self.trials[-2:])
         return now <= before / 2
 
-    def ladder_to(self, chunk_size: int) -> list[int]:
-        """Return the chunk sizes to measure for one that is asked for, in ascending order.
+    def second_size(self, chunk_size: int) -> int:
+        """Return a size that shows how memory grows with each line, up to one that is asked for.
 
-        The second, at most a sixteenth of the run, shows how memory grows with each line.
+        It is at most a sixteenth of the run, unless that is less than two of the smallest.
         """
         second = max(2 * self.smallest, self.lines // LADDER**2)
         if second > self.unit:
             second -= second % self.unit
-        return sorted({self.smallest, min(second, chunk_size), chunk_size})
+        return min(second, chunk_size)
 
     def ladder(self) -> list[int]:
         """Return the chunk sizes that are worth measuring: powers of four, and all lines.

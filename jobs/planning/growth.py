@@ -33,8 +33,9 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
         return
     while growth.sizes:
         chunk_size = growth.sizes[0]
-        if growth.costs.trials and not _shows_memory(search, growth.costs):
+        if growth.costs.trials:
             if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
+                _measure_memory(search, candidate, growth, remaining)
                 return
             if remaining > 1 and _can_wait(search, growth.costs, chunk_size):
                 return
@@ -48,9 +49,11 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
             growth.sizes.clear()
 
 
-def _shows_memory(search: Search, costs: Costs) -> bool:
-    """Return whether a second size is needed to predict the memory of a chunk that is asked for."""
-    return search.job.chunk_size is not None and len(costs.trials) == 1 and not costs.is_loop
+def _measure_memory(search: Search, candidate: Candidate, growth: Growth, remaining: int) -> None:
+    """Measure a second size, to predict the memory of a chunk that is asked for and not tried."""
+    costs = growth.costs
+    if search.job.chunk_size is not None and len(costs.trials) == 1 and not costs.is_loop:
+        _measure_size(search, candidate, growth, costs.second_size(growth.sizes[-1]), remaining)
 
 
 def _can_wait(search: Search, costs: Costs, chunk_size: int) -> bool:
@@ -114,7 +117,7 @@ def _sizes(search: Search, costs: Costs) -> list[int]:
     if costs.unit > 1:
         given = max(costs.smallest, given - given % costs.unit if given > costs.unit else given)
     if search.job.chunk_size is not None:
-        return costs.ladder_to(given)
+        return sorted({costs.smallest, given})
     return [each for each in costs.ladder() if each < given] + [given]
 
 

@@ -24,11 +24,13 @@ class Reference:
         value: The value of the function at the point, by name.
         probes: Random vectors and the products of the derivative with them; None without.
         tolerance: The largest relative error that rounding explains.
+        finite: Whether a line that is not finite differs from a finite product.
     """
 
     value: Mapping[str, np.ndarray]
     probes: Probes | None
     tolerance: float
+    finite: bool = True
 
     def difference(self, file: h5py.File) -> str:
         """Return what differs in the value and the products of a file, in words; empty if nothing.
@@ -102,7 +104,7 @@ class Reference:
             return None
         is_real = probes.pairing == "real inner product"
         tolerance = max(self.tolerance, probes.tolerance)
-        return LineProbe(vector, product, tolerance, probes.floor, is_real)
+        return LineProbe(vector, product, tolerance, probes.floor, is_real, self.finite)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,7 @@ class LineProbe:
         tolerance: The largest relative error.
         floor: As of `Probes`.
         is_real: Whether only the real part of the scalar product of complex vectors counts.
+        finite: As of `Reference`.
     """
 
     vector: np.ndarray
@@ -122,6 +125,7 @@ class LineProbe:
     tolerance: float
     floor: float
     is_real: bool
+    finite: bool
 
     def multiplied(self, lines: np.ndarray, across: slice) -> np.ndarray:
         """Return the products of parts of lines, of shape (lines, part), with the vector."""
@@ -162,7 +166,8 @@ class LineProbe:
             squares: The squared norms of the lines; zeros for a stricter comparison without them.
         """
         errors = relative_errors(products, self.product, squares, self.vector, self.floor)
-        return errors > self.tolerance
+        differing = errors > self.tolerance
+        return differing if self.finite else differing & np.isfinite(products)
 
 
 def _listed(names: Mapping[str, object]) -> str:

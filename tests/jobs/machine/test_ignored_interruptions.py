@@ -3,7 +3,7 @@
 import signal
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -68,6 +68,15 @@ def test_a_second_signal_ends_the_block(interrupt: Callable[[], None]) -> None:
         job()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise `KeyboardInterrupt`; processes of pytest-xdist ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_command_of_outputs_ends(interrupt: Callable[[], None]) -> None:
     def command() -> int:
         interrupt()

@@ -62,21 +62,19 @@ def test_the_first_chunk_verifies_its_batching_which_later_ones_do_not() -> None
 
 
 @pytest.mark.parametrize(
-    ("chunk_size", "changes", "sizes"),
+    ("chunk_size", "changes", "second"),
     [
-        (500, {}, [1, 62, 500]),
-        (20, {}, [1, 20]),
-        (1, {}, [1]),
-        (3, {"lines": 3}, [1, 2, 3]),
-        (300, {"unit": 50}, [1, 50, 300]),
-        (300, {"unit": 100, "is_divisible": False}, [100, 200, 300]),
-        (100, {"unit": 100, "is_divisible": False}, [100]),
+        (500, {}, 62),
+        (20, {}, 20),
+        (3, {"lines": 3}, 2),
+        (300, {"unit": 50}, 50),
+        (300, {"unit": 100, "is_divisible": False}, 200),
     ],
 )
 def test_a_sixteenth_of_the_run_shows_what_a_chunk_that_is_asked_for_needs(
-    chunk_size: int, changes: dict, sizes: list[int]
+    chunk_size: int, changes: dict, second: int
 ) -> None:
-    assert costs(**changes).ladder_to(chunk_size) == sizes
+    assert costs(**changes).second_size(chunk_size) == second
 
 
 @given(
