@@ -210,7 +210,7 @@ STEPS = {
     other=st.lists(st.sampled_from(sorted(STEPS)), min_size=0, max_size=2),
     seed=st.integers(0, 2**31 - 1),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_compositions_of_operations(names, other, seed):
     def composed(x):
         first, second = x, x

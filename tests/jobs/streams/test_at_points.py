@@ -135,7 +135,7 @@ def test_what_was_killed_continues_with_the_next_point(
     words = ["op=jacobian", "strategy=reverse-loop"]
     words += [*options("slow", "chunk_size=6", "verify=off")]
 
-    job = start_job(*words, SECONDS="0.3")
+    job = start_job(*words, SECONDS="0.1")
     wait_for(lambda: committed(directory) >= 6, job)
     job.send_signal(signal.SIGKILL)
     job.communicate()

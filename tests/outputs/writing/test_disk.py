@@ -263,11 +263,11 @@ def dirty_pages(path: Path) -> int | None:
     return None if failed else counts[1]
 
 
-def dirty_pages_after(path: Path, seconds: float) -> int:
+def has_few_dirty_pages(path: Path, seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while (dirty := dirty_pages(path) or 0) and time.monotonic() < end:
+    while not (is_written := (dirty_pages(path) or 0) < 16) and time.monotonic() < end:
         time.sleep(0.01)
-    return dirty
+    return is_written
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def test_writeback_of_a_block_starts_while_others_are_computed(describe, entries
     with ResultWriter.create(path, describe(matrix.shape, axis=axis)) as writer:
         write_halves(writer, matrix)
         # The ledger's writeback is left to the kernel.
-        assert dirty_pages_after(part_path(path), seconds=10) < 16
+        assert has_few_dirty_pages(part_path(path), seconds=10)
         writer.finish({})
     assert not dirty_pages(path)
     with open_result(path) as result:
