@@ -150,16 +150,6 @@ class Costs:
         before, now = (self.seconds(trial.chunk_size) for trial in self.trials[-2:])
         return now <= before / 2
 
-    def second_size(self, chunk_size: int) -> int:
-        """Return a size that shows how memory grows with each line, up to one that is asked for.
-
-        It is at most a sixteenth of the run, unless that is less than two of the smallest.
-        """
-        second = max(2 * self.smallest, self.lines // LADDER**2)
-        if second > self.unit:
-            second -= second % self.unit
-        return min(second, chunk_size)
-
     def ladder(self) -> list[int]:
         """Return the chunk sizes that are worth measuring: powers of four, and all lines.
 

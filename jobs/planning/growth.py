@@ -50,10 +50,19 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
 
 
 def _measure_memory(search: Search, candidate: Candidate, growth: Growth, remaining: int) -> None:
-    """Measure a second size, to predict the memory of a chunk that is asked for and not tried."""
+    """Measure a second size, where a chunk that is asked for is not tried, to predict its memory.
+
+    It is the largest for which there is time, because the memory of a few lines says little.
+    """
     costs = growth.costs
-    if search.job.chunk_size is not None and len(costs.trials) == 1 and not costs.is_loop:
-        _measure_size(search, candidate, growth, costs.second_size(growth.sizes[-1]), remaining)
+    if search.job.chunk_size is None or len(costs.trials) > 1 or costs.is_loop:
+        return
+    asked = growth.sizes[-1]
+    sizes = [size for size in costs.ladder() if costs.smallest < size < asked] or [asked]
+    affordable = [
+        size for size in sizes if search.affords(size * costs.line_seconds(size), remaining)
+    ]
+    _measure_size(search, candidate, growth, (affordable or sizes[:1])[-1], remaining)
 
 
 def _can_wait(search: Search, costs: Costs, chunk_size: int) -> bool:

@@ -61,22 +61,6 @@ def test_the_first_chunk_verifies_its_batching_which_later_ones_do_not() -> None
     assert found.line_memory == MB
 
 
-@pytest.mark.parametrize(
-    ("chunk_size", "changes", "second"),
-    [
-        (500, {}, 62),
-        (20, {}, 20),
-        (3, {"lines": 3}, 2),
-        (300, {"unit": 50}, 50),
-        (300, {"unit": 100, "is_divisible": False}, 200),
-    ],
-)
-def test_a_sixteenth_of_the_run_shows_what_a_chunk_that_is_asked_for_needs(
-    chunk_size: int, changes: dict, second: int
-) -> None:
-    assert costs(**changes).second_size(chunk_size) == second
-
-
 @given(
     st.lists(st.tuples(st.floats(1e-4, 1e-2), st.integers(0, 10**6)), min_size=1, max_size=5),
     st.integers(1, 10**9),

@@ -113,6 +113,24 @@ def test_a_strategy_that_fell_back_is_compared_with_the_other_even_in_a_short_ru
     assert decision.strategy == "vectorize"
 
 
+@pytest.mark.parametrize(("line", "sizes"), [(0.3, [1, 16]), (1e-5, [1, 256])])
+def test_a_chunk_that_is_asked_for_is_measured_or_one_for_which_there_is_time(
+    line: float, sizes: list[int], resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def trial(job: Job, candidate: Candidate, chunk_size: int, *others: object) -> Trial:
+        tried.append(chunk_size)
+        return Trial(chunk_size, line * chunk_size, chunk_size * 2**20)
+
+    monkeypatch.setattr(growth, "measure_chunk", trial)
+    options = ("op=jacobian", "function=brusselator", "function.n=16", "compile=never")
+    job = resolved(*options, "strategy=forward-mode", "chunk_size=256")
+    decision = decide(job, Budget(2**34, "as a test has it"), strategy="forward-mode")
+    assert sorted(set(tried)) == sizes
+    assert decision.peak_bytes >= 256 * 2**20
+
+
 def test_a_strategy_that_has_waited_for_a_slower_one_continues(
     measured: Callable[..., Any],
 ) -> None:
