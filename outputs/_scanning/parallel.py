@@ -30,7 +30,7 @@ from outputs._storage.regions import Region, common_part, tiles_of, within
 
 _PIECE_BYTES = 8 * 2**20
 # What is computed from so many bytes at a time finds them in the cache.
-_BAND_BYTES = 2**19
+_BAND_BYTES = 2**21
 _LARGEST_PIECE_BYTES = 256 * 2**20
 _MAX_WORKERS = 8
 _KNOWN_FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
