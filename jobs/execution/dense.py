@@ -214,8 +214,8 @@ def _run(
             damaged = ", ".join(f"{start} to {stop}" for start, stop in writer.damaged)
             record.note(f"{axis} {damaged} were damaged on the disk and are computed again")
         record.nonfinite.carry(writer.nonfinite, writer.first_nonfinite)
-        earlier = replace(description, probes=prepared.earlier_probes)
-        attempts = with_this_attempt(job, attempts, earlier, writer, record.note)
+        probes = prepared.earlier_probes
+        attempts = with_this_attempt(job, attempts, description, probes, writer, record.note)
         if job.verify == "probe":
             # Resuming has compared them with the same products.
             for lines in earlier_lines(description, writer):
@@ -261,8 +261,8 @@ def _writer(
     except ResultExistsError:
         # Also where another process has just created the file: resuming names that process.
         is_new = False
-        earlier = prepared.earlier_probes
-        writer = resumed(job, target, prepared.begun, description, earlier, note)
+        probes = prepared.earlier_probes
+        writer = resumed(job, target, prepared.begun, description, probes, note)
     is_empty = False
     try:
         with writer:

@@ -132,6 +132,7 @@ def with_this_attempt(
     job: Job,
     earlier: list[dict[str, Any]],
     description: ResultDescription,
+    probes: Probes | None,
     writer: ResultWriter,
     note: Callable[[str], None],
 ) -> list[dict[str, Any]]:
@@ -140,7 +141,8 @@ def with_this_attempt(
     Args:
         job: The job.
         earlier: The starts before this one.
-        description: What the function gives now, with the probes.
+        description: What the function gives now.
+        probes: What the blocks of before were compared with; None without.
         writer: The writer of what is missing.
         note: Called with a sentence if versions differ.
 
@@ -152,7 +154,7 @@ def with_this_attempt(
     if not before:
         return [now]
     if differing := other_versions(earlier, now["versions"]):
-        reference = reference_of(job, description.value, description.probes)
+        reference = reference_of(job, description.value, probes)
         if reference.line_probe(writer.axis, description.shard) is None:
             raise JobError(
                 f"{writer.part} was begun under other versions ({differing}), and no other route "

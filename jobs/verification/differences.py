@@ -27,7 +27,7 @@ from jobs.functions.tracebacks import one_line
 from jobs.verification.comparison import Comparison
 from jobs.verification.lines import Lines
 from jobs.verification.routes import Mode, Routes
-from jobs.verification.settlement import FIRST, settled
+from jobs.verification.settlement import FIRST, settled, tolerance_of
 
 _SINGULAR = (
     "reverse mode gives no finite numbers at this point, near which the function is finite: one of "
@@ -120,8 +120,7 @@ def _of_mode(routes: Routes, lines: Lines, mode: Mode) -> Comparison:
             wide = settled(routes, lines, claim)
             given = lines.claim(mode)
             share = lines.deviation(given, claim)
-            tolerance = routes.job.tolerance or given.epsilon**0.5
-            if wide.state == "contradicted" or share <= tolerance:
+            if wide.state == "contradicted" or share <= tolerance_of(routes, given):
                 return replace(wide, mode=mode)
     try:
         found = settled(routes, lines, lines.claim(mode))

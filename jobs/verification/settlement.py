@@ -52,7 +52,7 @@ def settled(routes: Routes, lines: Lines, claim: Claim) -> Comparison:
         claim: What one of the routes says of the derivative.
     """
     settlement = _Settlement(routes, lines, claim)
-    found = settlement.along(Group(0), routes.job.tolerance or claim.epsilon**0.5)
+    found = settlement.along(Group(0), tolerance_of(routes, claim))
     if found.state != "contradicted":
         found = settlement.with_hidden(found)
     evaluations = routes.evaluations
@@ -61,6 +61,11 @@ def settled(routes: Routes, lines: Lines, claim: Claim) -> Comparison:
         stops = stopped_gradients(lambda: evaluations.outputs(evaluations.point))
         found = replace(found, stops=stops)
     return found
+
+
+def tolerance_of(routes: Routes, claim: Claim) -> float:
+    """Return the relative error to which a claim is known."""
+    return routes.job.tolerance or claim.epsilon**0.5
 
 
 class _Settlement:
@@ -114,7 +119,7 @@ class _Settlement:
     def with_hidden(self, found: Comparison) -> Comparison:
         """Compare along lines on which only those entries move whose errors have passed so far."""
         entries = self._claim.entries
-        tolerance = self._routes.job.tolerance or self._claim.epsilon**0.5
+        tolerance = tolerance_of(self._routes, self._claim)
         members = self._passing(found, tolerance)
         if not bool(members.any()):
             return found

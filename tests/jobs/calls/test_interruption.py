@@ -15,38 +15,27 @@ import torch
 
 import jobs
 from outputs import Result
+from tests.jobs.support.slow_function import SLOW
 from tests.support.processes import committed, wait_for
 
 # Each row takes time: a stopped job has rows to do.
-SLOW = """
+CALL = f"""
 import sys, time
 import torch
 import jobs
 
-
-class Slow(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    def backward(ctx, g):
-        time.sleep(SECONDS)
-        (x,) = ctx.saved_tensors
-        return 2 * x * g
-
+{SLOW}
 
 def function(x):
     return Slow.apply(x)
 
 
 def call(**options):
-    options = {"strategy": "reverse-loop", "chunk_size": 1, "verify": "off", **options}
+    options = {{"strategy": "reverse-loop", "chunk_size": 1, "verify": "off", **options}}
     return jobs.compute("jacobian", function, torch.arange(40.0), **options)
 """
 SCRIPT = f"""SECONDS = 0.1
-{SLOW}
+{CALL}
 try:
     print(call(progress="quiet").path, flush=True)
 except KeyboardInterrupt as error:
@@ -81,7 +70,7 @@ def running(directory: Path) -> Iterator[subprocess.Popen[str]]:
 def completed(resumed: int) -> None:
     """Make the same call in this process; check the numbers and that enough rows were resumed."""
     names: dict[str, Any] = {"SECONDS": 0.1, "__name__": "__main__"}
-    exec(compile(SLOW, "<cell>", "exec"), names)
+    exec(compile(CALL, "<cell>", "exec"), names)
     with names["call"](progress="quiet") as result:
         np.testing.assert_array_equal(result[...], np.diag(2.0 * np.arange(40)))
         assert result.execution["lines_resumed"] > resumed

@@ -1,38 +1,25 @@
 """Calls in the cells of a real kernel of Jupyter, which all of these tests share."""
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("jupyter_client", reason="the extra `test` has it")
 pytest.importorskip("ipykernel", reason="the extra `test` has it")
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from kernels import Cell, Kernel, running_kernel
+from tests.jobs.calls.kernels import Cell, Kernel, running_kernel
+from tests.jobs.support.slow_function import SLOW
 
 pytestmark = pytest.mark.xdist_group("notebook")
 
-FIRST = """
+FIRST = f"""
 import time, torch, jobs
 
-class Slow(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    def backward(ctx, g):
-        time.sleep(0.05)
-        (x,) = ctx.saved_tensors
-        return 2 * x * g
-
+SECONDS = 0.05
+{SLOW}
 def diagonal(function, **options):
-    options = {"strategy": "reverse-loop", "progress": "quiet", **options}
+    options = {{"strategy": "reverse-loop", "progress": "quiet", **options}}
     with jobs.compute("jacobian", function, torch.arange(4.0), **options) as result:
         return result.path.parent.name, result[...].diagonal().tolist()
 """
