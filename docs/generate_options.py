@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from jobs.configuration.composition import MEMBER_KEYS
 from jobs.configuration.registry import GROUPS
 from jobs.configuration.schema import JobConfig, OutputConfig
 from jobs.paths import config_directory
@@ -58,9 +59,7 @@ def text() -> str:
 
 def _said_by(group: str) -> tuple[str, ...]:
     """Return the field in which a member of a group names itself, and which no user sets."""
-    return {"function": ("name",), "wrt": ("of",), "loss": ("kind",), "verify": ("mode",)}.get(
-        group, ("source",)
-    )
+    return (MEMBER_KEYS[group],)
 
 
 def _table(prefix: str, fields: list[Any], file: Path) -> list[str]:

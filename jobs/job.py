@@ -235,16 +235,17 @@ def _variables(
         config.function, config.op, dtype, device, label_of(config.loss), config.seed
     )
     arguments = load_arguments(config.inputs, function, dtype, config.points, notes.append)
+    function = replace(function, is_batched=config.points.batched)
     variables = choose_variables(function, arguments, config.wrt, config.loss, dtype, device)
     notes += variables.notes
     choices = dict(variables.choices)
     # The same array is another problem with and without a dimension over points.
-    if config.points is not None:
+    if config.points.are_many:
         for name in arguments:
             if name not in variables.point:
                 raise ConfigurationError(
-                    f"points={config.points}: {name} holds integers, which are constants, and many "
-                    "points go with floating-point inputs only"
+                    f"points={config.points.by}: {name} holds integers, which are constants, "
+                    "and many points go with floating-point inputs only"
                 )
         choices["points"] = _points(config, variables.point)
     if config.sparsity != "none":
@@ -276,12 +277,12 @@ def _pattern(sparsity: str) -> str:
 
 
 def _points(config: JobConfig, point: dict[str, Tensor]) -> int | None:
-    if config.points is None:
+    if not config.points.are_many:
         return None
     for name, tensor in point.items():
         if tensor.is_complex():
             raise ConfigurationError(
-                f"points={config.points}: {name} is complex; many points go with real inputs"
+                f"points={config.points.by}: {name} is complex; many points go with real inputs"
             )
     return len(next(iter(point.values())))
 

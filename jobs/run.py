@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from jobs.configuration.checks import check_config
-from jobs.configuration.hydra_errors import check_arguments, home_expanded
+from jobs.configuration.hydra_errors import as_hydra_reads, check_arguments
 from jobs.configuration.registry import register
 from jobs.errors import EXIT_FAILED, ConfigurationError, JobError
 from jobs.failure_messages import death_message, failure_message
@@ -82,7 +82,7 @@ def main() -> None:
         return
     # A short form for programs that read the output; Hydra refuses flags that it does not know.
     arguments = ["progress=json" if each == "--json" else each for each in arguments]
-    sys.argv[1:] = [home_expanded(each) for each in arguments]
+    sys.argv[1:] = [as_hydra_reads(each) for each in arguments]
     try:
         check_arguments(sys.argv[1:])
     except ConfigurationError as error:

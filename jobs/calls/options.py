@@ -38,7 +38,7 @@ class WholeOptions(TypedDict, total=False):
     strategy: str
     wrt: _Choice
     inputs: _Choice
-    points: str | None
+    points: _Choice | None
     sparsity: str | PathLike[str]
     loss: _Choice | Callable[..., Any]
     vectors: Any
@@ -84,6 +84,8 @@ def configured(
     live_function = _take_function(given, function)
     live_loss = _take_loss(given)
     live = {"inputs": _take_point(given, point), "vectors": _take_vectors(given)}
+    if given.get("points", "") is None:
+        del given["points"]
     if isinstance(given.get("memory"), int):
         given["memory"] = f"{given['memory']}B"
     config = typed_config(composed(given))

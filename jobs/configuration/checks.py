@@ -20,7 +20,6 @@ from jobs.configuration.schema import (
     DTYPES,
     FSYNCS,
     NONFINITE_POLICIES,
-    POINTS,
     PROGRESS,
     STORED_DTYPES,
     STRATEGIES,
@@ -90,8 +89,7 @@ def check_together(config: JobConfig) -> None:
             f"shard={config.shard} strategy=auto: every task could choose another one; valid are "
             f"{', '.join(name for name in STRATEGIES if name != 'auto')}"
         )
-    if config.points is not None:
-        _check_points(config)
+    _check_points(config)
     if config.sparsity != "none":
         _check_sparsity(config)
     _check_direction(config)
@@ -147,6 +145,7 @@ def _check_keys(composed: Mapping[Any, Any], config: Any, prefix: str) -> None:
 def _check_groups(config: JobConfig) -> None:
     for group, key in (("function", "name"), ("wrt", "of"), ("loss", "kind"), ("verify", "mode")):
         _check_member(group, key, config)
+    _check_member("points", "by", config)
     for group in ("inputs", "vectors"):
         _check_member(group, "source", config)
     with_named_sources("inputs", config.inputs)
@@ -209,9 +208,17 @@ def _check_direction(config: JobConfig) -> None:
 
 
 def _check_points(config: JobConfig) -> None:
-    """Check that all other options mean the same at each of many points."""
-    _check_choice("points", str(config.points), POINTS)
-    source = config.inputs
+    """Check that all other options mean the same at each of many points, and to a batch of one."""
+    points, source = config.points, config.inputs
+    of_inputs = config.wrt.of == "inputs" and config.loss.kind == "none"
+    if points.batched and not of_inputs:
+        raise ConfigurationError(
+            f"points.batched=true wrt={config.wrt.of} loss={config.loss.kind}: a point goes in as "
+            "a batch of one, with wrt=inputs and loss=none; of the data of a loss the leading "
+            "dimension is that of the batch"
+        )
+    if not points.are_many:
+        return
     is_of_files = isinstance(source, FileSource) or (
         isinstance(source, NamedSource)
         and all(isinstance(each, FileSource) for each in source.tensors.values())
@@ -221,7 +228,6 @@ def _check_points(config: JobConfig) -> None:
         f"wrt={config.wrt.of}": config.wrt.of == "inputs",
         f"wrt.pattern={config.wrt.pattern}": config.wrt.pattern == "*",
         f"loss={config.loss.kind}": config.loss.kind == "none",
-        f"inputs={source.source}": source.source != "default",
         f"verify={config.verify.mode}": config.verify.mode != "sample",
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
@@ -229,11 +235,11 @@ def _check_points(config: JobConfig) -> None:
     for option, fits in conflicts.items():
         if not fits:
             raise ConfigurationError(
-                f"points={config.points} {option}: many points go with op=jacobian or op=hessian, "
-                "with respect to all inputs (wrt=inputs), without loss, by an inputs= other than "
-                "default, real dtypes, verify=probe or off, and no output.tile"
+                f"points={points.by} {option}: many points go with op=jacobian or op=hessian, "
+                "with respect to all inputs (wrt=inputs), without loss, in real dtypes, with "
+                "verify=probe or off, and no output.tile"
             )
-    if config.points == "files" and not is_of_files:
+    if points.by == "files" and not is_of_files:
         raise ConfigurationError(
             f"points=files inputs={source.source}: a file is a point here; valid are sources with "
             "a path, such as inputs=numpy inputs.path='geometries/*.npy'"
@@ -249,7 +255,7 @@ def _check_sparsity(config: JobConfig) -> None:
         )
     conflicts = {
         f"op={config.op}": not OPERATIONS[config.op].is_product,
-        f"points={config.points}": config.points is None,
+        f"points={config.points.by}": not config.points.are_many,
         f"verify={config.verify.mode}": config.verify.mode != "sample",
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,

@@ -26,6 +26,7 @@ MEMBER_KEYS = {
     "function": "name",
     "wrt": "of",
     "inputs": "source",
+    "points": "by",
     "loss": "kind",
     "vectors": "source",
     "verify": "mode",

@@ -120,11 +120,13 @@ def check_arguments(arguments: Iterable[str]) -> None:
             raise ConfigurationError(f"{argument or 'an empty argument'}: valid is option=value")
 
 
-def home_expanded(argument: str) -> str:
-    """Replace ``~`` at the beginning of an argument's value, which Hydra's grammar refuses.
+def as_hydra_reads(argument: str) -> str:
+    """Replace what Hydra refuses: ``~`` at the beginning of a value, and null for a single point.
 
-    A shell replaces it only after names without dots.
+    A shell replaces ``~`` only after names without dots.
     """
+    if argument == "points=null":
+        return "points=single"
     found = re.fullmatch(r"([\w.@/+]+=)(~.*)", argument, re.DOTALL)
     return found[1] + os.path.expanduser(found[2]) if found else argument
 

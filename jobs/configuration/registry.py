@@ -28,6 +28,7 @@ from jobs.configuration.schema import (
     BatchedLoss,
     JobConfig,
     LossConfig,
+    PointsConfig,
     PythonFunction,
     PythonLoss,
     RandomInputs,
@@ -61,6 +62,7 @@ GROUPS = {
         "random": RandomInputs,
         **SOURCES,
     },
+    "points": dict.fromkeys(("single", "leading", "files"), PointsConfig),
     "loss": {
         "none": LossConfig,
         "own": BatchedLoss,

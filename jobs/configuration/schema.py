@@ -24,7 +24,6 @@ MODES = ("eval", "train")
 # Of a module that a program passes: its own.
 OWN_MODE = "own"
 REDUCTIONS = ("mean", "sum")
-POINTS = ("leading", "files")
 
 
 # A field that holds an object of the caller's, which no YAML could.
@@ -246,6 +245,24 @@ class LiveSource(SourceConfig):
 
 
 @dataclass
+class PointsConfig:
+    """At which points the derivative is taken.
+
+    Attributes:
+        by: ``single``, ``leading`` or ``files``.
+        batched: Whether the function takes a batch, so that a point goes in as a batch of one.
+    """
+
+    by: str = "single"
+    batched: bool = False
+
+    @property
+    def are_many(self) -> bool:
+        """Whether there is a matrix for each of many points."""
+        return self.by != "single"
+
+
+@dataclass
 class OutputConfig:
     """How the result is stored."""
 
@@ -264,7 +281,7 @@ class JobConfig:
     function: FunctionConfig = MISSING
     wrt: WrtConfig = MISSING
     inputs: SourceConfig = MISSING
-    points: str | None = None
+    points: PointsConfig = field(default_factory=PointsConfig)
     sparsity: str = MISSING
     loss: LossConfig = MISSING
     vectors: SourceConfig = MISSING

@@ -13,6 +13,7 @@ from jobs.configuration.schema import (
     Hdf5Source,
     LiveSource,
     NamedSource,
+    PointsConfig,
     RandomInputs,
     SourceConfig,
 )
@@ -31,7 +32,7 @@ def load_arguments(
     config: SourceConfig,
     function: LoadedFunction,
     dtype: torch.dtype,
-    points: str | None = None,
+    points: PointsConfig,
     note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, SourceArray]:
     """Load the arguments, not yet converted and, where the format allows, not yet read.
@@ -40,8 +41,7 @@ def load_arguments(
         config: The option `inputs`.
         function: The function; its default point, if any, gives names and shapes.
         dtype: The dtype of random numbers.
-        points: The option `points`: with ``leading`` and ``files`` the arrays have a leading
-            dimension over points.
+        points: The option `points`: of many points the arrays have a leading dimension over them.
         note: Receives what the user should know about the arguments.
 
     Returns:
@@ -51,7 +51,10 @@ def load_arguments(
         ConfigurationError: The source does not exist or does not fit the function.
     """
     if config.source == "default":
-        return _default_point(function)
+        arrays = _default_point(function)
+        if points.are_many:
+            count_points(arrays)
+        return arrays
 
     def read(option: str, name: str, source: SourceConfig) -> dict[str, SourceArray]:
         if isinstance(source, RandomInputs):
@@ -70,15 +73,15 @@ def load_arguments(
     else:
         raise unknown("inputs", config.source, ("default", "random", *SOURCES))
     named = named_like_arguments("inputs", arrays, function.arguments, function.signature)
-    leading = () if points is None else (count_points(named),)
+    leading = (count_points(named),) if points.are_many else ()
     if function.point is not None:
         shapes = {name: (*leading, *tensor.shape) for name, tensor in function.point.items()}
         check_shapes(named, shapes)
     return named
 
 
-def _read(option: str, config: SourceConfig, points: str | None) -> dict[str, SourceArray]:
-    if points == "files":
+def _read(option: str, config: SourceConfig, points: PointsConfig) -> dict[str, SourceArray]:
+    if points.by == "files":
         assert isinstance(config, FileSource)
         return read_files(option, config)
     return read_source(option, config)

@@ -23,7 +23,11 @@ _OTHER_DTYPE = re.compile(
     r"(?i)same dtype|same data type|expected scalar type|dtype mismatch|should be the same"
     r"|Input type \(.*\) and (bias|weight) type"
 )
-_NO_BATCH = re.compile(r"Expected \dD .*or \dD .*input to|expected 4D input \(got|Expected 4-dim")
+# Messages where a dimension is missing.
+_NO_BATCH = re.compile(
+    r"(?i)Expected (\dD .*or )?\dD .*input|Expected [34]-dim|not enough values to unpack"
+    r"|Dimension out of range|mat1 and mat2 shapes|input.size\(-1\) must be equal"
+)
 _NOT_ONE = re.compile(r"func returned (\d+ tensors|a tensor nested)")
 
 _logger = logging.getLogger(__name__)
@@ -75,10 +79,10 @@ def _advice(function: LoadedFunction, error: BaseException, separator: str = "; 
             f"{separator}the point is float64, as dtype= says; dtype=float32 computes in single "
             "precision, which the function itself does here"
         )
-    if _NO_BATCH.search(text):
+    if not function.is_batched and _NO_BATCH.search(text):
         return (
-            f"{separator}the function expects a dimension over samples: inputs have their shape as "
-            "the source gives it"
+            f"{separator}if the function takes a batch of samples, points.batched=true (with "
+            "wrt=inputs) feeds it a point as a batch of one"
         )
     if isinstance(error, RuntimeError) and _NOT_ONE.search(text):
         return f"{separator}function.output= chooses one of several outputs"

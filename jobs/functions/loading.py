@@ -62,6 +62,7 @@ class LoadedFunction:
         parts: The modules that define the objects of which it is made.
         notes: What the user should know of it, as sentences.
         kept: What the user's objects hold before the first evaluation.
+        is_batched: Whether it takes a batch, so that a point goes in as a batch of one.
     """
 
     name: str
@@ -82,6 +83,7 @@ class LoadedFunction:
     notes: tuple[str, ...] = ()
     kept: KeptValues | None = None
     output: str | None = None
+    is_batched: bool = False
 
 
 def load_function(

@@ -15,7 +15,7 @@ from jobs.functions.batch_sum import BatchSum
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of, load_loss
 from jobs.functions.modules import ModuleCall
-from jobs.functions.returned_values import chosen_output, flat_outputs
+from jobs.functions.returned_values import chosen_output, flat_outputs, without_batch
 from jobs.sources.source_array import SourceArray
 
 # A function of the tensors of the point, in order, and of the constants, by name.
@@ -123,10 +123,8 @@ def with_loss(
 
     choices = {} if function.output is None else {"output": function.output}
     if not isinstance(config, BatchedLoss):
-        whole = load(None)
-        return lambda *point: flat_outputs(function, _chosen(function, evaluate, point, whole)), (
-            choices
-        )
+        choices |= {"batched": True} if function.is_batched else {}
+        return _output_at(function, evaluate, load(None)), choices
     loss, label = load_loss(config), label_of(config)
 
     def batch(rows: slice | None) -> Callable[..., Any]:
@@ -149,6 +147,23 @@ def with_loss(
         return batch(None), choices
     samples = _samples(constants, label)
     return BatchSum(batch, samples, config.batch_size, config.reduction), choices
+
+
+def _output_at(
+    function: LoadedFunction, evaluate: Evaluate, constants: Mapping[str, Tensor]
+) -> Callable[..., Any]:
+    """Return the output of a function of the point, which may go in as a batch of one."""
+
+    def of_one(*point: Tensor) -> Any:
+        batch = [tensor.unsqueeze(0) for tensor in point]
+        named = {name: tensor.unsqueeze(0) for name, tensor in constants.items()}
+        outputs = flat_outputs(function, _chosen(function, evaluate, batch, named))
+        return without_batch(function, outputs)
+
+    def of_point(*point: Tensor) -> Any:
+        return flat_outputs(function, _chosen(function, evaluate, point, constants))
+
+    return of_one if function.is_batched else of_point
 
 
 def _chosen(

@@ -97,6 +97,26 @@ def flat_outputs(function: LoadedFunction, value: Any) -> Any:
     return value if is_plain and all(isinstance(x, Tensor) for x in leaves_of(value)) else found
 
 
+def without_batch(function: LoadedFunction, outputs: Any) -> Any:
+    """Return flat outputs for a batch of one without that dimension; a single number has none.
+
+    Raises:
+        ConfigurationError: One has another leading dimension.
+    """
+    if isinstance(outputs, dict):
+        return {key: without_batch(function, each) for key, each in outputs.items()}
+    if isinstance(outputs, tuple | list):
+        return type(outputs)(without_batch(function, each) for each in outputs)
+    if not isinstance(outputs, Tensor) or outputs.dim() == 0:
+        return outputs
+    if outputs.shape[0] != 1:
+        raise ConfigurationError(
+            f"points.batched=true: for a batch of one {function.name} returns the shape "
+            f"{tuple(outputs.shape)}; valid is a leading dimension of 1, or a single number"
+        )
+    return outputs.squeeze(0)
+
+
 def _unlike_tensors(
     function: LoadedFunction, path: str, kind: str, found: Mapping[str, Any]
 ) -> ConfigurationError:

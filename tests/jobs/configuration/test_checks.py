@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jobs.configuration.checks import check_config, to_yaml
+from jobs.configuration.composition import MEMBER_KEYS
 from jobs.configuration.hydra_errors import explain
 from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError, JobError
@@ -28,6 +29,7 @@ MEMBERS = [
 NEEDED = {
     ("function", "python"): ["function.target=m:f"],
     ("loss", "python"): ["loss.target=m:f"],
+    ("points", "files"): ["inputs=numpy", "inputs.path=x/*.npy"],
     **{
         (group, source): [f"{group}.path=x"]
         for group in ("inputs", "vectors")
@@ -86,7 +88,7 @@ def test_every_member_of_a_group_composes(group: str, name: str, compose_config:
         needed = [f"{group}.tensors.x=x.npy"]
     config = check_config(compose_config(f"{group}={name}", *needed))
     member = getattr(config, group)
-    key = {"function": "name", "wrt": "of", "loss": "kind", "verify": "mode"}.get(group, "source")
+    key = MEMBER_KEYS[group]
     # This one is a mode with another default.
     expected = "probe" if (group, name) == ("verify", "require") else name
     assert expected == getattr(member, key)

@@ -38,6 +38,19 @@ def pair(x, scale):
 def branch(x):  # resists being batched
     return x**3 if x.sum() > 0 else -(x**2)
 
+def rows(x):  # takes a batch only
+    batch, width = x.shape
+    return {"a": vector(x[0])[None], "b": x.sum(1)}
+
+def flat(x):
+    return x.flatten()
+
+def default():
+    return torch.arange(12.0, dtype=torch.float64).reshape(4, 3).cos()
+
+def reduced(x):
+    return (x**3).sum()
+
 def undefined(x):
     return x / (x[1] != 0)
 
@@ -94,6 +107,41 @@ def test_matrices_are_those_of_each_point(
     report = verify_result(result.path)
     assert report.ok
     assert report.lines_checked == matrices.shape[0] * matrices.shape[1]
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_a_function_of_a_batch_is_fed_a_batch_of_one(
+    run_job: Callable[..., Any], points: np.ndarray, many: bool
+) -> None:
+    np.save("one.npy", points[0])
+    given = () if many else ("points=single", "inputs.path=one.npy")
+    (message,) = _refusal(run_job, options("rows", "op=jacobian", *given))
+    assert "points.batched=true (with wrt=inputs) feeds it a point as a batch of one" in message
+    result = run_job(*options("rows", "op=jacobian", "points.batched=true", *given))
+    wanted = expected("vector", points, "jacobian")
+    assert np.allclose(result.block("a", "x"), wanted if many else wanted[0])
+    assert (result.block("b", "x") == 1).all()
+    assert result.shape == ((23, 5, 3) if many else (5, 3))
+    reduced = run_job(*options("reduced", "op=hessian", "points.batched=true", *given))
+    shown = reduced[3] if many else reduced[:]
+    assert np.allclose(shown, np.diag(6 * points[3 if many else 0]))
+
+
+def _refusal(run_job: Callable[..., Any], options: tuple[str, ...]) -> list[str]:
+    with pytest.raises(JobError) as caught:
+        run_job(*options)
+    return [str(caught.value)]
+
+
+def test_the_default_point_holds_many_points(
+    run_job: Callable[..., Any], points: np.ndarray
+) -> None:
+    given = ("function=python", "function.target=own:vector", "function.point=own:default")
+    result = run_job(*given, "op=jacobian", "points=leading")
+    space: dict[str, Any] = {}
+    exec(FUNCTIONS, space)
+    assert np.allclose(result[:], expected("vector", space["default"]().numpy(), "jacobian"))
+    assert np.array_equal(result.points["x"], space["default"]())
 
 
 def test_several_arguments_and_outputs(run_job: Callable[..., Any], points: np.ndarray) -> None:
@@ -185,7 +233,12 @@ def test_a_wrong_block_is_found(
     ("more", "message"),
     [
         (("points=all",), "points=all: valid are"),
-        (("points=leading", "inputs=default"), "by an inputs= other than default"),
+        (("points=leading", "inputs=default"), "vector has no default point"),
+        (("points.batched=true", "loss=own"), "points.batched=true wrt=inputs loss=own: a point"),
+        (
+            ("points=leading", "points.batched=true", "function.target=./own.py:flat"),
+            "points.batched=true: for a batch of one flat returns the shape (3,)",
+        ),
         (("points=leading", "op=hvp"), "op=hvp: many points go with op=jacobian or op=hessian"),
         (("points=leading", "verify=sample"), "verify=sample: many points"),
         (("points=leading", "output.tile=[4,4]"), "no output.tile"),
