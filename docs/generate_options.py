@@ -51,7 +51,8 @@ def text() -> str:
         parts += [f"\n## `{group}=`\n", f"The default is `{group}={chosen}`.\n"]
         for name, schema in members.items():
             file = conf / group / f"{name}.yaml"
-            fields = [f for f in dataclasses.fields(schema) if f.name not in _said_by(group)]
+            hidden = (*_said_by(group), "held_data")
+            fields = [f for f in dataclasses.fields(schema) if f.name not in hidden]
             parts += [f"\n### `{group}={name}`\n", _head_comment(file) + "\n"]
             parts += _table(f"{group}.", fields, file) if fields else []
     return "\n".join(parts).rstrip() + "\n"

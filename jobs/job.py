@@ -14,10 +14,11 @@ from torch import Tensor
 
 from autodiff_core import is_out_of_memory
 from jobs.configuration.checks import to_yaml
-from jobs.configuration.schema import JobConfig, LiveSource
+from jobs.configuration.schema import JobConfig, LiveSource, PythonFunction
 from jobs.errors import ConfigurationError, JobError
 from jobs.fingerprint import fingerprint, source_of
 from jobs.functions.arguments import load_arguments
+from jobs.functions.batches import Batches, load_batches
 from jobs.functions.conversions import Conversion, lossy
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
@@ -34,6 +35,7 @@ from jobs.operations import OPERATIONS
 from jobs.paths import RunPaths, failure_directory
 from jobs.run_directory import run_paths
 from jobs.shards import check_shard
+from jobs.sources.source_array import SourceArray
 from jobs.units import parse_size
 
 
@@ -234,9 +236,11 @@ def _variables(
     function = load_function(
         config.function, config.op, dtype, device, label_of(config.loss), config.seed
     )
-    arguments = load_arguments(config.inputs, function, dtype, config.points, notes.append)
+    arguments, batches = _data(config, function, dtype, notes)
     function = replace(function, is_batched=config.points.batched)
-    variables = choose_variables(function, arguments, config.wrt, config.loss, dtype, device)
+    variables = choose_variables(
+        function, arguments, config.wrt, config.loss, dtype, device, batches
+    )
     notes += variables.notes
     choices = dict(variables.choices)
     # The same array is another problem with and without a dimension over points.
@@ -255,6 +259,21 @@ def _variables(
     failures = None if is_held else failure_directory(config.runs)
     function = replace(variables.function, failures=failures)
     return replace(variables, function=function, choices=choices)
+
+
+def _data(
+    config: JobConfig, function: LoadedFunction, dtype: torch.dtype, notes: list[str]
+) -> tuple[dict[str, SourceArray], Batches | None]:
+    """Load the arguments, and the batches that give the others, if the options name some."""
+    batches = None
+    if isinstance(config.function, PythonFunction) and config.function.data is not None:
+        batches = load_batches(config.function, config.loss, function, config.seed)
+        notes += batches.notes
+        function = batches.rest_of(function)
+        if config.inputs.source == "default":
+            batches.require_all(function)
+            return {}, batches
+    return load_arguments(config.inputs, function, dtype, config.points, notes.append), batches
 
 
 def _vectors(

@@ -41,6 +41,7 @@ class WholeOptions(TypedDict, total=False):
     points: _Choice | None
     sparsity: str | PathLike[str]
     loss: _Choice | Callable[..., Any]
+    data: Any
     vectors: Any
     devices: str | torch.device | Sequence[str | torch.device]
     dtype: str | torch.dtype
@@ -82,7 +83,7 @@ def configured(
     """
     given = {"op": op, **options}
     live_function = _take_function(given, function)
-    live_loss = _take_loss(given)
+    live_loss, live_data = _take_loss(given), _take_data(given)
     live = {"inputs": _take_point(given, point), "vectors": _take_vectors(given)}
     if given.get("points", "") is None:
         del given["points"]
@@ -96,6 +97,9 @@ def configured(
             f"name={name}: names a function that is passed as an object; function={function} has "
             "its own name"
         )
+    if live_data is not None:
+        assert isinstance(config.function, PythonFunction)
+        config.function.held_data = live_data
     if live_loss is not None:
         config.loss = _loss(live_loss, config.loss, name)
     for group, held in live.items():
@@ -144,6 +148,21 @@ def _take_loss(given: dict[str, Any]) -> Any:
     return target
 
 
+def _take_data(given: dict[str, Any]) -> Any:
+    """Put the data of a loss among the options of the function; return them if an object."""
+    data = given.pop("data", None)
+    if data is None:
+        return None
+    if not isinstance(given["function"], Mapping):
+        raise ConfigurationError(
+            f"data: function={given['function']} is a built-in problem, which has no data; valid "
+            "is a function or module of yours"
+        )
+    name = data if isinstance(data, str) else label_of_object(data)
+    given["function"] = {**given["function"], "data": name}
+    return None if isinstance(data, str) else data
+
+
 def _take_point(given: dict[str, Any], point: Any) -> Any:
     if point is None:
         return None
@@ -185,6 +204,8 @@ def _function(held: Any, chosen: Any, name: str | None) -> LiveFunction:
         factory=False,
         weights=chosen.weights,
         weights_key=chosen.weights_key,
+        output=chosen.output,
+        data=chosen.data,
         mode=chosen.mode,
         identity=identity.sha256,
         named=name is not None,

@@ -84,6 +84,12 @@ def check_together(config: JobConfig) -> None:
             f"loss={config.loss.kind} function={config.function.name}: a loss is for "
             "function=python; the built-in problems have their own scalar forms"
         )
+    data = getattr(config.function, "data", None)
+    if data is not None and not isinstance(config.loss, BatchedLoss):
+        raise ConfigurationError(
+            f"function.data={data} loss={config.loss.kind}: batches are the data of a loss; valid "
+            "are loss=own, mse, cross_entropy and python"
+        )
     if check_shard(config.shard, config.shards) and config.strategy == "auto":
         raise ConfigurationError(
             f"shard={config.shard} strategy=auto: every task could choose another one; valid are "
@@ -117,7 +123,7 @@ def _expand_home(config: JobConfig) -> None:
     config.runs = os.path.expanduser(config.runs)
     config.sparsity = os.path.expanduser(config.sparsity)
     for holder, names in (
-        (config.function, ("target", "point", "weights")),
+        (config.function, ("target", "point", "weights", "data")),
         (config.loss, ("target",)),
         (config.inputs, ("path",)),
         (config.vectors, ("path",)),

@@ -50,6 +50,9 @@ class PythonFunction(FunctionConfig):
     weights: str | None = None
     weights_key: str | None = None
     mode: str = MISSING
+    # The batches of a loss; `held_data` holds them where a program passes them.
+    data: str | None = None
+    held_data: Any = field(default=None, metadata=_NO_OPTION)
 
 
 @dataclass

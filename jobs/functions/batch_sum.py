@@ -11,30 +11,16 @@ from torch import Tensor
 
 
 class BatchSum:
-    """A function of the point: the sum of the losses of all batches.
+    """A function of the point: the weighted sum of the losses of all batches."""
 
-    With ``mean``, a batch is weighted by its share of the samples: the sum is the mean over all.
-    """
-
-    def __init__(
-        self,
-        batch: Callable[[slice], Callable[..., Any]],
-        samples: int,
-        batch_size: int,
-        reduction: str,
-    ) -> None:
+    def __init__(self, batches: Callable[[], Iterator[tuple[Callable[..., Any], float]]]) -> None:
         """Describe the sum; nothing is loaded yet.
 
         Args:
-            batch: Loads a slice of the samples and returns their loss as a function of the point.
-            samples: The number of samples.
-            batch_size: The number of samples in a batch.
-            reduction: ``mean`` or ``sum``: how the loss of a batch combines its samples.
+            batches: Loads one batch after the other, and yields its loss as a function of the point
+                with its weight.
         """
-        self._batch = batch
-        self._samples = samples
-        self._batch_size = batch_size
-        self._reduction = reduction
+        self._batches = batches
 
     def __call__(self, *point: Tensor) -> Any:
         """Return the sum, computed batch by batch."""
@@ -42,10 +28,7 @@ class BatchSum:
 
     def terms(self) -> Iterator[Callable[..., Any]]:
         """Yield the terms of the sum; the data of each are loaded when it is yielded."""
-        for start in range(0, self._samples, self._batch_size):
-            stop = min(start + self._batch_size, self._samples)
-            loss = self._batch(slice(start, stop))
-            weight = 1.0 if self._reduction == "sum" else (stop - start) / self._samples
+        for loss, weight in self._batches():
             yield _weighted(loss, weight)
 
 

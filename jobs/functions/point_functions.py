@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from jobs.configuration.schema import BatchedLoss, LossConfig, PythonLoss
 from jobs.errors import ConfigurationError
 from jobs.functions.batch_sum import BatchSum
+from jobs.functions.batches import Batches
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of, load_loss
 from jobs.functions.modules import ModuleCall
@@ -98,6 +99,7 @@ def with_loss(
     config: LossConfig,
     dtype: torch.dtype,
     device: torch.device,
+    batches: Batches | None = None,
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return a function of the point alone, and the choices that it depends on.
 
@@ -108,28 +110,85 @@ def with_loss(
         config: The option `loss`.
         dtype: The dtype of the job.
         device: The device of the constants.
+        batches: Further constants that the user gives batch by batch; None for none.
 
     Raises:
         JobError: An option of the loss is not valid.
     """
     evaluate = _brought_to(device, evaluate)
+    real = dtype.to_real() if dtype.is_complex else dtype
 
-    def load(rows: slice | None) -> dict[str, Tensor]:
-        real = dtype.to_real() if dtype.is_complex else dtype
+    def load(arrays: Mapping[str, SourceArray], rows: slice | None) -> dict[str, Tensor]:
         return {
             name: array.kept(dtype if array.is_complex else real, device, rows)
-            for name, array in constants.items()
+            for name, array in arrays.items()
         }
 
     choices = {} if function.output is None else {"output": function.output}
     if not isinstance(config, BatchedLoss):
         choices |= {"batched": True} if function.is_batched else {}
-        return _output_at(function, evaluate, load(None)), choices
+        return _output_at(function, evaluate, load(constants, None)), choices
+    # Of a live loss its identity counts.
+    of_loss = {k: v for k, v in vars(config).items() if k not in ("covers", "modules", "held")}
+    choices = {**choices, "loss": of_loss}
+    loss_of = _loss_of_a_batch(function, evaluate, config)
+    if batches is not None:
+        choices["data"] = [batches.count, batches.digest]
+        return BatchSum(_given_batches(batches, constants, loss_of, load, config)), choices
+    if config.batch_size is None:
+        return loss_of(load(constants, None)), choices
+    samples, size = _samples(constants, label_of(config)), config.batch_size
+
+    def cut() -> Iterator[tuple[Callable[..., Any], float]]:
+        for start in range(0, samples, size):
+            stop = min(start + size, samples)
+            weight = 1.0 if config.reduction == "sum" else (stop - start) / samples
+            yield loss_of(load(constants, slice(start, stop))), weight
+
+    return BatchSum(cut), choices
+
+
+Tensors = Mapping[str, Tensor]
+Load = Callable[[Mapping[str, SourceArray], slice | None], dict[str, Tensor]]
+
+
+def _given_batches(
+    batches: Batches,
+    constants: Mapping[str, SourceArray],
+    loss_of: Callable[[Tensors], Callable[..., Any]],
+    load: Load,
+    config: BatchedLoss,
+) -> Callable[[], Iterator[tuple[Callable[..., Any], float]]]:
+    """Return what yields the losses of batches that the user makes, with their weights.
+
+    Raises:
+        ConfigurationError: Their mean needs numbers of samples, which they do not have.
+    """
+    samples = batches.samples
+    if config.reduction == "mean" and not samples:
+        raise ConfigurationError(
+            "function.data loss.reduction=mean: the arrays of a batch have no common leading "
+            "dimension over samples that would weigh it; valid is loss.reduction=sum"
+        )
+    whole = load(constants, None)
+
+    def given() -> Iterator[tuple[Callable[..., Any], float]]:
+        for batch in batches:
+            weight = 1.0
+            if config.reduction == "mean" and samples:
+                weight = len(next(iter(batch.values())).values) / samples
+            yield loss_of({**whole, **load(batch, None)}), weight
+
+    return given
+
+
+def _loss_of_a_batch(
+    function: LoadedFunction, evaluate: Evaluate, config: BatchedLoss
+) -> Callable[[Tensors], Callable[..., Any]]:
+    """Return what makes the loss of a batch a function of the point."""
     loss, label = load_loss(config), label_of(config)
 
-    def batch(rows: slice | None) -> Callable[..., Any]:
-        part = load(rows)
-
+    def of_batch(part: Tensors) -> Callable[..., Any]:
         def call(*point: Tensor) -> Any:
             output = _chosen(function, evaluate, point, part)
             if loss is None or label is None:
@@ -140,13 +199,7 @@ def with_loss(
 
         return call
 
-    # Of a live loss its identity counts.
-    of_loss = {k: v for k, v in vars(config).items() if k not in ("covers", "modules", "held")}
-    choices = {**choices, "loss": of_loss}
-    if config.batch_size is None:
-        return batch(None), choices
-    samples = _samples(constants, label)
-    return BatchSum(batch, samples, config.batch_size, config.reduction), choices
+    return of_batch
 
 
 def _output_at(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from jobs.configuration.schema import LossConfig, WrtConfig
 from jobs.errors import ConfigurationError, did_you_mean
+from jobs.functions.batches import Batches, fed_with
 from jobs.functions.conversions import Conversion, conversions_of_arrays
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of
@@ -50,6 +51,7 @@ def choose_variables(
     loss: LossConfig,
     dtype: torch.dtype,
     device: torch.device,
+    batches: Batches | None = None,
 ) -> Variables:
     """Make a function of the tensors with respect to which it is differentiated.
 
@@ -60,11 +62,13 @@ def choose_variables(
         loss: The option `loss`.
         dtype: The dtype of the point and of all constants but integers.
         device: The device of point and constants.
+        batches: Further arguments, constants, which the user gives batch by batch; None for none.
 
     Raises:
         JobError: No tensor has such a name, or the options do not fit.
     """
-    fed = [name for name in arguments if name != label_of(loss)]
+    given = [name for name in arguments if name != label_of(loss)]
+    fed = given if batches is None else fed_with(batches, arguments, function, loss)
     if wrt.of == "params":
         parameters = _parameters(function)
         names = _matching(wrt, parameters, "parameter")
@@ -73,7 +77,7 @@ def choose_variables(
         evaluate = of_parameters(function, names, fed)
         constants = dict(arguments)
     else:
-        names = _differentiable(wrt, function, {name: arguments[name] for name in fed})
+        names = _differentiable(wrt, function, {name: arguments[name] for name in given})
         kept_fixed = frozen(function.module, ()) if function.module is not None else []
         for name in names:
             arguments[name].require_numbers(dtype.to_complex(), name)
@@ -83,10 +87,10 @@ def choose_variables(
         }
         evaluate = of_inputs(function, names, fed)
         constants = {name: array for name, array in arguments.items() if name not in names}
-        kept_fixed += _kept_whole(arguments, fed, names)
+        kept_fixed += _kept_whole(arguments, given, names)
     for name, array in constants.items():
         array.require_numbers(dtype.to_complex(), name)
-    call, choices = with_loss(function, evaluate, constants, loss, dtype, device)
+    call, choices = with_loss(function, evaluate, constants, loss, dtype, device, batches)
     if wrt.of == "params":
         choices["wrt"] = "params"
     if function.module is not None:

@@ -78,8 +78,8 @@ def find_sparsity(job: Job) -> Sparsity:
     """
     if isinstance(job.function.function, BatchSum):
         raise ConfigurationError(
-            f"sparsity={job.sparsity} loss.batch_size: the sparsity of a loss in batches is not "
-            "detected; valid is sparsity=none"
+            f"sparsity={job.sparsity} with loss.batch_size or function.data: the sparsity of a "
+            "loss in batches is not detected; valid is sparsity=none"
         )
     kept = colouring_file(job)
     if kept.exists():

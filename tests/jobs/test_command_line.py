@@ -73,7 +73,7 @@ def schema_options() -> set[str]:
     for group, members in GROUPS.items():
         for schema in members.values():
             fields = {field.name for field in dataclasses.fields(schema)}
-            fields -= {"name", "source", "of", "by", "kind", "mode"}
+            fields -= {"name", "source", "of", "by", "kind", "mode", "held_data"}
             options |= {f"{group}.{name}" for name in fields}
     return options
 

@@ -17,7 +17,8 @@ from jobs.functions.tracebacks import one_line
 def is_live(config: JobConfig) -> bool:
     """Return whether options hold objects of a program."""
     holders = (config.function, config.loss, config.inputs, config.vectors)
-    return any(isinstance(each, LiveFunction | LiveLoss | LiveSource) for each in holders)
+    has_data = getattr(config.function, "held_data", None) is not None
+    return has_data or any(isinstance(h, LiveFunction | LiveLoss | LiveSource) for h in holders)
 
 
 def packed_config(config: JobConfig) -> Packed:
