@@ -26,8 +26,10 @@ _OTHER_DTYPE = re.compile(
 # Messages where a dimension is missing.
 _NO_BATCH = re.compile(
     r"(?i)Expected (\dD .*or )?\dD .*input|Expected [34]-dim|not enough values to unpack"
-    r"|Dimension out of range|mat1 and mat2 shapes|input.size\(-1\) must be equal"
+    r"|Dimension out of range|input.size\(-1\) must be equal"
 )
+# One sample that was flattened from its second dimension on.
+_FLATTENED = re.compile(r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x")
 _NOT_ONE = re.compile(r"func returned (\d+ tensors|a tensor nested)")
 
 _logger = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ def _advice(function: LoadedFunction, error: BaseException, separator: str = "; 
             f"{separator}the point is float64, as dtype= says; dtype=float32 computes in single "
             "precision, which the function itself does here"
         )
-    if not function.is_batched and _NO_BATCH.search(text):
+    if not function.is_batched and _lacks_batch(text):
         return (
             f"{separator}if the function takes a batch of samples, points.batched=true (with "
             "wrt=inputs) feeds it a point as a batch of one"
@@ -87,6 +89,13 @@ def _advice(function: LoadedFunction, error: BaseException, separator: str = "; 
     if isinstance(error, RuntimeError) and _NOT_ONE.search(text):
         return f"{separator}function.output= chooses one of several outputs"
     return ""
+
+
+def _lacks_batch(text: str) -> bool:
+    found = _FLATTENED.search(text)
+    if found is not None:
+        return int(found[1]) * int(found[2]) == int(found[3])
+    return _NO_BATCH.search(text) is not None
 
 
 def _keep_point(function: LoadedFunction) -> str | None:

@@ -149,8 +149,10 @@ def test_batches_that_change_while_a_job_computes_are_refused(directory: Path) -
     loader = DataLoader(TensorDataset(x, y), batch_size=2)
     given: dict[str, Any] = {"wrt": "params", "loss": "mse", "dtype": "float64"}
     with jobs.compute("hessian", net, data=loader, **given) as result:
+        assert isinstance(result, Result)
         found = result[:]
     with jobs.compute("hessian", net, {"input": x, "label": y}, **given) as result:
+        assert isinstance(result, Result)
         np.testing.assert_allclose(found, result[:], rtol=1e-12, atol=1e-15)
     passes = iter(range(1000))
 

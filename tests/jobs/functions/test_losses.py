@@ -12,6 +12,7 @@ from torch.func import functional_call
 from jobs.errors import JobError
 from jobs.functions.batch_sum import BatchSum
 from jobs.job import Job
+from jobs.sources.source_array import SourceArray
 from outputs import Result
 from tests.jobs.support.own_model import of, user
 
@@ -101,22 +102,25 @@ def test_a_function_that_is_a_loss_itself(model: Path, run_job: Run) -> None:
     np.testing.assert_allclose(result[...], 2 * x.T @ x / 7, rtol=1e-12)
 
 
-def test_a_batch_is_all_that_is_read_at_once(model: Path, resolved: Resolve) -> None:
+def test_a_batch_is_all_that_is_read_at_once(
+    model: Path, resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data(model, "mse")
     files = ("inputs=named", "inputs.tensors.x=x.npy", "inputs.tensors.label=label.npy")
     job = resolved("op=hessian", *of("Net"), "wrt=params", "loss=mse", "loss.batch_size=4", *files)
     seen: list[int] = []
     function = job.function.function
     assert isinstance(function, BatchSum)
-    original = function._batch
+    original = SourceArray.kept
 
-    def batch(rows: slice) -> Any:
-        seen.append(rows.stop - rows.start)
-        return original(rows)
+    def kept(self: SourceArray, *given: Any) -> torch.Tensor:
+        tensor = original(self, *given)
+        seen.append(len(tensor))
+        return tensor
 
-    function._batch = batch
+    monkeypatch.setattr(SourceArray, "kept", kept)
     function(*job.point.values())
-    assert seen == [4, 4, 3]
+    assert seen == [4, 4, 4, 4, 3, 3]
 
 
 def test_labels_of_another_shape_are_not_broadcast(model: Path, run_job: Run) -> None:
