@@ -15,6 +15,7 @@ from torch import Tensor
 from workloads import Instance
 
 import autodiff_core
+from jobs.functions.attention import math_attention
 
 CHUNK_SIZES: tuple[int | None, ...] = (1, 4, 16, 64, 256, None)
 
@@ -133,20 +134,22 @@ def our_lines(
     instance: Instance, strategy: str, engine: str, chunk_size: int, vectors: Any
 ) -> Lines:
     """Open a stream and return the function that computes its lines."""
-    stream = autodiff_core.blocks(
-        instance.function,
-        instance.point,
-        operation=instance.workload.operation,
-        strategy=strategy,
-        engine=engine,
-        chunk_size=chunk_size,
-        vectors=vectors,
-    )
+    with math_attention():  # as in a job
+        stream = autodiff_core.blocks(
+            instance.function,
+            instance.point,
+            operation=instance.workload.operation,
+            strategy=strategy,
+            engine=engine,
+            chunk_size=chunk_size,
+            vectors=vectors,
+        )
     if stream.axis == "columns" and gives_rows(instance):
         stream = stream.rows_by_symmetry()
 
     def lines(start: int, stop: int) -> Tensor:
-        values = stream.block(start, stop).values
+        with math_attention():
+            values = stream.block(start, stop).values
         return values if stream.axis == "rows" else values.T
 
     return lines

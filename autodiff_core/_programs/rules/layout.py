@@ -15,8 +15,8 @@ from autodiff_core._programs.rules.registry import (
     check_zero,
     is_live,
     output_of,
-    partition,
     rule,
+    rule_of_several,
     step_of,
 )
 from autodiff_core._programs.stacks import Stack
@@ -125,7 +125,7 @@ def _part(builder: Builder, source: Reference, dim: int, taken: range, out: Refe
     return builder.step("cut", step_of(builder, source), out.shape, out.dtype, apply)
 
 
-@partition(_aten.unbind, _aten.split, _aten.split_with_sizes, _aten.unsafe_split)
+@rule_of_several(_aten.unbind, _aten.split, _aten.split_with_sizes, _aten.unsafe_split)
 def _divide(builder: Builder, call: Call) -> None:
     source, *given = call.args
     is_unbind = call.operator.overloadpacket is _aten.unbind

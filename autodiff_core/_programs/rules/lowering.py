@@ -16,6 +16,7 @@ from autodiff_core._programs.recording import Call, Recording, Reference, Uncapt
 
 # Each file registers its rules when it is imported.
 from autodiff_core._programs.rules import (
+    attention,  # noqa: F401
     elementwise,  # noqa: F401
     indexing,  # noqa: F401
     layout,  # noqa: F401
@@ -23,8 +24,8 @@ from autodiff_core._programs.rules import (
     products,  # noqa: F401
 )
 from autodiff_core._programs.rules.registry import (
-    PARTITIONS,
     RULES,
+    SEVERAL,
     check_zero,
     is_live,
     references,
@@ -90,8 +91,7 @@ def _lower_call(builder: Builder, call: Call) -> None:
                 builder.numbers[output.value] = None
         return
     packet = call.operator.overloadpacket
-    if packet in PARTITIONS:
-        PARTITIONS[packet](builder, call)
+    if packet in SEVERAL and SEVERAL[packet](builder, call) is not NotImplemented:
         return
     rule = RULES.get(packet)
     output = call.outputs[0]

@@ -55,25 +55,28 @@ def _product(builder: Builder, first: Any, second: Any, out: Reference) -> int:
     if isinstance(first, Reference) and isinstance(second, Reference):
         raise UncapturableError("the map is not linear: two values of it are multiplied")
     if isinstance(first, Reference):
-        return _times(builder, step_of(builder, first), first.shape, second, out)
+        return live_times(builder, step_of(builder, first), first.shape, second, out)
     # W x = (xᵀ Wᵀ)ᵀ
     if len(second.shape) == 1:
-        return (
-            _times(builder, step_of(builder, second), second.shape, first.mT, out)
-            if (first.dim() == 2)
-            else _times(builder, step_of(builder, second), second.shape, first, out)
-        )
+        matrix = first.mT if first.dim() == 2 else first
+        return live_times(builder, step_of(builder, second), second.shape, matrix, out)
+    return times_live(builder, first, step_of(builder, second), out)
+
+
+def times_live(builder: Builder, matrix: Tensor, source: int, out: Reference) -> int:
+    """Append the product of a constant and a value; return the step's number."""
+    shape = out.shape
 
     def apply(stack: Stack, out: Tensor | None = None) -> Stack:
-        return stack_products.times_from_left(first, stack, shape, out)
+        return stack_products.times_from_left(matrix, stack, shape, out)
 
-    shape = out.shape
-    return _matmul_step(builder, step_of(builder, second), shape, out.dtype, apply)
+    return _matmul_step(builder, source, shape, out.dtype, apply)
 
 
-def _times(
+def live_times(
     builder: Builder, source: int, shape: tuple[int, ...], matrix: Tensor, out: Reference
 ) -> int:
+    """Append the product of a value of a given shape and a constant; return the step's number."""
     columns = matrix if matrix.dim() > 1 else matrix[:, None]
     as_matrix = shape if len(shape) > 1 else (1, *shape)
     product = (*as_matrix[:-1], columns.shape[-1])
@@ -140,10 +143,16 @@ def _softmax_backward(builder: Builder, call: Call) -> Any:
     out = output_of(call)
     if not only_first(builder, call) or dtype != out.dtype or not out.shape:
         return NotImplemented
-    number, shape = step_of(builder, gradient), out.shape
-    dim %= len(shape)
+    return softmax_pullback(builder, step_of(builder, gradient), softmax, dim, out)
+
+
+def softmax_pullback(
+    builder: Builder, number: int, softmax: Tensor, dim: int, out: Reference
+) -> int:
+    """Append the pullback of a softmax along a dimension; return the step's number."""
+    shape = out.shape
     weighted = builder.add(combination((number,), (softmax,), shape, out.dtype))
-    mean = _sum_keeping(builder, weighted, shape, dim, out.dtype)
+    mean = _sum_keeping(builder, weighted, shape, dim % len(shape), out.dtype)
     return builder.add(combination((weighted, mean), (None, -softmax), shape, out.dtype))
 
 

@@ -18,10 +18,8 @@ Lowering = Callable[[Builder, Call], Any]
 RULES: dict[Any, Lowering] = {}
 """The rule of each operator, by its overload packet."""
 
-_Partition = Callable[[Builder, Call], None]
-
-PARTITIONS: dict[Any, _Partition] = {}
-"""The rules of operators that divide a tensor; these number all their outputs themselves."""
+SEVERAL: dict[Any, Lowering] = {}
+"""The rules of operators with several outputs, all of which these number, or NotImplemented."""
 
 
 def references(call: Call) -> list[Reference]:
@@ -70,11 +68,11 @@ def rule(*packets: Any) -> Callable[[Lowering], Lowering]:
     return register
 
 
-def partition(*packets: Any) -> Callable[[_Partition], _Partition]:
-    """Register the decorated function as the rule of operators that divide a tensor."""
+def rule_of_several(*packets: Any) -> Callable[[Lowering], Lowering]:
+    """Register the decorated function as the rule of operators with several outputs."""
 
-    def register(lowering: _Partition) -> _Partition:
-        PARTITIONS.update(dict.fromkeys(packets, lowering))
+    def register(lowering: Lowering) -> Lowering:
+        SEVERAL.update(dict.fromkeys(packets, lowering))
         return lowering
 
     return register
