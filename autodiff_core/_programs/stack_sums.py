@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from autodiff_core._programs.stacks import Index, Stack, aligned, as_tensor, same_index, take
 from autodiff_core._tensors.linear_combination import (
@@ -142,12 +143,36 @@ def _on_one_support(stacks: Sequence[Stack], shape: tuple[int, ...]) -> list[Sta
     if dim is not None and all(s.dim == dim and s.shape[dim] == shape[dim] for s in stacks):
         if all(same_index(s.support, first.support) for s in stacks[1:]):
             return list(stacks)
+        joined = _joined([s.support for s in stacks])
+        if joined is not None and len(joined) < shape[dim]:
+            return [_on_range(s, joined) for s in stacks]
         device = first.data.device
         parts = [as_tensor(s.support, device) for s in stacks if s.support is not None]
         union = torch.unique(torch.cat(parts))
         if len(union) < shape[dim]:
             return [_on_support(s, union, part) for s, part in zip(stacks, parts, strict=True)]
     return list(stacks) if all(stack.dim is None for stack in stacks) else None
+
+
+def _joined(supports: Sequence[Index | None]) -> range | None:
+    """Return the union of ranges; None if it has gaps, or if some are no ranges."""
+    ranges = sorted((s for s in supports if isinstance(s, range)), key=lambda s: s.start)
+    union = ranges[0] if len(ranges) == len(supports) else None
+    for each in ranges[1:]:
+        if union is None or each.start > union.stop:
+            return None
+        union = range(union.start, max(union.stop, each.stop))
+    return union
+
+
+def _on_range(stack: Stack, support: range) -> Stack:
+    assert stack.dim is not None
+    assert isinstance(stack.support, range)
+    before, after = stack.support.start - support.start, support.stop - stack.support.stop
+    if not (before or after):
+        return stack
+    pads = [0, 0] * (len(stack.shape) - stack.dim - 1) + [before, after]
+    return replace(stack, data=functional.pad(stack.data, pads), support=support)
 
 
 def _on_support(stack: Stack, support: Tensor, own: Tensor) -> Stack:

@@ -100,7 +100,7 @@ def one_hot(start: int, stop: int, like: Tensor) -> Stack:
         for d, (stride, size) in enumerate(zip(strides, shape, strict=True))
     ]
     data[(torch.arange(count, device=like.device), *where)] = 1
-    return _simplest(Stack(data, shape, dim, support))
+    return simplest(Stack(data, shape, dim, support))
 
 
 def _touched(start: int, stop: int, stride: int, size: int) -> range:
@@ -110,7 +110,8 @@ def _touched(start: int, stop: int, stride: int, size: int) -> range:
     return range(first % size, last % size + 1)
 
 
-def _simplest(stack: Stack) -> Stack:
+def simplest(stack: Stack) -> Stack:
+    """Return the same vectors without a support that leaves nothing out."""
     if stack.dim is not None and stack.support == range(stack.shape[stack.dim]):
         return replace(stack.spread(), dim=None, support=None)
     return stack

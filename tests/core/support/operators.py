@@ -72,6 +72,18 @@ OPERATORS = {
     "solve": lambda x: torch.linalg.solve(OTHER + x[:4], x.T),
     "determinant": lambda x: torch.logdet(x.T @ x + OTHER @ OTHER.T),
     "convolution": lambda x: functional.conv1d(x[None], draw(3, 6, 2) - 0.5).sin(),
+    "convolutions": lambda x: _convolutions(x),
+    "convolutions with gaps": lambda x: _convolutions_with_gaps(x),
+    "kernels": lambda x: functional.conv2d(
+        draw(2, 2, 5, 4), x.reshape(2, 2, 2, 3), padding=1
+    ).sin(),
+    "kernels with gaps": lambda x: _kernels_with_gaps(x),
+    "averages": lambda x: (
+        functional.avg_pool2d(x[None].sin(), 2) * functional.avg_pool2d(x[None], (4, 2))
+    ),
+    "averages, overlapping": lambda x: functional.avg_pool2d(x[None], 2, 1, 1).sin(),
+    "resizing": lambda x: functional.interpolate(x[None, None].sin(), scale_factor=(2, 3)).cos(),
+    "resizing unevenly": lambda x: functional.interpolate(x[None, None], (7, 10)).sin(),
     "pooling": lambda x: functional.max_pool2d(x[None], 2),
     "norms": lambda x: x.norm(dim=1) * x.norm(),
     "cumulative": lambda x: x.cumsum(0) * x.cumprod(1),
@@ -90,6 +102,24 @@ OPERATORS = {
     "fourier": lambda x: torch.fft.rfft(x, dim=0).abs(),
     "einsum": lambda x: torch.einsum("ij,kj,kl->il", x, WEIGHT, draw(5, 3)) ** 2,
 }
+
+
+def _convolutions(x):
+    images = torch.stack([x, x.cos()])[:, None]
+    hidden = functional.conv2d(images, draw(3, 1, 3, 2), draw(3), padding=1).tanh()
+    return functional.conv2d(hidden, draw(2, 3, 2, 3), padding=(0, 2), dilation=(2, 1)).sigmoid()
+
+
+def _convolutions_with_gaps(x):
+    hidden = functional.conv2d(x[None, None], draw(4, 1, 3, 3), stride=2, padding=1).tanh()
+    grouped = functional.conv2d(hidden, draw(4, 2, 2, 2), groups=2, padding=1)
+    return functional.conv_transpose2d(grouped.sin(), draw(4, 1, 2, 3), stride=(2, 1))
+
+
+def _kernels_with_gaps(x):
+    kernel, more = x[:3].reshape(3, 1, 2, 2), x[3:].reshape(2, 3, 2, 1)
+    hidden = functional.conv2d(draw(2, 1, 7, 6), kernel, x[0, :3], stride=(2, 1), dilation=(1, 2))
+    return functional.conv2d(hidden.tanh(), more, padding=(1, 0), stride=(1, 2))
 
 
 def _taken_twice(joined):
