@@ -23,6 +23,7 @@ from jobs.functions.conversions import Conversion, lossy
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
 from jobs.functions.losses import label_of
+from jobs.functions.parts import Part, part_of
 from jobs.functions.references import content_digest
 from jobs.functions.returned_values import named_outputs, nested
 from jobs.functions.source_code import SourceCode
@@ -80,6 +81,8 @@ class Job:
             if it is not.
         excluded: What the job does without, and why: the names of strategies that ``auto`` does not
             consider, ``route <name>`` for a route of the check, and ``differences``.
+        part: The part of the matrix that is computed; None for the whole matrix. Function and point
+            are those of the part.
         required: Whether the job ends with an error if its result is not verified.
     """
 
@@ -113,6 +116,7 @@ class Job:
     dense_reason: str = ""
     stage: Stage | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
+    part: Part | None = None
     required: bool = False
     conversions: tuple[Conversion, ...] = ()
     notes: tuple[str, ...] = ()
@@ -139,6 +143,11 @@ class Job:
         return tensors if self.points is None else [tensor[0] for tensor in tensors]
 
     @property
+    def whole_point(self) -> dict[str, Tensor]:
+        """The point of the whole matrix, of which the job may compute a part."""
+        return self.point if self.part is None else self.part.point
+
+    @property
     def stacked_vectors(self) -> Any:
         """The vectors as `autodiff_core` takes them; None where there are none."""
         return tuple(self.vectors.values()) if self.vectors else None
@@ -163,7 +172,11 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         variables = _variables(config, dtype, devices[0], notes)
         conversions = list(variables.conversions)
         vectors = _vectors(config, variables, dtype, devices[0], conversions)
-    function, point = variables.function, variables.point
+    part = part_of(config, variables)
+    if part is not None:
+        variables = replace(variables, choices={**variables.choices, **part.choices()})
+    function = part.function if part else variables.function
+    point = part.selected if part else variables.point
     shard = check_shard(config.shard, config.shards)
     source = source_of(function, config.loss)
     digest = fingerprint(config, variables, vectors, source)
@@ -194,6 +207,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         source=source,
         paths=run_paths(config.runs, function.name, config.op, config.strategy, digest, shard),
         config=config,
+        part=part,
         required=config.verify.required,
         conversions=tuple(conversions),
         notes=(*function.notes, *notes, *lossy(conversions), *_note_of(source)),

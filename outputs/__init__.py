@@ -17,6 +17,7 @@ from outputs._errors import (
 from outputs._format.axes import Axis, Shard, TensorSpec
 from outputs._format.description import ResultDescription
 from outputs._format.probes import Probes
+from outputs._format.selection import Selection
 from outputs._format.tiling import planned_tile
 from outputs._format.verification_state import Verdict, VerificationState, figures_verdict, weakest
 from outputs._reading.foreign_datasets import find_dataset
@@ -50,6 +51,7 @@ __all__ = [
     "ResultExistsError",
     "ResultNotFoundError",
     "ResultWriter",
+    "Selection",
     "Shard",
     "SparseResult",
     "TensorSpec",

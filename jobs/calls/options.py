@@ -24,6 +24,7 @@ from jobs.configuration.schema import (
     PythonFunction,
     PythonLoss,
 )
+from jobs.configuration.selections import plain_selection
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions.live.identity import identity_of
 from jobs.sources.live import forms_of, held_arrays
@@ -39,6 +40,8 @@ class WholeOptions(TypedDict, total=False):
     wrt: _Choice
     inputs: _Choice
     points: _Choice | None
+    rows: Any
+    columns: Any
     sparsity: str | PathLike[str]
     loss: _Choice | Callable[..., Any]
     data: Any
@@ -87,6 +90,9 @@ def configured(
     live = {"inputs": _take_point(given, point), "vectors": _take_vectors(given)}
     if given.get("points", "") is None:
         del given["points"]
+    for option in ("rows", "columns"):
+        if given.get(option) is not None:
+            given[option] = plain_selection(option, given[option])
     if isinstance(given.get("memory"), int):
         given["memory"] = f"{given['memory']}B"
     config = typed_config(composed(given))

@@ -30,6 +30,7 @@ from jobs.configuration.schema import (
     NamedSource,
     PythonFunction,
 )
+from jobs.configuration.selections import checked_selection
 from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.operations import OPERATIONS
 from jobs.shards import check_shard
@@ -99,6 +100,7 @@ def check_together(config: JobConfig) -> None:
     if config.sparsity != "none":
         _check_sparsity(config)
     _check_direction(config)
+    _check_selection(config)
 
 
 def to_yaml(config: JobConfig) -> str:
@@ -192,6 +194,8 @@ def _check_values(config: JobConfig) -> None:
     if not isinstance(config.devices, str | list):
         raise no_such_devices(str(config.devices), "this is neither a name nor a list of names")
     parse_devices(config.devices)
+    config.rows = checked_selection("rows", config.rows)
+    config.columns = checked_selection("columns", config.columns)
     _check_chunk_size(config.chunk_size)
     _check_memory(config.memory)
     _check_tolerance(config.verify.tolerance)
@@ -249,6 +253,28 @@ def _check_points(config: JobConfig) -> None:
         raise ConfigurationError(
             f"points=files inputs={source.source}: a file is a point here; valid are sources with "
             "a path, such as inputs=numpy inputs.path='geometries/*.npy'"
+        )
+
+
+def _check_selection(config: JobConfig) -> None:
+    """Check that rows and columns are selected where they have a meaning."""
+    selections = {"rows": config.rows, "columns": config.columns}
+    given = " ".join(f"{name}={value}" for name, value in selections.items() if value is not None)
+    if not given:
+        return
+    if OPERATIONS[config.op].is_product:
+        raise ConfigurationError(
+            f"{given} op={config.op}: rows and columns are selected of a matrix, and a product has "
+            "one row for each vector; valid are op=jacobian and op=hessian"
+        )
+    if config.points.are_many and (config.columns is not None or config.op == "hessian"):
+        raise ConfigurationError(
+            f"{given} points={config.points.by}: at many points only the rows of op=jacobian are "
+            "selected"
+        )
+    if config.output.tile is not None:
+        raise ConfigurationError(
+            f"{given} output.tile={config.output.tile}: the tile of a part is left to the layout"
         )
 
 

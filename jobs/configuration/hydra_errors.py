@@ -121,12 +121,16 @@ def check_arguments(arguments: Iterable[str]) -> None:
 
 
 def as_hydra_reads(argument: str) -> str:
-    """Replace what Hydra refuses: ``~`` at the beginning of a value, and null for a single point.
+    """Replace what Hydra refuses.
+
+    That is ``~`` at the beginning of a value, null for a single point, and a list of lines as the
+    value of `rows` and `columns`, whose defaults are mappings.
 
     A shell replaces ``~`` only after names without dots.
     """
     if argument == "points=null":
         return "points=single"
+    argument = re.sub(r"^(rows|columns)=(?=\[)", r"\1.lines=", argument)
     found = re.fullmatch(r"([\w.@/+]+=)(~.*)", argument, re.DOTALL)
     return found[1] + os.path.expanduser(found[2]) if found else argument
 

@@ -285,6 +285,9 @@ class JobConfig:
     wrt: WrtConfig = MISSING
     inputs: SourceConfig = MISSING
     points: PointsConfig = field(default_factory=PointsConfig)
+    # A number or range, a file, or a mapping; in the typed options as `checked_selection` has it.
+    rows: Any = None
+    columns: Any = None
     sparsity: str = MISSING
     loss: LossConfig = MISSING
     vectors: SourceConfig = MISSING

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -21,16 +21,32 @@ class BatchSum:
                 with its weight.
         """
         self._batches = batches
+        self._change: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda term: term
 
     def __call__(self, *point: Tensor) -> Any:
         """Return the sum, computed batch by batch."""
-        return reduce(torch.add, (term(*point) for term in self.terms()))
+        return reduce(added, (term(*point) for term in self.terms()))
+
+    def mapped(self, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> BatchSum:
+        """Return the sum of changed terms."""
+        changed = copy.copy(self)
+        changed._change = lambda term: change(self._change(term))
+        return changed
 
     def terms(self) -> Iterator[Callable[..., Any]]:
         """Yield the terms of the sum; the data of each are loaded when it is yielded."""
         for loss, weight in self._batches():
-            yield _weighted(loss, weight)
+            yield self._change(_weighted(loss, weight))
 
 
 def _weighted(loss: Callable[..., Any], weight: float) -> Callable[..., Any]:
     return lambda *point: weight * loss(*point)
+
+
+def added(first: Any, second: Any) -> Any:
+    """Return the sum of two equally nested values."""
+    if isinstance(first, dict):
+        return {key: added(first[key], second[key]) for key in first}
+    if isinstance(first, tuple | list):
+        return type(first)(added(a, b) for a, b in zip(first, second, strict=True))
+    return first + second

@@ -84,6 +84,17 @@ class Plan:
         return self.rows // (self.points or 1)
 
     @property
+    def passes(self) -> dict[str, int]:
+        """How many passes reverse and forward mode need for the matrix of one point.
+
+        A Hessian is symmetric, and its rows are computed as columns where these are fewer.
+        """
+        rows, columns = self.rows_of_a_point, self.columns
+        if self.operation == "hessian":
+            rows = columns = min(rows, columns)
+        return {"reverse": rows, "forward": columns}
+
+    @property
     def extent(self) -> str:
         """The size of the matrix, or of the matrices of many points, in words."""
         many = f"{self.points} points of " if self.points is not None else ""
@@ -123,7 +134,7 @@ class Plan:
         return asdict(self) | {
             "lines": self.lines,
             "blocks": self.blocks,
-            "passes": {"reverse": self.rows_of_a_point, "forward": self.columns},
+            "passes": self.passes,
             "bytes_of_matrix": self.bytes_of_matrix,
             "bytes_needed": self.bytes_needed,
         }

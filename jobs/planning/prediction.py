@@ -95,12 +95,13 @@ def _computing_seconds(job: Job, decision: Decision, missing: int, line_bytes: i
 
 def _part_of(description: ResultDescription) -> str:
     """Return which part of a larger matrix a file holds, in words; empty for a whole one."""
+    selected = "" if description.selection is None else str(description.selection)
     if description.shard is None:
-        return ""
+        return selected
     held, (rows, columns) = description.held, description.shape
     return (
         f"shard {description.shard}, {description.axis} {held.start} to {held.stop} of a matrix of "
-        f"{rows} x {columns}"
+        f"{rows} x {columns}" + (f": {selected}" if selected else "")
     )
 
 

@@ -11,13 +11,18 @@ from torch import Tensor
 
 from autodiff_core import AxisLayout
 from jobs.errors import ConfigurationError
+from jobs.functions.evaluation import evaluated
+from jobs.functions.failures import explaining_failures
+from jobs.functions.parts import Part
 from jobs.functions.returned_values import named_outputs
+from jobs.functions.selections import AxisTensor, SelectedAxis
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.records.provenance import git_commit, provenance
 from jobs.shards import share
+from jobs.streams.at_points import values_of_points
 from jobs.streams.stream import Stream, stored_dtype, to_numpy
-from outputs import Axis, Probes, ResultDescription, Shard, TensorSpec
+from outputs import Axis, Probes, ResultDescription, Selection, Shard, TensorSpec
 
 _Specs = tuple[TensorSpec, ...]
 
@@ -33,6 +38,7 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
     """
     outputs = named_outputs(job.function, stream.value)
     rows, columns, rows_are_tuple, columns_are_tuple = _axes(job, stream, tuple(outputs))
+    is_product = OPERATIONS[job.operation].is_product
     return ResultDescription(
         operation=job.operation,
         strategy=strategy,
@@ -44,8 +50,8 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         dtype=str(stored_dtype(job.storage or stream.dtype)),
         rows_are_tuple=rows_are_tuple,
         columns_are_tuple=columns_are_tuple,
-        point=arrays(job.point),
-        value=arrays(outputs),
+        point=arrays(job.whole_point),
+        value=arrays(outputs if job.part is None else whole_outputs(job, job.part)),
         # The vectors of compressed products follow from the colouring, and are as large as the
         # result.
         vectors=arrays(job.vectors) if job.compressed is None else {},
@@ -55,6 +61,7 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         compression="gzip" if job.compression == "gzip" else "none",
         shard=_shard(job, stream),
         points=job.points,
+        selection=None if is_product else _selection(job.part),
     )
 
 
@@ -78,13 +85,22 @@ def require_storage(job: Job, dtype: torch.dtype) -> None:
 def _axes(job: Job, stream: Stream, outputs: tuple[str, ...]) -> tuple[_Specs, _Specs, bool, bool]:
     """Return the tensors of rows and of columns, and whether each side is a tuple of tensors."""
     inputs = tuple(job.point)
-    inputs_are_tuple = len(inputs) > 1
+    inputs_are_tuple = len(job.whole_point) > 1
     outputs_are_tuple = not isinstance(stream.value, Tensor)
     if OPERATIONS[job.operation].is_product:
         rows = (TensorSpec("vectors", (stream.rows.size,), "int64"),)
         if job.operation == "jvp":
             return rows, _specs(outputs, stream.columns), False, outputs_are_tuple
         return rows, _specs(inputs, stream.columns), False, inputs_are_tuple
+    if job.part is not None:
+        is_second_order = OPERATIONS[job.operation].is_second_order
+        rows_are_tuple = inputs_are_tuple if is_second_order else outputs_are_tuple
+        return (
+            _specs_of(job.part.rows),
+            _specs_of(job.part.columns),
+            rows_are_tuple,
+            inputs_are_tuple,
+        )
     columns = _specs(inputs, stream.columns)
     if OPERATIONS[job.operation].is_second_order:
         return _specs(inputs, stream.rows), columns, inputs_are_tuple, inputs_are_tuple
@@ -108,7 +124,7 @@ def describe_sparse(
     leaves = job.point if is_second_order else outputs
     with git_commit(job) as commit:
         origin = provenance(job, commit())
-    inputs_are_tuple = len(job.point) > 1
+    inputs_are_tuple = len(job.whole_point) > 1
     outputs_are_tuple = not isinstance(value, Tensor)
     return ResultDescription(
         operation=job.operation,
@@ -121,13 +137,14 @@ def describe_sparse(
         dtype=str(stored_dtype(dtype)),
         rows_are_tuple=inputs_are_tuple if is_second_order else outputs_are_tuple,
         columns_are_tuple=inputs_are_tuple,
-        point=arrays(job.point),
-        value=arrays(outputs),
+        point=arrays(job.whole_point),
+        value=arrays(outputs if job.part is None else whole_outputs(job, job.part)),
         vectors={},
         configuration=job.configuration,
         provenance=origin,
         compression="gzip" if job.compression == "gzip" else "none",
         probes=probes,
+        selection=_selection(job.part),
     )
 
 
@@ -135,6 +152,32 @@ def _shard(job: Job, stream: Stream) -> Shard | None:
     if job.shard is None:
         return None
     return share(*job.shard, stream.axis.lines(stream.shape), stream.axis)
+
+
+def whole_outputs(job: Job, part: Part) -> dict[str, Tensor]:
+    """Return what the function of a part returns of the whole point, by name."""
+    point = tuple(part.point.values())
+    with explaining_failures(part.whole):
+        if job.points is None:
+            value = evaluated(part.whole.function, point, job.seed)
+        else:
+            value = values_of_points(part.whole.function, point, job.seed)
+    return named_outputs(part.whole, value)
+
+
+def _selection(part: Part | None) -> Selection | None:
+    if part is None:
+        return None
+    whole = (tuple(map(_spec_of, axis.whole)) for axis in (part.rows, part.columns))
+    return Selection(part.rows.numbers, part.columns.numbers, *whole)
+
+
+def _specs_of(axis: SelectedAxis) -> _Specs:
+    return tuple(_spec_of(part.tensor) for part in axis.parts)
+
+
+def _spec_of(tensor: AxisTensor) -> TensorSpec:
+    return TensorSpec(tensor.name, tensor.shape, str(tensor.dtype).removeprefix("torch."))
 
 
 def _specs(names: tuple[str, ...], layout: AxisLayout) -> tuple[TensorSpec, ...]:

@@ -58,8 +58,9 @@ class Agreement:
 def compare_strategies(directory: Path) -> list[Agreement]:
     """Compare the complete results below a directory that are of the same derivative.
 
-    Two results are of the same derivative if operation, function, shape, point and vectors are
-    equal. Each result is compared with that of `reverse-loop`, or with the first if there is none.
+    Two results are of the same derivative if operation, function, point, vectors, and rows and
+    columns are equal. Each result is compared with that of `reverse-loop`, or with the first if
+    there is none.
     """
     groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in sorted(directory.rglob(RESULT)):
@@ -79,7 +80,8 @@ def _opened(path: Path) -> Result | SparseResult:
 def _key(result: Result | SparseResult) -> tuple[str, ...]:
     """Return what two results must have in common to be compared."""
     vectors = result.vectors if isinstance(result, Result) else {}
-    digests = [_digest(arrays) for arrays in (result.points, vectors)]
+    lines = {"rows": result.row_numbers, "columns": result.column_numbers}
+    digests = [_digest(arrays) for arrays in (result.points, vectors, lines)]
     kind = type(result).__name__
     return (kind, result.operation, result.function, str(result.shape), *digests)
 

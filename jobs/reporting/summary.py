@@ -97,14 +97,18 @@ def _of_result(name: str, result: Result) -> JobSummary:
     across = columns if result.axis == "rows" else rows
     lines = _number(result.execution, "lines_computed")
     shard = "" if result.shard is None else f", shard {result.shard}"
-    matrix = f"{' x '.join(map(str, result.shape))} {result.dtype}{shard}"
+    matrix = f"{' x '.join(map(str, result.shape))} {result.dtype}{shard}{_selection(result)}"
     return _finished(name, result, matrix, lines and lines * across)
 
 
 def _of_sparse(name: str, result: SparseResult) -> JobSummary:
     rows, columns = result.shape
-    matrix = f"{rows} x {columns} {result.dtype}, {result.entries} entries"
+    matrix = f"{rows} x {columns} {result.dtype}, {result.entries} entries{_selection(result)}"
     return _finished(name, result, matrix, result.entries)
+
+
+def _selection(result: Result | SparseResult) -> str:
+    return "" if result.selection is None else f": {result.selection}"
 
 
 def _finished(

@@ -53,6 +53,7 @@ class Display:
     def plan(self, plan: Plan) -> None:
         """Show the plan."""
         self._bytes_of_a_line = bytes_of_a_line(plan)
+        passes = [f"{count} in {mode} mode" for mode, count in plan.passes.items()]
         self._table(
             f"{plan.operation} of {plan.function}",
             {
@@ -63,7 +64,7 @@ class Display:
                 + ("es" if plan.workers > 1 else ""),
                 "blocks": f"{plan.blocks} of up to {plan.chunk_size} {plan.axis} "
                 f"({plan.chunk_reason}){_already_done(plan)}",
-                "passes": f"{plan.rows_of_a_point} in reverse mode, {plan.columns} in forward mode"
+                "passes": ", ".join(passes)
                 + (" for each point" if plan.points is not None else ""),
                 "memory": f"{size(plan.peak_bytes)} predicted of {size(plan.memory_budget)} "
                 f"({plan.memory_reason})",

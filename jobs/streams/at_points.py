@@ -68,7 +68,7 @@ class PointStream:
         self.passes = self.unit if self.is_divisible else across
         count = len(self._inputs[0])
         self.shape = (count * self.unit, across)
-        self.value: Any = _values(function, self._inputs, seed)
+        self.value: Any = values_of_points(function, self._inputs, seed)
 
     def block(self, start: int, stop: int) -> Block:
         """Compute one block.
@@ -111,7 +111,7 @@ class PointStream:
         return autodiff_core.blocks(self._function, inputs, **self._options)
 
 
-def _values(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -> Any:
+def values_of_points(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -> Any:
     """Return the function's values at all points, nested as it returns them, stacked."""
     parts = []
     with torch.no_grad():

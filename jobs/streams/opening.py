@@ -9,9 +9,12 @@ import torch
 
 import autodiff_core
 from jobs.functions.batch_sum import BatchSum
+from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
+from jobs.functions.parts import Lines
 from jobs.job import Job
 from jobs.streams.at_points import PointStream
+from jobs.streams.of_lines import lines_of_hessian
 from jobs.streams.single import SingleStream
 from jobs.streams.stream import Stream
 from jobs.streams.summed import SummedStream
@@ -37,6 +40,8 @@ def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
                 operation=job.operation,
                 strategy=strategy,
             )
+        if job.part is not None and job.part.lines is not None:
+            return _lines_stream(job, job.part.lines, strategy, engine)
         return open_function_stream(
             job.function.function,
             job.inputs,
@@ -46,6 +51,17 @@ def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
             engine=engine,
             vectors=job.stacked_vectors,
         )
+
+
+def _lines_stream(job: Job, lines: Lines, strategy: str, engine: str) -> Stream:
+    function, point = job.function.function, list(job.point.values())
+    options = {"operation": "jacobian", "strategy": strategy, "engine": engine}
+
+    def opened(gradient: Callable[..., Any], inputs: Any) -> Stream:
+        return open_function_stream(gradient, inputs, seed=job.seed, **options)
+
+    value = evaluated(function, point, job.seed)
+    return lines_of_hessian(function, point, lines, strategy, opened, value)
 
 
 def open_function_stream(

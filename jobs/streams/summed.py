@@ -11,7 +11,7 @@ from torch import Tensor
 
 import autodiff_core
 from autodiff_core import AxisLayout, Block, BlockStream
-from jobs.functions.batch_sum import BatchSum
+from jobs.functions.batch_sum import BatchSum, added
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -48,7 +48,7 @@ class SummedStream:
             first = first or stream
             values.append(stream.value)
         assert first is not None
-        self.value: Any = reduce(torch.add, values)
+        self.value: Any = reduce(added, values)
         self.axis = first.axis
         self.rows: AxisLayout = first.rows
         self.columns: AxisLayout = first.columns
@@ -125,7 +125,7 @@ def value_and_product(
     for number, term in enumerate(function.terms()):
         torch.manual_seed(seed + number)
         found = _value_and_product(operation, term, inputs, vector, **options)
-        total = found if total is None else _added(total, found)
+        total = found if total is None else added(total, found)
     assert total is not None
     return total
 
@@ -156,11 +156,3 @@ def _value_and_product(
         tuple(each.detach() for each in gradient),
         tuple(a.reshape(shape) for a, shape in zip(pieces, shapes, strict=True)),
     )
-
-
-def _added(first: Any, second: Any) -> Any:
-    if isinstance(first, dict):
-        return {key: _added(first[key], second[key]) for key in first}
-    if isinstance(first, tuple | list):
-        return type(first)(_added(a, b) for a, b in zip(first, second, strict=True))
-    return first + second

@@ -54,7 +54,7 @@ class ProbeProducts:
     def right(self) -> tuple[Probe | None, str]:
         """Return v and M v, or why none; of many points, the same v for each of them."""
         self._generator.manual_seed(self._routes.seed)
-        vector = self._draw(self._inputs, real=True)
+        vector = self._within(self._draw(self._inputs, real=True), is_right=True)
         pushed, reason = self._push(vector)
         if pushed is None:
             return None, reason
@@ -69,18 +69,18 @@ class ProbeProducts:
                 first if first.is_complex() else torch.complex(first, second)
                 for first, second in zip(pushed, seconds, strict=True)
             ]
-        return Probe(flattened(vector), flattened(pushed)), ""
+        return self._selected(Probe(flattened(vector), flattened(pushed)), is_right=True), ""
 
     def left(self) -> tuple[Probe | None, str]:
         """Return u and uᵀ M; for a Hessian u is v, so that the two products show its asymmetry."""
         self._generator.manual_seed(self._routes.seed)
-        vector = self._draw(self._outputs, real=True)
+        vector = self._within(self._draw(self._outputs, real=True))
         if not self._is_complex:
             pulled, reason = self._pull(vector)
             return (
                 (None, reason)
                 if pulled is None
-                else (Probe(flattened(vector), flattened(pulled)), "")
+                else (self._selected(Probe(flattened(vector), flattened(pulled))), "")
             )
         # By the convention of the matrix, with y split into its real and complex tensors: for
         # a complex x the pullback of torch conjugates the complex part, for a real x it keeps
@@ -136,6 +136,29 @@ class ProbeProducts:
 
     def _draw(self, like: Sequence[Tensor], *, real: bool) -> list[Tensor]:
         return [signed_vector(tensor, self._generator, real=real) for tensor in like]
+
+    def _within(self, vector: list[Tensor], *, is_right: bool = False) -> list[Tensor]:
+        """Return a vector that is zero outside the selected columns, or from the left the rows."""
+        part = self._job.part
+        if part is None or part.lines is None:
+            return vector
+        axis = part.lines.columns if is_right else part.lines.rows
+        numbers = torch.from_numpy(axis.numbers).to(vector[0].device)
+        support = torch.zeros(sum(each.numel() for each in vector), device=vector[0].device)
+        pieces = support.index_fill(0, numbers, 1.0).split([each.numel() for each in vector])
+        return [a * b.reshape(a.shape).to(a) for a, b in zip(vector, pieces, strict=True)]
+
+    def _selected(self, probe: Probe, *, is_right: bool = False) -> Probe:
+        """Return the selected entries of a vector and of its product."""
+        part = self._job.part
+        if part is None or part.lines is None:
+            return probe
+        axes = (part.lines.columns, part.lines.rows)
+        of_vector, of_product = (
+            torch.from_numpy(axis.numbers).to(probe.vector.device)
+            for axis in (axes if is_right else axes[::-1])
+        )
+        return Probe(probe.vector[of_vector], probe.product[of_product])
 
     def _pull(self, vector: Sequence[Tensor]) -> tuple[list[Tensor] | None, str]:
         """Return uᵀ M by a plain reverse pass, for a Hessian else by differences."""

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from outputs._format.axes import TensorSpec
-from outputs._reading.views.metadata import arrays, attributes, table
+from outputs._reading.views.metadata import arrays, attributes, line_numbers, table
 from outputs._reading.views.protocol import DenseResult
 from outputs._scanning.sequential import Advance, piece_shape, pieces
 from outputs._storage.files import create_file
@@ -35,8 +35,9 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
 
     They are the matrix under the name of its operation, rows x columns; ``rows`` and ``columns``,
     structs with the cell arrays ``name``, ``shape`` and ``dtype`` and the columns ``first`` and
-    ``last``, which count from 1 as MATLAB does; ``point``, ``value`` and ``vectors``, structs of
-    arrays; ``about``, a struct with the result's header, provenance and configuration. MATLAB's
+    ``last``, which count from 1 as MATLAB does, with ``numbers`` where lines were selected;
+    ``point``, ``value`` and ``vectors``, structs of arrays;
+    ``about``, a struct with the result's header, provenance and configuration. MATLAB's
     names have only ASCII letters, digits and ``_``, and at most 63 of them: ``about.fields`` maps
     the fields that had to be renamed to the names of the tensors, as JSON.
 
@@ -47,8 +48,9 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
     """
     with create_file(path, user_block=_USER_BLOCK) as file:
         _matrix(file, result, advance)
+        numbers = line_numbers(result)
         for name, tensors in (("rows", result.rows), ("columns", result.columns)):
-            _table(file, name, tensors)
+            _table(file, name, tensors, numbers.get(name.removesuffix("s")))
         renamed = {}
         for name, members in arrays(result).items():
             _struct(file, name, members)
@@ -96,7 +98,7 @@ def _chunk(source: h5py.Dataset) -> tuple[int, int]:
     return height, min(columns, max(side, side * side // height))
 
 
-def _table(file: h5py.File, name: str, tensors: tuple[TensorSpec, ...]) -> None:
+def _table(file: h5py.File, name: str, tensors: tuple[TensorSpec, ...], numbers: Any) -> None:
     records = table(tensors)
     fields: dict[str, Any] = {
         "name": [record["name"] for record in records],
@@ -105,6 +107,8 @@ def _table(file: h5py.File, name: str, tensors: tuple[TensorSpec, ...]) -> None:
         "last": np.array([record["stop"] for record in records], dtype=float),
         "dtype": [record["dtype"] for record in records],
     }
+    if numbers is not None:
+        fields["numbers"] = numbers + 1.0
     _struct(file, name, fields)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import zarr
 
-from outputs._reading.views.metadata import arrays, attributes, table
+from outputs._reading.views.metadata import arrays, attributes, line_numbers, table
 from outputs._reading.views.names import escaped
 from outputs._reading.views.protocol import DenseResult
 from outputs._scanning.sequential import Advance, piece_shape, pieces
@@ -23,7 +23,8 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
     Chunks are whole tiles, or bands of rows, with zarr's own compression. The tables are
     attributes of the group, ``rows`` and ``columns``, because Zarr has no standard string dtype;
     header, provenance and configuration are attributes as well. The arrays are ``point/<name>``
-    and so on, with names as `escaped` writes them.
+    and so on, with names as `escaped` writes them. The numbers of selected lines are the
+    coordinates ``row`` and ``column``.
 
     Args:
         result: A complete result.
@@ -38,6 +39,8 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
         folder = group.create_group(name)
         for key, values in members.items():
             folder.create_array(escaped(key), data=values)
+    for axis, numbers in line_numbers(result).items():
+        group.create_array(axis, data=numbers, dimension_names=(axis,))
     matrix = result.dataset()
     chunk = piece_shape(matrix, _CHUNK_BYTES)
     target = group.create_array(

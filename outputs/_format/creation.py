@@ -25,6 +25,7 @@ from outputs._format.names import (
     POINTS,
     VERSION_OF_PARTS,
     VERSION_OF_POINTS,
+    VERSION_OF_SELECTIONS,
     VERSION_OF_SPARSE_FILES,
     VERSION_OF_WHOLE_FILES,
     VIRTUAL,
@@ -167,6 +168,11 @@ def _write_context(file: h5py.File, description: ResultDescription) -> None:
     """Write the tables, arrays, configuration, provenance, execution record and probes."""
     _write_table(file, Names.ROWS, "row_tensor", description.rows)
     _write_table(file, Names.COLUMNS, "column_tensor", description.columns)
+    if (selection := description.selection) is not None:
+        file.create_dataset(Names.ROW_NUMBERS, data=selection.rows.astype("<i8"))
+        file.create_dataset(Names.COLUMN_NUMBERS, data=selection.columns.astype("<i8"))
+        _write_table(file, Names.WHOLE_ROWS, "whole_row_tensor", selection.whole_rows)
+        _write_table(file, Names.WHOLE_COLUMNS, "whole_column_tensor", selection.whole_columns)
     for group, arrays in (
         (Names.POINT, description.point),
         (Names.VALUE, description.value),
@@ -195,6 +201,8 @@ def _write_header(
     if version is None:
         version = VERSION_OF_WHOLE_FILES if is_plain else VERSION_OF_PARTS
         version = version if description.points is None else VERSION_OF_POINTS
+    if description.selection is not None:
+        version = VERSION_OF_SELECTIONS
     write_attributes(
         file,
         {"format": FORMAT, "format_version": version, MINOR_VERSION: CURRENT_MINOR_VERSION}

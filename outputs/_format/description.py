@@ -11,6 +11,7 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._format.axes import Axis, Shard, TensorSpec
 from outputs._format.probes import Probes, require_fitting
+from outputs._format.selection import Selection
 from outputs._format.validation import require_choice
 
 Compression = Literal["none", "gzip"]
@@ -48,6 +49,7 @@ class ResultDescription:
             describes the whole matrix.
         points: Number of points, each with a matrix of its own, which are stacked vertically in
             `shape`; `rows` and `columns` describe the matrix of one point. None for one point.
+        selection: Which rows and columns of a larger matrix these are; None for a whole matrix.
         block_lines: Number of lines of a block, if known; the tile is chosen to fit it. It is not
             stored.
 
@@ -75,6 +77,7 @@ class ResultDescription:
     probes: Probes | None = None
     shard: Shard | None = None
     points: int | None = None
+    selection: Selection | None = None
     block_lines: int | None = None
 
     def __post_init__(self) -> None:
@@ -96,6 +99,8 @@ class ResultDescription:
             raise ResultError(f"A tile has at least one row and one column, not {self.tile}.")
         if self.probes is not None:
             require_fitting(self.probes, self.shape)
+        if self.selection is not None:
+            self.selection.require_fitting(self.rows, self.columns)
         length = self.axis.lines(self.shape)
         if self.shard is not None and self.shard.stop > length:
             raise ResultError(f"The shard {self.shard} ends beyond the {length} {self.axis}.")

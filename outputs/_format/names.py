@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import numpy as np
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # The attribute that counts additions, which earlier readers of the same version may ignore.
 MINOR_VERSION = "format_minor_version"
 CURRENT_MINOR_VERSION = 1
@@ -17,6 +17,7 @@ VERSION_OF_WHOLE_FILES = 1
 VERSION_OF_PARTS = 2
 VERSION_OF_POINTS = 3
 VERSION_OF_SPARSE_FILES = 4
+VERSION_OF_SELECTIONS = 5
 
 LEDGER_DTYPE = np.dtype(
     [
@@ -54,7 +55,17 @@ class Names:
     ROW = "row"
     COLUMN = "column"
     POINT_NUMBER = "point_number"
-    TABLE_SCALES = ("row_tensor", "column_tensor", "ledger_entry")
+    ROW_NUMBERS = "row_numbers"
+    COLUMN_NUMBERS = "column_numbers"
+    WHOLE_ROWS = "whole_rows"
+    WHOLE_COLUMNS = "whole_columns"
+    TABLE_SCALES = (
+        "row_tensor",
+        "column_tensor",
+        "ledger_entry",
+        "whole_row_tensor",
+        "whole_column_tensor",
+    )
 
     @staticmethod
     def escape(name: str) -> str:

@@ -19,12 +19,14 @@ from outputs._format.names import (
     POINTS,
     PROBES,
     TABLE_FIELDS,
+    VERSION_OF_SELECTIONS,
     VERSION_OF_SPARSE_FILES,
     VIRTUAL,
     WHOLE_TILE,
     Names,
 )
 from outputs._format.probes import Pairing, Probes, require_fitting
+from outputs._format.selection import Selection
 from outputs._format.stacked_matrices import Matrix, StackedMatrices
 from outputs._format.validation import member, require_sound, scalar, whole
 
@@ -33,7 +35,11 @@ _MAX_TEXT_BYTES = 64 * 2**20
 
 def is_sparse(file: h5py.File) -> bool:
     """Return whether a result holds a matrix in compressed rows."""
-    return scalar(file, "format_version") == VERSION_OF_SPARSE_FILES
+    version = scalar(file, "format_version")
+    if version != VERSION_OF_SELECTIONS:
+        return version == VERSION_OF_SPARSE_FILES
+    operation = read_attribute(file, "operation")
+    return operation in MATRICES and isinstance(member(file, operation), h5py.Group)
 
 
 def read_description(file: h5py.File) -> ResultDescription:
@@ -66,6 +72,7 @@ def read_description(file: h5py.File) -> ResultDescription:
         probes=read_probes(file),
         shard=shard,
         points=points,
+        selection=read_selection(file),
     )
 
 
@@ -190,6 +197,29 @@ def read_table(file: h5py.File, name: str) -> tuple[TensorSpec, ...]:
         stop += tensor.size
         tensors.append(tensor)
     return tuple(tensors)
+
+
+def read_selection(file: h5py.File) -> Selection | None:
+    """Read which lines of a larger matrix the file holds; None for a whole matrix.
+
+    Raises:
+        ResultError: If the numbers contradict themselves or the tables.
+    """
+    if file.get(Names.ROW_NUMBERS, getlink=True) is None:
+        return None
+    rows, columns = (
+        whole(dataset(file, name)) for name in (Names.ROW_NUMBERS, Names.COLUMN_NUMBERS)
+    )
+    whole_rows, whole_columns, *axes = (
+        read_table(file, name)
+        for name in (Names.WHOLE_ROWS, Names.WHOLE_COLUMNS, Names.ROWS, Names.COLUMNS)
+    )
+    try:
+        selection = Selection(rows, columns, whole_rows, whole_columns)
+        selection.require_fitting(*axes)
+    except ResultError as error:
+        raise ResultError(f"{file.filename} is damaged: {error}") from error
+    return selection
 
 
 def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:

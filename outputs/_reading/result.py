@@ -183,7 +183,8 @@ class Result(ResultFile):
 
         Returns:
             An array of natural shape: the row tensor's shape followed by the column tensor's,
-            with a leading dimension over points if there are many.
+            with a leading dimension over points if there are many. A tensor of which only some
+            elements were selected has the shape in the table.
 
         Raises:
             ResultError: If there is no tensor with that name, or the file is damaged.
@@ -238,6 +239,7 @@ class Result(ResultFile):
         import torch  # noqa: F401  (here because reading a file must not require torch)
 
         self.require_whole()
+        self.require_all_lines("as_torch()")
         # The tables may name a dtype that torch does not have.
         with self._reading():
             return nested_tensors(self)

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
+from outputs._format.axes import TensorSpec
 from outputs._format.digests import damaged_records, require_sound_creation
 from outputs._format.names import Names
 from outputs._format.probes import Probes
@@ -18,6 +19,7 @@ from outputs._format.reading import (
     read_execution,
     read_probes,
     read_provenance,
+    read_selection,
     read_table,
     read_text,
     require_ours,
@@ -42,6 +44,7 @@ class ResultFile:
         fingerprint: Hash of the options that determine the numbers.
         rows: The tensors along the rows.
         columns: The tensors along the columns.
+        selection: Which rows and columns of a larger matrix the file holds; None for all.
 
     Raises:
         ResultNotFoundError: If there is no such file.
@@ -66,6 +69,7 @@ class ResultFile:
         self.fingerprint = read_attribute(self.file, "fingerprint")
         self.rows = read_table(self.file, Names.ROWS)
         self.columns = read_table(self.file, Names.COLUMNS)
+        self.selection = read_selection(self.file)
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +80,36 @@ class ResultFile:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    @property
+    def row_numbers(self) -> np.ndarray:
+        """The numbers of the rows in the whole matrix (of each point), int64 of shape (rows,)."""
+        return self._numbers("rows", self.rows)
+
+    @property
+    def column_numbers(self) -> np.ndarray:
+        """The numbers of the columns in the whole matrix, int64 of shape (columns,)."""
+        return self._numbers("columns", self.columns)
+
+    def _numbers(self, axis: str, tensors: tuple[TensorSpec, ...]) -> np.ndarray:
+        if self.selection is None:
+            return np.arange(sum(tensor.size for tensor in tensors))
+        return getattr(self.selection, axis)
+
+    def require_all_lines(self, purpose: str) -> None:
+        """Check that the file holds all rows and columns of its matrix.
+
+        Args:
+            purpose: What needs all of them, as the subject of a sentence.
+
+        Raises:
+            ResultError: If rows or columns were selected.
+        """
+        if self.selection is not None:
+            raise ResultError(
+                f"{purpose} needs the whole matrix, and {self.path} holds {self.selection}; "
+                "result[...] and block() read these, row_numbers and column_numbers say which."
+            )
 
     @property
     def points(self) -> dict[str, np.ndarray]:

@@ -45,6 +45,7 @@ def compare_results(first: Result, second: Result) -> Difference:
         ResultError: If the shapes differ, or a file is incomplete or damaged.
     """
     _require_one_shape(first, second)
+    _require_one_selection(first, second)
     # HDF5 reads a tile whole even for a part of it, so the pieces follow the tiled matrix's tiles.
     leader, other = (second, first) if first.tile is None else (first, second)
     matrix = leader.matrix()
@@ -73,6 +74,15 @@ def _differences(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, fl
     return difference, float(sizes[finite].max(initial=0.0))
 
 
+def _require_one_selection(first: Result | SparseResult, second: Result | SparseResult) -> None:
+    for name in ("row_numbers", "column_numbers"):
+        if not np.array_equal(getattr(first, name), getattr(second, name)):
+            raise ResultError(
+                f"{first.path} and {second.path} hold other rows or columns; only those of "
+                " the same lines can be compared."
+            )
+
+
 def _require_one_shape(first: Result | SparseResult, second: Result | SparseResult) -> None:
     if first.shape != second.shape:
         raise ResultError(
@@ -92,6 +102,7 @@ def compare_sparse_results(first: SparseResult, second: SparseResult) -> Differe
         ResultError: If the shapes differ, or a file is damaged.
     """
     _require_one_shape(first, second)
+    _require_one_selection(first, second)
     largest, size, place = 0.0, 0.0, None
     for start, rows in first.ranges():
         others = second.row_range(start, start + len(rows.indptr) - 1)

@@ -31,6 +31,7 @@ def dense_facts(result: ShownResult) -> dict[str, str]:
         "function": result.function,
         "strategy": result.strategy,
         "shape": f"{many}{result.shape[-2]:,} x {columns:,} (rows x columns)",
+        **_selection(result),
         "dtype": str(result.dtype),
         "size": f"{_bytes(rows * columns * result.dtype.itemsize)}, "
         f"{_bytes(result.stored_bytes)} stored ({layout}, compression {result.compression})",
@@ -57,6 +58,7 @@ def sparse_facts(result: ShownSparseResult) -> dict[str, str]:
         "function": result.function,
         "strategy": result.strategy,
         "shape": f"{rows:,} x {columns:,} (rows x columns)",
+        **_selection(result),
         "entries": f"{result.entries:,}, {share:.3g} of all, compressed rows (CSR)",
         "colouring": f"{result.kind}: {shown or 'no colours'}",
         "dtype": str(result.dtype),
@@ -66,6 +68,10 @@ def sparse_facts(result: ShownSparseResult) -> dict[str, str]:
         "value": _arrays(result, Names.VALUE),
         "fingerprint": result.fingerprint,
     }
+
+
+def _selection(result: AnyResult) -> dict[str, str]:
+    return {} if result.selection is None else {"selection": str(result.selection)}
 
 
 def records(result: AnyResult) -> Iterator[tuple[str, dict[str, str]]]:

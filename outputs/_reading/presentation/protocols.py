@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from outputs._format.axes import Axis, Shard, TensorSpec
+from outputs._format.selection import Selection
 from outputs._format.stacked_matrices import Matrix
 from outputs._format.verification_state import Verdict
 from outputs._reading.views.protocol import DenseResult
@@ -29,6 +30,7 @@ class AnyResult(Protocol):
     dtype: np.dtype
     rows: tuple[TensorSpec, ...]
     columns: tuple[TensorSpec, ...]
+    selection: Selection | None
 
     @property
     def verdict(self) -> Verdict:

@@ -45,6 +45,8 @@ def spectrum(result: ShownResult, count: int) -> Spectrum:
     """
     rows, columns = result.matrix_shape
     symmetric = result.operation == "hessian" and result.dtype.kind != "c" and rows == columns
+    if result.selection is not None:
+        symmetric = symmetric and np.array_equal(result.row_numbers, result.column_numbers)
     kind = "eigenvalues" if symmetric else "singular values"
     if 0 in result.matrix_shape:
         return Spectrum(kind, np.zeros(0), "of an empty matrix")

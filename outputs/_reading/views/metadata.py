@@ -54,6 +54,13 @@ def arrays(result: DenseResult) -> dict[str, dict[str, np.ndarray]]:
     return {name: group for name, group in groups.items() if group}
 
 
+def line_numbers(result: DenseResult) -> dict[str, np.ndarray]:
+    """Return the numbers of selected rows and columns, by ``row`` and ``column``; else nothing."""
+    if result.selection is None:
+        return {}
+    return {"row": result.row_numbers, "column": result.column_numbers}
+
+
 def attributes(result: DenseResult) -> dict[str, str | int | float]:
     """Return header, provenance, configuration and execution record as strings and numbers.
 
@@ -87,9 +94,12 @@ def flat_variables(result: DenseResult) -> dict[str, tuple[tuple[str, ...], np.n
 
     The names are ``row_name``, ``row_shape``, ``row_start``, ``row_stop`` and ``row_dtype`` over
     the dimension ``row_tensor``, the same for ``column``, and ``point_<name>``, ``value_<name>``
-    and ``vectors_<name>`` in natural shape, with names as `escaped` writes them.
+    and ``vectors_<name>`` in natural shape, with names as `escaped` writes them. Where rows and
+    columns were selected, their numbers are the coordinates ``row`` and ``column``.
     """
-    found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+        axis: ((axis,), numbers) for axis, numbers in line_numbers(result).items()
+    }
     for axis, tensors in (("row", result.rows), ("column", result.columns)):
         for field, values in _table_columns(tensors).items():
             found[f"{axis}_{field}"] = ((f"{axis}_tensor",), values)

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from outputs._format.axes import TensorSpec
+from outputs._format.selection import Selection
 from outputs._format.stacked_matrices import Matrix
 
 
@@ -26,8 +27,19 @@ class DenseResult(Protocol):
     dtype: np.dtype
     rows: tuple[TensorSpec, ...]
     columns: tuple[TensorSpec, ...]
+    selection: Selection | None
     rows_are_tuple: bool
     columns_are_tuple: bool
+
+    @property
+    def row_numbers(self) -> np.ndarray:
+        """The numbers of the rows in the whole matrix."""
+        ...
+
+    @property
+    def column_numbers(self) -> np.ndarray:
+        """The numbers of the columns in the whole matrix."""
+        ...
 
     @property
     def ndim(self) -> int:

@@ -20,6 +20,7 @@ def xarray_dataset(result: DenseResult) -> xarray.Dataset:
     """Return a dataset of the matrix, the tables, and the arrays stored beside it.
 
     The matrix's dimensions are (row, column), or (point_number, row, column) with many points.
+    Selected rows and columns have their numbers in the whole matrix as coordinates.
 
     Args:
         result: A complete result; it must stay open until the matrix is loaded.
