@@ -72,7 +72,14 @@ def _table(prefix: str, fields: list[Any], file: Path) -> list[str]:
                 key = f"output.{inner.name}"
                 lines.append(_row(key, inner, values["output"][inner.name], comments[key]))
             continue
-        lines.append(_row(prefix + each.name, each, values[each.name], comments.get(each.name, "")))
+        default = values[each.name]
+        # Of a selection each key is an option, and the value itself is one.
+        keys = default if isinstance(default, dict) and comments.get(f"{each.name}.lines") else ()
+        shown = None if keys else default
+        lines.append(_row(prefix + each.name, each, shown, comments.get(each.name, "")))
+        for key in keys:
+            name = f"{each.name}.{key}"
+            lines.append(_row(name, each, default[key], comments[name]))
     return lines
 
 

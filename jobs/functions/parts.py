@@ -65,6 +65,11 @@ class Part:
     selected: dict[str, Tensor]
     lines: Lines | None = None
 
+    @property
+    def whole_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the whole matrix, of one point."""
+        return self.rows.size, self.columns.size
+
     def choices(self) -> dict[str, str]:
         """Return what the fingerprint covers of the selection."""
         axes = {"rows": self.rows, "columns": self.columns}

@@ -90,7 +90,12 @@ class SelectedAxis:
     @property
     def is_whole(self) -> bool:
         """Whether all lines are selected."""
-        return len(self.numbers) == sum(tensor.size for tensor in self.whole)
+        return len(self.numbers) == self.size
+
+    @property
+    def size(self) -> int:
+        """The number of lines of the whole axis."""
+        return sum(tensor.size for tensor in self.whole)
 
 
 def selected_axis(

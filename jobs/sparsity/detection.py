@@ -11,7 +11,7 @@ shows there.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,8 @@ def _loaded(path: Path, job: Job) -> Colouring:
     require_archive_fits(f"sparsity={path}", path, _ARRAYS)
     try:
         found = Colouring.load(path)
+        if _is_of_part(job, found.pattern):
+            return _coloured(job, _of_part(job, found.pattern))
         _require_shape(path, job, found.pattern)
         return found
     except (PatternError, OSError, ValueError, KeyError):
@@ -183,9 +185,27 @@ def _loaded(path: Path, job: Job) -> Colouring:
             f"sparsity={path}: {error}; valid is an .npz file that SparsityPattern.save or "
             "Colouring.save wrote"
         ) from error
+    if _is_of_part(job, pattern):
+        pattern = _of_part(job, pattern)
     # Before it is coloured, which takes memory as for a matrix of its shape.
     _require_shape(path, job, pattern)
+    return _coloured(job, pattern)
+
+
+def _coloured(job: Job, pattern: SparsityPattern) -> Colouring:
     return colour(pattern, symmetric=job.operation == "hessian" and pattern.is_symmetric())
+
+
+def _is_of_part(job: Job, pattern: SparsityPattern) -> bool:
+    """Return whether a pattern is that of the whole matrix, of which a job computes a part."""
+    return job.part is not None and pattern.shape == job.part.whole_shape
+
+
+def _of_part(job: Job, pattern: SparsityPattern) -> SparsityPattern:
+    assert job.part is not None
+    rows, columns = job.part.rows.numbers, job.part.columns.numbers
+    selected = SparsityPattern.from_scipy(pattern.to_scipy()[rows][:, columns])
+    return replace(selected, conservative=pattern.conservative)
 
 
 def _require_shape(path: Path, job: Job, pattern: SparsityPattern) -> None:

@@ -49,7 +49,15 @@ def write_bases(folder: Path) -> list[Path]:
     """Write a sound file of each kind, and return them."""
     import scipy.sparse
 
-    from outputs import Probes, ResultDescription, ResultWriter, Shard, TensorSpec, write_sparse
+    from outputs import (
+        Probes,
+        ResultDescription,
+        ResultWriter,
+        Selection,
+        Shard,
+        TensorSpec,
+        write_sparse,
+    )
     from outputs._sharding.merging import merge_shards
 
     matrix = np.random.default_rng(0).standard_normal((12, 20))
@@ -108,11 +116,15 @@ def write_bases(folder: Path) -> list[Path]:
         colours={"column_colours": np.arange(20, dtype=np.int32)},
         execution={"seconds": 1},
     )
+    wide = (TensorSpec("w/0", (4, 6), "float64"), TensorSpec("b", (4,), "float32"))
+    columns = np.r_[0:16, 24:28]
+    selection = Selection(np.arange(12), columns, (TensorSpec("y", (3, 4), "float64"),), wide)
     return [
         dense("plain"),
         dense("tiles", axis="columns", tile=(5, 4), compression="gzip"),
         dense("points", points=2, probes=None),
         dense("part", stop=7, finish=False),
+        dense("selected", selection=selection),
         shards[0],
         folder / "virtual.h5",
         folder / "sparse.h5",

@@ -11,8 +11,19 @@ from torch import Tensor
 from torch.func import hessian, jacrev
 
 import jobs
+from autodiff_core.sparse import colour, detect_sparsity
 from jobs.errors import ConfigurationError
-from outputs import Result, ResultError, SparseResult, VerificationState, verify_result
+from jobs.streams.of_lines import LinesStream
+from outputs import (
+    Result,
+    ResultError,
+    SparseResult,
+    VerificationState,
+    compare_results,
+    merge_shards,
+    open_result,
+    verify_result,
+)
 
 ATOMS = 4
 POSITIONS = torch.linspace(0.1, 2.0, 3 * ATOMS, dtype=torch.float64).sin().reshape(ATOMS, 3)
@@ -141,7 +152,51 @@ def test_a_sample_is_that_of_its_seed(compute: Callable[..., Result]) -> None:
         assert rows.tolist() == expected.tolist()
 
 
-def test_many_points_and_batches_have_selected_rows(tmp_path: Path) -> None:
+def test_shards_of_a_part_merge_into_it(compute: Callable[..., Result], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"strategy": "vectorize", "columns": ATOMS_0_2}
+    shards = [compute("hessian", shard=f"{i}/2", **options) for i in (0, 1)]
+    for virtual in (False, True):
+        merge_shards([each.path for each in shards], tmp_path / f"{virtual}.h5", virtual=virtual)
+        assert not verify_result(tmp_path / f"{virtual}.h5").problems
+        with open_result(tmp_path / f"{virtual}.h5") as result:
+            np.testing.assert_allclose(result[...], HESSIAN[:, N_0_2], rtol=1e-12, atol=1e-13)
+            assert result.column_numbers.tolist() == N_0_2
+    for each in shards:
+        each.close()
+
+
+def test_a_part_that_was_interrupted_is_resumed_bit_for_bit(
+    compute: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"strategy": "forward-loop", "columns": ATOMS_0_2, "chunk_size": 1}
+    with compute("hessian", runs=tmp_path / "whole", **options) as whole:
+        expected = whole[...]
+    block = LinesStream.block
+
+    def failing(self: LinesStream, start: int, stop: int) -> Any:
+        if start == 4 and [*tmp_path.rglob("*.part")]:
+            raise KeyboardInterrupt
+        return block(self, start, stop)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LinesStream, "block", failing)
+        with pytest.raises(KeyboardInterrupt):
+            compute("hessian", **options)
+    with compute("hessian", **options) as result:
+        assert result.execution["lines_resumed"] == 4
+        np.testing.assert_array_equal(result[...], expected)
+
+
+def test_results_of_other_lines_are_not_compared(compute: Callable[..., Result]) -> None:
+    with (
+        compute("jacobian", rows=3) as first,
+        compute("jacobian", rows=4) as second,
+        pytest.raises(ResultError, match="other rows or columns"),
+    ):
+        compare_results(first, second)
+
+
+def test_many_points_have_selected_rows(tmp_path: Path) -> None:
     points = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4)
     function = lambda x: torch.stack([x.sin(), x.cos()])  # noqa: E731
     with jobs.compute(
@@ -175,12 +230,17 @@ def test_a_loss_in_batches_has_selected_parameters(tmp_path: Path) -> None:
         assert part.verdict.state is VerificationState.VERIFIED
 
 
-def test_a_sparse_part_has_the_rows_of_the_pattern(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["detected", "of a file", "coloured"])
+def test_a_sparse_part_has_the_rows_of_the_pattern(tmp_path: Path, given: str) -> None:
     x = torch.linspace(0.5, 1.5, 40, dtype=torch.float64)
     function = lambda x: (x[1:] - x[:-1] ** 2) * x[1:]  # noqa: E731
     whole = jacrev(function)(x).numpy()
     options: dict[str, Any] = {"rows": range(30), "columns": slice(5, 35), "runs": tmp_path}
-    with jobs.compute("jacobian", function, x, sparsity="auto", **options) as result:
+    sparsity = "auto" if given == "detected" else str(tmp_path / "pattern.npz")
+    if given != "detected":
+        pattern = detect_sparsity(function, x, operation="jacobian")
+        (pattern if given == "of a file" else colour(pattern)).save(sparsity)
+    with jobs.compute("jacobian", function, x, sparsity=sparsity, **options) as result:
         assert isinstance(result, SparseResult)
         np.testing.assert_allclose(result.as_scipy().todense(), whole[0:30, 5:35], rtol=1e-12)
         assert result.row_numbers.tolist() == [*range(30)]
