@@ -73,6 +73,17 @@ def custom_backwards(tensors: Sequence[Tensor]) -> list[str]:
     return list(names)
 
 
+def custom_function(node: Any) -> str | None:
+    """Return the name of the custom `torch.autograd.Function` that made a node.
+
+    None for other nodes, those of operators registered with `torch.library` among them: a record
+    of operators shows these.
+    """
+    name = type(node).__name__.removesuffix("Backward")
+    is_custom = isinstance(node, torch.autograd.function.BackwardCFunction)
+    return name if is_custom and not name.startswith("GeneratedBackwardFor_") else None
+
+
 def _nodes(tensors: Sequence[Tensor]) -> Iterator[Any]:
     """Yield each node of the graph of tensors once, depth first."""
     pending = [tensor.grad_fn for tensor in tensors]

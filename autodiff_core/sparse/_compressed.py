@@ -26,6 +26,8 @@ from autodiff_core.sparse._colouring.colouring import Colouring, colour
 from autodiff_core.sparse._detection.detect import detect_sparsity
 from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._pattern import SparsityPattern
+from autodiff_core.sparse._reuse import require_same_branches
+from autodiff_core.sparse._values import value_of
 
 Side = Literal["right", "left"]
 
@@ -49,8 +51,9 @@ def sparse_jacobian(
         func: Called with the tensors of a tuple of inputs as its arguments.
         inputs: A tensor, a tuple of arguments, or another nested structure of tensors; real, of
             one dtype and on one device.
-        sparsity: The pattern or, better, the colouring of an earlier call; None detects it. It is
-            valid wherever the function takes the same branches.
+        sparsity: The pattern or, better, the colouring of an earlier call; None detects it. If it
+            holds values of its point (`SparsityPattern.frozen`), one more product checks that it
+            is valid here.
         strategy: The strategy of the products: ``auto``, ``reverse-loop``, ``vectorize``,
             ``forward-mode`` or ``forward-loop``.
         chunk_size: How many products are computed at once; None chooses at most 64 and 64 MiB.
@@ -61,7 +64,7 @@ def sparse_jacobian(
 
     Raises:
         TypeError: Inputs or outputs that are not tensors.
-        PatternError: The sparsity has another shape.
+        PatternError: The sparsity has another shape, or is that of other branches.
         DetectionError: The pattern cannot be detected.
     """
     return _sparse("jacobian", func, inputs, sparsity, strategy, chunk_size)
@@ -91,6 +94,7 @@ def _sparse(
     strategy: str,
     chunk_size: int | None,
 ) -> Tensor:
+    is_known = sparsity is not None
     if sparsity is None:
         sparsity = detect_sparsity(func, inputs, operation=operation)
     if isinstance(sparsity, SparsityPattern):
@@ -103,12 +107,15 @@ def _sparse(
     device = tree_flatten(inputs)[0][0].device
     dtype = products[0].dtype if products else tree_flatten(inputs)[0][0].dtype
     flat = torch.cat([product.reshape(-1) for product in products] or [torch.zeros(0, dtype=dtype)])
-    return csr_tensor(
+    matrix = csr_tensor(
         torch.from_numpy(pattern.indptr).to(device),
         torch.from_numpy(pattern.indices.astype(np.int64)).to(device),
         flat[torch.from_numpy(sparsity.sources).to(flat.device)],
         pattern.shape,
     )
+    if is_known:
+        require_same_branches(matrix, pattern, func, inputs, operation)
+    return matrix
 
 
 def csr_tensor(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -148,7 +155,7 @@ def compressed_streams(
     found = []
     for side, _ in sides(colouring):
         product = product_from(side, operation)
-        like = _outputs(func, inputs) if product.multiplies_outputs else inputs
+        like = value_of(func, inputs) if product.multiplies_outputs else inputs
         leaves, structure = tree_flatten(like)
         vectors = tree_unflatten(seeds_from(side, colouring, leaves), structure)
         stream = _stream(func, inputs, product, strategy, vectors, chunk_size)
@@ -258,8 +265,3 @@ def _stream(
         except MissingForwardDerivativeError:
             pass
     return stream("vectorize")
-
-
-def _outputs(func: Callable[..., Any], inputs: Any) -> Any:
-    with torch.no_grad():
-        return func(*inputs) if isinstance(inputs, tuple) else func(inputs)

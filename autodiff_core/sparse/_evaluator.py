@@ -21,7 +21,9 @@ from autodiff_core._stream import blocks
 from autodiff_core.sparse._colouring.colouring import Colouring
 from autodiff_core.sparse._compressed import Side, csr_tensor, product_from, seeds_from, sides
 from autodiff_core.sparse._errors import PatternError
+from autodiff_core.sparse._reuse import require_same_branches
 from autodiff_core.sparse._seed_graph import divided
+from autodiff_core.sparse._values import value_of
 
 # In a fused kernel this many operators take about as long as reading their result from memory.
 _FUSED_OPERATORS = 8
@@ -73,9 +75,7 @@ class SparseEvaluator:
         self._operation = operation
         self._sides: list[tuple[Side, int]] = sides(colouring)
         leaves, self._structure = tree_flatten(inputs)
-        with torch.no_grad():
-            value = func(*inputs) if isinstance(inputs, tuple) else func(inputs)
-        outputs, self._returned = tree_flatten(value)
+        outputs, self._returned = tree_flatten(value_of(func, inputs))
         self._seeds: list[list[Tensor]] = []
         for side, _ in self._sides:
             like = outputs if product_from(side, operation).multiplies_outputs else leaves
@@ -93,14 +93,21 @@ class SparseEvaluator:
         self.engine, self._products = self._prepared(leaves, compile)
 
     def __call__(self, inputs: Any) -> Tensor:
-        """Return the derivative at a point as a sparse CSR tensor, as `sparse_jacobian` does."""
+        """Return the derivative at a point as a sparse CSR tensor, as `sparse_jacobian` does.
+
+        Raises:
+            PatternError: The pattern holds values of another point, and is not that of this one.
+        """
         leaves = [leaf.detach() for leaf in tree_flatten(inputs)[0]]
         with torch.no_grad():
             products = self._products(leaves)
             flat = [product.reshape(-1) for product in products]
             joined = flat[0] if len(flat) == 1 else torch.cat([*flat, leaves[0].new_zeros(0)])
             values = joined.index_select(0, self._sources)
-        return csr_tensor(self._indptr, self._indices, values, self.colouring.pattern.shape)
+        pattern = self.colouring.pattern
+        matrix = csr_tensor(self._indptr, self._indices, values, pattern.shape)
+        require_same_branches(matrix, pattern, self._func, inputs, self._operation)
+        return matrix
 
     def _shape(self, leaves: list[Tensor], outputs: list[Tensor]) -> tuple[int, int]:
         columns = sum(leaf.numel() for leaf in leaves)

@@ -27,13 +27,17 @@ class SparsityPattern:
         indptr: int64 (rows + 1,): row i has the entries indptr[i] to indptr[i + 1].
         indices: int32 or int64 (entries,): the columns, ascending in each row.
         conservative: The operators without a rule, whose results were assumed to depend on
-            everything that they read.
+            everything that they read, with the lines that call them.
+        frozen: What the pattern holds of the point at which it was found: branches on values,
+            and indices, masks and positions that the function computed there. Where it is not
+            empty, other points may have another pattern.
     """
 
     shape: tuple[int, int]
     indptr: NDArray[np.int64]
     indices: NDArray[Any]
     conservative: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
     @property
     def entries(self) -> int:
@@ -71,6 +75,7 @@ class SparsityPattern:
             columns.indptr.astype(np.int64),
             columns.indices,
             self.conservative,
+            self.frozen,
         )
 
     def is_symmetric(self) -> bool:
@@ -149,6 +154,7 @@ def arrays_of(pattern: SparsityPattern) -> dict[str, Any]:
         "indptr": pattern.indptr,
         "indices": pattern.indices,
         "conservative": np.array(pattern.conservative, dtype=str),
+        "frozen": np.array(pattern.frozen, dtype=str),
     }
 
 
@@ -170,6 +176,8 @@ def pattern_from(archive: Any, path: str) -> SparsityPattern:
         archive["indptr"],
         archive["indices"],
         tuple(map(str, archive["conservative"])),
+        # Archives of earlier versions have none.
+        tuple(map(str, archive["frozen"])) if "frozen" in archive else (),
     )
     pattern.check(path)
     return pattern

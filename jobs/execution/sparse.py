@@ -96,6 +96,8 @@ def _by_products(
         f"{colouring.pattern.entries} entries ({sparsity.reason}), {colouring.colours} products by "
         f"{colouring.kind} colouring"
     )
+    for note in sparsity.notes:
+        display.say(f"note: {note}")
     status = StatusFile(job.paths.status)
     with reported_failures(status):
         status.update(

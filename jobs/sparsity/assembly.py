@@ -29,6 +29,9 @@ from outputs import (
     write_sparse,
 )
 
+_MOST_FROZEN = 100
+"""The largest number of places whose frozen values the record lists."""
+
 
 def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> tuple[Verdict, dict[str, str]]:
     """Read the entries out of the finished products, verify the matrix and write it.
@@ -70,7 +73,10 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> tuple[Verdic
     found = _verdict(job, matrix, check, records, verdicts)
     check = found.record() | check
     execution = _execution(sparsity, records, check, nonfinite, seconds_since(started))
-    execution |= {"conversions": conversion_figures(job.conversions), "notes": list(job.notes)}
+    execution |= {
+        "conversions": conversion_figures(job.conversions),
+        "notes": [*job.notes, *sparsity.notes],
+    }
     description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
     _write(job, description, sparsity, data, execution)
     for path in products:
@@ -137,6 +143,7 @@ def _execution(
             "colouring": colouring.kind,
             "colours": colouring.colours,
             "conservative": list(pattern.conservative),
+            "frozen": list(pattern.frozen[:_MOST_FROZEN]),
             "detection_seconds": sparsity.detection_seconds,
             "colouring_seconds": sparsity.colouring_seconds,
             "assembly_seconds": assembly_seconds,

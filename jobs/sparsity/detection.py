@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from autodiff_core.sparse import (
     Colouring,
@@ -44,7 +46,7 @@ _DENSE_SHARE = 0.25
 DETECTION_SECONDS = 300.0
 
 # The arrays of a file that grow with the matrix.
-_ARRAYS = ("indptr", "indices", "conservative", "column_colours", "row_colours")
+_ARRAYS = ("indptr", "indices", "conservative", "frozen", "column_colours", "row_colours")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,15 @@ class Sparsity:
     detection_seconds: float = 0.0
     colouring_seconds: float = 0.0
     is_kept: bool = False
+
+    @property
+    def notes(self) -> list[str]:
+        """What the pattern holds of the point, as a sentence; empty if it holds nothing."""
+        if self.colouring is None or not self.colouring.pattern.frozen:
+            return []
+        first, *others = self.colouring.pattern.frozen
+        more = f", and {len(others)} more" if others else ""
+        return [f"the pattern is that of this point alone: it holds {first}{more}"]
 
 
 def find_sparsity(job: Job) -> Sparsity:
@@ -130,17 +141,18 @@ def _detected(job: Job, rows: int, columns: int) -> Sparsity:
         return Sparsity(None, f"the pattern was not detected: {error}", seconds_since(started))
     detection = seconds_since(started)
     share = pattern.entries / max(1, rows * columns)
+    named = ""
+    if pattern.conservative:
+        named = f"; taken to depend on all they read: {', '.join(pattern.conservative)}"
     if share > _DENSE_SHARE:
-        return Sparsity(None, f"{share:.0%} of the entries may differ from zero", detection)
+        reason = f"{share:.0%} of the entries may differ from zero{named}"
+        return Sparsity(None, reason, detection)
     started = time.perf_counter()
     symmetric = job.operation == "hessian" and pattern.is_symmetric()
     colouring = colour(pattern, symmetric=symmetric)
     if 2 * colouring.colours > min(rows, columns):
-        reason = f"{colouring.colours} products would be needed of {min(rows, columns)}"
+        reason = f"{colouring.colours} products would be needed of {min(rows, columns)}{named}"
         return Sparsity(None, reason, detection, seconds_since(started))
-    named = ""
-    if pattern.conservative:
-        named = f"; taken to depend on all they read: {', '.join(pattern.conservative)}"
     return Sparsity(colouring, f"detected{named}", detection, seconds_since(started))
 
 
@@ -160,10 +172,12 @@ def matrix_shape(job: Job) -> tuple[int, int]:
 
 
 def function_value(job: Job) -> Any:
-    """Return what the function of a job returns at the point."""
+    """Return what the function of a job, which may take derivatives inside, returns."""
     torch.manual_seed(job.seed)
-    with torch.no_grad():
-        return job.function.function(*job.point.values())
+    with torch.enable_grad():
+        point = [each.detach().requires_grad_().clone() for each in job.point.values()]
+        value = job.function.function(*point)
+    return tree_map_only(Tensor, Tensor.detach, value)
 
 
 def _loaded(path: Path, job: Job) -> Colouring:

@@ -13,7 +13,7 @@ from torch import Tensor
 from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import MOST_LAYERS, Layer, Layers
 from autodiff_core.sparse._detection.reductions import reduce_dims
-from autodiff_core.sparse._detection.registry import Call, rule
+from autodiff_core.sparse._detection.registry import Call, rule, shape_of
 
 
 def windows(
@@ -57,18 +57,57 @@ def _convolution(call: Call) -> Traced:
         reach = (stride, padding, dilation, bool(is_transposed), groups)
         parts.append(_convolved(operand, weight, reach, shape, context))
     if isinstance(weight, Traced):
-        # Each element of the result reads the whole kernel of its channel.
-        channel = Traced(weight.shape, weight.layers)
-        if is_transposed:
-            parts.append(context.everything([weight], shape))
-        else:
-            kept = reduce_dims(channel, range(1, len(weight.shape)), context)
-            view = (1, shape[1], *(1,) * (len(shape) - 2))
-            parts.append(tuple(Layer(k.map.reshape(view).expand(shape), k.table) for k in kept))
+        parts.append(_of_weights(weight, shape, groups, is_transposed, context))
     if isinstance(bias, Traced):
         view = (1, shape[1], *(1,) * (len(shape) - 2))
         parts.append(tuple(Layer(b.map.reshape(view).expand(shape), b.table) for b in bias.layers))
     return Traced(shape, context.sets.union(parts, shape))
+
+
+def _of_weights(
+    weight: Traced, shape: tuple[int, ...], groups: int, is_transposed: bool, context: Context
+) -> Layers:
+    """Return how a convolution depends on its weights: each channel on its whole kernel."""
+    ones = (1,) * (len(shape) - 2)
+    dims = range(1, len(weight.shape))
+    grouped = weight
+    if is_transposed:
+        # (groups, in channels of a group, out channels of a group, *kernel)
+        full = (groups, weight.shape[0] // groups, *weight.shape[1:])
+        layers = tuple(Layer(layer.map.reshape(full), layer.table) for layer in weight.layers)
+        grouped, dims = Traced(full, layers), (1, *range(3, len(full)))
+    kept = reduce_dims(grouped, dims, context)
+    return tuple(Layer(k.map.reshape(1, shape[1], *ones).expand(shape), k.table) for k in kept)
+
+
+def _by_channels(
+    read: tuple[Any, Any], shape: tuple[int, ...], groups: int, context: Context
+) -> Layers:
+    """Return how weights' derivatives depend on two images: on one channel of each.
+
+    Args:
+        read: The images of the weights' first and second dimension, shape (n, channels, *sizes).
+        shape: That of the weights.
+        groups: The number of groups.
+        context: What rules share.
+    """
+    parts: list[Layers] = []
+    for number, image in enumerate(read):
+        if not isinstance(image, Traced):
+            continue
+        kept = reduce_dims(image, [d for d in range(len(image.shape)) if d != 1], context)
+        ones = (1,) * (len(shape) - 2)
+        layers = []
+        for layer in kept:
+            channels = layer.map.reshape(-1)
+            if number == 0:
+                wide = channels.view(-1, 1, *ones)
+            else:  # the channels of a group, for each first dimension in it
+                wide = channels.view(groups, 1, -1).expand(-1, shape[0] // groups, -1)
+                wide = wide.reshape(shape[0], -1, *ones)
+            layers.append(Layer(wide.expand(shape), layer.table))
+        parts.append(tuple(layers))
+    return context.sets.union(parts, shape)
 
 
 def _convolved(
@@ -159,10 +198,11 @@ def _convolution_backward(call: Call) -> list[Traced]:
             reach = (stride, padding, dilation, not is_transposed, groups)
             parts.append(_convolved(cotangent, weight, reach, shapes[0], context))
         if isinstance(weight, Traced):
-            parts.append(context.everything([weight], shapes[0]))
+            parts.append(_of_weights(weight, shapes[0], groups, not is_transposed, context))
         results[0] = Traced(shapes[0], context.sets.union(parts, shapes[0]))
     if metas[1] is not None:
-        results[1] = Traced(shapes[1], context.everything([cotangent, operand], shapes[1]))
+        read = (operand, cotangent) if is_transposed else (cotangent, operand)
+        results[1] = Traced(shapes[1], _by_channels(read, shapes[1], groups, context))
     if metas[2] is not None and isinstance(cotangent, Traced):
         dims = [dim for dim in range(len(cotangent.shape)) if dim != 1]
         kept = reduce_dims(cotangent, dims, context)
@@ -184,7 +224,7 @@ def _pooling(call: Call) -> Any:
     padding = _per_dim(arguments[3], dims) if len(arguments) > 3 else [0] * dims
     has_dilation = name.startswith("max") and len(arguments) > 4
     dilation = _per_dim(arguments[4], dims) if has_dilation else [1] * dims
-    shape = tuple(call.metas[0].shape)
+    shape = shape_of(call.metas[0])
     layers = tuple(
         Layer(under, layer.table)
         for layer in operand.layers

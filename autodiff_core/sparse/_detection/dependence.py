@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +10,6 @@ import torch
 from torch import Tensor
 
 from autodiff_core.sparse._detection.index_sets import Layer, Layers, Sets
-
-SHAPE_ONLY = ("empty_like", "full_like", "ones_like", "zeros_like")
-"""Operators that read only the shape of their operand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +27,19 @@ class Traced:
 
 @dataclass
 class Context:
-    """The state that rules share while a graph is interpreted.
+    """The state that rules share while a recording is interpreted.
 
     Attributes:
         sets: The sets of inputs.
-        conservative: The names of the operators without a rule that occurred.
+        pattern: Finds the pattern of another function at a point.
+        conservative: The operators without a rule that occurred, each by its name and its line.
         moved: Results of moving layers, by operator and operands, so that tensors that are moved
             in the same way continue to share their layers.
     """
 
     sets: Sets
-    conservative: set[str] = field(default_factory=set)
+    pattern: Callable[[Callable[[Tensor], Tensor], Tensor], Any]
+    conservative: set[tuple[str, str]] = field(default_factory=set)
     moved: dict[Any, Any] = field(default_factory=dict)
 
     def everything(self, operands: Sequence[Any], shape: Sequence[int]) -> Layers:

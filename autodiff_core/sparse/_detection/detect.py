@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from autodiff_core._errors import first_line, is_out_of_memory
 from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import Layer, Layers, Sets, Table
 from autodiff_core.sparse._detection.interpreter import interpret
-from autodiff_core.sparse._detection.trace import Subject
+from autodiff_core.sparse._detection.places import named
+from autodiff_core.sparse._detection.trace import CustomFunctionError, Subject
 from autodiff_core.sparse._errors import DetectionError
 from autodiff_core.sparse._pattern import SparsityPattern
 
@@ -32,13 +32,15 @@ def detect_sparsity(
     argnums: int | Sequence[int] | None = None,
     most_entries: int | None = None,
     most_seconds: float | None = None,
+    local: bool = True,
 ) -> SparsityPattern:
     """Return the structural pattern of a Jacobian or Hessian.
 
-    The function is traced once, at the given inputs, and the graph is run on index sets instead of
-    numbers. The pattern is valid wherever the function takes the same branches and captures the
-    same constants, which the trace freezes. It may contain entries that are zero (an operator
-    without a rule is assumed to read everything, and is named in the pattern), and misses none.
+    The function is evaluated once, at the given inputs, and what it did is run on index sets
+    instead of numbers. Branches on values and integers that the function computes are those at the
+    point, and the pattern lists them as `frozen`: it is valid wherever they are the same. It may
+    contain entries that are zero (an operator without a rule is assumed to read everything, and is
+    named in the pattern), and misses none.
 
     Args:
         func: Called with the tensors of a tuple of inputs as its arguments; for a Hessian it
@@ -47,7 +49,10 @@ def detect_sparsity(
         operation: ``jacobian`` or ``hessian``.
         argnums: Which arguments to differentiate; None stands for all.
         most_entries: The largest number of entries of the pattern; None stands for 2^31 - 1.
-        most_seconds: The time limit of the interpretation; None for no limit.
+        most_seconds: The time limit; None for no limit.
+        local: Whether conditions (`torch.where`, masks) and positions (`sort`, `amax`, maxima over
+            windows) are those at the point, too, as they are for the derivative. False includes
+            both branches of a condition and all positions, for use at other points.
 
     Returns:
         The pattern, rows and columns numbered by the flattened elements of all output and input
@@ -62,29 +67,28 @@ def detect_sparsity(
     subject = Subject(func, inputs, operation, argnums)
     columns = sum(primal.numel() for primal in subject.primals)
     sets = Sets(columns, _MOST_ENTRIES if most_entries is None else most_entries, most_seconds)
-    context = Context(sets)
-    with torch.no_grad():
-        if subject.has_custom_function():
-            # The trace does not show on what the derivative of a custom Function depends.
-            context.conservative.add("custom autograd.Function")
-            outputs = [_full(shape, columns, context) for shape in subject.shapes()]
-        else:
-            outputs = _interpreted(subject, context)
-        tables = [_rows(output, context) for output in outputs]
-    return _pattern(tables, columns, context)
-
-
-def _interpreted(subject: Subject, context: Context) -> Sequence[Any]:
-    graph = subject.graph()
+    context = Context(sets, detect_sparsity)
+    frozen: tuple[str, ...] = ()
     try:
-        return interpret(graph, subject.primals, context)
-    # torch can trace a function wrongly: the trace of some derivatives inside it cannot be run.
-    except RuntimeError as error:
-        if is_out_of_memory(error) or isinstance(error, DetectionError):
+        try:
+            recording = subject.recording(sets.check_time, is_local=local)
+        except CustomFunctionError as error:
+            # Its operators do not show on what its derivative depends.
+            context.conservative.update(
+                (f"custom autograd.Function {name}", place) for name, place in error.functions
+            )
+            outputs: Sequence[Any] = [_full(s, columns, context) for s in subject.shapes()]
+        else:
+            frozen = recording.frozen
+            with torch.no_grad():
+                outputs = interpret(recording, subject.primals, context)
+        tables = [_rows(output, context) for output in outputs]
+    except DetectionError as error:
+        if not context.conservative:
             raise
-        raise DetectionError(
-            f"{subject.operation}: the trace of the function cannot be run: {first_line(error)}"
-        ) from error
+        read = ", ".join(named(context.conservative))
+        raise DetectionError(f"{error}; taken to depend on all they read: {read}") from error
+    return _pattern(tables, columns, context, frozen)
 
 
 def _full(shape: tuple[int, ...], columns: int, context: Context) -> Traced:
@@ -102,7 +106,9 @@ def _rows(output: Any, context: Context) -> Table:
     return context.sets.table(layers, int(np.prod(shape, dtype=np.int64)))
 
 
-def _pattern(tables: Sequence[Table], columns: int, context: Context) -> SparsityPattern:
+def _pattern(
+    tables: Sequence[Table], columns: int, context: Context, frozen: tuple[str, ...]
+) -> SparsityPattern:
     if len(tables) == 1:
         indptr, indices = tables[0].indptr, tables[0].indices
     else:
@@ -110,6 +116,5 @@ def _pattern(tables: Sequence[Table], columns: int, context: Context) -> Sparsit
         parts = [table.indptr[1:] + start for table, start in zip(tables, starts[:-1], strict=True)]
         indptr = np.concatenate([np.zeros(1, dtype=np.int64), *parts])
         indices = np.concatenate([table.indices for table in tables])
-    return SparsityPattern(
-        (len(indptr) - 1, columns), indptr, indices, tuple(sorted(context.conservative))
-    )
+    shape = (len(indptr) - 1, columns)
+    return SparsityPattern(shape, indptr, indices, named(context.conservative), frozen)

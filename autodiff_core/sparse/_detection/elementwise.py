@@ -47,12 +47,12 @@ def broadcast(operand: Traced, shape: tuple[int, ...], context: Context) -> Laye
 
 
 @rule(
-    "argmax", "argmin", "argsort", "ceil", "floor", "floor_divide", "heaviside", "nextafter",
-    "round", "sgn", "sign", "signbit", "trunc",
+    "argmax", "argmin", "argsort", "ceil", "floor", "floor_divide", "heaviside", "histc",
+    "nextafter", "round", "sgn", "sign", "signbit", "trunc",
 )  # fmt: skip
 def _zero_derivative(call: Call) -> Any:
     """Return no dependence: the derivative is zero wherever it exists."""
-    return independent(call.node)
+    return independent(call.step)
 
 
 @rule(
@@ -91,32 +91,53 @@ def _masked_fill(call: Call) -> Traced:
 def _product(call: Call) -> Any:
     """Return the dependence of a product, quotient or power; a constant zero removes it."""
     if call.keywords.get("rounding_mode"):
-        return independent(call.node)
+        return independent(call.step)
     first, second = call.arguments[:2]
-    if isinstance(first, Traced) and not isinstance(second, Traced):
-        if call.name == "div":
-            return elementwise([first], call.shape, call.context)
-        return _masked(first, second, call.shape, call.context)
-    if isinstance(second, Traced) and not isinstance(first, Traced):
-        return _masked(second, first, call.shape, call.context)
-    return elementwise([first, second], call.shape, call.context)
+    parts = []
+    for number, (operand, other) in enumerate(((first, second), (second, first))):
+        if not isinstance(operand, Traced):
+            continue
+        # A denominator has no zeros, and no zero to a power that varies is known.
+        is_factor = call.name == "mul" or (call.name, number) in (("div", 1), ("pow", 0))
+        present = presence(other, 1 - number, call) if is_factor else True
+        parts.append(_masked(operand, present, call.shape, call.context))
+    return Traced(call.shape, call.context.sets.union(parts, call.shape))
 
 
-def _masked(operand: Traced, constant: Any, shape: tuple[int, ...], context: Context) -> Traced:
-    if not isinstance(constant, Tensor):
-        return Traced(shape) if constant == 0 else elementwise([operand], shape, context)
-    core = constant[tuple(slice(0, 1) if step == 0 else slice(None) for step in constant.stride())]
-    present = core != 0
-    if bool(present.all()):
-        return elementwise([operand], shape, context)
-    if not bool(present.any()):
-        return Traced(shape)
-    present = present.expand(constant.shape)
-    layers = []
-    for layer in broadcast(operand, shape, context):
-        key = ("masked", id(layer.map), id(constant))
-        if key not in context.moved:
-            none = torch.full((), -1, dtype=layer.map.dtype)
-            context.moved[key] = (torch.where(present, layer.map, none), layer, constant)
-        layers.append(Layer(context.moved[key][0], layer.table))
-    return Traced(shape, context.sets.union([tuple(layers)], shape))
+def presence(operand: Any, position: int, call: Call) -> Tensor | bool:
+    """Return where an operand is other than a constant zero; True for everywhere.
+
+    Args:
+        operand: The operand: a number, a constant or `Traced`.
+        position: Its position among the arguments.
+        call: The call.
+    """
+    if not isinstance(operand, (Tensor, Traced)):
+        return operand != 0
+    if isinstance(operand, Tensor):
+        core = operand[
+            tuple(slice(0, 1) if step == 0 else slice(None) for step in operand.stride())
+        ]
+        present = core != 0
+        if bool(present.all()):
+            return True
+        return present.expand(operand.shape) if bool(present.any()) else False
+    zeros = call.step.zeros.get(position)
+    if zeros is None:
+        return True
+    # What depends on no input and is zero at the point is zero everywhere.
+    present = ~(zeros & call.context.sets.empty(operand.layers, operand.shape))
+    return True if bool(present.all()) else present
+
+
+def _masked(
+    operand: Traced, present: Tensor | bool, shape: tuple[int, ...], context: Context
+) -> Layers:
+    layers = broadcast(operand, shape, context)
+    if present is True:
+        return layers
+    if present is False:
+        return ()
+    mask = present.expand(shape)
+    none = torch.full((), -1, dtype=context.sets.dtype)
+    return tuple(Layer(torch.where(mask, layer.map, none), layer.table) for layer in layers)

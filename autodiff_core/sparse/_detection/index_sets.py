@@ -108,6 +108,18 @@ class Sets:
         layers = tuple(found.values())
         return self.compact(layers, shape) if len(layers) > MOST_LAYERS else layers
 
+    def empty(self, layers: Layers, shape: Sequence[int]) -> Tensor:
+        """Return which elements depend on no input: a tensor of truth values."""
+        found = torch.ones(tuple(shape), dtype=torch.bool)
+        for layer in layers:
+            is_none = layer.map < 0
+            if layer.table is not None:
+                rows = torch.from_numpy(np.diff(layer.table.indptr) == 0)
+                rows = torch.cat([rows, rows.new_ones(1)])  # the last one, for -1
+                is_none = rows[layer.map.long()]
+            found &= is_none
+        return found
+
     def compact(self, layers: Layers, shape: Sequence[int]) -> Layers:
         """Return the same sets as one layer with a table."""
         # Dimensions along which all layers are expanded are written once.

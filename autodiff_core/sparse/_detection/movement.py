@@ -13,8 +13,6 @@ from autodiff_core.sparse._detection.index_sets import Layer, Layers, Table
 from autodiff_core.sparse._detection.registry import Call
 
 _MOVEMENTS: dict[str, tuple[int, ...]] = {
-    "as_strided": (0,),
-    "as_strided_scatter": (0, 1),
     "cat": (0,),
     "constant_pad_nd": (0, 2),
     "diagonal": (0,),
@@ -29,8 +27,14 @@ _MOVEMENTS: dict[str, tuple[int, ...]] = {
     "index_select": (0,),
     "masked_fill": (0, 2),
     "masked_scatter": (0, 2),
+    "masked_select": (0,),
     "permute": (0,),
     "reflection_pad1d": (0,),
+    "reflection_pad2d": (0,),
+    "reflection_pad3d": (0,),
+    "replication_pad1d": (0,),
+    "replication_pad2d": (0,),
+    "replication_pad3d": (0,),
     "repeat": (0,),
     "roll": (0,),
     "scatter": (0, 3),

@@ -1,85 +1,57 @@
-"""Apply one operator of a graph to dependencies, by its rule or conservatively."""
+"""Apply one recorded operator to dependencies, by its rule or conservatively."""
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
-import torch
-from torch import fx
-from torch.fx.node import map_aggregate
+from torch.utils._pytree import tree_leaves
 
 # Each file registers its rules when it is imported.
 from autodiff_core.sparse._detection import (
     convolutions,  # noqa: F401
+    factorisations,  # noqa: F401
     matrix_products,  # noqa: F401
     reductions,  # noqa: F401
     scattering,  # noqa: F401
+    transforms,  # noqa: F401
+    transposed,  # noqa: F401
 )
-from autodiff_core.sparse._detection.dependence import SHAPE_ONLY, Context, Traced, holds_traced
+from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.elementwise import elementwise, is_elementwise
 from autodiff_core.sparse._detection.movement import is_movement, move
-from autodiff_core.sparse._detection.registry import RULES, Call, independent, shapes_of
+from autodiff_core.sparse._detection.registry import RULES, Call, independent, shape_of
+from autodiff_core.sparse._detection.steps import Step
 
 
-def apply(node: fx.Node, arguments: Any, keywords: Any, context: Context) -> Any:
-    """Return the result of a node: a constant if no argument is traced, else dependencies.
+def apply(step: Step, arguments: Any, keywords: Any, context: Context) -> Any:
+    """Return what the results of a step depend on.
 
     Args:
-        node: The node.
+        step: The step.
         arguments: The values of its positional arguments.
         keywords: The values of its keyword arguments.
         context: What rules share.
     """
-    target = node.target
-    if target is operator.getitem:
-        return arguments[0][arguments[1]]
-    if not isinstance(target, torch._ops.OpOverload):  # pyright: ignore[reportAttributeAccessIssue]
-        return _conservative(str(target), (arguments, keywords), node, context)
-    name = target.overloadpacket.__name__
-    if torch.Tag.nondeterministic_seeded in target.tags:
-        # Random numbers differ from run to run and depend on no input.
-        if name == "native_dropout":
-            return _conservative(name, (arguments, keywords), node, context)
-        return independent(node)
-    if name in SHAPE_ONLY:
-        fill = {"zeros_like": 0, "ones_like": 1}.get(name) if len(arguments) < 2 else arguments[1]
-        dtype = node.meta["tensor_meta"].dtype
-        return torch.full((), fill or 0, dtype=dtype).expand(shapes_of(node))
-    if not holds_traced(list(arguments)) and not holds_traced(list(keywords.values())):
-        return target(*arguments, **_on_cpu(keywords))
-    return _dependencies(Call(target, arguments, keywords, node, context))
-
-
-def _dependencies(call: Call) -> Any:
-    """Return what the results of a call with a traced argument depend on."""
-    if call.name.startswith(("empty", "new_empty", "rand")) or not call.is_differentiable:
-        return independent(call.node)
+    call = Call(step.target, arguments, keywords, step, context)
+    if not call.is_differentiable:
+        return independent(step)
     if is_movement(call):
         return move(call)
-    if call.name in RULES and call.is_described:
+    if call.name in RULES:
         found = RULES[call.name](call)
         if found is not NotImplemented:
             return found
     elif is_elementwise(call):
-        operands, shapes = [*call.arguments, *call.keywords.values()], shapes_of(call.node)
-        if isinstance(shapes, tuple):
-            return elementwise(operands, shapes, call.context)
-        return [elementwise(operands, shape, call.context) for shape in shapes]
-    return _conservative(call.name, (call.arguments, call.keywords), call.node, call.context)
+        operands = [*arguments, *keywords.values()]
+        results = [elementwise(operands, shape_of(meta), context) for meta in step.metas]
+        return results[0] if step.has_one_result else results
+    return _conservative(call)
 
 
-def _on_cpu(keywords: Any) -> Any:
-    # Index maps live on the CPU, and so must the indices that they meet.
-    return {**keywords, "device": torch.device("cpu")} if "device" in keywords else keywords
-
-
-def _conservative(name: str, given: Any, node: fx.Node, context: Context) -> Any:
+def _conservative(call: Call) -> Any:
     """Return results every element of which depends on everything that the operator reads."""
-    context.conservative.add(name)
-    operands: list[Any] = []
-    map_aggregate(given, lambda each: operands.append(each))
-    shapes = shapes_of(node)
-    if isinstance(shapes, tuple):
-        return Traced(shapes, context.everything(operands, shapes))
-    return [Traced(shape, context.everything(operands, shape)) for shape in shapes]
+    call.context.conservative.add((call.name, call.step.place))
+    operands = tree_leaves((call.arguments, call.keywords))
+    shapes = [shape_of(meta) for meta in call.metas]
+    results = [Traced(shape, call.context.everything(operands, shape)) for shape in shapes]
+    return results[0] if call.has_one_result else results

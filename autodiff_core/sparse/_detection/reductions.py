@@ -10,7 +10,7 @@ import torch
 
 from autodiff_core.sparse._detection.dependence import Context, Traced
 from autodiff_core.sparse._detection.index_sets import MOST_LAYERS, Layer, Layers
-from autodiff_core.sparse._detection.registry import Call, rule
+from autodiff_core.sparse._detection.registry import Call, rule, shape_of
 
 
 def reduce_dims(operand: Traced, dims: Sequence[int], context: Context) -> Layers:
@@ -51,7 +51,7 @@ def reduce_dims(operand: Traced, dims: Sequence[int], context: Context) -> Layer
 )  # fmt: skip
 def _reduction(call: Call) -> Any:
     layers = reduce_dims(call.arguments[0], _dims(call), call.context)
-    results = [_shaped(layers, tuple(meta.shape)) for meta in call.metas]
+    results = [_shaped(layers, shape_of(meta)) for meta in call.metas]
     if call.has_one_result:
         return results[0]
     # The position of an extremum has no derivative.
@@ -89,9 +89,9 @@ def _along(call: Call) -> Any:
     layers = reduce_dims(arguments[0], [dim], call.context)
     results = [
         Traced(
-            tuple(part.shape),
-            tuple(Layer(layer.map.expand(part.shape), layer.table) for layer in layers)
-            if part.dtype.is_floating_point
+            shape_of(part),
+            tuple(Layer(layer.map.expand(shape_of(part)), layer.table) for layer in layers)
+            if part is not None and part.dtype.is_floating_point
             else (),
         )
         for part in call.metas

@@ -1,4 +1,4 @@
-"""The registry of detection rules: what an operator of a graph does to dependencies."""
+"""The registry of detection rules: what an operator does to dependencies."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx
-
 from autodiff_core.sparse._detection.dependence import Context, Traced
+from autodiff_core.sparse._detection.steps import Meta, Step
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One operator of a graph applied to values, at least one of which is `Traced`.
+    """One operator applied to values, at least one of which is `Traced`.
 
     Attributes:
         target: The operator, an overload of torch.
         arguments: The positional arguments: `Traced` tensors, constant tensors and options.
         keywords: The keyword arguments.
-        node: The node of the graph.
-        context: What rules share while the graph is interpreted.
+        step: The recorded step.
+        context: What rules share while a recording is interpreted.
     """
 
     target: Any
     arguments: Sequence[Any]
     keywords: dict[str, Any]
-    node: fx.Node
+    step: Step
     context: Context
 
     @property
@@ -37,29 +36,30 @@ class Call:
     @property
     def has_one_result(self) -> bool:
         """Whether the operator returns one tensor; else it returns a sequence."""
-        return hasattr(self.node.meta.get("tensor_meta"), "dtype")
+        return self.step.has_one_result
 
     @property
-    def metas(self) -> list[Any]:
-        """The metadata of each result; None for one that no node uses."""
-        meta = self.node.meta["tensor_meta"]
-        return [meta] if self.has_one_result else list(meta)
+    def metas(self) -> tuple[Meta | None, ...]:
+        """What is known of each result; None for one that is no tensor."""
+        return self.step.metas
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the only result."""
-        return tuple(self.node.meta["tensor_meta"].shape)
+        return shape_of(self.step.metas[0])
 
-    @property
-    def is_described(self) -> bool:
-        """Whether the metadata of all results is known, which rules need."""
-        return self.node.meta.get("tensor_meta") is not None and None not in self.metas
+    def operand(self, name: str) -> Any:
+        """Return an argument by its name in the schema of the operator, or its default."""
+        for position, each in enumerate(self.target._schema.arguments):
+            if each.name == name:
+                if position < len(self.arguments):
+                    return self.arguments[position]
+                return self.keywords.get(name, each.default_value)
+        return None
 
     @property
     def is_differentiable(self) -> bool:
         """Whether a result can have a derivative; integers and truth values have none."""
-        if self.node.meta.get("tensor_meta") is None:
-            return True
         dtypes = [meta.dtype for meta in self.metas if meta is not None]
         return any(dtype.is_floating_point or dtype.is_complex for dtype in dtypes)
 
@@ -81,17 +81,12 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def shapes_of(node: fx.Node) -> Any:
-    """Return the shape of a node's result as a tuple, or a list of shapes for several results."""
-    meta = node.meta.get("tensor_meta")
-    if meta is None:
-        return ()
-    if hasattr(meta, "dtype"):
-        return tuple(meta.shape)
-    return [() if part is None else tuple(part.shape) for part in meta]
+def shape_of(meta: Meta | None) -> tuple[int, ...]:
+    """Return the shape of a result."""
+    return () if meta is None else meta.shape
 
 
-def independent(node: fx.Node) -> Any:
-    """Return a node's results as tensors through which no derivative passes."""
-    shapes = shapes_of(node)
-    return Traced(shapes) if isinstance(shapes, tuple) else [Traced(shape) for shape in shapes]
+def independent(step: Step) -> Any:
+    """Return a step's results as tensors through which no derivative passes."""
+    results = [Traced(shape_of(meta)) for meta in step.metas]
+    return results[0] if step.has_one_result else results

@@ -1,4 +1,4 @@
-"""The graph of operators that a function, or its gradient, runs at a point.
+"""The operators that a function, or its gradient, runs at a point.
 
 The public module that exports torch's table of decompositions is slow to load, so this module, and
 no other, imports the private one.
@@ -12,14 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
-from autodiff_core._errors import first_line
+from autodiff_core._errors import first_line, is_out_of_memory
 from autodiff_core._linearization.arguments import Arguments, FlatFunction
-from autodiff_core._linearization.second_order import custom_functions
+from autodiff_core._linearization.graph import custom_function, nodes_between
 from autodiff_core._operations import MATRICES, OPERATIONS
+from autodiff_core.sparse._detection.places import named
+from autodiff_core.sparse._detection.recording import Recorder
+from autodiff_core.sparse._detection.steps import Recording
 from autodiff_core.sparse._errors import DetectionError
 
 
@@ -60,50 +64,64 @@ class Subject:
         """Evaluate the function itself."""
         return FlatFunction(self._func, self._arguments, self.operation, has_aux=False)(*leaves)
 
-    def differentiated(self, *leaves: Tensor) -> tuple[Tensor, ...]:
-        """Evaluate the function of which the matrix is the Jacobian: itself, or its gradient."""
-        if not self._is_second_order:
-            return self.function(*leaves)
-        return torch.func.grad(self._scalar, argnums=tuple(range(len(leaves))))(*leaves)
+    def recording(self, check_time: Callable[[], None], *, is_local: bool) -> Recording:
+        """Return what `differentiated` evaluates at the point.
 
-    def has_custom_function(self) -> bool:
-        """Return whether the function uses a custom autograd.Function."""
-        with torch.enable_grad():
-            outputs = self.function(*(primal.clone().requires_grad_() for primal in self.primals))
-            return any(custom_functions(output) for output in outputs)
+        Args:
+            check_time: Called for each operator; raises an error to end the recording.
+            is_local: Whether conditions and positions are those at the point, or any.
+
+        Raises:
+            CustomFunctionError: The function uses a custom autograd.Function.
+            DetectionError: The function cannot be evaluated, or not recorded.
+        """
+        recorder = Recorder(_decompositions(), check_time, is_local=is_local)
+        leaves = [primal.clone().requires_grad_() for primal in self.primals]
+        recorder.start(leaves)
+        try:
+            with warnings.catch_warnings(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+                warnings.simplefilter("ignore")
+                with Conversions(recorder), recorder:
+                    outputs = self.differentiated(leaves, recorder)
+            return recorder.finish(outputs)
+        except DetectionError:
+            raise
+        # The function can fail with an exception of any type.
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise DetectionError(
+                f"{self.operation}: the function cannot be traced: {first_line(error)}"
+            ) from error
+
+    def differentiated(self, leaves: Sequence[Tensor], recorder: Recorder) -> Sequence[Tensor]:
+        """Evaluate the function of which the matrix is the Jacobian: itself, or its gradient.
+
+        Raises:
+            CustomFunctionError: The function uses a custom autograd.Function.
+        """
+        # Copies, which a function may change in place.
+        outputs = self.function(*(leaf.clone() for leaf in leaves))
+        custom = {
+            (name, recorder.place_of(node))
+            for node in nodes_between(outputs, leaves)
+            if (name := custom_function(node)) is not None
+        }
+        if custom:
+            raise CustomFunctionError(custom)
+        if not self._is_second_order:
+            return outputs
+        value = self._scalar(outputs)
+        if not value.requires_grad:
+            return tuple(map(torch.zeros_like, leaves))
+        return torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
 
     def shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of the tensors along the rows."""
         along = self.primals if self._is_second_order else self.function(*self.primals)
         return [tuple(tensor.shape) for tensor in along]
 
-    def graph(self) -> fx.GraphModule:
-        """Return the graph of `differentiated`, in functional core operators.
-
-        Raises:
-            DetectionError: The function cannot be traced.
-        """
-        differentiated = torch.func.functionalize(self.differentiated, remove="mutations")
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
-                points = [primal.clone() for primal in self.primals]
-                graph = make_fx(differentiated, decomposition_table=_decompositions())(*points)
-                if _changes_in_place(graph):  # some decompositions do
-                    graph = make_fx(torch.func.functionalize(graph, remove="mutations"))(*points)
-        # Tracing can fail with an exception of any type, including the function's own.
-        except Exception as error:
-            raise DetectionError(
-                f"{self.operation}: the function cannot be traced: {first_line(error)}"
-            ) from error
-        if changing := _changes_in_place(graph):
-            raise DetectionError(
-                f"{self.operation}: {changing} changes a tensor in place, which is not supported"
-            )
-        return graph
-
-    def _scalar(self, *leaves: Tensor) -> Tensor:
-        outputs = self.function(*leaves)
+    def _scalar(self, outputs: Sequence[Tensor]) -> Tensor:
         if len(outputs) != 1 or outputs[0].numel() != 1:
             shapes = ", ".join(str(tuple(output.shape)) for output in outputs)
             raise RuntimeError(
@@ -113,13 +131,38 @@ class Subject:
         return outputs[0].reshape(())
 
 
-def _changes_in_place(graph: fx.GraphModule) -> str:
-    """Return the name of an operator in a graph that changes its operand; empty if none does."""
-    for node in graph.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if schema is not None and schema.is_mutable:
-            return str(node.target)
-    return ""
+class CustomFunctionError(DetectionError):
+    """The function uses a custom autograd.Function, whose derivative its operators do not show.
+
+    Attributes:
+        functions: The functions, each by its name and its line.
+    """
+
+    def __init__(self, functions: set[tuple[str, str]]) -> None:
+        """Keep the functions."""
+        super().__init__(f"custom autograd.Function {', '.join(named(functions))}")
+        self.functions = functions
+
+
+class Conversions(TorchFunctionMode):
+    """Notes where values leave torch, so that what is computed from them is constant."""
+
+    _LEAVING = ("__array__", "numpy", "tolist")
+
+    def __init__(self, recorder: Recorder) -> None:
+        """Note them in a recorder."""
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call a function of torch."""
+        del types
+        name = getattr(func, "__name__", "")
+        if name in self._LEAVING and self._recorder.is_tracked(args[0]):
+            self._recorder.freeze(name, f"numbers of shape {tuple(args[0].shape)}")
+        return func(*args, **(kwargs or {}))
 
 
 @functools.cache
@@ -140,6 +183,10 @@ def _decompositions() -> dict[Any, Any]:
             aten.var,
             aten.elu,
             aten.embedding,
+            aten.upsample_linear1d,
+            aten.upsample_bilinear2d,
+            aten.upsample_bicubic2d,
+            aten.upsample_trilinear3d,
         ]
     )
     # Its own rule is sharper than its decomposition.

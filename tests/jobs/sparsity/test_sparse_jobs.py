@@ -44,6 +44,26 @@ def slow(x):
 def branches(x):
     return x**2 if x.sum() > 10 else x * x.roll(1)
 
+def pairs(x):
+    distances = (x[:, None] - x).abs().detach()
+    return torch.nonzero(distances.triu(1) * (distances < 0.1), as_tuple=True)
+
+near = pairs(point())
+
+def energy_given(x):
+    return (1 / (x[near[0]] - x[near[1]]) ** 2).sum()
+
+def energy_inside(x):
+    first, second = pairs(x)
+    return (1 / (x[first] - x[second]) ** 2).sum()
+
+def forces_inside(x):
+    x.requires_grad_()
+    energy = energy_inside(x)
+    if energy.isnan().item():
+        raise ValueError(x)
+    return -torch.autograd.grad(energy, x, create_graph=True)[0]
+
 def undefined(x):
     return x[1:] / (x[:-1] - x[0])
 """
@@ -176,6 +196,27 @@ def test_detection_that_takes_too_long_gives_way_to_the_dense_job(
     with open_result(path) as result:
         assert "not found within 0 seconds" in result.execution["dense_because"]
     assert "not found within 0 seconds" in said.getvalue()
+
+
+def test_a_list_of_neighbours_built_inside_gives_the_pattern_of_one_that_is_given(
+    run_sparse: Callable[..., Path], own: Callable[..., tuple[str, ...]], said: Any
+) -> None:
+    found = {}
+    for name in ("energy_given", "energy_inside", "forces_inside"):
+        operation = "jacobian" if name == "forces_inside" else "hessian"
+        options = (*own(name, "sparsity=auto", f"op={operation}"), "chunk_size=1")
+        with open_sparse_result(run_sparse(*options)) as result:
+            assert result.verdict.state == "verified"
+            found[name] = result.as_scipy().toarray()
+            frozen = result.execution["sparsity"]["frozen"]
+            assert any("nonzero at" in each and "own.py:17" in each for each in frozen) == (
+                name != "energy_given"
+            )
+            if frozen:
+                assert f"it holds {frozen[0]}" in said.getvalue()
+    assert np.array_equal(found["energy_given"], found["energy_inside"])
+    assert np.allclose(found["energy_given"], -found["forces_inside"])
+    assert 0 < np.count_nonzero(found["energy_given"]) < 200
 
 
 def test_an_entry_that_the_pattern_misses_fails_verification(
