@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from outputs._format.axes import Axis
 from outputs._format.stacked_matrices import Matrix
-from outputs._scanning.parallel import Band, Piece, Source, each, pieces
+from outputs._scanning.parallel import Piece, Source, each, pieces
 from outputs._scanning.reference import LineProbe
 from outputs._storage.crc import combine, crc32
 from outputs._storage.regions import Region, within
@@ -44,7 +43,7 @@ class _Answer:
     Attributes:
         checksums: Of each of its parts.
         sums: The products of its lines with the vector; zeros without one.
-        bad: The block and the entries that are not finite, of some of its rows.
+        bad: The block and its entries that are not finite.
     """
 
     checksums: list[int]
@@ -83,23 +82,18 @@ def examined_blocks(
     kind = np.float64 if products is None else products.dtype
     nonfinite: dict[int, list[Examined]] = {}
 
-    def work(piece: Piece, bands: Iterator[Band]) -> _Answer:
+    def work(piece: Piece, values: np.ndarray) -> _Answer:
         lines, across = _oriented(piece.region, axis)
-        answer = _Answer([0] * len(piece.parts), np.zeros(lines.stop - lines.start, kind), [])
-        for rows, values in bands:
-            is_finite = False
-            if probe is not None:
-                if axis == Axis.ROWS:
-                    sums = answer.sums[within(rows, lines)] = probe.multiplied(values, across)
-                else:
-                    sums = probe.multiplied(values.T, rows)
-                    answer.sums[:] += sums
-                is_finite = probe.is_finite(sums)
-            for number, region in piece.parts_in(rows):
-                part = values[within(region[0], rows), within(region[1], piece.region[1])]
-                answer.checksums[number] = block_checksum(part, answer.checksums[number])
-                if not is_finite and (bad := _not_finite(part, region)).nonfinite:
-                    answer.bad.append((piece.parts[number][0], bad))
+        sums, is_finite = np.zeros(lines.stop - lines.start, kind), False
+        if probe is not None:
+            sums = probe.multiplied(values if axis == Axis.ROWS else values.T, across)
+            is_finite = probe.is_finite(sums)
+        answer = _Answer([], sums, [])
+        for block, region in piece.parts:
+            part = values[within(region[0], piece.region[0]), within(region[1], piece.region[1])]
+            answer.checksums.append(block_checksum(part))
+            if not is_finite and (bad := _not_finite(part, region)).nonfinite:
+                answer.bad.append((block, bad))
         return answer
 
     with Source(matrix, path) as source:
@@ -141,16 +135,9 @@ def _squared_norms(source: Source, matrix: Matrix, axis: Axis, blocks: list[_Spa
     """Return the squared norms of the lines of some blocks, of shape (all lines,)."""
     total = np.zeros(axis.lines(matrix.shape))
 
-    def work(piece: Piece, bands: Iterator[Band]) -> np.ndarray:
-        lines = _oriented(piece.region, axis)[0]
-        squares = np.zeros(lines.stop - lines.start)
+    def work(piece: Piece, values: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            for rows, values in bands:
-                here = within(rows, lines) if axis == Axis.ROWS else slice(None)
-                squares[here] += np.square(np.abs(values), dtype=np.float64).sum(
-                    axis=1 - axis.dimension
-                )
-        return squares
+            return np.square(np.abs(values), dtype=np.float64).sum(axis=1 - axis.dimension)
 
     for piece, squares in each(source, work, pieces(matrix, axis, blocks)):
         total[piece.region[axis.dimension]] += squares

@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import zlib
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,16 +29,12 @@ from outputs._storage.raw_bytes import read_bytes
 from outputs._storage.regions import Region, common_part, tiles_of, within
 
 _PIECE_BYTES = 8 * 2**20
-# What is computed from so many bytes at a time finds them in the cache.
-_BAND_BYTES = 2**21
 _LARGEST_PIECE_BYTES = 256 * 2**20
 _MAX_WORKERS = 8
 _KNOWN_FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
 
 _Span = tuple[int, int]
 _Answer = TypeVar("_Answer")
-Band = tuple[slice, np.ndarray]
-"""Some rows of a region, counted in the matrix, and their entries in it."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +48,6 @@ class Piece:
 
     region: Region
     parts: list[tuple[int, Region]]
-
-    def parts_in(self, rows: slice) -> Iterator[tuple[int, Region]]:
-        """Yield what some rows have of the parts: the number of the part, and its region there."""
-        first = bisect_right(self.parts, rows.start, key=lambda part: part[1][0].stop)
-        last = bisect_left(self.parts, rows.stop, key=lambda part: part[1][0].start)
-        for number in range(first, last):
-            here, across = self.parts[number][1]
-            yield (
-                number,
-                (slice(max(here.start, rows.start), min(here.stop, rows.stop)), across),
-            )
 
 
 def pieces(matrix: Matrix, axis: Axis, blocks: list[_Span]) -> Iterator[Piece]:
@@ -177,45 +162,36 @@ class Source:
 
     def read(self, region: Region) -> np.ndarray:
         """Read a region."""
-        rows = region[0].stop - region[0].start
-        return next(self.reading(region)(_Memory(), max(1, rows)))[1]
+        return self.reading(region)(_Memory())
 
-    def reading(self, region: Region) -> Callable[[_Memory, int | None], Iterator[Band]]:
+    def reading(self, region: Region) -> Callable[[_Memory], np.ndarray]:
         """Return a function that reads a region in any thread; HDF5 is called only here.
 
-        The function takes the memory to read into, and yields a band after the other, each of which
-        may overwrite the one before. The second argument is the number of rows of a band; None for
-        as many as stay in the cache.
+        The function takes the memory to read into.
         """
         if self._matrix.is_virtual:
             # The bytes are in other files, which HDF5 has open.
             values = self._matrix[region]
             self.bytes_read += values.nbytes
-            return lambda memory, height: _bands(region[0], values, height)
+            return lambda memory: values
         if self._tile is None:
             rows, columns = region
             if columns.stop - columns.start < self._shape[1] and rows.stop - rows.start > 1:
                 columns = slice(0, self._shape[1])
             entries = (rows.stop - rows.start) * (columns.stop - columns.start)
             self.bytes_read += entries * self._dtype.itemsize
-            return lambda memory, height: self._contiguous(region, columns, memory, height)
+            return lambda memory: self._contiguous(region, columns, memory)
         places = [(tile, self._place(tile)) for tile in tiles_of(self._shape, self._tile, region)]
         self.bytes_read += sum(size for _, (_, size) in places)
-        return lambda memory, height: _bands(
-            region[0], self._gathered(region, places, memory), height
-        )
+        return lambda memory: self._gathered(region, places, memory)
 
-    def _contiguous(
-        self, region: Region, columns: slice, memory: _Memory, height: int | None
-    ) -> Iterator[Band]:
+    def _contiguous(self, region: Region, columns: slice, memory: _Memory) -> np.ndarray:
         """Read adjacent bytes: whole rows, or a part of a single row."""
-        width = columns.stop - columns.start
-        wanted = within(region[1], columns)
-        for band in _divided(region[0], width * self._dtype.itemsize, height):
-            values = memory.array("piece", (band.stop - band.start, width), self._dtype)
-            first = band.start * self._shape[1] + columns.start
-            self._fill(values, self._offset + first * self._dtype.itemsize)
-            yield band, values[:, wanted]
+        shape = region[0].stop - region[0].start, columns.stop - columns.start
+        values = memory.array("piece", shape, self._dtype)
+        first = region[0].start * self._shape[1] + columns.start
+        self._fill(values, self._offset + first * self._dtype.itemsize)
+        return values[:, within(region[1], columns)]
 
     def _place(self, tile: Region) -> _Span:
         corner = tile[0].start, tile[1].start
@@ -263,18 +239,6 @@ class Source:
             raise ResultError(f"{self._path} is truncated: its end is missing.")
 
 
-def _bands(rows: slice, values: np.ndarray, height: int | None) -> Iterator[Band]:
-    line = values.shape[1] * values.itemsize
-    for band in _divided(rows, line, height):
-        yield band, values[within(band, rows)]
-
-
-def _divided(rows: slice, line: int, height: int | None) -> Iterator[slice]:
-    height = height or max(1, _BAND_BYTES // max(1, line))
-    for start in range(rows.start, rows.stop, height):
-        yield slice(start, min(start + height, rows.stop))
-
-
 class _Memory(threading.local):
     """Memory that each thread uses again and again.
 
@@ -295,22 +259,22 @@ class _Memory(threading.local):
 
 def each(
     source: Source,
-    work: Callable[[Piece, Iterator[Band]], _Answer],
+    work: Callable[[Piece, np.ndarray], _Answer],
     pending: Iterator[Piece],
 ) -> Iterator[tuple[Piece, _Answer]]:
     """Run ``work`` on the pieces in several threads; yield the answers in order of the pieces.
 
     Args:
         source: The source of the entries.
-        work: Gets a piece, and its bands in order; each is overwritten by the next.
+        work: Gets a piece and its entries, which the next piece of the same thread overwrites.
         pending: The pieces.
     """
     workers = min(_MAX_WORKERS, os.cpu_count() or 1)
     running: deque[tuple[Piece, Future[_Answer]]] = deque()
     memory = _Memory()
 
-    def task(piece: Piece, read: Callable[[_Memory, int | None], Iterator[Band]]) -> _Answer:
-        return work(piece, read(memory, None))
+    def task(piece: Piece, read: Callable[[_Memory], np.ndarray]) -> _Answer:
+        return work(piece, read(memory))
 
     with ThreadPoolExecutor(workers) as pool:
         try:

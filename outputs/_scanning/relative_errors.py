@@ -45,7 +45,9 @@ def relative_errors(
             largest * math.sqrt(float(np.mean((size[finite] / largest) ** 2))) if largest else 0.0
         )
         errors = np.abs(products - expected)
-        scale = np.maximum(np.sqrt(squared_norms), _SMALLEST_NORM) * np.linalg.norm(probe)
+        # Not by `np.linalg.norm`: the threads of its BLAS disturb those that read (measured).
+        length = math.sqrt(float(np.sum(np.square(np.abs(probe)))))
+        scale = np.maximum(np.sqrt(squared_norms), _SMALLEST_NORM) * length
         relative = np.where(errors > 0, errors / (scale + size + (typical + floor)), errors)
     relative = np.where(np.isfinite(products), relative, np.inf)
     is_checkable = finite & (np.isfinite(squared_norms) | ~np.isfinite(products))

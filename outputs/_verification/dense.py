@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from outputs._format.probes import Probes
 from outputs._format.reading import dataset, group_of
 from outputs._reading.result import Result
 from outputs._scanning.checksums import block_checksum
-from outputs._scanning.parallel import Band, Piece, Source, each, pieces
+from outputs._scanning.parallel import Piece, Source, each, pieces
 from outputs._scanning.relative_errors import relative_errors
 from outputs._storage.crc import combine
 from outputs._storage.files import parsed, translated
@@ -25,6 +25,9 @@ from outputs._verification.products import (
     listed,
     zero_sums,
 )
+
+# A slab stays in a cache while its checksum, products and squares are computed.
+_SLAB_BYTES = 2 * 2**20
 
 
 def check_header(result: Result) -> dict[str, Any]:
@@ -121,21 +124,28 @@ class _PieceCheck:
         )
         self._real = probes is not None and probes.pairing == "real inner product"
 
-    def __call__(self, piece: Piece, bands: Iterator[Band]) -> Sums:
-        height, width = (part.stop - part.start for part in piece.region)
-        sums = zero_sums(self._probes, height, width, self._dtype)
-        checksums, sizes = [0] * len(piece.parts), [0] * len(piece.parts)
+    def __call__(self, piece: Piece, values: np.ndarray) -> Sums:
+        rows, columns = values.shape
+        sums = zero_sums(self._probes, rows, columns, self._dtype)
         with np.errstate(all="ignore"):
-            for rows, values in bands:
-                for number, region in piece.parts_in(rows):
-                    part = values[within(region[0], rows), within(region[1], piece.region[1])]
-                    slab = np.ascontiguousarray(part)
-                    checksums[number] = block_checksum(slab, checksums[number])
-                    sizes[number] += slab.nbytes
-                    self._slab(sums, piece, region, in_double_precision(slab))
-        blocks = [block for block, _ in piece.parts]
-        sums.checksums.extend(zip(blocks, checksums, sizes, strict=True))
+            for block, region in piece.parts:
+                part = values[
+                    within(region[0], piece.region[0]), within(region[1], piece.region[1])
+                ]
+                sums.checksums.append((block, self._part(sums, piece, region, part), part.nbytes))
         return sums
+
+    def _part(self, sums: Sums, piece: Piece, region: Region, part: np.ndarray) -> int:
+        """Add up a part of a block in slabs; return its checksum."""
+        checksum = 0
+        height = max(1, _SLAB_BYTES // max(1, part.shape[1] * part.itemsize))
+        for top in range(0, len(part), height):
+            slab = np.ascontiguousarray(part[top : top + height])
+            checksum = block_checksum(slab, checksum)
+            start = region[0].start + top
+            rows = slice(start, start + len(slab))
+            self._slab(sums, piece, (rows, region[1]), in_double_precision(slab))
+        return checksum
 
     def _slab(self, sums: Sums, piece: Piece, region: Region, slab: np.ndarray) -> None:
         real = slab.view(np.float64)

@@ -54,7 +54,7 @@ def put(describe, write_all, tmp_path):
 def small_pieces(monkeypatch):
     monkeypatch.setattr(passes, "_PIECE_BYTES", 700)
     monkeypatch.setattr(passes, "_LARGEST_PIECE_BYTES", 3000)
-    monkeypatch.setattr(passes, "_BAND_BYTES", 128)
+    monkeypatch.setattr("outputs._verification.dense._SLAB_BYTES", 128)
 
 
 @pytest.mark.parametrize("pairing", ["bilinear", "real inner product"])

@@ -46,8 +46,8 @@ def begun(path: Path, matrix: np.ndarray, blocks: list[tuple[int, int]], describ
 def test_a_block_of_another_function_is_found(
     axis, dtype, kind, tile, wrong, tmp_path, describe, entries, monkeypatch
 ):
-    # Of one or two rows.
-    monkeypatch.setattr("outputs._scanning.parallel._BAND_BYTES", 320)
+    # Pieces of one or two rows.
+    monkeypatch.setattr("outputs._scanning.parallel._PIECE_BYTES", 320)
     tile = None if kind == "points" else tile
     shape = (36, 20) if kind == "points" else SHAPE
     matrix = entries(shape, dtype)
