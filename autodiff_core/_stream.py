@@ -36,6 +36,7 @@ def blocks(
     points: bool = False,
     engine: str = "auto",
     check_modes: bool = True,
+    random_vectors: bool = False,
 ) -> BlockStream:
     """Linearize a function at a point and stream its derivative block by block.
 
@@ -59,6 +60,8 @@ def blocks(
         check_modes: Whether a forward strategy refuses a function of which reverse mode gives
             another derivative. If not, the first block reports it among its fallbacks: for callers
             who compare the blocks with numbers of their own.
+        random_vectors: Whether the vectors are random: a forward strategy then compares its modes
+            with the first of them, not with one of its own, which saves an evaluation.
 
     Returns:
         A stream; no derivative is computed before it is iterated over.
@@ -71,7 +74,12 @@ def blocks(
     """
     pending: list[Fallback] = []
     choices = Choices(
-        strategy, argnums=argnums, points=points, engine=engine, check_modes=check_modes
+        strategy,
+        argnums=argnums,
+        points=points,
+        engine=engine,
+        check_modes=check_modes,
+        tangent=_first(vectors, operation) if random_vectors else None,
     )
     with outside_inference_mode():
         linearized = linearize(operation, func, inputs, choices, pending.append)
@@ -87,6 +95,10 @@ def blocks(
         return BlockStream(
             linearized, pending, vectors=stack, chunk_size=chunk_size, rows=rows, columns=columns
         )
+
+
+def _first(vectors: Any, operation: str) -> tuple[Tensor, ...]:
+    return tuple(leaf.detach()[0] for leaf in Tensors.of(vectors, operation, "v").leaves)
 
 
 def stacked_vectors(

@@ -32,6 +32,7 @@ class Request:
         report: Called with each fallback that is taken.
         engine: One of the strategy's `engines`, or ``auto``.
         check_modes: Whether forward mode is refused where reverse mode disagrees with it.
+        tangent: As in `Choices`.
     """
 
     function: Function
@@ -40,6 +41,7 @@ class Request:
     report: ReportFallback
     engine: str = "plain"
     check_modes: bool = True
+    tangent: tuple[Tensor, ...] | None = None
 
 
 class Linearization(ABC):

@@ -75,6 +75,8 @@ class Choices:
         points: Whether the inputs have a leading dimension over points.
         engine: The engine's name, one of `engines`, or ``auto``.
         check_modes: Whether forward mode is refused where reverse mode disagrees with it.
+        tangent: A random tangent to compare the modes with, which the caller is going to push
+            forward; None draws one.
     """
 
     strategy: str
@@ -85,6 +87,7 @@ class Choices:
     points: bool = False
     engine: str = "plain"
     check_modes: bool = True
+    tangent: tuple[Tensor, ...] | None = None
 
 
 def engines(operation: str, strategy: str) -> tuple[str, ...]:
@@ -179,6 +182,7 @@ class _Subject:
                 self.report,
                 choices.engine,
                 choices.check_modes,
+                choices.tangent,
             )
         )
         structure = self.flat.structure

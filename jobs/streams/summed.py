@@ -143,8 +143,9 @@ def _value_and_product(
         operation=operation,
         vectors=tuple(part.unsqueeze(0) for part in vector),
         engine="plain",
-        # The caller compares products by several modes.
+        # The caller compares products by several modes, with random vectors.
         check_modes=False,
+        random_vectors=True,
         **options,
     )
     pieces = stream.block(0, 1).pieces
