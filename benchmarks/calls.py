@@ -35,7 +35,7 @@ def energy(positions: Tensor) -> Tensor:
 def network(size: int) -> Callable[[Tensor], Tensor]:
     """Return a function of `size` inputs and outputs that takes time."""
     generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(24, size, size, dtype=torch.float64, generator=generator) / size**0.5
+    weights = torch.randn(16, size, size, dtype=torch.float64, generator=generator) / size**0.5
 
     def function(x: Tensor) -> Tensor:
         for weight in weights:
@@ -71,7 +71,7 @@ def main() -> None:
     """Measure, and print a line for each figure."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true", help="a short job")
-    size = 300 if parser.parse_args().small else 1800
+    size = 300 if parser.parse_args().small else 2400
     function, x = network(size), torch.randn(size, dtype=torch.float64)
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)

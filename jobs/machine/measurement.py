@@ -24,6 +24,7 @@ from jobs.machine.accelerator import (
     reset_peak,
     synchronize,
 )
+from jobs.machine.contention import longest_delay, run_delays
 from jobs.machine.process_memory import kernel_figure, peak_resident_memory
 
 _CLEAR = Path("/proc/self/clear_refs")
@@ -36,12 +37,15 @@ class Measurement:
     """The cost of a piece of work.
 
     Attributes:
-        seconds: Its duration.
+        seconds: Its duration; on a CPU without the time that it waited for a processor, which
+            other programs occupied.
+        waited: The seconds that it waited.
         peak_bytes: The peak of memory in use while it ran: the memory of this process on a CPU,
             the memory allocated on the device otherwise.
     """
 
     seconds: float = 0.0
+    waited: float = 0.0
     peak_bytes: int = 0
 
 
@@ -50,10 +54,13 @@ def timing(device: torch.device) -> Iterator[Measurement]:
     """Measure the time of the body with memory already available; leave its peak at zero."""
     found = Measurement()
     synchronize(device)
+    before = run_delays() if device.type == "cpu" else {}
     started = time.perf_counter()
     yield found
     synchronize(device)
-    found.seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    found.waited = min(seconds, longest_delay(before, run_delays() if before else {}))
+    found.seconds = seconds - found.waited
 
 
 @contextmanager

@@ -99,6 +99,8 @@ class Search:
         occupied: Bytes of memory in use before the search.
         candidates: The candidates by strategy, in the order in which they were considered.
         spent: Seconds that chunks have taken so far.
+        computed: Seconds in which all measured chunks computed.
+        waited: Seconds that they waited for a processor meanwhile.
         shape: (rows, columns) of the matrix at one point; None before a stream was opened.
     """
 
@@ -110,6 +112,8 @@ class Search:
     occupied: int
     candidates: dict[str, Candidate] = field(default_factory=dict)
     spent: float = 0.0
+    computed: float = 0.0
+    waited: float = 0.0
     shape: tuple[int, int] | None = None
 
     def candidate(self, strategy: str) -> Candidate:
@@ -135,10 +139,15 @@ class Search:
         """
         limits = self.thresholds
         run = min((each.run_seconds for each in self.measured), default=float("inf"))
-        short = min(
-            limits.seconds_at_most, limits.seconds_anyway + limits.share_of_short_runs * run
-        )
+        # Where nothing is left to choose, probes only serve the prediction.
+        share = limits.share_of_short_runs if self.has_choice else limits.share
+        short = min(limits.seconds_at_most, limits.seconds_anyway + share * run)
         return self.spent + seconds <= max(limits.share * run, short) / remaining
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether the user left strategy or chunk size open."""
+        return self.job.strategy == "auto" or self.job.chunk_size is None
 
     def fastest(self) -> Candidate:
         """Return the measured candidate that is fastest within the memory budget."""

@@ -28,11 +28,13 @@ class Trial:
         chunk_size: The number of rows or columns.
         seconds: The time that it took.
         peak_bytes: The peak of memory meanwhile.
+        waited: The seconds, beside those, that it waited for a processor.
     """
 
     chunk_size: int
     seconds: float
     peak_bytes: int
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)

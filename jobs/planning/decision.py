@@ -24,6 +24,7 @@ class Decision:
         probing_seconds: The time that the search took.
         fallbacks: Slower ways that the stream has already taken, as sentences; it does not report
             them again.
+        waited: The share of the time in which measured chunks waited for a processor.
     """
 
     strategy: str
@@ -36,6 +37,7 @@ class Decision:
     chunk_reason: str
     probing_seconds: float
     fallbacks: tuple[str, ...] = ()
+    waited: float = 0.0
 
     @property
     def peak_bytes(self) -> int:

@@ -89,6 +89,8 @@ def _measure_size(
         is_smallest = len(costs.trials) <= 1 and chunk_size == costs.smallest
         by = measuring if repetition == 0 or is_smallest else timing
         trial = measure_chunk(search.job, candidate, chunk_size, by)
+        search.computed += trial.seconds
+        search.waited += trial.waited
         has_loaded = len(sys.modules) > loaded
         if has_loaded and repetition == 0 and trial.seconds < limits.loading_seconds:
             opening_bytes = max(costs.opening_bytes, trial.peak_bytes)
@@ -108,6 +110,8 @@ def _measure_size(
         is_first = (chunk_size, repetition) == (1, 0)
         prepares = repetition == 0 and candidate.opened.engine == "captured"
         is_sure = trial.seconds > limits.lasting_seconds and not (is_first or prepares)
+        # Where nothing is left to choose, a few percent of the predicted time do not matter.
+        is_sure |= not search.has_choice and chunk_size > costs.smallest
         if is_sure or not (disappoints or search.affords(trial.seconds, remaining)):
             break
         search.spent += 0.0 if is_first else trial.seconds

@@ -10,6 +10,9 @@ from jobs.errors import JobError
 from jobs.units import size
 from outputs import Axis
 
+# A smaller share of waiting is ordinary.
+_BUSY = 0.2
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -38,6 +41,8 @@ class Plan:
         peak_bytes: Predicted peak of that memory.
         host_peak_bytes: Predicted peak of the process's memory.
         seconds: Predicted time for what is missing.
+        waited: The share of the time in which measured chunks waited for a processor, which
+            `seconds` does not contain.
         points: The number of points with a matrix each, whose rows are counted together in `rows`;
             None for a single point.
         part: The part of a larger matrix that is computed, in words; empty for a whole matrix.
@@ -65,6 +70,7 @@ class Plan:
     peak_bytes: int
     host_peak_bytes: int
     seconds: float
+    waited: float = 0.0
     part: str = ""
     points: int | None = None
 
@@ -114,6 +120,13 @@ class Plan:
     def blocks(self) -> int:
         """The smallest number of blocks to compute."""
         return math.ceil(self.missing / self.chunk_size)
+
+    @property
+    def busy(self) -> str:
+        """That other programs occupy the processors, in words; empty where they hardly do."""
+        if self.waited < _BUSY:
+            return ""
+        return f"other programs occupy the processors {self.waited:.0%} of the time"
 
     def check(self) -> None:
         """Refuse a job that does not fit on the disk.

@@ -73,6 +73,7 @@ def make_plan(
         tile=planned_tile(description),
         bytes_free=shutil.disk_usage(directory).free,
         path=str(job.paths.result),
+        waited=decision.waited,
         part=_part_of(description),
         points=job.points if job.shard is None else None,
         memory_budget=budget.bytes,

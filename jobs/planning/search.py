@@ -98,6 +98,7 @@ def _decide(search: Search, strategy: str, started: float) -> Decision:
         chunk_reason,
         time.perf_counter() - started,
         tuple(chosen.fallbacks),
+        search.waited / ((search.waited + search.computed) or 1.0),
     )
 
 

@@ -46,7 +46,7 @@ def measure_chunk(
             block = stream.block(start, block_end(stream, start, chunk_size))
         candidate.fallbacks.extend(map(str, block.fallbacks))
         _handle(job, stream, block)
-    return Trial(chunk_size, found.seconds, found.peak_bytes)
+    return Trial(chunk_size, found.seconds, found.peak_bytes, found.waited)
 
 
 def _handle(job: Job, stream: Stream, block: Block) -> None:

@@ -68,7 +68,7 @@ class Display:
                 + (" for each point" if plan.points is not None else ""),
                 "memory": f"{size(plan.peak_bytes)} predicted of {size(plan.memory_budget)} "
                 f"({plan.memory_reason})",
-                "time": f"{duration(plan.seconds)} predicted",
+                "time": f"{duration(plan.seconds)} predicted" + (plan.busy and f"; {plan.busy}"),
                 "disk": f"{size(plan.bytes_of_matrix)} to write, {size(plan.bytes_free)} free, "
                 + (f"tiles of {plan.tile[0]} x {plan.tile[1]}" if plan.tile else "row after row"),
                 "result": plan.path,

@@ -113,6 +113,19 @@ def test_a_strategy_that_fell_back_is_compared_with_the_other_even_in_a_short_ru
     assert decision.strategy == "vectorize"
 
 
+@pytest.mark.parametrize(("waited", "words"), [(0.1, "67% of the time"), (0.001, "")])
+def test_the_plan_says_that_the_machine_is_busy(
+    waited: float, words: str, planned: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trial(job: Job, candidate: Candidate, chunk_size: int, *others: object) -> Trial:
+        return Trial(chunk_size, 0.05, 2**20, waited)
+
+    monkeypatch.setattr(growth, "measure_chunk", trial)
+    plan = planned("wide", "short").plan
+    assert plan.busy.endswith(words)
+    assert bool(plan.busy) is bool(words)
+
+
 @pytest.mark.parametrize(("line", "sizes"), [(0.3, [1, 16]), (1e-5, [1, 256])])
 def test_a_chunk_that_is_asked_for_is_measured_or_one_for_which_there_is_time(
     line: float, sizes: list[int], resolved: Resolve, monkeypatch: pytest.MonkeyPatch

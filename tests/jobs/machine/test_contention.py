@@ -1,0 +1,54 @@
+"""Measured times leave out how long other programs occupied the processor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from jobs.machine.contention import longest_delay, run_delays
+from jobs.machine.measurement import timing
+
+
+@pytest.fixture
+def busy_processor() -> Iterator[None]:
+    """Leave a single processor to this thread and to two other programs that compute."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.skipif(not run_delays(), reason="the system keeps no statistics of its scheduler")
+def test_the_time_in_which_others_compute_is_left_out(busy_processor: None) -> None:
+    started, computed = time.perf_counter(), time.thread_time()
+    with timing(torch.device("cpu")) as found:
+        while time.thread_time() - computed < 0.3:
+            pass
+    clock = time.perf_counter() - started
+    assert found.waited > 0.2
+    assert found.seconds + found.waited == pytest.approx(clock, abs=0.05)
+    assert found.seconds == pytest.approx(0.3, abs=0.1)
+
+
+def test_sleep_is_no_delay() -> None:
+    with timing(torch.device("cpu")) as found:
+        time.sleep(0.2)
+    assert found.seconds + found.waited >= 0.2
+    assert found.seconds > 0.1
+
+
+def test_delays_of_threads_do_not_add_up() -> None:
+    assert longest_delay({"1": 1.0, "2": 5.0}, {"1": 1.5, "2": 5.25, "3": 0.125}) == 0.5
+    assert longest_delay({}, {}) == 0.0
