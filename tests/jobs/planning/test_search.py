@@ -240,14 +240,12 @@ def test_a_chunk_that_was_asked_for_and_does_not_fit_is_refused(
 
 
 def test_chunks_stay_within_the_budget(planned: Callable[..., Prepared]) -> None:
-    roomy = planned("tall", "long", "strategy=forward-mode").plan
     occupied = planned("wide", "short", "strategy=forward-mode").plan.peak_bytes
     # A column of 1.5 million entries takes 12 MB, and a few times that while it is computed.
     budget = occupied // 2**20 + 300
     tight = planned("tall", "long", "strategy=forward-mode", f"memory={budget}MiB").plan
     assert tight.peak_bytes <= budget * 2**20
     assert tight.chunk_size <= 16
-    assert tight.chunk_size <= roomy.chunk_size
 
 
 @pytest.mark.parametrize("choice", ["auto", "never", "always"])
