@@ -3,6 +3,7 @@
 This package knows neither the computation nor its configuration; it imports only numpy and h5py.
 """
 
+import outputs._hidden_packages  # noqa: F401
 from outputs._errors import (
     BeingWrittenError,
     ChangedFunctionError,

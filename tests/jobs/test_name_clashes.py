@@ -68,6 +68,18 @@ def test_a_package_that_hides_another_is_named_once(
     assert ("autodiff-jobs," if command == "run" else f"autodiff-jobs {command},") in message
 
 
+@pytest.mark.parametrize("name", ["numpy", "h5py", "rich"])
+def test_a_module_that_hides_what_reading_needs_is_named_once(
+    run_cli: Run, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / f"{name}.py").touch()
+    ended = run_cli("none.h5", cwd=tmp_path, command=(sys.executable, "-m", "outputs.show"))
+    assert (ended.code, ended.out) == (1, "")
+    (message,) = ended.err.splitlines()
+    assert message.startswith(f"error: {tmp_path / name}.py hides the package {name} ")
+    assert "autodiff-jobs show," in message
+
+
 def test_a_file_hides_a_package_too(run_cli: Run, tmp_path: Path) -> None:
     (tmp_path / "outputs.py").touch()
     ended = run_cli(cwd=tmp_path, command=(sys.executable, "-mjobs.status"))
