@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from outputs._analysis.record import is_record
 from outputs._commands import command_parser, output_console, pair_table, print_line
 from outputs._format.verification_state import VerificationState
 from outputs._verification.isolated import verify_apart
@@ -34,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(
         "verify", "Check structure, ledger, checksums and probe products of result files."
     )
-    parser.add_argument("file", nargs="+", help="files, directories (all *.h5 below), globs")
+    parser.add_argument(
+        "file", nargs="+", help="files, directories (all results *.h5 below), globs"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON array")
     options = parser.parse_args(arguments)
     paths, empty = _files(options.file)
@@ -62,7 +65,7 @@ def _files(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            matches = sorted(path.rglob("*.h5"))
+            matches = [each for each in sorted(path.rglob("*.h5")) if not is_record(each)]
         elif path.exists():
             matches = [path]
         else:

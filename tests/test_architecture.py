@@ -36,6 +36,7 @@ ORDER = {
         "_verification",
         "_writing",
         "_reading",
+        "_analysis",
         "_scanning",
         "_format",
         "_storage",

@@ -183,3 +183,8 @@ def _pieces(source: h5py.Dataset) -> Iterator[np.ndarray]:
     step = max(1, _BYTES_AT_ONCE * source.shape[0] // source.nbytes)
     for start in range(0, source.shape[0], step):
         yield source[start : start + step]
+
+
+def content_identity(file: h5py.File) -> str:
+    """Return a SHA-256 of all that a finished file holds, its entries by their checksums."""
+    return hashlib.sha256(_of_creation(file) + _of_finish(file)).hexdigest()

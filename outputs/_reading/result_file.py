@@ -10,7 +10,7 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
-from outputs._format.digests import damaged_records, require_sound_creation
+from outputs._format.digests import content_identity, damaged_records, require_sound_creation
 from outputs._format.names import Names
 from outputs._format.probes import Probes
 from outputs._format.reading import (
@@ -26,10 +26,11 @@ from outputs._format.reading import (
     stored_arrays,
 )
 from outputs._format.verification_state import Verdict, VerificationState, recorded_verdict
+from outputs._reading.answers import Answers
 from outputs._storage.files import open_file, parsed
 
 
-class ResultFile:
+class ResultFile(Answers):
     """A result file, open for reading: its header, and the records beside its matrix.
 
     Args:
@@ -191,6 +192,11 @@ class ResultFile:
             raise ResultError(
                 f"{self.path} is damaged: {' and '.join(found)} do not have their checksum."
             )
+
+    def content_identity(self) -> str:
+        """Return a hash of all that a finished file holds, its entries by their checksums."""
+        with self._reading():
+            return content_identity(self.file)
 
     def require_sound_creation(self) -> None:
         """Check that what is final since the file was created has its checksum.
