@@ -1,6 +1,6 @@
 """Analyse a symmetric matrix of 3.2 GB within a GiB of memory, against its known spectrum.
 
-    python benchmarks/analysis.py [--size 20000] [--memory 1GiB] [--directory DIR] [--only trace ...]
+    python benchmarks/analysis.py [--size 20000] [--memory 1GiB] [--only trace ...]
 
 The matrix is C diag(λ) Cᵀ with the orthonormal cosine transform C, whose entries are sums of two
 numbers (a Toeplitz and a Hankel matrix), so that it is written in bands. The command is the real

@@ -11,6 +11,7 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._format.axes import Axis
 from outputs._format.ledger import Ledger
+from outputs._format.selection import Selection
 from outputs._format.stacked_matrices import Matrix
 from outputs._scanning.checksums import examined_blocks
 from outputs._scanning.parallel import Piece, Source, each, pieces
@@ -21,11 +22,27 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 
-class StoredDense(Protocol):
-    """An open dense result; see `outputs.Result`."""
+class Stored(Protocol):
+    """An open result; see `outputs._reading.result_file.ResultFile`."""
 
     path: Path
     dtype: np.dtype
+    selection: Selection | None
+
+    @property
+    def row_numbers(self) -> np.ndarray:
+        """The numbers of the rows in the whole matrix."""
+        ...
+
+    @property
+    def column_numbers(self) -> np.ndarray:
+        """The numbers of the columns in the whole matrix."""
+        ...
+
+
+class StoredDense(Stored, Protocol):
+    """An open dense result; see `outputs.Result`."""
+
     matrix_shape: tuple[int, int]
     point_count: int | None
     axis: Axis
@@ -36,11 +53,9 @@ class StoredDense(Protocol):
         ...
 
 
-class StoredSparse(Protocol):
+class StoredSparse(Stored, Protocol):
     """An open sparse result; see `outputs.SparseResult`."""
 
-    path: Path
-    dtype: np.dtype
     shape: tuple[int, int]
     entries: int
 

@@ -56,6 +56,10 @@ class Workspace:
         self.matrix, self.budget = _opened(result, budget)
         self.journal: Journal = NoJournal()
         self.report = report
+        self._selection = result.selection
+        self._has_same_lines = result.selection is None or np.array_equal(
+            result.row_numbers, result.column_numbers
+        )
         self.asymmetry: float | None = None
         if 0 in self.matrix.shape or self.matrix.count == 0:
             raise ResultError(f"{self.matrix.path} holds an empty matrix.")
@@ -107,6 +111,11 @@ class Workspace:
             raise ResultError(
                 f"{self.matrix.path} is {rows} x {columns}: a matrix that is not square has no "
                 f"{what}. --singular-values and --gram fit any matrix."
+            )
+        if not self._has_same_lines:
+            raise ResultError(
+                f"{self.matrix.path} holds {self._selection}: a part whose rows are not its "
+                f"columns has no {what}. --singular-values and --gram fit any matrix."
             )
 
     def each(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

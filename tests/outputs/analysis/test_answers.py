@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from outputs import ResultError, ResultWriter, open_result, open_sparse_result, write_sparse
+from outputs import (
+    ResultError,
+    ResultWriter,
+    Selection,
+    TensorSpec,
+    open_result,
+    open_sparse_result,
+    write_sparse,
+)
 from outputs._analysis import determinants, gram, quadrature, solutions, spectra
 from outputs._analysis.budget import Budget
 from outputs._analysis.workspace import Workspace
@@ -230,6 +238,23 @@ def test_products_of_lines_are_put_together_from_tiles(describe, entries, tmp_pa
             whole[rows, columns], whole[columns, rows] = tile, tile.conj().T
     adjoint = matrix.conj().T
     np.testing.assert_allclose(whole, matrix @ adjoint if side == "rows" else adjoint @ matrix)
+
+
+@pytest.mark.parametrize("columns", [range(4), range(1, 5)])
+def test_a_part_of_a_matrix_is_square_where_its_rows_are_its_columns(describe, tmp_path, columns):
+    whole = (TensorSpec("x", (9,), "float64"),)
+    selection = Selection(np.arange(4), np.array(columns), whole, whole)
+    part = np.diag(np.arange(1.0, 5))
+    tensors = (TensorSpec("x", (4,), "float64"),)
+    path = stored(
+        tmp_path / "r.h5", describe, part, rows=tensors, columns=tensors, selection=selection
+    )
+    with open_result(path) as result:
+        if columns == range(4):
+            assert float(result.trace()) == 10
+        else:
+            with pytest.raises(ResultError, match="rows are not its columns has no trace"):
+                result.trace()
 
 
 def test_each_of_many_points_has_its_answers(describe, tmp_path):
