@@ -14,8 +14,8 @@ from outputs._storage.free_memory import free_memory
 _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _UNITS |= {f"{unit}iB": size for unit, size in _UNITS.items() if unit in "KMGT" and unit}
 _UNITS |= {f"{unit}B": 1000**power for power, unit in enumerate("KMGT", 1)}
-# What a pass over a file takes beside its operands: HDF5's cache of tiles, and for each thread a piece
-# with its conversion to double precision and a buffer of BLAS.
+# What a pass over a file takes beside its operands: HDF5's cache of tiles, and for each thread a
+# piece with its conversion to double precision and a buffer of BLAS.
 _PASS_BYTES = (64 + 32 * min(8, os.cpu_count() or 1)) * 2**20
 
 
