@@ -1,11 +1,13 @@
 """Whole derivatives of PyTorch functions, block by block.
 
 The package offers the six operations of `torch.autograd.functional` with four strategies and
-without that module's limits, and `blocks`, the stream of blocks from which they are assembled. It
-depends on torch alone.
+without that module's limits, and `blocks`, the stream of blocks from which they are assembled;
+`ggn` is the generalized Gauss-Newton matrix of a loss over outputs. It depends on torch alone.
 """
 
 from autodiff_core._block import Axis, AxisLayout, Block
+from autodiff_core._curvature.functional import GaussNewtonStream, ggn, ggn_blocks
+from autodiff_core._curvature.gauss_newton import GaussNewton
 from autodiff_core._engines.batched import silent_fallbacks
 from autodiff_core._errors import (
     ChangingFunctionError,
@@ -33,6 +35,8 @@ __all__ = [
     "DoubleBackwardError",
     "Fallback",
     "FallbackWarning",
+    "GaussNewton",
+    "GaussNewtonStream",
     "MissingForwardDerivativeError",
     "MissingReverseDerivativeError",
     "ModesDisagreeError",
@@ -40,6 +44,8 @@ __all__ = [
     "blocks",
     "dtypes_of",
     "engines",
+    "ggn",
+    "ggn_blocks",
     "hessian",
     "hvp",
     "is_out_of_memory",

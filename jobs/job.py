@@ -45,7 +45,7 @@ class Job:
     """A job that is ready to be planned.
 
     Attributes:
-        operation: The operation: ``jacobian``, ``hessian`` or a product.
+        operation: The operation: ``jacobian``, ``hessian``, ``ggn``, ``fisher`` or a product.
         strategy: The strategy's name; ``auto`` leaves the choice to the plan.
         function: The function with the names of its arguments and outputs.
         point: Argument name to tensor.
@@ -253,10 +253,19 @@ def _variables(
     arguments, batches = _data(config, function, dtype, notes)
     function = replace(function, is_batched=config.points.batched)
     variables = choose_variables(
-        function, arguments, config.wrt, config.loss, dtype, device, batches
+        function,
+        arguments,
+        config.wrt,
+        config.loss,
+        dtype,
+        device,
+        batches,
+        _curvature(config),
     )
     notes += variables.notes
     choices = dict(variables.choices)
+    if config.op == "fisher":
+        choices["fisher"] = config.fisher.kind
     # The same array is another problem with and without a dimension over points.
     if config.points.are_many:
         for name in arguments:
@@ -288,6 +297,18 @@ def _data(
             batches.require_all(function)
             return {}, batches
     return load_arguments(config.inputs, function, dtype, config.points, notes.append), batches
+
+
+def _curvature(config: JobConfig) -> str | None:
+    """Return how a curvature matrix is made: as ``ggn`` or as ``fisher``; None for others.
+
+    The Fisher matrix of the distributions whose negative logarithms are mse and cross entropy is
+    their Gauss-Newton matrix (J. Martens, "New insights and perspectives on the natural gradient
+    method", JMLR 21, 2020).
+    """
+    if not OPERATIONS[config.op].is_curvature:
+        return None
+    return "fisher" if config.op == "fisher" and config.fisher.kind == "empirical" else "ggn"
 
 
 def _vectors(

@@ -29,7 +29,14 @@ ORDER = {
         "machine",
         "configuration",
     ],
-    "autodiff_core": ["sparse", "_linearization", "_engines", "_programs", "_tensors"],
+    "autodiff_core": [
+        "sparse",
+        "_curvature",
+        "_linearization",
+        "_engines",
+        "_programs",
+        "_tensors",
+    ],
     "outputs": [
         "_sharding",
         "_exports",

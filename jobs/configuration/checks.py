@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from jobs.configuration.curvature_options import check_curvature
 from jobs.configuration.device_names import no_such_devices, parse_devices
 from jobs.configuration.hydra_errors import explain
 from jobs.configuration.named_sources import with_named_sources
@@ -67,6 +68,8 @@ def typed_config(composed: DictConfig) -> JobConfig:
             "that begins with `defaults: [config, _self_]`"
         )
     _expand_home(config)
+    # Hydra reads true as a truth value, which OmegaConf makes the text True.
+    config.fisher.kind = config.fisher.kind.lower()
     _check_keys(composed, config, "")
     _check_groups(config)
     _check_choices(config)
@@ -96,6 +99,7 @@ def check_together(config: JobConfig) -> None:
             f"shard={config.shard} strategy=auto: every task could choose another one; valid are "
             f"{', '.join(name for name in STRATEGIES if name != 'auto')}"
         )
+    check_curvature(config)
     _check_points(config)
     if config.sparsity != "none":
         _check_sparsity(config)
@@ -285,8 +289,9 @@ def _check_sparsity(config: JobConfig) -> None:
             f"sparsity={config.sparsity}: valid are none, auto and the .npz file of a pattern or "
             "colouring"
         )
+    operation = OPERATIONS[config.op]
     conflicts = {
-        f"op={config.op}": not OPERATIONS[config.op].is_product,
+        f"op={config.op}": not (operation.is_product or operation.is_curvature),
         f"points={config.points.by}": not config.points.are_many,
         f"verify={config.verify.mode}": config.verify.mode != "sample",
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),

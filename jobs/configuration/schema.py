@@ -24,6 +24,7 @@ MODES = ("eval", "train")
 # Of a module that a program passes: its own.
 OWN_MODE = "own"
 REDUCTIONS = ("mean", "sum")
+FISHER_KINDS = ("empirical", "true")
 
 
 # A field that holds an object of the caller's, which no YAML could.
@@ -276,6 +277,13 @@ class OutputConfig:
 
 
 @dataclass
+class FisherConfig:
+    """Which Fisher matrix op=fisher computes."""
+
+    kind: str = MISSING
+
+
+@dataclass
 class JobConfig:
     """All options of a job."""
 
@@ -290,6 +298,7 @@ class JobConfig:
     columns: Any = None
     sparsity: str = MISSING
     loss: LossConfig = MISSING
+    fisher: FisherConfig = field(default_factory=FisherConfig)
     vectors: SourceConfig = MISSING
     # A name, or a list of names.
     devices: Any = MISSING

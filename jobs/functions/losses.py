@@ -88,6 +88,65 @@ def _cross_entropy(reduction: str) -> Loss:
     return loss
 
 
+def losses_of_each(loss: Callable[..., Any]) -> Callable[..., Tensor]:
+    """Return the losses of samples, by a function of tensors that hold one sample each."""
+
+    def one(*sample: Tensor) -> Tensor:
+        return loss(*(each.unsqueeze(0) for each in sample)).reshape(())
+
+    def losses(*data: Tensor) -> Tensor:
+        try:
+            return torch.func.vmap(one)(*data)
+        # A function that cannot be batched may raise an exception of any type; one that is itself
+        # at fault raises it again below.
+        except Exception:
+            return torch.stack([one(*sample) for sample in zip(*data, strict=True)])
+
+    return losses
+
+
+def load_losses_of_samples(config: BatchedLoss) -> Callable[..., Tensor]:
+    """Load a function of outputs and labels that returns the loss of each sample by itself.
+
+    Of a built-in loss it is the sum over the components or positions of the sample, the negative
+    logarithm of a probability, whatever `loss.reduction` is. Labels are not checked here:
+    `load_loss` does that.
+
+    Args:
+        config: The option `loss`, of a loss that compares outputs with labels.
+    """
+    if isinstance(config, PythonLoss):
+        loss = load_loss(config)
+        assert loss is not None
+        return losses_of_each(loss)
+
+    def losses(output: Tensor, label: Tensor) -> Tensor:
+        if config.kind == "mse":
+            values = (output - label).square()
+        elif label.is_floating_point():
+            values = -(label * torch.log_softmax(output, dim=1)).sum(dim=1)
+        else:
+            values = -torch.log_softmax(output, dim=1).gather(1, label.unsqueeze(1)).squeeze(1)
+        return values.reshape(len(values), -1).sum(dim=1)
+
+    return losses
+
+
+def summands_of_a_sample(config: BatchedLoss, label: Tensor) -> int:
+    """Return how many summands of a loss, whose mean ``mean`` takes, a sample has.
+
+    Args:
+        config: The option `loss`.
+        label: The labels of a batch.
+    """
+    if isinstance(config, PythonLoss) or not label.dim():
+        return 1
+    count = label[:1].numel()
+    # Probabilities of classes.
+    is_of_classes = config.kind == "cross_entropy" and label.is_floating_point()
+    return count // max(1, label.shape[1]) if is_of_classes else count
+
+
 def _check_classes(output: Tensor, label: Tensor) -> None:
     expected = (output.shape[0], *output.shape[2:])
     if label.is_floating_point() or label.is_complex() or label.shape != expected:

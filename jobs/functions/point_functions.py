@@ -13,6 +13,8 @@ from jobs.configuration.schema import BatchedLoss, LossConfig, PythonLoss
 from jobs.errors import ConfigurationError
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.batches import Batches
+from jobs.functions.curvature import Curvature
+from jobs.functions.curvature_terms import Output, curvature_term
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of, load_loss
 from jobs.functions.modules import ModuleCall
@@ -100,6 +102,7 @@ def with_loss(
     dtype: torch.dtype,
     device: torch.device,
     batches: Batches | None = None,
+    curvature: tuple[str, Sequence[Tensor]] | None = None,
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return a function of the point alone, and the choices that it depends on.
 
@@ -111,6 +114,8 @@ def with_loss(
         dtype: The dtype of the job.
         device: The device of the constants.
         batches: Further constants that the user gives batch by batch; None for none.
+        curvature: ``ggn`` or ``fisher`` and the point, for the curvature matrix of the loss; None
+            for the loss.
 
     Raises:
         JobError: An option of the loss is not valid.
@@ -134,32 +139,75 @@ def with_loss(
     loss_of = _loss_of_a_batch(function, evaluate, config)
     if batches is not None:
         choices["data"] = [batches.count, batches.digest]
-        return BatchSum(_given_batches(batches, constants, loss_of, load, config)), choices
-    if config.batch_size is None:
+        parts = _given_batches(batches, constants, load, config)
+    elif config.batch_size is None:
+        parts = None
+    else:
+        samples = _samples(constants, label_of(config))
+        parts = _cut_batches(constants, load, config, samples, config.batch_size)
+    if curvature is not None:
+        names = _names_over_samples(constants, batches, config)
+        if curvature[0] == "fisher" and not names and label_of(config) is None:
+            raise ConfigurationError(_NO_SAMPLES)
+        whole = parts or (lambda: iter([(load(constants, None), 1.0)]))
+        term = curvature_term(curvature[0], _output_of(function, evaluate, config), config)
+        return Curvature(*curvature, whole, names, loss_of, term, config.reduction), choices
+    if parts is None:
         return loss_of(load(constants, None)), choices
-    samples, size = _samples(constants, label_of(config)), config.batch_size
-
-    def cut() -> Iterator[tuple[Callable[..., Any], float]]:
-        for start in range(0, samples, size):
-            stop = min(start + size, samples)
-            weight = 1.0 if config.reduction == "sum" else (stop - start) / samples
-            yield loss_of(load(constants, slice(start, stop))), weight
-
-    return BatchSum(cut), choices
+    return BatchSum(lambda: ((loss_of(part), weight) for part, weight in parts())), choices
 
 
 Tensors = Mapping[str, Tensor]
 Load = Callable[[Mapping[str, SourceArray], slice | None], dict[str, Tensor]]
+Parts = Callable[[], Iterator[tuple[Tensors, float]]]
+
+_NO_SAMPLES = (
+    "op=fisher: there are no samples, whose gradients the matrix consists of; it needs constants "
+    "that share a leading dimension over samples, by wrt=params or by a wrt.pattern that leaves "
+    "inputs as constants"
+)
+
+
+def _names_over_samples(
+    constants: Mapping[str, SourceArray], batches: Batches | None, config: BatchedLoss
+) -> Sequence[str]:
+    """Return the names of the constants with a dimension over samples; none if there are none."""
+    label = label_of(config)
+    if batches is not None:
+        is_over_samples = batches.samples is not None and set(batches.names) - {label}
+        return batches.names if is_over_samples else ()
+    try:
+        _samples(constants, label)
+    except ConfigurationError:
+        return ()
+    return tuple(constants)
+
+
+def _output_of(function: LoadedFunction, evaluate: Evaluate, config: BatchedLoss) -> Output:
+    return lambda point, part: _single(function, config, _chosen(function, evaluate, point, part))
+
+
+def _cut_batches(
+    constants: Mapping[str, SourceArray], load: Load, config: BatchedLoss, samples: int, size: int
+) -> Parts:
+    """Return what yields the data of so many samples at once, with their weights."""
+
+    def cut() -> Iterator[tuple[Tensors, float]]:
+        for start in range(0, samples, size):
+            stop = min(start + size, samples)
+            weight = 1.0 if config.reduction == "sum" else (stop - start) / samples
+            yield load(constants, slice(start, stop)), weight
+
+    return cut
 
 
 def _given_batches(
     batches: Batches,
     constants: Mapping[str, SourceArray],
-    loss_of: Callable[[Tensors], Callable[..., Any]],
     load: Load,
     config: BatchedLoss,
-) -> Callable[[], Iterator[tuple[Callable[..., Any], float]]]:
-    """Return what yields the losses of batches that the user makes, with their weights.
+) -> Parts:
+    """Return what yields the data of batches that the user makes, with their weights.
 
     Raises:
         ConfigurationError: Their mean needs numbers of samples, which they do not have.
@@ -172,12 +220,12 @@ def _given_batches(
         )
     whole = load(constants, None)
 
-    def given() -> Iterator[tuple[Callable[..., Any], float]]:
+    def given() -> Iterator[tuple[Tensors, float]]:
         for batch in batches:
             weight = 1.0
             if config.reduction == "mean" and samples:
                 weight = len(next(iter(batch.values())).values) / samples
-            yield loss_of({**whole, **load(batch, None)}), weight
+            yield {**whole, **load(batch, None)}, weight
 
     return given
 

@@ -52,6 +52,7 @@ def choose_variables(
     dtype: torch.dtype,
     device: torch.device,
     batches: Batches | None = None,
+    curvature: str | None = None,
 ) -> Variables:
     """Make a function of the tensors with respect to which it is differentiated.
 
@@ -63,6 +64,7 @@ def choose_variables(
         dtype: The dtype of the point and of all constants but integers.
         device: The device of point and constants.
         batches: Further arguments, constants, which the user gives batch by batch; None for none.
+        curvature: ``ggn`` or ``fisher`` for the curvature matrix of the loss.
 
     Raises:
         JobError: No tensor has such a name, or the options do not fit.
@@ -90,7 +92,10 @@ def choose_variables(
         kept_fixed += _kept_whole(arguments, given, names)
     for name, array in constants.items():
         array.require_numbers(dtype.to_complex(), name)
-    call, choices = with_loss(function, evaluate, constants, loss, dtype, device, batches)
+    of_curvature = None if curvature is None else (curvature, tuple(point.values()))
+    call, choices = with_loss(
+        function, evaluate, constants, loss, dtype, device, batches, of_curvature
+    )
     if wrt.of == "params":
         choices["wrt"] = "params"
     if function.module is not None:

@@ -29,12 +29,19 @@ class Trial:
         seconds: The time that it took.
         peak_bytes: The peak of memory meanwhile.
         waited: The seconds, beside those, that it waited for a processor.
+        share: Of a sum over data, the share of the terms that was computed to tell the time.
     """
 
     chunk_size: int
     seconds: float
     peak_bytes: int
     waited: float = 0.0
+    share: float = 1.0
+
+    @property
+    def spent(self) -> float:
+        """The seconds that the measurement itself has taken."""
+        return self.seconds * self.share
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ class Costs:
                     trial.chunk_size,
                     min(trial.seconds, each.seconds),
                     trial.peak_bytes or each.peak_bytes,
+                    share=trial.share,
                 )
         trials = sorted([*others, trial], key=lambda each: each.chunk_size)
         return replace(self, trials=tuple(trials))

@@ -89,7 +89,7 @@ def _measure_size(
         is_smallest = len(costs.trials) <= 1 and chunk_size == costs.smallest
         by = measuring if repetition == 0 or is_smallest else timing
         trial = measure_chunk(search.job, candidate, chunk_size, by)
-        search.computed += trial.seconds
+        search.computed += trial.spent
         search.waited += trial.waited
         has_loaded = len(sys.modules) > loaded
         if has_loaded and repetition == 0 and trial.seconds < limits.loading_seconds:
@@ -112,9 +112,9 @@ def _measure_size(
         is_sure = trial.seconds > limits.lasting_seconds and not (is_first or prepares)
         # Where nothing is left to choose, a few percent of the predicted time do not matter.
         is_sure |= not search.has_choice and chunk_size > costs.smallest
-        if is_sure or not (disappoints or search.affords(trial.seconds, remaining)):
+        if is_sure or not (disappoints or search.affords(trial.spent, remaining)):
             break
-        search.spent += 0.0 if is_first else trial.seconds
+        search.spent += 0.0 if is_first else trial.spent
 
 
 def _is_worse(search: Search, trial: Trial, others: Sequence[Trial]) -> bool:
@@ -139,7 +139,7 @@ def _is_worth_trying(
 ) -> bool:
     costs = growth.costs
     smaller = costs.trials[-1]
-    seconds = chunk_size * smaller.seconds / smaller.chunk_size
+    seconds = chunk_size * smaller.spent / smaller.chunk_size
     here = costs.seconds(smaller.chunk_size)
     rivals = [
         other.measured.seconds(trial.chunk_size)

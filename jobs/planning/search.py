@@ -291,7 +291,7 @@ def _is_hopeless(search: Search, candidate: Candidate, passes: int, other: int) 
     if any("one vector at a time" in each for each in search.fastest().fallbacks):
         return False
     best = search.fastest().measured
-    line = best.line_seconds(best.trials[0].chunk_size)
+    line = best.line_seconds(best.trials[0].chunk_size) * best.trials[0].share
     opening = max(search.thresholds.lines_to_open * line, best.first_seconds)
     if search.affords(opening, remaining=1):
         return False

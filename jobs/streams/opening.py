@@ -9,11 +9,13 @@ import torch
 
 import autodiff_core
 from jobs.functions.batch_sum import BatchSum
+from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
 from jobs.functions.parts import Lines
 from jobs.job import Job
 from jobs.streams.at_points import PointStream
+from jobs.streams.curvature import CurvatureStream
 from jobs.streams.of_lines import lines_of_hessian
 from jobs.streams.single import SingleStream
 from jobs.streams.stream import Stream
@@ -77,6 +79,9 @@ def open_function_stream(
     """
     # A job compares its blocks with other numbers, and says which mode is right.
     options["check_modes"] = False
+    if isinstance(function, Curvature):
+        point = inputs if isinstance(inputs, tuple) else (inputs,)
+        return CurvatureStream(function, point, seed, options["strategy"])
     if isinstance(function, BatchSum):
         return SummedStream(function, inputs, seed, **options)
     torch.manual_seed(seed)

@@ -12,6 +12,8 @@ from torch import Tensor
 import autodiff_core
 from autodiff_core import AxisLayout, Block, BlockStream
 from jobs.functions.batch_sum import BatchSum, added
+from jobs.functions.curvature import Curvature
+from jobs.streams.curvature import curvature_value_and_product
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -118,6 +120,10 @@ def value_and_product(
 
     All are from the same evaluation.
     """
+    if isinstance(function, Curvature):
+        return curvature_value_and_product(
+            operation, function, inputs, vector, seed=seed, **options
+        )
     if not isinstance(function, BatchSum):
         torch.manual_seed(seed)
         return _value_and_product(operation, function, inputs, vector, **options)

@@ -49,6 +49,7 @@ class ProbeCheck:
         is_product: bool,
         notes: Sequence[str] = (),
         by_differences: bool = False,
+        is_curvature: bool = False,
     ) -> None:
         """Keep the probe that fits the axis of the blocks, and both for the file.
 
@@ -61,6 +62,8 @@ class ProbeCheck:
             is_product: Whether the matrix is of products with vectors.
             notes: What is wrong with some route to the derivative.
             by_differences: Whether differences of the function gave a product or a part of one.
+            is_curvature: Whether the matrix is positive semidefinite where the loss is convex in
+                the outputs, so that the record has its Rayleigh quotients.
         """
         self.right = right
         self.left = left
@@ -71,6 +74,7 @@ class ProbeCheck:
         self._probe = needed
         self._length = float(torch.linalg.vector_norm(widened(needed.vector)))
         self._is_product = is_product
+        self._is_curvature = is_curvature
         self._typical = root_mean_square([needed.product]) + floor
         self._lines = 0
         self._without_product = 0
@@ -151,6 +155,7 @@ class ProbeCheck:
             is_product=self._is_product,
             notes=self.notes,
             by_differences=self.by_differences,
+            is_curvature=self._is_curvature,
         )
 
     def complete(self, path: Path) -> None:
@@ -194,7 +199,16 @@ class ProbeCheck:
             "by_differences": self.by_differences,
             "as_a_whole": self._is_whole,
             "notes": list(self.notes),
-        }
+        } | ({"smallest_rayleigh_quotient": self._rayleigh()} if self._is_curvature else {})
+
+    def _rayleigh(self) -> float | None:
+        """Return the smallest vᵀMv / vᵀv of the probes; None where there is none."""
+        probes = [probe for probe in (self.right, self.left) if probe is not None]
+        quotients = [
+            float(vector @ product / (vector @ vector))
+            for vector, product in ((p.vector.double(), p.product.double()) for p in probes)
+        ]
+        return min(filter(math.isfinite, quotients), default=None)
 
     def probes(self) -> Probes | None:
         """Return both probes, as far as another route gives them."""

@@ -82,6 +82,7 @@ def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Che
         is_product=is_product,
         notes=routes.notes,
         by_differences=routes.has_pushed_differences,
+        is_curvature=OPERATIONS[job.operation].is_curvature,
     )
 
 

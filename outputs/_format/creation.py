@@ -14,7 +14,7 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
-from outputs._format.description import ResultDescription
+from outputs._format.description import CURVATURES, ResultDescription
 from outputs._format.digests import create_digests
 from outputs._format.names import (
     CURRENT_MINOR_VERSION,
@@ -23,6 +23,7 @@ from outputs._format.names import (
     LEDGER_DTYPE,
     MINOR_VERSION,
     POINTS,
+    VERSION_OF_CURVATURES,
     VERSION_OF_PARTS,
     VERSION_OF_POINTS,
     VERSION_OF_SELECTIONS,
@@ -201,6 +202,8 @@ def _write_header(
     if version is None:
         version = VERSION_OF_WHOLE_FILES if is_plain else VERSION_OF_PARTS
         version = version if description.points is None else VERSION_OF_POINTS
+        if description.operation in CURVATURES:
+            version = VERSION_OF_CURVATURES
     if description.selection is not None:
         version = VERSION_OF_SELECTIONS
     write_attributes(

@@ -16,7 +16,9 @@ from outputs._format.validation import require_choice
 
 Compression = Literal["none", "gzip"]
 
-MATRICES = ("jacobian", "hessian")
+CURVATURES = ("ggn", "fisher")
+SYMMETRIC = ("hessian", *CURVATURES)
+MATRICES = ("jacobian", *SYMMETRIC)
 PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
 
 
@@ -25,8 +27,8 @@ class ResultDescription:
     """Everything known before the first block; it is written to the file and sealed.
 
     Attributes:
-        operation: ``jacobian``, ``hessian``, ``vjp``, ``jvp``, ``vhp`` or ``hvp``; also the name
-            of the matrix in the file.
+        operation: ``jacobian``, ``hessian``, ``ggn``, ``fisher``, ``vjp``, ``jvp``, ``vhp`` or
+            ``hvp``; also the name of the matrix in the file.
         strategy: Name of the strategy that computes the blocks.
         function: Reference of the function, for example ``package.module:name``.
         fingerprint: Hash of the options that determine the numbers.

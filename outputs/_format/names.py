@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import numpy as np
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 # The attribute that counts additions, which earlier readers of the same version may ignore.
 MINOR_VERSION = "format_minor_version"
 CURRENT_MINOR_VERSION = 1
@@ -18,6 +18,7 @@ VERSION_OF_PARTS = 2
 VERSION_OF_POINTS = 3
 VERSION_OF_SPARSE_FILES = 4
 VERSION_OF_SELECTIONS = 5
+VERSION_OF_CURVATURES = 6
 
 LEDGER_DTYPE = np.dtype(
     [

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from outputs._format.description import SYMMETRIC
 from outputs._format.names import Names
 from outputs._format.probes import Probes
 from outputs._format.reading import dataset, group_of
@@ -182,7 +183,7 @@ def _add(total: Sums, sums: Sums, piece: Piece) -> None:
 
 def _asymmetry(result: Result, probes: Probes, total: Sums) -> float | None:
     """Return the largest relative difference of M v and v M; None if it is not defined."""
-    if result.operation != "hessian" or total.right is None or total.left is None:
+    if result.operation not in SYMMETRIC or total.right is None or total.left is None:
         return None
     if probes.right is None or probes.left is None or total.rows is None:
         return None

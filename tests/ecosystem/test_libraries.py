@@ -30,6 +30,7 @@ random = np.random.default_rng(0)
 EMBEDDINGS = random.standard_normal((1, 6, 16))
 MASK = np.array([[1, 1, 1, 1, 0, 0]])
 LINE = np.linspace(0, 1, 8)
+BATCHES = (slice(0, 4), slice(4, 8), slice(8, 10))
 
 
 @dataclass(frozen=True)
@@ -207,18 +208,36 @@ def test_a_job_agrees_with_differences_of_the_library(name: str, tmp_path: Path)
     assert np.abs(found - expected).max() < case.tolerance * np.abs(expected).max()
 
 
-def test_a_hessian_agrees_with_the_operator_of_curvlinops(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("operator", "op"),
+    [
+        ("HessianLinearOperator", "hessian"),
+        ("GGNLinearOperator", "ggn"),
+        ("GGNLinearOperator", "fisher.kind=true"),
+        ("EFLinearOperator", "fisher"),
+    ],
+)
+@pytest.mark.parametrize(("loss", "reduction"), [("mse", "mean"), ("cross_entropy", "sum")])
+def test_a_curvature_matrix_agrees_with_the_operator_of_curvlinops(
+    operator: str, op: str, loss: str, reduction: str, tmp_path: Path
+) -> None:
     needing("curvlinops")
-    from curvlinops import HessianLinearOperator
+    import curvlinops
 
     x, label = random.standard_normal((10, 3)), random.standard_normal((10, 2))
+    label = random.integers(0, 2, 10) if loss == "cross_entropy" else label
     np.savez(tmp_path / "data.npz", x=x, label=label)
     torch.manual_seed(0)
     network = models.Network().double()
-    options = ["op=hessian", f"function.target={models.__file__}:Network", "wrt=params"]
-    found = run(tmp_path, *options, "loss=mse", "inputs=numpy", "inputs.path=data.npz")
-    data = [(torch.from_numpy(x), torch.from_numpy(label))]
+    options = [f"op={op}"] if "=" not in op else ["op=fisher", op]
+    options += [f"function.target={models.__file__}:Network", "wrt=params", f"loss={loss}"]
+    options += [f"loss.reduction={reduction}", "loss.batch_size=4"]
+    found = run(tmp_path, *options, "inputs=numpy", "inputs.path=data.npz")
+    data = [(torch.from_numpy(x[rows]), torch.from_numpy(label[rows])) for rows in BATCHES]
+    losses = {"mse": torch.nn.MSELoss, "cross_entropy": torch.nn.CrossEntropyLoss}
     parameters: Any = list(network.parameters())
-    operator = HessianLinearOperator(network, torch.nn.MSELoss(), parameters, data)
-    expected = (operator @ torch.eye(len(found), dtype=torch.float64)).detach().numpy()
+    matrix = getattr(curvlinops, operator)(
+        network, losses[loss](reduction=reduction), parameters, data
+    )
+    expected = (matrix @ torch.eye(len(found), dtype=torch.float64)).detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from outputs._format.description import SYMMETRIC
 from outputs._optional import load
 from outputs._reading.presentation.protocols import ShownResult
 
@@ -44,7 +45,8 @@ def spectrum(result: ShownResult, count: int) -> Spectrum:
         ResultError: If the file is damaged.
     """
     rows, columns = result.matrix_shape
-    symmetric = result.operation == "hessian" and result.dtype.kind != "c" and rows == columns
+    is_symmetric = result.operation in SYMMETRIC
+    symmetric = is_symmetric and result.dtype.kind != "c" and rows == columns
     if result.selection is not None:
         symmetric = symmetric and np.array_equal(result.row_numbers, result.column_numbers)
     kind = "eigenvalues" if symmetric else "singular values"

@@ -1,0 +1,1 @@
+"""Curvature matrices of losses over outputs: JᵀHJ without differentiating the function twice."""

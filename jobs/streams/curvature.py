@@ -1,0 +1,262 @@
+"""Curvature matrices of a loss over data, Gauss-Newton and Fisher, as blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autodiff_core import Axis, AxisLayout, Block, Fallback, GaussNewton
+from jobs.errors import JobError
+from jobs.functions.curvature import Curvature, CurvatureTerm
+from jobs.functions.evaluation import evaluated
+from jobs.strategies import FORWARD
+
+_HALF = (torch.float16, torch.bfloat16)
+# The Jacobian of the outputs that reverse mode holds at once has about so many entries, and so many
+# rows at least: of fewer, a matrix product would spend its time on the sum that it adds to.
+_ENTRIES_AT_ONCE = 2**24
+_ROWS_AT_ONCE = 64
+# Of so many terms one is computed to predict the time of all.
+_TERMS_FOR_ONE_MEASURED = 32
+_NO_CURVATURE = (
+    "op={kind}: the loss has no curvature at these outputs: its second derivative with respect to "
+    "them is zero, as that of an absolute or a linear loss is, and so is the matrix. Valid are "
+    "losses such as mse and cross_entropy; op=fisher needs first derivatives only"
+)
+_NOT_APART = (
+    "the outputs or the loss of samples by themselves are not those of the batch, as with batch "
+    "normalization in training mode"
+)
+
+
+class CurvatureStream:
+    """JᵀHJ, the sum over the data, as blocks of rows; the matrix is symmetric.
+
+    Reverse strategies form the Jacobian J of the outputs, a few samples at a time, and multiply
+    matrices; forward strategies push unit vectors through the batches of the loss, and back. The
+    attributes are those of a `Stream`.
+    """
+
+    axis = Axis.ROWS
+    unit = 1
+    is_divisible = True
+    engine = "plain"
+    engine_refusal = None
+
+    def __init__(
+        self, function: Curvature, inputs: Sequence[Tensor], seed: int, strategy: str
+    ) -> None:
+        """Evaluate the loss, and look at its first batch.
+
+        Args:
+            function: The loss.
+            inputs: The tensors of the point.
+            seed: The seed of torch's generators; each batch uses it plus its number.
+            strategy: The strategy.
+
+        Raises:
+            JobError: The loss has no curvature in the outputs.
+        """
+        self._function = function
+        self._inputs = tuple(inputs)
+        self._seed = seed
+        self._strategy = strategy
+        self._pending: list[Fallback] = []
+        self.rows = self.columns = AxisLayout.of(self._inputs)
+        self.shape = (self.rows.size, self.rows.size)
+        self.passes = self.rows.size
+        self.value: Any = evaluated(function, self._inputs, seed).detach()
+        first = self._first()
+        self.dtype = first.dtype
+        self._samples_at_once = self._split(first)
+        self._terms = self._counted()
+
+    def block(self, start: int, stop: int) -> Block:
+        """Compute the rows start, ..., stop - 1 as the sum over all terms."""
+        return self._block(start, stop, None)
+
+    def block_of_a_share(self, start: int, stop: int) -> tuple[Block, float]:
+        """Compute a block of some of the data, which takes that share of the time, and the share.
+
+        Terms take about equally long; so many are computed that differences even out.
+        """
+        terms = -(-self._terms // _TERMS_FOR_ONE_MEASURED)
+        return self._block(start, stop, terms), terms / self._terms
+
+    def _block(self, start: int, stop: int, terms: int | None) -> Block:
+        total: Tensor | None = None
+        fallbacks = {str(each): each for each in self._pending}
+        self._pending.clear()
+        for matrix in islice(self._matrices(), terms):
+            rows = matrix.rows(start, stop)
+            # Half precision would round small terms away beside a large sum.
+            rows = rows.float() if rows.dtype in _HALF else rows
+            total = rows if total is None else total.add_(rows)
+            fallbacks |= matrix.fallbacks
+        assert total is not None
+        values = total.to(self.dtype)
+        return Block(Axis.ROWS, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
+
+    def rows_by_symmetry(self) -> None:
+        """Return None: the blocks are of rows already."""
+
+    def _matrices(self) -> Iterator[GaussNewton]:
+        size = self._samples_at_once
+        for number, term in self._function.curvature_terms(size):
+            torch.manual_seed(self._seed + number)
+            yield self._matrix(term, term.data if size else ())
+
+    def _matrix(self, term: CurvatureTerm, data: Sequence[Tensor] = ()) -> GaussNewton:
+        return gauss_newton(term, self._inputs, strategy=self._strategy, data=data)
+
+    def _first(self) -> GaussNewton:
+        torch.manual_seed(self._seed)
+        return self._matrix(next(self._function.curvature_terms())[1])
+
+    def _split(self, first: GaussNewton) -> int | None:
+        """Return how many samples reverse mode differentiates at once; None for batches whole."""
+        batch = next(self._function.curvature_terms())[1].samples
+        if self._strategy in FORWARD or not batch:
+            return None
+        outputs = max(1, first.outputs.numel() // batch)
+        most = max(_ENTRIES_AT_ONCE // max(1, outputs * self.rows.size), _ROWS_AT_ONCE // outputs)
+        if self._is_apart(first, batch, min(batch, max(1, most))):
+            return max(1, most)
+        self._pending.append(Fallback(self._strategy, "all samples of a batch at once", _NOT_APART))
+        return None
+
+    def _is_apart(self, first: GaussNewton, batch: int, size: int) -> bool:
+        """Return whether samples of the first batch by themselves give what they do together."""
+        tolerance = torch.finfo(self.dtype).eps ** 0.5
+        # Two parts show whether the loss is a sum or mean over samples.
+        part = min(size, -(-batch // 2))
+        values, outputs = [], []
+        # A function may raise anything for fewer samples than it is made for.
+        try:
+            for number, term in self._function.curvature_terms(part):
+                if number:
+                    break
+                if not outputs and not self._matrix(term, term.data).has_independent_samples():
+                    return False
+                with torch.no_grad():
+                    z = term.outputs(*self._inputs, *term.data)
+                    outputs.append(z)
+                    values.append(term.loss(z, z))
+        except (RuntimeError, ValueError, TypeError):
+            return False
+        pairs = ((torch.cat(outputs), first.outputs), (reduce(torch.add, values), first.value))
+        return all(
+            one.shape == other.shape
+            and float((one - other).abs().max()) <= tolerance * float(other.abs().max())
+            for one, other in pairs
+        )
+
+    def _counted(self) -> int:
+        """Return the number of terms.
+
+        Raises:
+            JobError: The loss has no curvature in the outputs of any of them.
+        """
+        generator = torch.Generator().manual_seed(self._seed)
+        count, is_curved = 0, self._function.kind == "fisher"
+        for number, term in self._function.curvature_terms(self._samples_at_once):
+            count += 1
+            if is_curved:
+                continue
+            torch.manual_seed(self._seed + number)
+            matrix = self._matrix(term)
+            line = torch.randn(1, matrix.outputs.numel(), generator=generator)
+            curved = matrix.curved(line.to(matrix.outputs.device))
+            is_curved = bool(curved.any()) or not bool(torch.isfinite(matrix.outputs).all())
+        if not is_curved:
+            raise JobError(_NO_CURVATURE.format(kind=self._function.kind))
+        return max(1, count)
+
+
+def gauss_newton(
+    term: CurvatureTerm,
+    inputs: Sequence[Tensor],
+    *,
+    strategy: str = "vectorize",
+    data: Sequence[Tensor] = (),
+) -> GaussNewton:
+    """Return the matrix of one term at a point.
+
+    Args:
+        term: The term.
+        inputs: The tensors of the point.
+        strategy: The strategy.
+        data: The data of the term, if samples are differentiated by themselves.
+    """
+    given = () if data else term.data
+    with torch.no_grad():
+        centre = term.outputs(*inputs, *term.data)
+    return GaussNewton(
+        lambda *tensors: term.outputs(*tensors, *given),
+        lambda outputs: term.loss(outputs, centre),
+        inputs,
+        data=data,
+        strategy=strategy,
+    )
+
+
+def curvature_value_and_product(
+    operation: str,
+    function: Curvature,
+    inputs: Any,
+    vector: Sequence[Tensor],
+    *,
+    seed: int,
+    strategy: str = "reverse-loop",
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return the loss, a gradient, and a product, batch by batch.
+
+    The matrix JᵀHJ at x is the Jacobian of g(y) = J(x)ᵀ ∇loss(f(y)) at y = x, where g is the
+    gradient of the loss: differences of g along a direction are those of the function itself, and
+    show what no mode of differentiation sees.
+
+    Args:
+        operation: ``vhp`` or ``hvp`` for the product of the matrix, which is symmetric, at the
+            given point; ``vjp`` for g at the given point with J at that of the job.
+        function: The loss.
+        inputs: The point.
+        vector: The vector of the product.
+        seed: The seed of torch's generators.
+        strategy: How tangents are pushed forward: ``forward-loop`` or ``reverse-loop``.
+
+    Returns:
+        The loss, the gradient (empty for ``vjp``), and the product.
+    """
+    point = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    is_of_second_order = operation in ("vhp", "hvp")
+    base = [x.to(y.dtype) for x, y in zip(function.base, point, strict=True)]
+    total: list[Tensor] = []
+    for number, term in function.curvature_terms():
+        torch.manual_seed(seed + number)
+        matrix = gauss_newton(term, point if is_of_second_order else base)
+        torch.manual_seed(seed + number)
+        found = _moved(term, matrix, point)
+        if is_of_second_order:
+            found += matrix.product(vector, strategy)
+        total = found if not total else [a + b for a, b in zip(total, found, strict=True)]
+    value, rest = total[0], total[1:]
+    count = len(point)
+    if is_of_second_order:
+        return value, tuple(rest[:count]), tuple(rest[count:])
+    return value, (), tuple(rest)
+
+
+def _moved(term: CurvatureTerm, matrix: GaussNewton, point: Sequence[Tensor]) -> list[Tensor]:
+    """Return the loss at a point and its gradient there, pulled back at that of a matrix."""
+    with torch.no_grad():
+        outputs = term.outputs(*point, *term.data)
+    with torch.enable_grad():
+        leaf = outputs.detach().clone().requires_grad_()
+        value = term.loss(leaf, matrix.outputs)
+        (cotangent,) = torch.autograd.grad(value, leaf)
+    return [value.detach(), *matrix.pulled_back(cotangent)]
