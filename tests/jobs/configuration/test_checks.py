@@ -112,7 +112,7 @@ def test_the_yaml_of_a_job_composes_to_the_same_job(compose_config: Compose) -> 
     ("overrides", "parts"),
     [
         # An unknown choice: the option, the value, what is valid, what is near.
-        (["op=hesian"], ["op=hesian", "jacobian, hessian, vjp", "did you mean hessian?"]),
+        (["op=hesian"], ["op=hesian", "jacobian, hessian, ggn", "did you mean hessian?"]),
         (["op="], ["op=:", "jacobian"]),
         (["op=null"], ["op=null", "a value is needed"]),
         (["~op"], ["op: a value is needed"]),
