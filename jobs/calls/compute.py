@@ -49,7 +49,7 @@ def compute(
     opens the file of a finished one. Ctrl-C ends the job after the block that it computes.
 
     Args:
-        op: ``jacobian``, ``hessian``, ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
+        op: ``jacobian``, ``hessian``, ``ggn``, ``fisher``, ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
         function: A function of tensors or a torch.nn.Module, which is taken as it is, its training
             mode included. Also the name of a built-in problem, an import path such as
             ``./energy.py:energy``, or a dictionary of the options ``function``.

@@ -45,6 +45,7 @@ class WholeOptions(TypedDict, total=False):
     sparsity: str | PathLike[str]
     loss: _Choice | Callable[..., Any]
     data: Any
+    fisher: Mapping[str, Any]
     vectors: Any
     devices: str | torch.device | Sequence[str | torch.device]
     dtype: str | torch.dtype
