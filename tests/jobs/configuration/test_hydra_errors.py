@@ -72,7 +72,10 @@ def own(name: str, *more: str) -> tuple[str, ...]:
 # By kind: the arguments, and a part of the message.
 MISTAKES: list[tuple[tuple[str, ...], str]] = [
     # Names
-    (("op=hesian",), "op=hesian: valid are jacobian, hessian, ggn, fisher, vjp, jvp, vhp, hvp; did you mean"),
+    (
+        ("op=hesian",),
+        "op=hesian: valid are jacobian, hessian, ggn, fisher, vjp, jvp, vhp, hvp; did you mean",
+    ),
     (("stategy=vectorize",), "there is no option stategy; valid are op, strategy"),
     (("strategy=forward-mod",), "did you mean forward-mode?"),
     (("functon=mlp",), "did you mean function?"),
