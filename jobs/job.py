@@ -24,6 +24,8 @@ from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
 from jobs.functions.losses import label_of
 from jobs.functions.parts import Part, part_of
+from jobs.functions.points import choose_at_points
+from jobs.functions.ragged import RaggedFunction
 from jobs.functions.references import content_digest
 from jobs.functions.returned_values import named_outputs, nested
 from jobs.functions.source_code import SourceCode
@@ -83,6 +85,8 @@ class Job:
             consider, ``route <name>`` for a route of the check, and ``differences``.
         part: The part of the matrix that is computed; None for the whole matrix. Function and point
             are those of the part.
+        is_ragged: Whether there are many points of different sizes; the function is then a
+            `RaggedFunction` of the numbers of all of them, and `points` None.
         required: Whether the job ends with an error if its result is not verified.
     """
 
@@ -118,6 +122,7 @@ class Job:
     excluded: Mapping[str, str] = field(default_factory=dict)
     part: Part | None = None
     required: bool = False
+    is_ragged: bool = False
     conversions: tuple[Conversion, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -178,6 +183,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     function = part.function if part else variables.function
     point = part.selected if part else variables.point
     shard = check_shard(config.shard, config.shards)
+    is_ragged = isinstance(function.function, RaggedFunction)
     source = source_of(function, config.loss)
     digest = fingerprint(config, variables, vectors, source)
     return Job(
@@ -201,13 +207,14 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         fsync="block" if config.output.fsync == "block" else "end",
         compression=config.output.compression,
         sparsity=config.sparsity,
-        points=_points(config, point),
+        points=None if is_ragged else _points(config, point),
         shard=shard,
         fingerprint=digest,
         source=source,
         paths=run_paths(config.runs, function.name, config.op, config.strategy, digest, shard),
         config=config,
         part=part,
+        is_ragged=is_ragged,
         required=config.verify.required,
         conversions=tuple(conversions),
         notes=(*function.notes, *notes, *lossy(conversions), *_note_of(source)),
@@ -252,28 +259,25 @@ def _variables(
     )
     arguments, batches = _data(config, function, dtype, notes)
     function = replace(function, is_batched=config.points.batched)
-    variables = choose_variables(
-        function,
-        arguments,
-        config.wrt,
-        config.loss,
-        dtype,
-        device,
-        batches,
-        _curvature(config),
-    )
+    if config.points.are_many:
+        variables = choose_at_points(function, arguments, config, dtype, device)
+    else:
+        variables = choose_variables(
+            function,
+            arguments,
+            config.wrt,
+            config.loss,
+            dtype,
+            device,
+            batches,
+            _curvature(config),
+        )
     notes += variables.notes
     choices = dict(variables.choices)
     if config.op == "fisher":
         choices["fisher"] = config.fisher.kind
     # The same array is another problem with and without a dimension over points.
-    if config.points.are_many:
-        for name in arguments:
-            if name not in variables.point:
-                raise ConfigurationError(
-                    f"points={config.points.by}: {name} holds integers, which are constants, "
-                    "and many points go with floating-point inputs only"
-                )
+    if config.points.are_many and "points" not in choices:
         choices["points"] = _points(config, variables.point)
     if config.sparsity != "none":
         choices["sparsity"] = _pattern(config.sparsity)

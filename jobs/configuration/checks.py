@@ -240,7 +240,6 @@ def _check_points(config: JobConfig) -> None:
     conflicts = {
         f"op={config.op}": not OPERATIONS[config.op].is_product,
         f"wrt={config.wrt.of}": config.wrt.of == "inputs",
-        f"wrt.pattern={config.wrt.pattern}": config.wrt.pattern == "*",
         f"loss={config.loss.kind}": config.loss.kind == "none",
         f"verify={config.verify.mode}": config.verify.mode != "sample",
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
@@ -250,7 +249,7 @@ def _check_points(config: JobConfig) -> None:
         if not fits:
             raise ConfigurationError(
                 f"points={points.by} {option}: many points go with op=jacobian or op=hessian, "
-                "with respect to all inputs (wrt=inputs), without loss, in real dtypes, with "
+                "with respect to inputs (wrt=inputs), without loss, in real dtypes, with "
                 "verify=probe or off, and no output.tile"
             )
     if points.by == "files" and not is_of_files:

@@ -62,7 +62,7 @@ GROUPS = {
         "random": RandomInputs,
         **SOURCES,
     },
-    "points": dict.fromkeys(("single", "leading", "files"), PointsConfig),
+    "points": dict.fromkeys(("single", "leading", "files", "offsets"), PointsConfig),
     "loss": {
         "none": LossConfig,
         "own": BatchedLoss,

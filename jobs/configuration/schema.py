@@ -253,12 +253,14 @@ class PointsConfig:
     """At which points the derivative is taken.
 
     Attributes:
-        by: ``single``, ``leading`` or ``files``.
+        by: ``single``, ``leading``, ``files`` or ``offsets``.
         batched: Whether the function takes a batch, so that a point goes in as a batch of one.
     """
 
     by: str = "single"
     batched: bool = False
+    # Where each point begins, and where the last one ends: a list, or a .npy file.
+    offsets: Any = None
 
     @property
     def are_many(self) -> bool:

@@ -25,6 +25,7 @@ from jobs.sources.live import live_arrays
 from jobs.sources.many_files import count_points, read_files
 from jobs.sources.named import read_named
 from jobs.sources.reading import read_source
+from jobs.sources.separate_points import SeparatePoints, cut
 from jobs.sources.source_array import SourceArray, source_of_tensor
 
 
@@ -52,6 +53,8 @@ def load_arguments(
     """
     if config.source == "default":
         arrays = _default_point(function)
+        if points.by == "offsets":
+            arrays = cut(arrays, points)
         if points.are_many:
             count_points(arrays)
         return arrays
@@ -72,9 +75,12 @@ def load_arguments(
         arrays = _without_surplus(config, _read("inputs", config, points), function, note)
     else:
         raise unknown("inputs", config.source, ("default", "random", *SOURCES))
+    if points.by == "offsets":
+        arrays = cut(arrays, points)
     named = named_like_arguments("inputs", arrays, function.arguments, function.signature)
     leading = (count_points(named),) if points.are_many else ()
-    if function.point is not None:
+    are_separate = any(isinstance(each, SeparatePoints) for each in named.values())
+    if function.point is not None and not are_separate:
         shapes = {name: (*leading, *tensor.shape) for name, tensor in function.point.items()}
         check_shapes(named, shapes)
     return named

@@ -64,6 +64,10 @@ class Costs:
         first_seconds: How much longer the very first chunk takes, which verifies its batching.
         unit: The number of lines that belong to one of many points; 1 at a single point.
         is_divisible: Whether a part of a point can be computed by itself.
+        largest: The largest chunk that is computed at once: a point of many of different sizes;
+            None for all lines.
+        share: The mean time of a line relative to that of the largest point.
+        opening_seconds: The time to open all of many points of different sizes.
     """
 
     strategy: str
@@ -76,6 +80,9 @@ class Costs:
     first_seconds: float = 0.0
     unit: int = 1
     is_divisible: bool = True
+    largest: int | None = None
+    share: float = 1.0
+    opening_seconds: float = 0.0
 
     def with_trial(self, trial: Trial) -> Costs:
         """Return the costs with one more chunk.
@@ -115,7 +122,8 @@ class Costs:
         """Return the seconds of the whole run in chunks of a size."""
         blocks = math.ceil(self.lines / chunk_size)
         last = min(chunk_size, self.lines) * self.line_bytes / _WRITTEN_BYTES_PER_SECOND
-        return self.lines * self.line_seconds(chunk_size) + blocks * SECONDS_OF_A_BLOCK + last
+        computing = self.lines * self.line_seconds(chunk_size) * self.share + self.opening_seconds
+        return computing + blocks * SECONDS_OF_A_BLOCK + last
 
     @property
     def line_memory(self) -> float:
@@ -165,12 +173,12 @@ class Costs:
 
         At many points, sizes below one point are of its parts, and larger ones of whole points.
         """
-        sizes = [self.smallest]
-        while sizes[-1] * LADDER < self.lines:
+        sizes, most = [self.smallest], self.largest or self.lines
+        while sizes[-1] * LADDER < most:
             larger = sizes[-1] * LADDER
             # From parts of a point to whole points.
             sizes.append(self.unit if sizes[-1] < self.unit < larger else larger)
-        return sizes if sizes[-1] >= self.lines else [*sizes, self.lines]
+        return sizes if sizes[-1] >= most else [*sizes, most]
 
     @property
     def smallest(self) -> int:

@@ -45,6 +45,7 @@ class Plan:
             `seconds` does not contain.
         points: The number of points with a matrix each, whose rows are counted together in `rows`;
             None for a single point.
+        entries: The number of entries, where the points have different sizes; else None.
         part: The part of a larger matrix that is computed, in words; empty for a whole matrix.
     """
 
@@ -73,6 +74,7 @@ class Plan:
     waited: float = 0.0
     part: str = ""
     points: int | None = None
+    entries: int | None = None
 
     @property
     def lines(self) -> int:
@@ -103,13 +105,19 @@ class Plan:
     @property
     def extent(self) -> str:
         """The size of the matrix, or of the matrices of many points, in words."""
+        if self.entries is not None:
+            return (
+                f"{self.points} points of different sizes, {self.rows} rows of at most "
+                f"{self.columns} columns, {self.dtype}"
+            )
         many = f"{self.points} points of " if self.points is not None else ""
         return f"{many}{self.rows_of_a_point} rows x {self.columns} columns, {self.dtype}"
 
     @property
     def bytes_of_matrix(self) -> int:
         """Bytes of all entries; a result that is compressed in the end needs them until then."""
-        return self.rows * self.columns * self.itemsize
+        entries = self.rows * self.columns if self.entries is None else self.entries
+        return entries * self.itemsize
 
     @property
     def bytes_needed(self) -> int:

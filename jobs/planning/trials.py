@@ -17,7 +17,7 @@ from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.nonfinite import entries_not_finite
-from jobs.streams.stream import Stream, block_end, stored_dtype, to_numpy
+from jobs.streams.stream import Stream, block_end, start_of_trial, stored_dtype, to_numpy
 from jobs.verification.probe_check import ProbeCheck
 
 Measure = Callable[[torch.device], AbstractContextManager[Measurement]]
@@ -39,9 +39,7 @@ def measure_chunk(
         OutOfMemoryError: The chunk does not fit into the memory.
     """
     stream = candidate.opened
-    # The chunk is taken from the middle: lines at an edge often depend on few inputs.
-    start = (stream.axis.lines(stream.shape) - chunk_size) // 2
-    start -= start % stream.unit
+    start = start_of_trial(stream, chunk_size)
     with by(job.device) as found:
         with explaining_failures(job.function):
             block, share = _computed(stream, start, block_end(stream, start, chunk_size))

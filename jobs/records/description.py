@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from jobs.errors import ConfigurationError
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
 from jobs.functions.parts import Part
+from jobs.functions.ragged import RaggedFunction
 from jobs.functions.returned_values import named_outputs
 from jobs.functions.selections import AxisTensor, SelectedAxis
 from jobs.job import Job
@@ -36,6 +37,8 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         strategy: The strategy that computes them.
         commit: The commit of the function, from `git_commit`; empty if there is none.
     """
+    if isinstance(function := job.function.function, RaggedFunction):
+        return _describe_ragged(job, function, stream, strategy, commit)
     outputs = named_outputs(job.function, stream.value)
     rows, columns, rows_are_tuple, columns_are_tuple = _axes(job, stream, tuple(outputs))
     is_product = OPERATIONS[job.operation].is_product
@@ -63,6 +66,48 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         points=job.points,
         selection=None if is_product else _selection(job.part),
     )
+
+
+def _describe_ragged(
+    job: Job, function: RaggedFunction, stream: Stream, strategy: str, commit: str
+) -> ResultDescription:
+    """Describe a result of many points of different sizes."""
+    (numbers,) = job.point.values()
+    points = [dict(zip(p.names, p.tensors(numbers), strict=True)) for p in function.points]
+    outputs = function.outputs
+    columns = tuple(spec for point in points for spec in _specs_of(point))
+    rows = columns if function.is_second_order else tuple(s for o in outputs for s in _specs_of(o))
+    inputs_are_tuple, outputs_are_tuple = len(points[0]) > 1, len(outputs[0]) > 1
+    return ResultDescription(
+        operation=job.operation,
+        strategy=strategy,
+        function=job.function.reference,
+        fingerprint=job.fingerprint,
+        axis=Axis.ROWS,
+        rows=rows,
+        columns=columns,
+        dtype=str(stored_dtype(job.storage or stream.dtype)),
+        rows_are_tuple=inputs_are_tuple if function.is_second_order else outputs_are_tuple,
+        columns_are_tuple=inputs_are_tuple,
+        point=_one_after_another(points),
+        value=_one_after_another(outputs),
+        vectors={},
+        configuration=job.configuration,
+        provenance=provenance(job, commit),
+        points=len(points),
+        is_ragged=True,
+    )
+
+
+def _specs_of(tensors: Mapping[str, Tensor]) -> _Specs:
+    return _specs(tuple(tensors), AxisLayout.of(list(tensors.values())))
+
+
+def _one_after_another(points: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
+    return {
+        name: to_numpy(torch.cat([point[name].reshape(-1) for point in points]))
+        for name in points[0]
+    }
 
 
 def require_storage(job: Job, dtype: torch.dtype) -> None:

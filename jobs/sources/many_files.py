@@ -6,24 +6,22 @@ import glob
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-from torch import Tensor
-
 from jobs.configuration.schema import FileSource
 from jobs.errors import ConfigurationError
 from jobs.sources.reading import read_source
+from jobs.sources.separate_points import SeparatePoints, stacked
 from jobs.sources.source_array import SourceArray
 
 
 def read_files(option: str, config: FileSource) -> dict[str, SourceArray]:
-    """Read the arrays of all files that match a pattern, stacked along a leading dimension.
+    """Read the arrays of all files that match a pattern, stacked where they have one shape.
 
     Args:
         option: The option that names the source, for messages.
         config: The source; its path is a pattern such as ``geometries/*.npy``.
 
     Raises:
-        ConfigurationError: No file matches, or the files differ in their arrays or shapes.
+        ConfigurationError: No file matches, or the files differ in their arrays.
     """
     paths = sorted(glob.glob(config.path, recursive=True))
     if not paths:
@@ -34,25 +32,19 @@ def read_files(option: str, config: FileSource) -> dict[str, SourceArray]:
     files = [read_source(option, replace(config, path=path)) for path in paths]
     first = files[0]
     for path, arrays in zip(paths, files, strict=True):
-        shapes, expected = _shapes(arrays), _shapes(first)
-        if shapes != expected:
+        if set(arrays) != set(first):
             raise ConfigurationError(
-                f"{option}.path={config.path}: {path} holds {shapes} and {paths[0]} {expected}; "
-                "valid are the same arrays in all files"
+                f"{option}.path={config.path}: {path} holds {', '.join(arrays)} and {paths[0]} "
+                f"{', '.join(first)}; valid are the same arrays in all files"
             )
-    return {
-        name: SourceArray(np.stack([_numpy(arrays[name]) for arrays in files]), config.path)
-        for name in first
-    }
-
-
-def _shapes(arrays: Mapping[str, SourceArray]) -> str:
-    return ", ".join(f"{name} {array.shape}".strip() for name, array in arrays.items())
-
-
-def _numpy(array: SourceArray) -> np.ndarray:
-    values = array.values
-    return values.numpy() if isinstance(values, Tensor) else np.asarray(values[()])
+    found = {}
+    for name in first:
+        parts = [arrays[name] for arrays in files]
+        if len({(part.shape, part.dtype_name) for part in parts}) == 1:
+            found[name] = stacked(config.path, parts)
+        else:
+            found[name] = SeparatePoints(parts, config.path)
+    return found
 
 
 def count_points(arrays: Mapping[str, SourceArray]) -> int:

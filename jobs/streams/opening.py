@@ -13,10 +13,12 @@ from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
 from jobs.functions.parts import Lines
+from jobs.functions.ragged import RaggedFunction
 from jobs.job import Job
 from jobs.streams.at_points import PointStream
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.of_lines import lines_of_hessian
+from jobs.streams.ragged import RaggedStream
 from jobs.streams.single import SingleStream
 from jobs.streams.stream import Stream
 from jobs.streams.summed import SummedStream
@@ -34,6 +36,14 @@ def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
         JobError: The strategy cannot differentiate the function.
     """
     with explaining_failures(job.function):
+        if isinstance(job.function.function, RaggedFunction):
+            return RaggedStream(
+                job.function.function,
+                job.inputs,
+                seed=job.seed,
+                operation=job.operation,
+                strategy=strategy,
+            )
         if job.points is not None:
             return PointStream(
                 job.function.function,

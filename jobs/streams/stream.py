@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -89,6 +91,8 @@ class StreamFacts:
         dtype: The dtype of the entries.
         unit: How many lines belong to one of many points; 1 at a single point.
         is_divisible: Whether a part of a point can be computed by itself.
+        bounds: Where the rows of each of many points of different sizes begin, and where the last
+            ones end; None for points of one size.
     """
 
     axis: Axis
@@ -96,11 +100,19 @@ class StreamFacts:
     dtype: torch.dtype
     unit: int
     is_divisible: bool
+    bounds: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, stream: Stream) -> StreamFacts:
         """Return those of a stream."""
-        return cls(stream.axis, stream.shape, stream.dtype, stream.unit, stream.is_divisible)
+        return cls(
+            stream.axis,
+            stream.shape,
+            stream.dtype,
+            stream.unit,
+            stream.is_divisible,
+            bounds_of(stream),
+        )
 
     @property
     def across(self) -> int:
@@ -121,11 +133,31 @@ def block_end(stream: Stream | StreamFacts, start: int, size: int) -> int:
         start: The first line of the block.
         size: The largest number of lines; exceeded only where a point is not divisible.
     """
+    if bounds := bounds_of(stream):
+        end = bounds[bisect_right(bounds, start)]
+        return min(start + size, end) if stream.is_divisible else end
     inner = start % stream.unit
     if inner == 0 and size >= stream.unit:
         return start + size - size % stream.unit
     end = start - inner + stream.unit
     return min(start + size, end) if stream.is_divisible else end
+
+
+def bounds_of(stream: Stream | StreamFacts) -> tuple[int, ...] | None:
+    """Return where the rows of points of different sizes begin and end; None for other streams."""
+    return getattr(stream, "bounds", None)
+
+
+def start_of_trial(stream: Stream, size: int) -> int:
+    """Return where a chunk begins that is measured: in the middle, or at the largest point.
+
+    Lines at an edge often depend on few inputs.
+    """
+    if bounds := bounds_of(stream):
+        heights = [stop - start for start, stop in pairwise(bounds)]
+        return bounds[heights.index(max(heights))]
+    start = (stream.axis.lines(stream.shape) - size) // 2
+    return start - start % stream.unit
 
 
 def to_numpy(values: Tensor) -> np.ndarray:

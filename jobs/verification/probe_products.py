@@ -48,6 +48,8 @@ class ProbeProducts:
             tensors if points is None else [tensor[0] for tensor in tensors]
             for tensors in (routes.evaluations.point, routes.outputs)
         )
+        if self._job.is_ragged:
+            self._inputs = [self._inputs[0].new_empty(max(self._widths))]
         self._generator = torch.Generator()
         self._is_complex = any(t.is_complex() for t in (*self._outputs, *self._inputs))
 
@@ -173,12 +175,20 @@ class ProbeProducts:
         return self._completed(image, vector, reason) if self._is_hessian else (image, reason)
 
     @property
+    def _widths(self) -> list[int]:
+        """The number of columns of each of many points of different sizes."""
+        function = self._job.function.function
+        return [point.width for point in function.points] if self._job.is_ragged else []
+
+    @property
     def _is_hessian(self) -> bool:
         return self._operation.is_second_order
 
     def _push(self, vector: list[Tensor]) -> tuple[list[Tensor] | None, str]:
         """Return M v; of many points all rows of a point together."""
         points = self._routes.evaluations.points
+        if self._job.is_ragged:
+            return self._pushed([torch.cat([vector[0][:width] for width in self._widths])])
         if points is None:
             return self._pushed(vector)
         image, reason = self._pushed(

@@ -61,7 +61,7 @@ def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Che
     is_product = OPERATIONS[job.operation].is_product
     right, reason = probes.of_product() if is_product else probes.right()
     # Of many points only the sum of uᵀ M over them would be known, which checks no single line.
-    is_right_only = is_product or job.points is not None
+    is_right_only = is_product or job.points is not None or job.is_ragged
     left, left_reason = (None, "") if is_right_only else probes.left()
     if is_product and right is None:
         left, reason = probes.of_combination()

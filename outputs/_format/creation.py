@@ -22,10 +22,12 @@ from outputs._format.names import (
     FORMAT,
     LEDGER_DTYPE,
     MINOR_VERSION,
+    OFFSETS,
     POINTS,
     VERSION_OF_CURVATURES,
     VERSION_OF_PARTS,
     VERSION_OF_POINTS,
+    VERSION_OF_RAGGED_FILES,
     VERSION_OF_SELECTIONS,
     VERSION_OF_SPARSE_FILES,
     VERSION_OF_WHOLE_FILES,
@@ -34,6 +36,7 @@ from outputs._format.names import (
     Names,
 )
 from outputs._format.probes import Probes
+from outputs._format.ragged_matrices import offsets_of
 from outputs._format.reading import dataset
 from outputs._format.tiling import planned_tile
 from outputs._storage.files import LIBVER, create_file
@@ -55,7 +58,8 @@ def stored_bytes(description: ResultDescription) -> int:
         tile = (min(planned[0], shape[0]), min(planned[1], shape[1]))
         # Tiles at the edges are stored completely.
         shape = tuple(-(-n // t) * t for n, t in zip(shape, tile, strict=True))
-    matrix = math.prod(shape) * np.dtype(description.dtype).itemsize
+    entries = description.entries if description.is_ragged else math.prod(shape)
+    matrix = entries * np.dtype(description.dtype).itemsize
     groups = description.point, description.value, description.vectors
     probes = description.probes.arrays() if description.probes is not None else {}
     arrays = [array for group in (*groups, probes) for array in group.values()]
@@ -98,14 +102,21 @@ def create(
             matrix = file.create_virtual_dataset(description.operation, virtual)
         else:
             matrix = _create_matrix(file, description, packed=packed)
-        *points, rows, columns = matrix.shape
-        for count in points:
-            _attach(matrix, 0, _dimension(file, Names.POINT_NUMBER, count))
-        _attach(matrix, len(points), _dimension(file, Names.ROW, rows))
-        _attach(matrix, len(points) + 1, _dimension(file, Names.COLUMN, columns))
+        if description.is_ragged:
+            file.create_dataset(OFFSETS, data=offsets_of(*description.sizes))
+        else:
+            _attach_dimensions(file, matrix)
         _write_context(file, description)
         _create_ledger(file, description.lines)
         create_digests(file)
+
+
+def _attach_dimensions(file: h5py.File, matrix: h5py.Dataset) -> None:
+    *points, rows, columns = matrix.shape
+    for count in points:
+        _attach(matrix, 0, _dimension(file, Names.POINT_NUMBER, count))
+    _attach(matrix, len(points), _dimension(file, Names.ROW, rows))
+    _attach(matrix, len(points) + 1, _dimension(file, Names.COLUMN, columns))
 
 
 def create_sparse(path: Path, description: ResultDescription) -> h5py.File:
@@ -204,6 +215,7 @@ def _write_header(
         version = version if description.points is None else VERSION_OF_POINTS
         if description.operation in CURVATURES:
             version = VERSION_OF_CURVATURES
+        version = VERSION_OF_RAGGED_FILES if description.is_ragged else version
     if description.selection is not None:
         version = VERSION_OF_SELECTIONS
     write_attributes(
@@ -240,6 +252,9 @@ def _create_matrix(
 ) -> h5py.Dataset:
     shape: tuple[int, ...] = description.stored_shape
     dtype = np.dtype(description.dtype)
+    if description.is_ragged:
+        shape, properties = (description.entries,), _properties(h5py.h5d.FILL_TIME_NEVER)
+        return file.create_dataset(description.operation, shape, dtype, dcpl=properties)
     tile = planned_tile(description, packed=packed)
     properties = _properties(h5py.h5d.FILL_TIME_NEVER)
     points = None if description.shard is not None else description.points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._format.axes import Axis, Shard, TensorSpec
 from outputs._format.probes import Probes, require_fitting
+from outputs._format.ragged_matrices import Sizes, sizes_of
 from outputs._format.selection import Selection
 from outputs._format.validation import require_choice
 
@@ -52,6 +54,8 @@ class ResultDescription:
         points: Number of points, each with a matrix of its own, which are stacked vertically in
             `shape`; `rows` and `columns` describe the matrix of one point. None for one point.
         selection: Which rows and columns of a larger matrix these are; None for a whole matrix.
+        is_ragged: Whether the points have matrices of different sizes: `rows` and `columns` hold
+            the tensors of all points, point after point, equally many of each.
         block_lines: Number of lines of a block, if known; the tile is chosen to fit it. It is not
             stored.
 
@@ -80,6 +84,7 @@ class ResultDescription:
     shard: Shard | None = None
     points: int | None = None
     selection: Selection | None = None
+    is_ragged: bool = False
     block_lines: int | None = None
 
     def __post_init__(self) -> None:
@@ -90,13 +95,16 @@ class ResultDescription:
             )
         if self.points is not None and self.tile is not None:
             raise ResultError("The tile of many points cannot be set; valid is None.")
+        if self.is_ragged:
+            self._require_ragged()
         require_choice("operation", self.operation, MATRICES + PRODUCTS)
         require_choice("axis", self.axis, tuple(Axis))
         object.__setattr__(self, "axis", Axis(self.axis))
         require_choice("compression", self.compression, ("none", "gzip"))
         _require_numeric(self.dtype)
         for axis, tensors in (("rows", self.rows), ("columns", self.columns)):
-            _require_unique(axis, [tensor.name for tensor in tensors])
+            count = len(tensors) // (self.points or 1) if self.is_ragged else len(tensors)
+            _require_unique(axis, [tensor.name for tensor in tensors[:count]])
         if self.tile is not None and min(self.tile) < 1:
             raise ResultError(f"A tile has at least one row and one column, not {self.tile}.")
         if self.probes is not None:
@@ -107,12 +115,40 @@ class ResultDescription:
         if self.shard is not None and self.shard.stop > length:
             raise ResultError(f"The shard {self.shard} ends beyond the {length} {self.axis}.")
 
+    def _require_ragged(self) -> None:
+        tables = (self.rows, self.columns)
+        if not self.points or any(not table or len(table) % self.points for table in tables):
+            raise ResultError(
+                f"The tensors of the rows and columns are not those of {self.points} points."
+            )
+        if self.shard is not None or self.compression != "none":
+            raise ResultError(
+                "The matrices of points of different sizes have neither shards nor compression."
+            )
+
+    @property
+    def sizes(self) -> Sizes:
+        """The numbers of rows and of columns of each point, where they are of different sizes."""
+        return sizes_of(self.rows, self.columns, self.points or 1)
+
+    @property
+    def entries(self) -> int:
+        """Number of entries that the file holds."""
+        if self.is_ragged:
+            heights, widths = self.sizes
+            return int((heights * widths).sum())
+        return math.prod(self.stored_shape)
+
     @property
     def shape(self) -> tuple[int, int]:
         """Shape of the matrix: (elements of all row tensors, elements of all column tensors).
 
-        With many points the rows are those of all points, point after point.
+        With many points the rows are those of all points, point after point. If they have different
+        sizes, the columns are those of the widest.
         """
+        if self.is_ragged:
+            heights, widths = self.sizes
+            return int(heights.sum()), int(widths.max(initial=0))
         rows, columns = (sum(t.size for t in axis) for axis in (self.rows, self.columns))
         return rows * (self.points or 1), columns
 

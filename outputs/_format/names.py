@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import numpy as np
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 # The attribute that counts additions, which earlier readers of the same version may ignore.
 MINOR_VERSION = "format_minor_version"
 CURRENT_MINOR_VERSION = 1
@@ -19,6 +19,7 @@ VERSION_OF_POINTS = 3
 VERSION_OF_SPARSE_FILES = 4
 VERSION_OF_SELECTIONS = 5
 VERSION_OF_CURVATURES = 6
+VERSION_OF_RAGGED_FILES = 7
 
 LEDGER_DTYPE = np.dtype(
     [
@@ -38,6 +39,8 @@ EXECUTION_BYTES = 256 * 1024
 WHOLE_TILE = ("tile_rows", "tile_columns")
 VIRTUAL = "virtual"
 POINTS = "points"
+# Where the entries of each of many points of different sizes begin.
+OFFSETS = "offsets"
 
 
 class Names:

@@ -16,9 +16,11 @@ from outputs._format.names import (
     FORMAT,
     FORMAT_VERSION,
     LEDGER_DTYPE,
+    OFFSETS,
     POINTS,
     PROBES,
     TABLE_FIELDS,
+    VERSION_OF_RAGGED_FILES,
     VERSION_OF_SELECTIONS,
     VERSION_OF_SPARSE_FILES,
     VIRTUAL,
@@ -26,6 +28,7 @@ from outputs._format.names import (
     Names,
 )
 from outputs._format.probes import Pairing, Probes, require_fitting
+from outputs._format.ragged_matrices import RaggedMatrices, offsets_of, sizes_of
 from outputs._format.selection import Selection
 from outputs._format.stacked_matrices import Matrix, StackedMatrices
 from outputs._format.validation import member, require_sound, scalar, whole
@@ -40,6 +43,11 @@ def is_sparse(file: h5py.File) -> bool:
         return version == VERSION_OF_SPARSE_FILES
     operation = read_attribute(file, "operation")
     return operation in MATRICES and isinstance(member(file, operation), h5py.Group)
+
+
+def is_ragged(file: h5py.File) -> bool:
+    """Return whether a result holds matrices of many points of different sizes."""
+    return scalar(file, "format_version") == VERSION_OF_RAGGED_FILES
 
 
 def read_description(file: h5py.File) -> ResultDescription:
@@ -73,6 +81,7 @@ def read_description(file: h5py.File) -> ResultDescription:
         shard=shard,
         points=points,
         selection=read_selection(file),
+        is_ragged=is_ragged(file),
     )
 
 
@@ -108,6 +117,8 @@ def matrix_of(file: h5py.File) -> Matrix:
     if operation not in MATRICES + PRODUCTS:
         raise ResultError(f"{file.filename} is damaged: {operation!r} is no operation.")
     matrix = dataset(file, operation, may_be_virtual=bool(file.attrs.get(VIRTUAL, 0)))
+    if is_ragged(file):
+        return _ragged(file, matrix)
     points = None if "shard_index" in file.attrs else read_points(file)
     dimensions = 2 if points is None else 3
     if len(matrix.shape) != dimensions or matrix.dtype.kind not in "fciu":
@@ -119,6 +130,20 @@ def matrix_of(file: h5py.File) -> Matrix:
     if matrix.chunks is not None and matrix.chunks[1] != matrix.shape[1]:
         raise ResultError(f"{file.filename} is damaged: its tiles do not hold whole points.")
     return StackedMatrices(matrix)
+
+
+def _ragged(file: h5py.File, entries: h5py.Dataset) -> RaggedMatrices:
+    points, tables = read_points(file), [read_table(file, n) for n in (Names.ROWS, Names.COLUMNS)]
+    if points is None or any(not table or len(table) % points for table in tables):
+        raise ResultError(f"{file.filename} is damaged: its tables are not those of its points.")
+    sizes = sizes_of(tables[0], tables[1], points)
+    stored = dataset(file, OFFSETS)
+    if stored.shape != (points + 1,) or not np.array_equal(whole(stored), offsets_of(*sizes)):
+        raise ResultError(f"{file.filename} is damaged: its offsets do not fit its tables.")
+    fits = entries.shape == (int(offsets_of(*sizes)[-1]),) and entries.chunks is None
+    if not fits or entries.is_virtual or entries.dtype.kind not in "fciu":
+        raise ResultError(f"{file.filename} is damaged: its entries do not fit its offsets.")
+    return RaggedMatrices(entries, *sizes)
 
 
 def read_points(file: h5py.File) -> int | None:
@@ -264,6 +289,8 @@ def whole_shape(file: h5py.File) -> tuple[int, int]:
         sum(tensor.size for tensor in read_table(file, name))
         for name in (Names.ROWS, Names.COLUMNS)
     )
+    if is_ragged(file):
+        return matrix_of(file).shape
     return rows * (read_points(file) or 1), columns
 
 

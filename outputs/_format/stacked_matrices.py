@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from outputs._format.ragged_matrices import RaggedMatrices
 from outputs._storage.regions import Region
 
 # The part of one read or write: a range of points, and a range of rows in each of them.
@@ -119,5 +120,5 @@ class StackedMatrices:
         return corner[0] // self._rows, corner[0] % self._rows, corner[1]
 
 
-Matrix = h5py.Dataset | StackedMatrices
+Matrix = h5py.Dataset | StackedMatrices | RaggedMatrices
 """A two-dimensional store of the entries."""

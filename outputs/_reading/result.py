@@ -15,6 +15,7 @@ from outputs._format.description import ResultDescription
 from outputs._format.ledger import Ledger
 from outputs._format.names import Names
 from outputs._format.probes import Probes
+from outputs._format.ragged_matrices import RaggedMatrices
 from outputs._format.reading import (
     axis_of,
     is_sparse,
@@ -30,6 +31,7 @@ from outputs._format.stacked_matrices import Matrix
 from outputs._format.validation import scalar
 from outputs._format.virtual_sources import require_sources
 from outputs._optional import load
+from outputs._reading.point_matrix import OfPoints
 from outputs._reading.presentation.drawing import SPECTRUM_VALUES, dense_figure
 from outputs._reading.presentation.page import dense_page
 from outputs._reading.result_file import ResultFile
@@ -72,7 +74,7 @@ def open_result(path: str | os.PathLike[str], *, allow_partial: bool = False) ->
     return result
 
 
-class Result(ResultFile):
+class Result(ResultFile, OfPoints):
     """A result file, open for reading.
 
     Indexing, ``result[rows, columns]``, reads that slice of the matrix as numpy would.
@@ -89,6 +91,8 @@ class Result(ResultFile):
         matrix_shape: The same with two dimensions: the matrices of many points are stacked
             vertically.
         point_count: Number of points, each with a matrix of its own; None for a single point.
+        is_ragged: Whether the matrices of many points differ in size; shapes are then of all rows,
+            padded to the longest.
         shard: The part of a larger matrix that the file holds; None for a whole matrix.
         dtype: Stored dtype of the matrix.
         rows: The tensors of the rows.
@@ -119,7 +123,8 @@ class Result(ResultFile):
             require_sources(self.stored_matrix, self.path)
         self.point_count = read_points(self.file)
         self.matrix_shape: tuple[int, int] = self.stored_matrix.shape
-        self.shape: tuple[int, ...] = self._dataset.shape
+        self.is_ragged = isinstance(self.stored_matrix, RaggedMatrices)
+        self.shape: tuple[int, ...] = self.matrix_shape if self.is_ragged else self._dataset.shape
         self.dtype: np.dtype = self.stored_matrix.dtype
         self.shard = read_shard(self.file)
         self._require_tables_fit()
@@ -148,6 +153,8 @@ class Result(ResultFile):
     def __repr__(self) -> str:
         *points, rows, columns = self.shape
         many = f"{points[0]} points of " if points else ""
+        if self.is_ragged:
+            many = f"{self.point_count} points of different sizes, "
         return (
             f"<Result, {self._state()}: {self.operation} of {self.function}: "
             f"{many}{rows} x {columns} {self.dtype}, {self.strategy}, {self.path}>"
@@ -168,6 +175,7 @@ class Result(ResultFile):
             ResultError: If the file is closed or damaged.
         """
         self._require_open()
+        self.require_equal_points("Indexing")
         with translated(self.path):
             return self._dataset[key]
 
@@ -190,6 +198,7 @@ class Result(ResultFile):
             ResultError: If there is no tensor with that name, or the file is damaged.
         """
         self.require_whole()
+        self.require_equal_points("result.block()")
         above, row_spec = find_tensor("row", self.rows, row)
         left, column_spec = find_tensor("column", self.columns, column)
         values = self[..., above : above + row_spec.size, left : left + column_spec.size]
@@ -240,6 +249,7 @@ class Result(ResultFile):
 
         self.require_whole()
         self.require_all_lines("as_torch()")
+        self.require_equal_points("as_torch()")
         # The tables may name a dtype that torch does not have.
         with self._reading():
             return nested_tensors(self)
@@ -270,6 +280,7 @@ class Result(ResultFile):
         from outputs._reading.views.xarray_dataset import xarray_dataset
 
         self.dataset()
+        self.require_equal_points("as_xarray()")
         return xarray_dataset(self)
 
     def as_dask(self) -> dask.array.Array:
@@ -281,6 +292,7 @@ class Result(ResultFile):
             MissingDependencyError: If dask is not installed.
             ResultError: If the file is closed, incomplete or damaged.
         """
+        self.require_equal_points("as_dask()")
         return dask_array(self)
 
     def as_linear_operator(self) -> LinearOperator:
@@ -339,21 +351,6 @@ class Result(ResultFile):
         """
         self.dataset()
         return self.stored_matrix
-
-    def require_one_point(self, purpose: str) -> None:
-        """Check that the file holds a single matrix.
-
-        Args:
-            purpose: What needs a single matrix, as the subject of a sentence.
-
-        Raises:
-            ResultError: If the file holds one matrix for each of many points.
-        """
-        if self.point_count is not None:
-            raise ResultError(
-                f"{purpose} takes one matrix, and {self.path} holds those of {self.point_count} "
-                "points; result[0] is the first of them, as_xarray() all."
-            )
 
     @property
     def _dataset(self) -> h5py.Dataset:

@@ -24,6 +24,7 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import Axis
+from outputs._format.ragged_matrices import RaggedMatrices
 from outputs._format.stacked_matrices import Matrix
 from outputs._storage.raw_bytes import read_bytes
 from outputs._storage.regions import Region, common_part, tiles_of, within
@@ -169,8 +170,8 @@ class Source:
 
         The function takes the memory to read into.
         """
-        if self._matrix.is_virtual:
-            # The bytes are in other files, which HDF5 has open.
+        if self._matrix.is_virtual or isinstance(self._matrix, RaggedMatrices):
+            # The bytes are in other files, which HDF5 has open, or of rows of different lengths.
             values = self._matrix[region]
             self.bytes_read += values.nbytes
             return lambda memory: values

@@ -8,6 +8,7 @@ import os
 import numpy as np
 
 from outputs._errors import ResultError
+from outputs._format.ragged_matrices import RaggedMatrices
 from outputs._format.stacked_matrices import Matrix
 from outputs._storage.raw_bytes import read_bytes, start_writeback, write_bytes
 from outputs._storage.regions import Region, common_part, tiles_of, within
@@ -48,6 +49,7 @@ class Space:
         self.shape, self.dtype = matrix.shape, matrix.dtype
         self._tile = matrix.chunks
         self._offset = matrix.id.get_offset() or 0
+        self._ragged = matrix if isinstance(matrix, RaggedMatrices) else None
         self._places: dict[tuple[int, int], int] = {}
 
     def write(self, region: Region, values: np.ndarray) -> None:
@@ -60,6 +62,12 @@ class Space:
         Raises:
             OSError: If the disk is full, or fails.
         """
+        if self._ragged is not None:
+            entries = self._ragged.stored_entries(region[0], values)
+            first = self._ragged.first_entry(region[0].start)
+            part = (slice(first, first + len(entries)), slice(0, 1))
+            self._write_band(self._offset, 1, part, entries[:, None])
+            return
         if self._tile is None:
             self._write_band(self._offset, self.shape[1], region, values)
             return

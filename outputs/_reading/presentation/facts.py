@@ -21,6 +21,10 @@ def dense_facts(result: ShownResult) -> dict[str, str]:
     """Return what a dense result is, by name, the state of verification first."""
     rows, columns = result.matrix_shape
     many = "" if result.point_count is None else f"{result.point_count:,} points of "
+    shape = f"{many}{result.shape[-2]:,} x {columns:,} (rows x columns)"
+    if result.is_ragged:
+        shape = f"{many}different sizes, {rows:,} rows in all, at most {columns:,} columns"
+    size = result.stored_bytes if result.is_ragged else rows * columns * result.dtype.itemsize
     layout = "contiguous" if result.tile is None else "tiles of {} x {}".format(*result.tile)
     finished = result.complete and bool(result.execution)
     return {
@@ -30,10 +34,10 @@ def dense_facts(result: ShownResult) -> dict[str, str]:
         "operation": result.operation,
         "function": result.function,
         "strategy": result.strategy,
-        "shape": f"{many}{result.shape[-2]:,} x {columns:,} (rows x columns)",
+        "shape": shape,
         **_selection(result),
         "dtype": str(result.dtype),
-        "size": f"{_bytes(rows * columns * result.dtype.itemsize)}, "
+        "size": f"{_bytes(size)}, "
         f"{_bytes(result.stored_bytes)} stored ({layout}, compression {result.compression})",
         "blocks": f"{result.blocks} blocks of {result.axis}",
         "made": _made(result.provenance),

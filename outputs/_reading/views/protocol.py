@@ -24,6 +24,7 @@ class DenseResult(Protocol):
     shape: tuple[int, ...]
     matrix_shape: tuple[int, int]
     point_count: int | None
+    is_ragged: bool
     dtype: np.dtype
     rows: tuple[TensorSpec, ...]
     columns: tuple[TensorSpec, ...]

@@ -1,0 +1,215 @@
+"""A function at many points of different sizes, as a function of all their numbers at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.configuration.schema import LossConfig, WrtConfig
+from jobs.errors import ConfigurationError
+from jobs.functions.batch_sum import BatchSum
+from jobs.functions.loading import LoadedFunction
+from jobs.functions.returned_values import leaves_of, named_outputs, nested
+from jobs.functions.variables import Variables, choose_variables
+from jobs.sources.source_array import SourceArray
+
+# The name of the one-dimensional tensor that holds all points one after another.
+ALL_POINTS = "points"
+
+
+@dataclass(frozen=True)
+class AtPoint:
+    """A function at one of many points.
+
+    Attributes:
+        call: The function of the tensors of the point.
+        names: The names of these tensors.
+        shapes: Their shapes.
+        start: Where their numbers begin in the tensor of all points.
+    """
+
+    call: Callable[..., Any]
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    start: int
+
+    @property
+    def width(self) -> int:
+        """How many numbers the point has."""
+        return sum(shape.numel() for shape in self.shapes)
+
+    def tensors(self, numbers: Tensor) -> list[Tensor]:
+        """Return the tensors of the point, views of the numbers of all points."""
+        found, start = [], self.start
+        for shape in self.shapes:
+            found.append(numbers[start : start + shape.numel()].reshape(shape))
+            start += shape.numel()
+        return found
+
+
+class RaggedFunction(BatchSum):
+    """The function at all points: a sum with a term for each point.
+
+    For a Hessian a term is the function's value. For a Jacobian it is a vector of the outputs of
+    all points one after another, in which only those of the point are not zero. So the derivative
+    is block diagonal, with the matrices of the points as blocks.
+
+    Attributes:
+        points: The function at each point.
+        is_second_order: Whether the operation is a Hessian.
+    """
+
+    def __init__(
+        self,
+        function: LoadedFunction,
+        points: Sequence[AtPoint],
+        numbers: Tensor,
+        *,
+        is_second_order: bool,
+        seed: int,
+    ) -> None:
+        """Keep the points; nothing is evaluated yet.
+
+        Args:
+            function: The function, for the names of its outputs.
+            points: The function at each point.
+            numbers: The numbers of all points.
+            is_second_order: Whether the operation is a Hessian.
+            seed: The seed of torch's generators; that of a point is greater by its number.
+        """
+        super().__init__(lambda: iter(()))
+        self.points, self.is_second_order = tuple(points), is_second_order
+        self._function, self._numbers, self._seed = function, numbers, seed
+        self._seconds: list[float] = []
+
+    @cached_property
+    def outputs(self) -> list[dict[str, Tensor]]:
+        """What the function returns at each point, by name.
+
+        Raises:
+            ConfigurationError: The outputs of two points have different names.
+        """
+        found = []
+        for number, point in enumerate(self.points):
+            torch.manual_seed(self._seed + number)
+            started = time.perf_counter()
+            with torch.no_grad():
+                value = point.call(*point.tensors(self._numbers))
+            self._seconds.append(time.perf_counter() - started)
+            found.append(named_outputs(self._function, value))
+            if list(found[-1]) != list(found[0]):
+                raise ConfigurationError(
+                    f"{self._function.name} returns {', '.join(found[0])} at the first point and "
+                    f"{', '.join(found[-1])} at point {number}; valid are the same outputs"
+                )
+        return found
+
+    @property
+    def seconds(self) -> list[float]:
+        """How long an evaluation at each point takes, which tells their sizes."""
+        _ = self.outputs
+        # The first evaluation of all takes longer than the others.
+        return [self._seconds[-1], *self._seconds[1:]] if len(self._seconds) > 1 else self._seconds
+
+    @cached_property
+    def heights(self) -> list[int]:
+        """How many rows the matrix of each point has."""
+        if self.is_second_order:
+            return [point.width for point in self.points]
+        return [sum(each.numel() for each in outputs.values()) for outputs in self.outputs]
+
+    def terms(self) -> Iterator[Callable[..., Any]]:
+        """Yield the function at each point, as a function of the numbers of all points."""
+        before, total = 0, 0 if self.is_second_order else sum(self.heights)
+        for number, point in enumerate(self.points):
+            after = 0 if self.is_second_order else total - before - self.heights[number]
+            yield self._term(point, before, after)
+            before += 0 if self.is_second_order else self.heights[number]
+
+    def _term(self, point: AtPoint, before: int, after: int) -> Callable[..., Any]:
+        def term(numbers: Tensor) -> Any:
+            value = point.call(*point.tensors(numbers))
+            if self.is_second_order:
+                return value
+            rows = torch.cat([leaf.reshape(-1) for leaf in leaves_of(value)])
+            return torch.nn.functional.pad(rows, (before, after))
+
+        return term
+
+
+def ragged_variables(
+    function: LoadedFunction,
+    points: Sequence[Mapping[str, SourceArray]],
+    wrt: WrtConfig,
+    loss: LossConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    is_second_order: bool,
+    seed: int,
+) -> Variables:
+    """Make a function of the numbers of all points, whose constants may differ by point.
+
+    Args:
+        function: The function.
+        points: The arguments at each point, by name.
+        wrt: The option `wrt`.
+        loss: The option `loss`.
+        dtype: The dtype of the points.
+        device: Their device.
+        is_second_order: Whether the operation is a Hessian.
+        seed: The seed of torch's generators.
+
+    Raises:
+        JobError: As `choose_variables`.
+    """
+    at_points: list[AtPoint] = []
+    numbers: list[Tensor] = []
+    constants: dict[str, SourceArray] = {}
+    first: Variables | None = None
+    start = 0
+    for number, arguments in enumerate(points):
+        here = choose_variables(function, arguments, wrt, loss, dtype, device)
+        first = first or here
+        names, shapes = tuple(here.point), tuple(each.shape for each in here.point.values())
+        if names != tuple(first.point):
+            raise ConfigurationError(
+                f"points: {', '.join(names)} is differentiated at point {number}, and "
+                f"{', '.join(first.point)} at the first; integers are constants"
+            )
+        at_points.append(AtPoint(here.function.function, names, shapes, start))
+        numbers += [tensor.reshape(-1) for tensor in here.point.values()]
+        start += at_points[-1].width
+        given = {name: array for name, array in here.constants.items() if name in arguments}
+        constants |= {f"{number} {name}": array for name, array in given.items()}
+        state = {name: array for name, array in here.constants.items() if name not in arguments}
+    assert first is not None
+    flat = torch.cat(numbers)
+    call = RaggedFunction(
+        first.function, at_points, flat, is_second_order=is_second_order, seed=seed
+    )
+    point = {ALL_POINTS: flat}
+    shapes_of_all = [[list(shape) for shape in each.shapes] for each in at_points]
+    return replace(
+        first,
+        function=replace(
+            first.function, function=call, arguments=(ALL_POINTS,), point=point, outputs=None
+        ),
+        point=point,
+        constants={**constants, **state},
+        choices={**first.choices, "points": [list(first.point), shapes_of_all]},
+    )
+
+
+def named_points(function: RaggedFunction, numbers: Tensor) -> list[Any]:
+    """Return the tensors of each point as `autodiff_core` takes them."""
+    return [
+        nested(dict(zip(each.names, each.tensors(numbers), strict=True)))
+        for each in function.points
+    ]

@@ -1,0 +1,192 @@
+"""The matrix at one of many points."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from outputs._errors import ResultError
+from outputs._format.axes import TensorSpec, find_tensor
+from outputs._format.ragged_matrices import RaggedMatrices
+from outputs._format.stacked_matrices import Matrix
+from outputs._storage.files import translated
+
+
+class PointMatrix:
+    """The matrix at one of many points, in memory.
+
+    Attributes:
+        number: The number of the point, from 0.
+        rows: The tensors of its rows.
+        columns: The tensors of its columns.
+        point: The inputs there, by name, in their natural shapes.
+        value: What the function returns there, by name.
+        shape: (rows, columns).
+        dtype: Dtype of the entries.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        values: np.ndarray,
+        rows: tuple[TensorSpec, ...],
+        columns: tuple[TensorSpec, ...],
+        point: dict[str, np.ndarray],
+        value: dict[str, np.ndarray],
+    ) -> None:
+        self.number, self._values, self.rows, self.columns = number, values, rows, columns
+        self.point, self.value = point, value
+        self.shape: tuple[int, int] = (values.shape[0], values.shape[1])
+        self.dtype = values.dtype
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Return a part of the matrix, as numpy does."""
+        return self._values[key]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._values, dtype=dtype, copy=bool(copy) or None)
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return f"<Point {self.number}: {rows} x {columns} {self.dtype}>"
+
+    def block(self, row: str, column: str) -> np.ndarray:
+        """Return the entries of one row tensor by one column tensor, of natural shape.
+
+        Raises:
+            ResultError: There is no tensor of such a name.
+        """
+        above, row_spec = find_tensor("row", self.rows, row)
+        left, column_spec = find_tensor("column", self.columns, column)
+        values = self._values[above : above + row_spec.size, left : left + column_spec.size]
+        return values.reshape(row_spec.shape + column_spec.shape)
+
+
+class OfPoints:
+    """What an open result of many points can do; see `outputs.Result`."""
+
+    path: Path
+    point_count: int | None
+    is_ragged: bool
+    stored_matrix: Matrix
+    rows: tuple[TensorSpec, ...]
+    columns: tuple[TensorSpec, ...]
+
+    @property
+    @abstractmethod
+    def points(self) -> dict[str, np.ndarray]:
+        """The inputs, by name."""
+
+    @property
+    @abstractmethod
+    def value(self) -> dict[str, np.ndarray]:
+        """The function's value, by name."""
+
+    @abstractmethod
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Read a part of the matrix."""
+
+    @abstractmethod
+    def dataset(self) -> h5py.Dataset:
+        """Return the complete matrix."""
+
+    def point(self, number: int) -> PointMatrix:
+        """Read the matrix at one of many points, by its number from 0 on, or from the end.
+
+        Raises:
+            ResultError: If there is no such point, or the file is incomplete, closed or damaged.
+        """
+        self.dataset()
+        return _point_matrix(self, number)
+
+    def require_one_point(self, purpose: str) -> None:
+        """Check that the file holds a single matrix.
+
+        Args:
+            purpose: What needs a single matrix, as the subject of a sentence.
+
+        Raises:
+            ResultError: If the file holds one matrix for each of many points.
+        """
+        self.require_equal_points(purpose)
+        if self.point_count is not None:
+            raise ResultError(
+                f"{purpose} takes one matrix, and {self.path} holds those of {self.point_count} "
+                "points; result[0] is the first of them, as_xarray() all."
+            )
+
+    def require_equal_points(self, purpose: str) -> None:
+        """Check that the matrices of many points have one size, for a purpose likewise.
+
+        Raises:
+            ResultError: If they have different sizes.
+        """
+        if self.is_ragged:
+            raise ResultError(
+                f"{purpose} takes matrices of one size, and {self.path} holds those of "
+                f"{self.point_count} points of different sizes; result.point(0) is the first."
+            )
+
+
+def _point_matrix(result: OfPoints, number: int) -> PointMatrix:
+    """Read the matrix at one of many points, of one size or of different ones.
+
+    Args:
+        result: A complete result.
+        number: The number of the point, from 0; negative ones count from the end.
+
+    Raises:
+        ResultError: There is no such point.
+    """
+    count, matrix = result.point_count, result.stored_matrix
+    if count is None:
+        raise ResultError(f"{result.path} holds a single point; result[...] is its matrix.")
+    if not -count <= number < count:
+        raise ResultError(f"There is no point {number}; valid are 0 to {count - 1}.")
+    number %= count
+    if not isinstance(matrix, RaggedMatrices):
+        point, value = (
+            {name: array[number] for name, array in arrays.items()}
+            for arrays in (result.points, result.value)
+        )
+        return PointMatrix(number, result[number], result.rows, result.columns, point, value)
+    first, last = matrix.first_rows[number : number + 2].tolist()
+    with translated(result.path):
+        values = matrix[slice(first, last), slice(0, int(matrix.widths[number]))]
+    rows, columns = (
+        table[number * len(table) // count : (number + 1) * len(table) // count]
+        for table in (result.rows, result.columns)
+    )
+    point = _parts_of_point(result.points, result.columns, count, number)
+    value = _parts_of_point(result.value, result.rows, count, number)
+    return PointMatrix(number, values, rows, columns, point, value)
+
+
+def _parts_of_point(
+    arrays: dict[str, np.ndarray], tables: tuple[TensorSpec, ...], count: int, number: int
+) -> dict[str, np.ndarray]:
+    """Return what arrays hold of one of many points of different sizes.
+
+    Args:
+        arrays: Name to array: the entries of all points one after another where the table has the
+            tensor, else one entry for each point.
+        tables: The tensors of all points, point after point.
+        count: The number of points.
+        number: The number of the point.
+    """
+    per_point = len(tables) // count
+    found = {}
+    for name, array in arrays.items():
+        places = [n for n in range(per_point) if tables[n].name == name]
+        if not places:
+            found[name] = array[number]
+            continue
+        specs = tables[places[0] :: per_point]
+        start = sum(spec.size for spec in specs[:number])
+        spec = specs[number]
+        found[name] = array[start : start + spec.size].reshape(spec.shape)
+    return found
