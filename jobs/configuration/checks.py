@@ -231,6 +231,11 @@ def _check_points(config: JobConfig) -> None:
             "a batch of one, with wrt=inputs and loss=none; of the data of a loss the leading "
             "dimension is that of the batch"
         )
+    if points.offsets is not None and points.by != "offsets":
+        raise ConfigurationError(
+            f"points.offsets={points.offsets} points={points.by}: offsets are for points=offsets "
+            "only"
+        )
     if not points.are_many:
         return
     is_of_files = isinstance(source, FileSource) or (

@@ -56,10 +56,11 @@ def choose_at_points(
         whole = {name: stacked(points[0][name].origin, [p[name] for p in points]) for name in names}
         given = {name: whole.get(name, points[0][name]) for name in arguments}
         return choose_variables(function, given, wrt, loss, dtype, device)
-    if config.shard is not None or config.output.compression != "none":
+    if config.shard or config.rows or config.columns or config.output.compression != "none":
         raise ConfigurationError(
             f"points={config.points.by}: the points have different sizes or constants, and their "
-            "result has neither shards nor compression; valid is shard=null output.compression=none"
+            "result has neither shards, selected rows nor compression; valid are shard=null, "
+            "rows=null and output.compression=none"
         )
     return ragged_variables(
         function,

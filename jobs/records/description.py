@@ -75,8 +75,8 @@ def _describe_ragged(
     (numbers,) = job.point.values()
     points = [dict(zip(p.names, p.tensors(numbers), strict=True)) for p in function.points]
     outputs = function.outputs
-    columns = tuple(spec for point in points for spec in _specs_of(point))
-    rows = columns if function.is_second_order else tuple(s for o in outputs for s in _specs_of(o))
+    columns = tuple(spec for point in points for spec in _specs_at(point))
+    rows = columns if function.is_second_order else tuple(s for o in outputs for s in _specs_at(o))
     inputs_are_tuple, outputs_are_tuple = len(points[0]) > 1, len(outputs[0]) > 1
     return ResultDescription(
         operation=job.operation,
@@ -99,7 +99,7 @@ def _describe_ragged(
     )
 
 
-def _specs_of(tensors: Mapping[str, Tensor]) -> _Specs:
+def _specs_at(tensors: Mapping[str, Tensor]) -> _Specs:
     return _specs(tuple(tensors), AxisLayout.of(list(tensors.values())))
 
 

@@ -56,7 +56,7 @@ class RaggedStream:
         sizes = [height * width for height, width in zip(heights, widths, strict=True)]
         self.largest = sizes.index(max(sizes))
         # The times of evaluations measure the sizes of the points.
-        seconds = function.seconds
+        _, seconds = function.outputs, function.seconds
         relative = sum(seconds) / max(seconds[self.largest], 1e-9)
         self.share = relative * heights[self.largest] / max(1, sum(heights))
         started = time.perf_counter()

@@ -94,6 +94,8 @@ def write_bases(folder: Path) -> list[Path]:
                 start, stop, lines = 0, 20, matrix
             if "points" in changes:
                 stop, lines = 24, np.vstack([matrix, matrix])
+            if "is_ragged" in changes:
+                lines[12:, 16:] = 0
             writer.write(start, stop, lines)
             if finish:
                 writer.finish({"seconds": 1, "verification": {"kind": "probe"}})
@@ -119,10 +121,14 @@ def write_bases(folder: Path) -> list[Path]:
     wide = (TensorSpec("w/0", (4, 6), "float64"), TensorSpec("b", (4,), "float32"))
     columns = np.r_[0:16, 24:28]
     selection = Selection(np.arange(12), columns, (TensorSpec("y", (3, 4), "float64"),), wide)
+    rows = (TensorSpec("y", (3, 4), "float64"),) * 2
+    sizes = (TensorSpec("w/0", (4, 5), "float64"), TensorSpec("w/0", (4, 4), "float64"))
+    at_points = {"point": {"w/0": np.ones(36)}, "value": {"y": np.ones(24)}, "probes": None}
     return [
         dense("plain"),
         dense("tiles", axis="columns", tile=(5, 4), compression="gzip"),
         dense("points", points=2, probes=None),
+        dense("ragged", points=2, is_ragged=True, rows=rows, columns=sizes, **at_points),
         dense("part", stop=7, finish=False),
         dense("selected", selection=selection),
         shards[0],

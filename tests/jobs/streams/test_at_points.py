@@ -244,7 +244,6 @@ def test_a_wrong_block_is_found(
         (("points=leading", "output.tile=[4,4]"), "no output.tile"),
         (("points=files", "inputs=random"), "a file is a point here"),
         (("points=files", "inputs.path=none/*.npy"), "inputs.path=none/*.npy: there is no such"),
-        (("points=files", "inputs.path=mixed*.npy"), "valid are the same arrays in all files"),
         (("points=leading", "inputs.path=scalar.npy"), "the same leading dimension over points"),
         (("points=leading", "inputs.path=empty.npy"), "of at least 1"),
     ],
@@ -252,8 +251,6 @@ def test_a_wrong_block_is_found(
 def test_mistakes_are_reported(
     command_line: Command, points: np.ndarray, more: tuple[str, ...], message: str
 ) -> None:
-    np.save("mixed0.npy", np.ones(3))
-    np.save("mixed1.npy", np.ones(4))
     np.save("scalar.npy", 1.0)
     np.save("empty.npy", np.ones((0, 3)))
     own = ("op=jacobian", "function=python", "function.target=./own.py:vector")
