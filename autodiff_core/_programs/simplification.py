@@ -30,6 +30,16 @@ def simplified(
         elif step.kind in ("reshape", "permute"):
             step = _merged_with_same_kind(step, merged, uses)
             step = _joined_in_order(step, merged, uses)
+        if _is_sum_of_multiple(step, merged, uses):
+            # Scale what there is less of: the sum.
+            before = step.inputs[0]
+            scaled = max(*steps, *merged) + 1
+            merged[number] = replace(step, inputs=merged[before].inputs)
+            factors = merged[before].coefficients
+            merged[scaled] = combination((number,), factors, step.shape, step.dtype)
+            same[number], uses[scaled] = scaled, uses[number]
+            uses[number], uses[before] = 1, 0
+            continue
         merged[number] = step
         if _is_identity(step, merged):
             source = step.inputs[0]
@@ -37,6 +47,21 @@ def simplified(
             uses[source] += uses[number] - 1
     outputs = tuple(None if output is None else same.get(output, output) for output in outputs)
     return _needed(merged, outputs), outputs
+
+
+def _is_sum_of_multiple(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> bool:
+    """Return whether a step sums what is multiplied by a number and has no other use.
+
+    In half precision a sum can overflow where that of the multiples does not.
+    """
+    inner = steps.get(step.inputs[0]) if step.kind == "sum" else None
+    if inner is None or inner.kind != "combine" or uses[step.inputs[0]] > 1:
+        return False
+    if step.dtype.itemsize < 4:
+        return False
+    source = steps.get(inner.inputs[0])
+    is_alike = source is not None and (source.shape, source.dtype) == (inner.shape, inner.dtype)
+    return is_alike and len(inner.inputs) == 1 and isinstance(inner.coefficients[0], float | int)
 
 
 def uses_of(steps: dict[int, Step], outputs: Sequence[int | None]) -> Counter[int]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from autodiff_core._programs.stacks import Index, Stack, aligned, as_tensor, same_index, take
+from autodiff_core._tensors.layouts import has_short_lines, is_planar, planar
 from autodiff_core._tensors.linear_combination import (
     Coefficient,
     is_without_overlap,
@@ -66,7 +67,11 @@ def _combined(
     if dim is not None and support is not None:
         compact = (*shape[:dim], len(support), *shape[dim + 1 :])
         coefficients = [_on_the_support(each, dim, support, shape) for each in coefficients]
-    total = linear_combination([stack.data for stack in stacks], coefficients, spare)
+    data = [stack.data for stack in stacks]
+    if has_short_lines(shape) and any(d.shape[1:] != compact or is_planar(d) for d in data):
+        data = [each if each.shape[1:] == compact else planar(each) for each in data]
+        coefficients = [_planar_factor(each, len(shape)) for each in coefficients]
+    total = linear_combination(data, coefficients, spare)
     if total.shape[1:] != compact:
         total = total.expand(-1, *compact)
     return Stack(total if total.dtype == dtype else total.to(dtype), shape, dim, support)
@@ -93,13 +98,25 @@ def _combined_in_full(
         is_own = len(data) > 1 or coefficients[in_full[0]] is not None or may_overwrite[0]
         is_whole = total.shape == (count, *shape) and total.dtype == dtype
         if not (is_own and is_whole and is_without_overlap(total)):
-            total = total.expand(count, *shape).to(dtype, copy=True).contiguous()
+            total = _empty(like, count, shape, dtype).copy_(total)
     else:
-        total = like.new_zeros((count, *shape), dtype=dtype)
+        total = _empty(like, count, shape, dtype).zero_()
     for place, (stack, coefficient) in enumerate(zip(stacks, coefficients, strict=True)):
         if place not in in_full:
             _add_on_support(total, stack, coefficient)
     return Stack(total, shape)
+
+
+def _empty(like: Tensor, count: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if not has_short_lines(shape):
+        return like.new_empty((count, *shape), dtype=dtype)
+    return like.new_empty((count, shape[-1], *shape[:-1]), dtype=dtype).movedim(1, -1)
+
+
+def _planar_factor(coefficient: Coefficient, rank: int) -> Coefficient:
+    if not isinstance(coefficient, Tensor) or coefficient.dim() < rank:
+        return coefficient
+    return planar(coefficient[None])[0]
 
 
 def _add_on_support(total: Tensor, stack: Stack, coefficient: Coefficient) -> None:

@@ -43,6 +43,8 @@ OPERATORS = {
     "index_select": lambda x: x.sin().index_select(1, INDEX % 4),
     "index_add": lambda x: torch.zeros_like(x[:3]).index_add(0, INDEX[:4] % 3, x[:4] ** 2),
     "gather and scatter": lambda x: x.cos().gather(0, INDEX[:, None]).repeat(1, 2),
+    "distances": lambda x: (-((x[:, None] - x) ** 2) * x.sin()).sum(-1).exp().sum(0),
+    "short lines": lambda x: (-3 * (x[:, None, :2] * x[2:, :2]).sin()).sum(1) - x[:, :2].cumsum(0),
     "mask": lambda x: torch.where(x > 0.6, x**2, x.sin()).masked_fill(x > 1, 0.5),
     "boolean mask": lambda x: x[x > 0.5].sin(),
     "shifts": lambda x: x.roll(2, 0) * x.roll(-1, 1) + x.flip(0) * x.roll((1, 1), (0, 1)),
