@@ -57,6 +57,8 @@ def value_of(result: Stack | tuple[Tensor, ...]) -> Any:
         return result.data
     if not len(result.support):
         return None
+    if result.diagonal and result.count > 1:
+        return result
     if len(result.support) == result.shape[result.dim]:
         return result.spread().data
     is_small = result.count * math.prod(result.shape) < FEW_ELEMENTS

@@ -27,8 +27,6 @@ def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
     for dim, length in enumerate(shape):
         if length == size and torch.Size(shape[:dim]).numel() == before:
             moved = replace(stack, shape=shape, dim=dim)
-            if stack.one_hot:
-                return moved
             return replace(moved, data=stack.data.reshape(stack.count, *moved.compact_shape()))
     return Stack(stack.dense().reshape(stack.count, *shape), shape)
 
@@ -37,24 +35,20 @@ def permute(stack: Stack, dims: tuple[int, ...]) -> Stack:
     """Return a stack with the dimensions in another order."""
     shape = tuple(stack.shape[dim] for dim in dims)
     dim = None if stack.dim is None else dims.index(stack.dim)
-    if stack.one_hot:
-        return replace(stack, shape=shape, dim=dim)
     data = stack.data.permute(0, *(dim + 1 for dim in dims))
-    return Stack(data, shape, dim, stack.support)
+    return replace(stack, data=data, shape=shape, dim=dim)
 
 
 def expand(stack: Stack, shape: tuple[int, ...]) -> Stack:
     """Return a stack repeated along dimensions of length 1 and new leading dimensions."""
     stack = aligned(stack, shape)
-    compact = list(shape)
-    if stack.dim is not None and stack.support is not None:
-        compact[stack.dim] = len(stack.support)
-    return Stack(stack.data.expand(-1, *compact), shape, stack.dim, stack.support)
+    moved = replace(stack, shape=shape)
+    compact = shape if stack.dim is None else moved.compact_shape()
+    return replace(moved, data=stack.data.expand(-1, *compact))
 
 
 def total(stack: Stack, dims: tuple[int, ...], keepdim: bool) -> Stack:
     """Return a stack summed over dimensions."""
-    stack = stack.spread()
     data = _summed(stack.data, [dim + 1 for dim in dims], keepdim) if dims else stack.data
     shape = tuple(
         1 if dim in dims else size
@@ -64,7 +58,7 @@ def total(stack: Stack, dims: tuple[int, ...], keepdim: bool) -> Stack:
     if stack.dim is None or stack.dim in dims:
         return Stack(data, shape)
     dim = stack.dim if keepdim else stack.dim - sum(other < stack.dim for other in dims)
-    return Stack(data, shape, dim, stack.support)
+    return replace(stack, data=data, shape=shape, dim=dim)
 
 
 def _summed(data: Tensor, dims: list[int], keepdim: bool) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from autodiff_core._programs.stack_operators import transposed
-from autodiff_core._programs.stacks import Stack, take
+from autodiff_core._programs.stacks import Stack, take, take_each
 from autodiff_core._tensors.matrix_product import matrix_product
 
 # A product with at most _FEW_TERMS terms and at least _MANY_RESULTS results takes about as long as
@@ -36,14 +37,19 @@ def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...], out: Tensor | No
         return Stack(_product(stack.data, matrix, out).reshape(stack.count, *shape), shape)
     last = len(stack.shape) - 1
     if stack.dim == last and stack.support is not None:
-        matrix = take(matrix, -2, stack.support)
-        if stack.one_hot and matrix.dim() == 2:
+        if stack.diagonal and matrix.dim() == 2:
             # The product with one-hot vectors is a selection of rows.
-            lines = matrix * stack.data[:, None]
+            lines = take_each(matrix, 0, stack.support).squeeze(1)
+            lines = lines.view(stack.count, *(1,) * last, -1) * stack.data
             return Stack(lines.reshape(stack.count, *shape), shape)
+        matrix = take(matrix, -2, stack.support)
         return Stack(_product(stack.spread().data, matrix, out), shape)
-    stack = stack.spread()
     batch = matrix.dim() - 2
+    if stack.diagonal and stack.dim is not None and stack.support is not None:
+        if stack.dim < batch:
+            matrices = take_each(matrix, stack.dim, stack.support)
+            return replace(stack, data=torch.matmul(stack.data, matrices), shape=shape)
+        return replace(stack, data=_product(stack.data, matrix), shape=shape)
     if stack.dim is not None and stack.support is not None and stack.dim < batch:
         matrix = take(matrix, stack.dim, stack.support)
     return Stack(_product(stack.data, matrix), shape, stack.dim, stack.support)

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autodiff_core._programs.stacks import Index, Stack, aligned, as_tensor, same_index, take
+from autodiff_core._programs.stacks import (
+    Index,
+    Stack,
+    aligned,
+    as_tensor,
+    same_index,
+    take,
+    take_each,
+)
 from autodiff_core._tensors.layouts import has_short_lines, is_planar, planar
 from autodiff_core._tensors.linear_combination import (
     Coefficient,
@@ -53,12 +61,12 @@ def _combined(
     spare: Sequence[bool],
 ) -> Stack:
     """Return the sum of stacks, none of which is known to be zero."""
-    only = stacks[0]
-    if len(stacks) == 1 and only.one_hot and only.shape == shape:
-        return _scaled_one_hot(only, coefficients[0], dtype)
     dim, support = None, None
     if any(stack.dim is not None or stack.shape != shape for stack in stacks):
         stacks = [aligned(stack, shape) for stack in stacks]
+        if _are_diagonal_alike(stacks, shape):
+            return _combined_diagonal(stacks, coefficients, shape, dtype)
+        stacks = [stack.spread() for stack in stacks]
         shared = _on_one_support(stacks, shape)
         if shared is None:
             return _combined_in_full(stacks, coefficients, shape, dtype, spare)
@@ -68,7 +76,7 @@ def _combined(
         compact = (*shape[:dim], len(support), *shape[dim + 1 :])
         coefficients = [_on_the_support(each, dim, support, shape) for each in coefficients]
     data = [stack.data for stack in stacks]
-    if has_short_lines(shape) and any(d.shape[1:] != compact or is_planar(d) for d in data):
+    if has_short_lines(shape) and any(_is_repeated(d, compact) or is_planar(d) for d in data):
         data = [each if each.shape[1:] == compact else planar(each) for each in data]
         coefficients = [_planar_factor(each, len(shape)) for each in coefficients]
     total = linear_combination(data, coefficients, spare)
@@ -113,6 +121,11 @@ def _empty(like: Tensor, count: int, shape: tuple[int, ...], dtype: torch.dtype)
     return like.new_empty((count, shape[-1], *shape[:-1]), dtype=dtype).movedim(1, -1)
 
 
+def _is_repeated(data: Tensor, shape: tuple[int, ...]) -> bool:
+    """Return whether data broadcast along another dimension than the last one."""
+    return data.shape[1:-1] != shape[:-1]
+
+
 def _planar_factor(coefficient: Coefficient, rank: int) -> Coefficient:
     if not isinstance(coefficient, Tensor) or coefficient.dim() < rank:
         return coefficient
@@ -143,14 +156,42 @@ def _on_the_support(
     return coefficient
 
 
-def _scaled_one_hot(stack: Stack, coefficient: Coefficient, dtype: torch.dtype) -> Stack:
-    if isinstance(coefficient, Tensor) and coefficient.numel() > 1:
-        assert stack.support is not None
-        coefficient = take(coefficient.reshape(-1), 0, stack.support)
-    elif isinstance(coefficient, Tensor):
-        coefficient = coefficient.reshape(())
-    data = stack.data if coefficient is None else stack.data * coefficient
-    return replace(stack, data=data.to(dtype))
+def _are_diagonal_alike(stacks: Sequence[Stack], shape: tuple[int, ...]) -> bool:
+    first = stacks[0]
+    return all(
+        stack.diagonal
+        and stack.dim is not None
+        and stack.dim == first.dim
+        and stack.shape[stack.dim] == shape[stack.dim]
+        and same_index(stack.support, first.support)
+        for stack in stacks
+    )
+
+
+def _combined_diagonal(
+    stacks: Sequence[Stack],
+    coefficients: Sequence[Coefficient],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+) -> Stack:
+    """Return the sum of diagonal stacks with the same positions."""
+    first = stacks[0]
+    factors = [_on_the_diagonal(each, first, len(shape)) for each in coefficients]
+    total = linear_combination([stack.data for stack in stacks], factors)
+    whole = replace(first, shape=shape)
+    data = total.expand(-1, *whole.compact_shape())
+    return replace(whole, data=data if data.dtype == dtype else data.to(dtype))
+
+
+def _on_the_diagonal(coefficient: Coefficient, stack: Stack, rank: int) -> Coefficient:
+    if not isinstance(coefficient, Tensor):
+        return coefficient
+    assert stack.dim is not None
+    assert stack.support is not None
+    whole = coefficient.reshape(*(1,) * (rank - coefficient.dim()), *coefficient.shape)
+    if whole.shape[stack.dim] == 1:
+        return whole
+    return take_each(whole, stack.dim, stack.support)
 
 
 def _on_one_support(stacks: Sequence[Stack], shape: tuple[int, ...]) -> list[Stack] | None:

@@ -1,4 +1,4 @@
-"""Stacks of vectors: dense, with a known support, or one-hot."""
+"""Stacks of vectors: dense, with a known support, or diagonal."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ class Stack:
     """Vectors of one shape, stacked.
 
     Attributes:
-        data: Shape (vectors, *shape), with the length of the support along `dim`. For a stack
-            that is `one_hot` shape (vectors,): the entry of vector i at position i of the support.
+        data: Shape (vectors, *shape), with the length of the support along `dim`; 1 in its place
+            if the stack is `diagonal`.
         shape: The shape of one vector.
         dim: The dimension of one vector along which it is known to be zero outside the support;
             None if no zeros are known.
         support: The positions along `dim` that may differ from zero.
-        one_hot: Whether vector i has its only entry at position i of the support.
+        diagonal: Whether vector i is zero except at position i of the support, as one-hot vectors
+            are.
     """
 
     data: Tensor
     shape: tuple[int, ...]
     dim: int | None = None
     support: Index | None = None
-    one_hot: bool = False
+    diagonal: bool = False
 
     @property
     def count(self) -> int:
@@ -37,11 +38,15 @@ class Stack:
         return self.data.shape[0]
 
     def spread(self) -> Stack:
-        """Return the same vectors, with the data of a one-hot stack written out."""
-        if not self.one_hot:
+        """Return the same vectors, with the data of a diagonal stack written out."""
+        if not self.diagonal:
             return self
-        data = torch.diag(self.data).reshape(self.count, *self.compact_shape())
-        return replace(self, data=data, one_hot=False)
+        assert self.dim is not None
+        whole = replace(self, diagonal=False)
+        data = self.data.new_zeros((self.count, *whole.compact_shape()))
+        each = torch.arange(self.count, device=data.device)
+        data.movedim(self.dim + 1, 1)[each, each] = self.data.squeeze(self.dim + 1)
+        return replace(whole, data=data)
 
     def dense(self) -> Tensor:
         """Return the dense vectors, shape (vectors, *shape)."""
@@ -66,11 +71,11 @@ class Stack:
             out.index_copy_(stack.dim + 1, stack.support, stack.data)
 
     def compact_shape(self) -> tuple[int, ...]:
-        """Return the shape of one vector, with the length of the support along `dim`."""
+        """Return the shape of the data of one vector."""
         assert self.dim is not None
         assert self.support is not None
         shape = list(self.shape)
-        shape[self.dim] = len(self.support)
+        shape[self.dim] = 1 if self.diagonal else len(self.support)
         return tuple(shape)
 
 
@@ -85,7 +90,8 @@ def one_hot(start: int, stop: int, like: Tensor) -> Stack:
         return Stack(like.new_ones(count), shape)
     if like.numel() == max(shape):
         dim = shape.index(max(shape))
-        return Stack(like.new_ones(count), shape, dim, range(start, stop), one_hot=True)
+        ones = like.new_ones((count, *(1,) * len(shape)))
+        return Stack(ones, shape, dim, range(start, stop), diagonal=True)
     flat = torch.arange(start, stop, device=like.device)
     strides = [torch.Size(shape[dim + 1 :]).numel() for dim in range(len(shape))]
     touched = [
@@ -133,6 +139,15 @@ def take(constant: Tensor, dim: int, index: Index) -> Tensor:
     return constant.index_select(dim, index)
 
 
+def take_each(constant: Tensor, dim: int, index: Index) -> Tensor:
+    """Return one given position of a constant along a dimension for each vector of a stack.
+
+    Returns:
+        Shape (vectors, *constant.shape), with length 1 along `dim`.
+    """
+    return take(constant, dim, index).movedim(dim, 0).unsqueeze(dim + 1)
+
+
 def as_tensor(index: Index, device: torch.device) -> Tensor:
     """Return positions as an int64 tensor."""
     if isinstance(index, range):
@@ -151,10 +166,9 @@ def same_index(first: Index | None, second: Index | None) -> bool:
 
 def aligned(stack: Stack, shape: tuple[int, ...]) -> Stack:
     """Return a stack with as many dimensions as `shape`, ready to broadcast."""
-    stack = stack.spread()
     missing = len(shape) - len(stack.shape)
     data = stack.data
     if missing:
         data = data.reshape(stack.count, *(1,) * missing, *data.shape[1:])
     dim = None if stack.dim is None else stack.dim + missing
-    return Stack(data, (*(1,) * missing, *stack.shape), dim, stack.support)
+    return replace(stack, data=data, shape=(*(1,) * missing, *stack.shape), dim=dim)

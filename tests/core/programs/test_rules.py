@@ -7,7 +7,7 @@ from autodiff_core import blocks
 from autodiff_core._programs import flat, program
 from autodiff_core._tensors import linear_combination
 from tests.core.support.cases import MATRICES, assert_same, draw
-from tests.core.support.operators import BATCHED, OPERATORS, REFUSED
+from tests.core.support.operators import BATCHED, OF_A_VECTOR, OPERATORS, REFUSED
 
 # Functions of which stacks have supports without order.
 SHIFTS = [("shifts", 2**18), ("shifts in order", 2**18), ("gather", 2**18)]
@@ -38,6 +38,26 @@ def test_every_rule_gives_the_numbers_of_the_plain_engine(
             for engine in ("captured", "plain")
         )
     assert_same(given, expected, 1e-5 if name == "two dtypes" else 1e-10)
+
+
+@pytest.mark.parametrize("operation", MATRICES)
+@pytest.mark.parametrize("name", OF_A_VECTOR)
+def test_diagonal_stacks_give_the_numbers_of_autograd(name, operation):
+    x, inner = draw(12) - 0.5, OF_A_VECTOR[name]
+    func = inner if operation == "jacobian" else lambda x: (inner(x) ** 2).sum()
+    expected = getattr(torch.autograd.functional, operation)(func, x).reshape(-1, 12)
+    for strategy in BATCHED:
+        for chunk_size in (5, 12):
+            stream = blocks(
+                func,
+                x,
+                operation=operation,
+                strategy=strategy,
+                chunk_size=chunk_size,
+                engine="captured",
+            )
+            assert_same(stream.matrix(), expected, 1e-10)
+            assert stream.engine == "captured", stream.engine_refusal
 
 
 @pytest.mark.parametrize("strategy", BATCHED)

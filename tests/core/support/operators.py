@@ -15,6 +15,21 @@ REFUSED = {
     ("jacobian", "cumulative", "forward-mode"),
 }
 
+# Each function of 12 numbers: the stacks of one-hot vectors are diagonal.
+OF_A_VECTOR = {
+    "scaled": lambda x: x.sin() * x[0] + 3 * x.exp() - x.roll(3),
+    "samples": lambda x: (x[:, None] * draw(4)).tanh().sum(1),
+    "network": lambda x: ((x[:, None] @ draw(1, 5)).sin() @ draw(5, 3)).tanh() @ draw(3),
+    "networks": lambda x: ((x[:, None, None] * draw(12, 2, 4)).sin() @ draw(12, 4, 3)).sum((1, 2)),
+    "samples of weights": lambda x: ((draw(7, 4) @ x.reshape(4, 3)).tanh() @ draw(3)).sigmoid(),
+    "outer products": lambda x: torch.outer(draw(7), x).T @ draw(7, 2) * x[:, None],
+    "turned": lambda x: (draw(3, 12) * x).T.sin().reshape(2, 6, 3) * draw(6, 3),
+    "twice": lambda x: torch.cat([x**2, x.cos()]).reshape(2, 12).sum(0) * x,
+    "through all": lambda x: x.softmax(0) * x.log_softmax(0) + (x**2).mean(),
+    "pieces": lambda x: functional.pad(x[2:9].sin(), (1, 4))[:, None].expand(12, 3) * x[:, None],
+    "distances": lambda x: ((x[:, None] - x) ** 2).exp().sum(1),
+}
+
 WEIGHT = draw(5, 4, seed=1) - 0.7
 
 OTHER = draw(4, 4, seed=2) + 2 * torch.eye(4, dtype=torch.float64)
