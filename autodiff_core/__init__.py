@@ -25,6 +25,7 @@ from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
 from autodiff_core._linearization.graph import dtypes_of, nodes_between
 from autodiff_core._linearization.linearize import engines
 from autodiff_core._stream import BlockStream, blocks
+from autodiff_core._tensors.vectors import LazyVectors
 
 __all__ = [
     "Axis",
@@ -37,6 +38,7 @@ __all__ = [
     "FallbackWarning",
     "GaussNewton",
     "GaussNewtonStream",
+    "LazyVectors",
     "MissingForwardDerivativeError",
     "MissingReverseDerivativeError",
     "ModesDisagreeError",

@@ -16,7 +16,7 @@ from autodiff_core._linearization.arguments import Tensors, check_vectors, prepa
 from autodiff_core._linearization.complex import complex_columns, complex_rows
 from autodiff_core._linearization.linearize import Choices, Linearized, linearize
 from autodiff_core._linearization.nesting import outside_inference_mode
-from autodiff_core._tensors.vectors import StackedVectors, StandardBasis
+from autodiff_core._tensors.vectors import LazyVectors, StackedVectors, StandardBasis
 
 _BYTES_OF_A_DEFAULT_CHUNK = 64 * 2**20
 _LINES_OF_A_DEFAULT_CHUNK = 64
@@ -47,7 +47,8 @@ def blocks(
         operation: ``jacobian``, ``hessian``, ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
         strategy: ``reverse-loop``, ``vectorize``, ``forward-mode`` or ``forward-loop``.
         vectors: The vectors of a product, nested like the outputs for ``vjp`` and like the
-            inputs for the others, each tensor with a leading dimension over vectors.
+            inputs for the others, each tensor with a leading dimension over vectors; or
+            `LazyVectors`.
         chunk_size: How many rows, columns or vectors make a block; None chooses at most 64 of
             them and 64 MiB.
         rows: The rows of the matrix to compute, with step 1; None stands for all.
@@ -103,11 +104,11 @@ def _first(vectors: Any, operation: str) -> tuple[Tensor, ...]:
 
 def stacked_vectors(
     vectors: Any, linearized: Linearized, operation: str, *, stacked: bool = True
-) -> StackedVectors:
+) -> StackedVectors | LazyVectors:
     """Return a user's vectors, checked against the tensors that they multiply.
 
     Args:
-        vectors: Nested tensors.
+        vectors: Nested tensors, or lazy vectors, of which the first is checked.
         linearized: The linearized function.
         operation: The function that the user called, for error messages.
         stacked: Whether the tensors have a leading dimension over vectors; else one is added.
@@ -116,9 +117,12 @@ def stacked_vectors(
         TypeError: A leaf is not a tensor.
         RuntimeError: A tensor has the wrong size.
     """
-    leaves = Tensors.of(vectors, operation, "v").leaves
     is_pullback = linearized.operation.product == "pullback"
     references = linearized.linearization.outputs if is_pullback else linearized.primals
+    if isinstance(vectors, LazyVectors):
+        check_vectors(vectors.stack(0, 1), references, operation, stacked=True)
+        return vectors
+    leaves = Tensors.of(vectors, operation, "v").leaves
     check_vectors(leaves, references, operation, stacked=stacked)
     prepared = prepare_vectors(leaves, create_graph=linearized.keep_graph)
     return StackedVectors(prepared if stacked else tuple(part.unsqueeze(0) for part in prepared))
@@ -144,7 +148,7 @@ class BlockStream:
         linearized: Linearized,
         pending: list[Fallback],
         *,
-        vectors: StackedVectors | None = None,
+        vectors: StackedVectors | LazyVectors | None = None,
         chunk_size: int | None = None,
         rows: range | None = None,
         columns: range | None = None,
@@ -282,7 +286,7 @@ class BlockStream:
 
 
 def _layouts(
-    linearized: Linearized, vectors: StackedVectors | None
+    linearized: Linearized, vectors: StackedVectors | LazyVectors | None
 ) -> tuple[AxisLayout, AxisLayout]:
     """Return the layouts of the rows and columns of a matrix, or of a product with vectors."""
     outputs, inputs = linearized.linearization.outputs, linearized.primals
@@ -306,7 +310,7 @@ def _matrix_lines(linearized: Linearized) -> Callable[[int, int], tuple[Tensor, 
 
 
 def _product_lines(
-    linearized: Linearized, vectors: StackedVectors
+    linearized: Linearized, vectors: StackedVectors | LazyVectors
 ) -> Callable[[int, int], tuple[Tensor, ...]]:
     linearization = linearized.linearization
     is_pullback = linearized.operation.product == "pullback"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -21,10 +22,14 @@ from jobs.functions.source_code import SourceCode, modules_of, source_code
 from jobs.functions.variables import Variables
 from jobs.sources.source_array import SourceArray
 from jobs.sources.tensor_digest import update_with_tensor
+from outputs import DrawnVectors
 
 
 def fingerprint(
-    config: JobConfig, variables: Variables, vectors: Mapping[str, Tensor], source: SourceCode
+    config: JobConfig,
+    variables: Variables,
+    vectors: Mapping[str, Tensor] | DrawnVectors,
+    source: SourceCode,
 ) -> str:
     """Hash everything on which the entries of the matrix depend.
 
@@ -34,7 +39,8 @@ def fingerprint(
     Args:
         config: The options.
         variables: The function with its point, constants and choices.
-        vectors: The vectors of a product by tensor name, stacked; else empty.
+        vectors: The vectors of a product by tensor name, stacked, or what they are drawn from; else
+            empty.
         source: The source of the function, from `source_of`.
 
     Returns:
@@ -48,7 +54,9 @@ def fingerprint(
         "function": function.identity,
         "source": source.digest,
         "point": {name: _digest(tensor) for name, tensor in variables.point.items()},
-        "vectors": {name: _digest(tensor) for name, tensor in vectors.items()},
+        "vectors": asdict(vectors)
+        if isinstance(vectors, DrawnVectors)
+        else {name: _digest(tensor) for name, tensor in vectors.items()},
         "constants": {name: _digest_of_array(a) for name, a in variables.constants.items()},
         "choices": _without_places(variables.choices),
         "dtype": f"torch.{config.dtype}",

@@ -32,7 +32,7 @@ from jobs.functions.source_code import SourceCode
 from jobs.functions.stages import Stage
 from jobs.functions.tracebacks import one_line
 from jobs.functions.variables import Variables, choose_variables
-from jobs.functions.vectors import load_vectors
+from jobs.functions.vectors import load_vectors, vectors_to_draw
 from jobs.machine.devices import choose_devices
 from jobs.operations import OPERATIONS
 from jobs.paths import RunPaths, failure_directory
@@ -40,6 +40,7 @@ from jobs.run_directory import run_paths
 from jobs.shards import check_shard
 from jobs.sources.source_array import SourceArray
 from jobs.units import parse_size
+from outputs import DrawnVectors
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Job:
         function: The function with the names of its arguments and outputs.
         point: Argument name to tensor.
         vectors: The vectors of a product by tensor name, stacked; else empty.
+        drawn: What the vectors of a product are drawn from; None if they are in `vectors`.
         dtype: The dtype of the point.
         devices: The devices that compute, each by a process of its own.
         chunk_size: The number of rows or columns computed at once; None leaves it to the plan.
@@ -121,6 +123,7 @@ class Job:
     stage: Stage | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
     part: Part | None = None
+    drawn: DrawnVectors | None = None
     required: bool = False
     is_ragged: bool = False
     conversions: tuple[Conversion, ...] = ()
@@ -152,11 +155,6 @@ class Job:
         """The point of the whole matrix, of which the job may compute a part."""
         return self.point if self.part is None else self.part.point
 
-    @property
-    def stacked_vectors(self) -> Any:
-        """The vectors as `autodiff_core` takes them; None where there are none."""
-        return tuple(self.vectors.values()) if self.vectors else None
-
 
 def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) -> Job:
     """Load the function, the point and the vectors, and determine the directory of the run.
@@ -176,7 +174,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     with _loading_to(devices[0]):
         variables = _variables(config, dtype, devices[0], notes)
         conversions = list(variables.conversions)
-        vectors = _vectors(config, variables, dtype, devices[0], conversions)
+        vectors, drawn = _vectors(config, variables, dtype, devices[0], conversions)
     part = part_of(config, variables)
     if part is not None:
         variables = replace(variables, choices={**variables.choices, **part.choices()})
@@ -185,7 +183,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     shard = check_shard(config.shard, config.shards)
     is_ragged = isinstance(function.function, RaggedFunction)
     source = source_of(function, config.loss)
-    digest = fingerprint(config, variables, vectors, source)
+    digest = fingerprint(config, variables, drawn or vectors, source)
     return Job(
         operation=config.op,
         strategy=config.strategy,
@@ -215,6 +213,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         config=config,
         part=part,
         is_ragged=is_ragged,
+        drawn=drawn,
         required=config.verify.required,
         conversions=tuple(conversions),
         notes=(*function.notes, *notes, *lossy(conversions), *_note_of(source)),
@@ -321,11 +320,13 @@ def _vectors(
     dtype: torch.dtype,
     device: torch.device,
     conversions: list[Conversion],
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], DrawnVectors | None]:
     if not OPERATIONS[config.op].is_product:
-        return {}
+        return {}, None
     like = _outputs(variables, config.seed) if config.op == "vjp" else variables.point
-    return load_vectors(config.vectors, like, dtype, device, conversions)
+    if drawn := vectors_to_draw(config.vectors, like, dtype):
+        return {}, drawn
+    return load_vectors(config.vectors, like, dtype, device, conversions), None
 
 
 def _pattern(sparsity: str) -> str:

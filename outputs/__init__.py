@@ -17,6 +17,7 @@ from outputs._errors import (
 )
 from outputs._format.axes import Axis, Shard, TensorSpec
 from outputs._format.description import ResultDescription
+from outputs._format.drawn_vectors import DrawnVectors
 from outputs._format.probes import Probes
 from outputs._format.selection import Selection
 from outputs._format.tiling import planned_tile
@@ -42,6 +43,7 @@ __all__ = [
     "BeingWrittenError",
     "ChangedFunctionError",
     "Difference",
+    "DrawnVectors",
     "FingerprintMismatchError",
     "MissingDependencyError",
     "Probes",

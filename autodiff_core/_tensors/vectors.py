@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import Protocol
 
@@ -126,6 +126,33 @@ class StackedVectors:
     def probe(self) -> Vector:
         """Return random vectors of the same shapes."""
         return tuple(_random_stack(tensor.shape[1:], tensor) for tensor in self._tensors)
+
+
+class LazyVectors:
+    """Vectors that a function makes when they are needed, range by range."""
+
+    def __init__(self, count: int, make: Callable[[int, int], Sequence[Tensor]]) -> None:
+        """Keep the function.
+
+        Args:
+            count: The number of vectors.
+            make: Returns the vectors start, ..., stop - 1: for each tensor that they multiply one
+                of shape (stop - start, *shape), always the same numbers.
+        """
+        self._count = count
+        self._make = make
+
+    def __len__(self) -> int:
+        """Return the number of vectors."""
+        return self._count
+
+    def stack(self, start: int, stop: int) -> tuple[Tensor, ...]:
+        """Return the vectors of a range."""
+        return tuple(tensor.detach() for tensor in self._make(start, stop))
+
+    def probe(self) -> Vector:
+        """Return random vectors of the same shapes."""
+        return tuple(_random_stack(tensor.shape[1:], tensor) for tensor in self.stack(0, 1))
 
 
 def _random_stack(shape: Sequence[int], like: Tensor) -> Tensor:

@@ -161,12 +161,13 @@ class RandomInputs(SourceConfig):
 
 @dataclass
 class RandomVectors(SourceConfig):
-    """Seeded random vectors."""
+    """Seeded random vectors; `stored` says whether the file keeps them, or their seed."""
 
     count: int = MISSING
     distribution: str = MISSING
     scale: float = MISSING
     seed: int = MISSING
+    stored: bool | None = None
 
 
 @dataclass

@@ -12,7 +12,7 @@ from jobs.errors import ConfigurationError, unknown
 Layout = tuple[tuple[int, ...], torch.dtype]
 """The shape and the dtype of an array."""
 
-_DISTRIBUTIONS = ("normal", "uniform")
+DISTRIBUTIONS = ("normal", "uniform")
 
 
 def draw(
@@ -37,8 +37,8 @@ def draw(
     Raises:
         ConfigurationError: The distribution is unknown or the seed is out of range.
     """
-    if distribution not in _DISTRIBUTIONS:
-        raise unknown(f"{option}.distribution", distribution, _DISTRIBUTIONS)
+    if distribution not in DISTRIBUTIONS:
+        raise unknown(f"{option}.distribution", distribution, DISTRIBUTIONS)
     if not 0 <= seed < 2**63:
         raise ConfigurationError(f"{option}.seed={seed}: valid is an integer from 0 to 2^63 - 1")
     generator = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -17,11 +18,13 @@ from jobs.configuration.schema import (
 from jobs.errors import ConfigurationError, unknown
 from jobs.functions.arguments import check_shapes, renamed
 from jobs.functions.conversions import Conversion, conversions_of_arrays
+from jobs.functions.random_arrays import DISTRIBUTIONS as STORED
 from jobs.functions.random_arrays import Layout, draw
 from jobs.sources.live import live_arrays
 from jobs.sources.named import read_named
 from jobs.sources.reading import read_source
 from jobs.sources.source_array import SourceArray
+from outputs import DrawnVectors, TensorSpec
 
 
 def load_vectors(
@@ -57,6 +60,59 @@ def load_vectors(
     named = [(name, array, layouts[name][1]) for name, array in arrays.items()]
     conversions += conversions_of_arrays("vectors", named, device)
     return {name: array.tensor(layouts[name][1], device) for name, array in arrays.items()}
+
+
+def vectors_to_draw(
+    config: SourceConfig, like: Mapping[str, Tensor], dtype: torch.dtype
+) -> DrawnVectors | None:
+    """Return what each vector of a product is drawn from; None if vectors are loaded and stored.
+
+    Args:
+        config: The option `vectors`.
+        like: The tensors that the vectors multiply; the vectors have their dtypes.
+        dtype: The dtype of vectors that multiply integers.
+
+    Raises:
+        ConfigurationError: An option is not valid.
+    """
+    if not isinstance(config, RandomVectors) or not _is_drawn("vectors", config):
+        return None
+    if not 0 <= config.seed < 2**63:
+        raise ConfigurationError(
+            f"vectors.seed={config.seed}: valid is an integer from 0 to 2^63 - 1"
+        )
+    _require_count("vectors", config)
+    if not math.isfinite(config.scale) or config.scale == 0:
+        raise ConfigurationError(f"vectors.scale={config.scale}: valid is a number other than 0")
+    specs = tuple(
+        TensorSpec(name, tuple(tensor.shape), str(_dtype(tensor, dtype)).removeprefix("torch."))
+        for name, tensor in like.items()
+    )
+    return DrawnVectors(config.distribution, config.seed, config.count, specs, config.scale)
+
+
+def _is_drawn(option: str, config: RandomVectors) -> bool:
+    """Return whether vectors are drawn one by one, and not stored.
+
+    Raises:
+        ConfigurationError: The distribution is unknown, or is not for the one or the other.
+    """
+    if config.distribution not in (valid := (*STORED, *DrawnVectors.DISTRIBUTIONS)):
+        raise unknown(f"{option}.distribution", config.distribution, dict.fromkeys(valid))
+    stored = config.distribution in STORED if config.stored is None else config.stored
+    valid = STORED if stored else DrawnVectors.DISTRIBUTIONS
+    if config.distribution not in valid:
+        raise ConfigurationError(
+            f"{option}.stored={str(stored).lower()} {option}.distribution={config.distribution}: "
+            f"valid distributions of vectors that are {'stored' if stored else 'drawn one by one'} "
+            f"are {', '.join(valid)}"
+        )
+    return not stored
+
+
+def _require_count(option: str, config: RandomVectors) -> None:
+    if config.count < 1:
+        raise ConfigurationError(f"{option}.count={config.count}: valid are integers from 1 on")
 
 
 def _dtype(tensor: Tensor, otherwise: torch.dtype) -> torch.dtype:
@@ -96,8 +152,11 @@ def _common_count(arrays: Mapping[str, SourceArray]) -> int:
 def _random_vectors(
     option: str, config: RandomVectors, layouts: Mapping[str, Layout]
 ) -> dict[str, SourceArray]:
-    if config.count < 1:
-        raise ConfigurationError(f"{option}.count={config.count}: valid are integers from 1 on")
+    if _is_drawn(option, config):
+        raise ConfigurationError(
+            f"{option}: vectors that are not stored are all of vectors=random, and no single tensor"
+        )
+    _require_count(option, config)
     stacked = {name: ((config.count, *shape), dtype) for name, (shape, dtype) in layouts.items()}
     drawn = draw(stacked, config.distribution, config.scale, config.seed, option)
     return {name: SourceArray(array, option) for name, array in drawn.items()}

@@ -65,6 +65,7 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         shard=_shard(job, stream),
         points=job.points,
         selection=None if is_product else _selection(job.part),
+        drawn_vectors=job.drawn,
     )
 
 

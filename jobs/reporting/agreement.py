@@ -79,11 +79,12 @@ def _opened(path: Path) -> Result | SparseResult:
 
 def _key(result: Result | SparseResult) -> tuple[str, ...]:
     """Return what two results must have in common to be compared."""
-    vectors = result.vectors if isinstance(result, Result) else {}
+    drawn = str(result.drawn_vectors or "")
+    vectors = {} if drawn else result.vectors
     lines = {"rows": result.row_numbers, "columns": result.column_numbers}
     digests = [_digest(arrays) for arrays in (result.points, vectors, lines)]
     kind = type(result).__name__
-    return (kind, result.operation, result.function, str(result.shape), *digests)
+    return (kind, result.operation, result.function, str(result.shape), drawn, *digests)
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

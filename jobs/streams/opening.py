@@ -22,6 +22,7 @@ from jobs.streams.ragged import RaggedStream
 from jobs.streams.single import SingleStream
 from jobs.streams.stream import Stream
 from jobs.streams.summed import SummedStream
+from jobs.streams.vectors import vectors_of
 
 
 def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
@@ -61,7 +62,7 @@ def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
             operation=job.operation,
             strategy=strategy,
             engine=engine,
-            vectors=job.stacked_vectors,
+            vectors=vectors_of(job),
         )
 
 

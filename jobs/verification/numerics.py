@@ -50,6 +50,8 @@ def rounding_floor(job: Job, returned: Any, probe: Probe, tolerance: float) -> f
     if OPERATIONS[job.operation].is_second_order:
         entry /= point
     vectors = root_mean_square(list(job.vectors.values())) if job.vectors else 1.0
+    if job.drawn is not None:
+        vectors = abs(job.drawn.scale)
     length = float(widened(probe.vector).abs().square().sum().sqrt())
     floor = 16 * tolerance * entry * vectors * length
     # Where it overflows nothing is taken for rounding: a floor of infinity would let all pass.

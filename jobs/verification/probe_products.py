@@ -16,6 +16,7 @@ from torch import Tensor
 from jobs.functions.tracebacks import one_line
 from jobs.operations import OPERATIONS
 from jobs.records.announcements import route_of_check, trying_route
+from jobs.streams.vectors import ranges_of_vectors, vectors_of_range
 from jobs.verification.differences import compare_with_differences
 from jobs.verification.numerics import (
     Probe,
@@ -117,10 +118,14 @@ class ProbeProducts:
             image, reason = self._pull(vector)
         if image is None:
             return None, reason
-        vectors = self._job.vectors.values()
-        stacked = torch.cat([part.reshape(len(part), -1) for part in vectors], dim=1)
-        expected = multiplied(widened(stacked), widened(flattened(image)), is_product=True)
-        return Probe(flattened(vector), expected), ""
+        expected = []
+        for each in ranges_of_vectors(self._job):
+            parts = vectors_of_range(self._job, each.start, each.stop)
+            stacked = torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
+            expected.append(
+                multiplied(widened(stacked), widened(flattened(image)), is_product=True)
+            )
+        return Probe(flattened(vector), torch.cat(expected)), ""
 
     def of_combination(self) -> tuple[Probe | None, str]:
         """Return c and the product with Σ c_i V_i, which the rows of a product must add up to.
@@ -129,9 +134,17 @@ class ProbeProducts:
         """
         if self._is_complex:
             return None, "no route to the products of complex tensors from the other side"
-        stacks = list(self._job.vectors.values())
-        weights = signed_vector(stacks[0].new_empty(len(stacks[0])), self._generator, real=True)
-        vector = [torch.tensordot(weights.to(stack), stack, dims=1) for stack in stacks]
+        ranges = [*ranges_of_vectors(self._job)]
+        like = vectors_of_range(self._job, 0, 1)
+        weights = signed_vector(like[0].new_empty(ranges[-1].stop), self._generator, real=True)
+        vector = [torch.zeros_like(each[0]) for each in like]
+        for each in ranges:
+            stacks = vectors_of_range(self._job, each.start, each.stop)
+            part = weights[each.start : each.stop]
+            vector = [
+                total + torch.tensordot(part.to(stack), stack, dims=1)
+                for total, stack in zip(vector, stacks, strict=True)
+            ]
         is_pulled = self._operation.is_from_left
         image, reason = self._pull(vector) if is_pulled else self._push(vector)
         return (None, reason) if image is None else (Probe(weights, flattened(image)), "")

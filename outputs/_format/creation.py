@@ -18,6 +18,7 @@ from outputs._format.description import CURVATURES, ResultDescription
 from outputs._format.digests import create_digests
 from outputs._format.names import (
     CURRENT_MINOR_VERSION,
+    DRAWN,
     EXECUTION_BYTES,
     FORMAT,
     LEDGER_DTYPE,
@@ -25,6 +26,7 @@ from outputs._format.names import (
     OFFSETS,
     POINTS,
     VERSION_OF_CURVATURES,
+    VERSION_OF_DRAWN_VECTORS,
     VERSION_OF_PARTS,
     VERSION_OF_POINTS,
     VERSION_OF_RAGGED_FILES,
@@ -185,12 +187,13 @@ def _write_context(file: h5py.File, description: ResultDescription) -> None:
         file.create_dataset(Names.COLUMN_NUMBERS, data=selection.columns.astype("<i8"))
         _write_table(file, Names.WHOLE_ROWS, "whole_row_tensor", selection.whole_rows)
         _write_table(file, Names.WHOLE_COLUMNS, "whole_column_tensor", selection.whole_columns)
-    for group, arrays in (
-        (Names.POINT, description.point),
-        (Names.VALUE, description.value),
-        (Names.VECTORS, description.vectors),
-    ):
+    for group, arrays in ((Names.POINT, description.point), (Names.VALUE, description.value)):
         _write_arrays(file.create_group(group, track_order=True), arrays)
+    vectors = file.create_group(Names.VECTORS, track_order=True)
+    _write_arrays(vectors, description.vectors)
+    if (drawn := description.drawn_vectors) is not None:
+        write_attributes(vectors, {name: getattr(drawn, name) for name in DRAWN})
+        _write_table(file, Names.VECTOR_TENSORS, "vector_tensor", drawn.tensors)
     _write_text(file, Names.CONFIGURATION, description.configuration.encode())
     write_attributes(file.create_group(Names.PROVENANCE), description.provenance)
     _write_text(file, Names.EXECUTION, b"", EXECUTION_BYTES)
@@ -218,6 +221,8 @@ def _write_header(
         version = VERSION_OF_RAGGED_FILES if description.is_ragged else version
     if description.selection is not None:
         version = VERSION_OF_SELECTIONS
+    if description.drawn_vectors is not None:
+        version = VERSION_OF_DRAWN_VECTORS
     write_attributes(
         file,
         {"format": FORMAT, "format_version": version, MINOR_VERSION: CURRENT_MINOR_VERSION}

@@ -11,6 +11,7 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import Axis, Shard, TensorSpec
+from outputs._format.drawn_vectors import DrawnVectors
 from outputs._format.probes import Probes, require_fitting
 from outputs._format.ragged_matrices import Sizes, sizes_of
 from outputs._format.selection import Selection
@@ -53,6 +54,8 @@ class ResultDescription:
             describes the whole matrix.
         points: Number of points, each with a matrix of its own, which are stacked vertically in
             `shape`; `rows` and `columns` describe the matrix of one point. None for one point.
+        drawn_vectors: The vectors of a product as what they are drawn from; None if they are in
+            `vectors`.
         selection: Which rows and columns of a larger matrix these are; None for a whole matrix.
         is_ragged: Whether the points have matrices of different sizes: `rows` and `columns` hold
             the tensors of all points, point after point, equally many of each.
@@ -85,6 +88,7 @@ class ResultDescription:
     points: int | None = None
     selection: Selection | None = None
     is_ragged: bool = False
+    drawn_vectors: DrawnVectors | None = None
     block_lines: int | None = None
 
     def __post_init__(self) -> None:
@@ -111,6 +115,8 @@ class ResultDescription:
             require_fitting(self.probes, self.shape)
         if self.selection is not None:
             self.selection.require_fitting(self.rows, self.columns)
+        if self.drawn_vectors is not None and self.drawn_vectors.count != self.shape[0]:
+            raise ResultError(f"{self.drawn_vectors} do not fit the {self.shape[0]} rows.")
         length = self.axis.lines(self.shape)
         if self.shard is not None and self.shard.stop > length:
             raise ResultError(f"The shard {self.shard} ends beyond the {length} {self.axis}.")

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import numpy as np
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 # The attribute that counts additions, which earlier readers of the same version may ignore.
 MINOR_VERSION = "format_minor_version"
 CURRENT_MINOR_VERSION = 1
@@ -20,6 +20,7 @@ VERSION_OF_SPARSE_FILES = 4
 VERSION_OF_SELECTIONS = 5
 VERSION_OF_CURVATURES = 6
 VERSION_OF_RAGGED_FILES = 7
+VERSION_OF_DRAWN_VECTORS = 8
 
 LEDGER_DTYPE = np.dtype(
     [
@@ -41,6 +42,8 @@ VIRTUAL = "virtual"
 POINTS = "points"
 # Where the entries of each of many points of different sizes begin.
 OFFSETS = "offsets"
+# The attributes of the group of the vectors that are drawn.
+DRAWN = ("distribution", "seed", "count", "scale")
 
 
 class Names:
@@ -63,12 +66,14 @@ class Names:
     COLUMN_NUMBERS = "column_numbers"
     WHOLE_ROWS = "whole_rows"
     WHOLE_COLUMNS = "whole_columns"
+    VECTOR_TENSORS = "vector_tensors"
     TABLE_SCALES = (
         "row_tensor",
         "column_tensor",
         "ledger_entry",
         "whole_row_tensor",
         "whole_column_tensor",
+        "vector_tensor",
     )
 
     @staticmethod

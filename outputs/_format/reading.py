@@ -12,7 +12,9 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._format.axes import Axis, Shard, TensorSpec
 from outputs._format.description import MATRICES, PRODUCTS, Compression, ResultDescription
+from outputs._format.drawn_vectors import DrawnVectors
 from outputs._format.names import (
+    DRAWN,
     FORMAT,
     FORMAT_VERSION,
     LEDGER_DTYPE,
@@ -82,6 +84,7 @@ def read_description(file: h5py.File) -> ResultDescription:
         points=points,
         selection=read_selection(file),
         is_ragged=is_ragged(file),
+        drawn_vectors=read_drawn_vectors(file),
     )
 
 
@@ -245,6 +248,26 @@ def read_selection(file: h5py.File) -> Selection | None:
     except ResultError as error:
         raise ResultError(f"{file.filename} is damaged: {error}") from error
     return selection
+
+
+def read_drawn_vectors(file: h5py.File) -> DrawnVectors | None:
+    """Read what the vectors of a product are drawn from; None if none are drawn.
+
+    Raises:
+        ResultError: If it contradicts itself or the matrix.
+    """
+    if file.get(Names.VECTOR_TENSORS, getlink=True) is None:
+        return None
+    group = group_of(file, Names.VECTORS)
+    distribution, seed, count, scale = (scalar(group, name) for name in DRAWN)
+    tensors = read_table(file, Names.VECTOR_TENSORS)
+    rows = sum(tensor.size for tensor in read_table(file, Names.ROWS))
+    if not (isinstance(seed, int) and isinstance(count, int)) or count != rows:
+        raise ResultError(f"{file.filename} is damaged: its vectors do not fit its rows.")
+    try:
+        return DrawnVectors(str(distribution), seed, count, tensors, float(scale))
+    except (ResultError, ValueError) as error:
+        raise ResultError(f"{file.filename} is damaged: {error}") from error
 
 
 def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:

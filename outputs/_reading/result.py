@@ -13,7 +13,6 @@ from outputs._errors import ResultError, UnfinishedResultError
 from outputs._format.axes import find_tensor
 from outputs._format.description import ResultDescription
 from outputs._format.ledger import Ledger
-from outputs._format.names import Names
 from outputs._format.probes import Probes
 from outputs._format.ragged_matrices import RaggedMatrices
 from outputs._format.reading import (
@@ -373,11 +372,6 @@ class Result(ResultFile, OfPoints):
         """Shape of a tile of `matrix()`; None for a contiguous matrix."""
         self._require_open()
         return self.stored_matrix.chunks
-
-    @property
-    def vectors(self) -> dict[str, np.ndarray]:
-        """The vectors of a product, by name."""
-        return self._read_arrays(Names.VECTORS)
 
     def require_whole(self) -> None:
         """Check that the file holds a whole matrix.

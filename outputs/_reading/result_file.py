@@ -11,11 +11,13 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
 from outputs._format.digests import content_identity, damaged_records, require_sound_creation
+from outputs._format.drawn_vectors import DrawnVectors
 from outputs._format.names import Names
 from outputs._format.probes import Probes
 from outputs._format.reading import (
     read_arrays,
     read_attribute,
+    read_drawn_vectors,
     read_execution,
     read_probes,
     read_provenance,
@@ -121,6 +123,40 @@ class ResultFile(Answers):
     def value(self) -> dict[str, np.ndarray]:
         """The function's value at these inputs, by output name."""
         return self._read_arrays(Names.VALUE)
+
+    @property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """The vectors of a product, by name; those that are drawn take memory for all of them.
+
+        Raises:
+            ResultError: If they do not fit in memory, or the file is damaged.
+        """
+        drawn = self.drawn_vectors
+        return self._read_arrays(Names.VECTORS) if drawn is None else drawn.stacked(0, drawn.count)
+
+    @property
+    def drawn_vectors(self) -> DrawnVectors | None:
+        """What the vectors of a product are drawn from; None if the file has them."""
+        with self._reading():
+            return read_drawn_vectors(self.file)
+
+    def vector(self, index: int) -> dict[str, np.ndarray]:
+        """Return one vector of a product, stored or drawn, by tensor name.
+
+        Args:
+            index: Its number, which is that of its row.
+
+        Raises:
+            ResultError: If there is no such vector, or the file is damaged.
+        """
+        if (drawn := self.drawn_vectors) is not None:
+            return drawn.vector(index)
+        stored = self.stored_arrays(Names.VECTORS)
+        count = min((len(array) for array in stored.values()), default=0)
+        if not 0 <= index < count:
+            raise ResultError(f"{self.path} has {count} vectors, and none with number {index}.")
+        with self._reading():
+            return {name: array[index] for name, array in stored.items()}
 
     @property
     def configuration(self) -> str:

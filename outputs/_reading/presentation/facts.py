@@ -44,7 +44,7 @@ def dense_facts(result: ShownResult) -> dict[str, str]:
         "time": _time(result),
         "point": _arrays(result, Names.POINT),
         "value": _arrays(result, Names.VALUE),
-        "vectors": _arrays(result, Names.VECTORS),
+        "vectors": str(result.drawn_vectors or _arrays(result, Names.VECTORS)),
         "fingerprint": result.fingerprint,
     }
 

@@ -50,7 +50,9 @@ def _table_columns(tensors: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
 
 def arrays(result: DenseResult) -> dict[str, dict[str, np.ndarray]]:
     """Return the groups ``point``, ``value`` and ``vectors``, omitting empty ones."""
-    groups = dict(zip(_ARRAY_GROUPS, (result.points, result.value, result.vectors), strict=True))
+    # Vectors that are drawn may not fit in memory, and are named among the attributes.
+    vectors = result.vectors if result.drawn_vectors is None else {}
+    groups = dict(zip(_ARRAY_GROUPS, (result.points, result.value, vectors), strict=True))
     return {name: group for name, group in groups.items() if group}
 
 
@@ -75,6 +77,8 @@ def attributes(result: DenseResult) -> dict[str, str | int | float]:
         for name, value in result.provenance.items()
     }
     texts = {"configuration": result.configuration, "execution": json.dumps(result.execution)}
+    if result.drawn_vectors is not None:
+        texts["vectors"] = str(result.drawn_vectors)
     if renamed := _renamed(result):
         texts["names"] = json.dumps(renamed)
     return header | provenance | texts

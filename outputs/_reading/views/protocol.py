@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from outputs._format.axes import TensorSpec
+from outputs._format.drawn_vectors import DrawnVectors
 from outputs._format.selection import Selection
 from outputs._format.stacked_matrices import Matrix
 
@@ -60,6 +61,11 @@ class DenseResult(Protocol):
     @property
     def vectors(self) -> dict[str, np.ndarray]:
         """The vectors of a product, by name."""
+        ...
+
+    @property
+    def drawn_vectors(self) -> DrawnVectors | None:
+        """What the vectors of a product are drawn from; None if they are stored."""
         ...
 
     @property
