@@ -15,6 +15,7 @@ from outputs import (
     Result,
     ResultError,
     SparseResult,
+    VerificationState,
     compare_results,
     compare_sparse_results,
     is_sparse_result,
@@ -32,7 +33,7 @@ class Agreement:
 
     Attributes:
         derivative: Operation, function and shape, as text.
-        reference: Strategy and directory of the reference result.
+        reference: Strategy and directory of the reference result, and its state unless verified.
         other: Strategy and directory of the result that is compared with the reference.
         relative: The largest difference relative to the largest entry.
         tolerance: The largest `relative` of results that agree: the square root of the rounding
@@ -131,7 +132,9 @@ def _agreement(
 
 
 def _name(result: Result | SparseResult, directory: Path) -> str:
-    return f"{result.strategy} ({result.path.parent.relative_to(directory.absolute())})"
+    state = result.verdict.state
+    named = f"{result.strategy} ({result.path.parent.relative_to(directory.absolute())})"
+    return named if state is VerificationState.VERIFIED else f"{named}, {state.value}"
 
 
 def _rounding_unit(dtype: np.dtype) -> float:

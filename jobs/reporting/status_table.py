@@ -23,7 +23,6 @@ _STYLES = {
     "killed": "red",
     "unreadable": "red",
     "silent": "yellow",
-    "finished": "green",
 }
 
 
@@ -63,9 +62,10 @@ def _status_table(statuses: Sequence[JobStatus], directory: Path) -> Table:
         table.add_column(heading, overflow="fold")
     for status in statuses:
         state = status.state_now()
-        style = _STYLES.get(state, "")
         cells = _cells(status, directory)
         found = verification_of(status)
+        # A job that is finished is no success unless its result is.
+        style = found.style if found else _STYLES.get(state, "")
         result = Text(found.value, found.style) if found else Text("")
         table.add_row(Text(cells[0]), Text(state, style), result, *map(Text, cells[1:]))
     return table

@@ -78,12 +78,14 @@ class Display:
     def outcome(self, verdict: Verdict, facts: dict[str, str], path: str) -> None:
         """Show a finished job, its verdict first; the last line is the path of the result."""
         style = verdict.state.style
+        is_verified = verdict.state is VerificationState.VERIFIED
+        title = "done" if is_verified else f"done, {verdict.state.value}"
         grid = _grid({verdict.state.value: verdict.reason, **facts}, first=style)
         if self.console.is_terminal:
-            card = Panel(grid, title="done", box=box.ROUNDED, expand=False, border_style=style)
+            card = Panel(grid, title=title, box=box.ROUNDED, expand=False, border_style=style)
             self.console.print(card)
         else:
-            self.console.print(Group("done", grid))
+            self.console.print(Group(title, grid))
         self.say(path)
 
     def already_finished(self, verdict: Verdict, shape: str, path: str, identity: str) -> None:

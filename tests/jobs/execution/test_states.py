@@ -119,7 +119,8 @@ def test_every_command_tells_the_state_first(
     ended = command_line(*of(case.function, *case.options))
     assert ended.code == case.code, ended.err
     told = re.compile(rf"{case.state}:? +.*{case.reason}", re.DOTALL)
-    box = ended.out.split("\ndone\n")[1]
+    title, box = re.split(r"\n(done[^\n]*)\n", ended.out)[1:]
+    assert title == ("done" if case.state is VERIFIED else f"done, {case.state}")
     assert box.lstrip().startswith(case.state), box
     assert told.search(box)
     assert bool(told.search(ended.err)) is (case.code != 0)
@@ -306,7 +307,7 @@ def test_sparse_results(
     with open_sparse_result(ended.result) as result:
         assert result.verdict.state is state
         assert repr(result).startswith(f"<SparseResult, {state}: jacobian of")
-    assert ended.out.split("\ndone\n")[-1].lstrip().startswith(state)
+    assert re.split(r"\ndone[^\n]*\n", ended.out)[-1].lstrip().startswith(state)
     assert verify([str(ended.result)]) == state.exit_code
     assert show.main([str(ended.result)]) == 0
     assert plot([str(ended.result)]) == 0
