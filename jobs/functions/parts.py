@@ -22,6 +22,7 @@ from jobs.functions.batch_sum import BatchSum
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction
+from jobs.functions.ragged import RaggedFunction
 from jobs.functions.returned_values import named_outputs
 from jobs.functions.selections import AxisTensor, SelectedAxis, selected_axis
 from jobs.functions.variables import Variables
@@ -88,6 +89,11 @@ def part_of(config: JobConfig, variables: Variables) -> Part | None:
     """
     if config.rows is None and config.columns is None:
         return None
+    if isinstance(variables.function.function, RaggedFunction):
+        raise ConfigurationError(
+            f"rows={config.rows} points={config.points.by}: the points have matrices of different "
+            "sizes, or constants of their own; lines are selected where all have the same"
+        )
     inputs = _axis_tensors(variables.point, leading=int(config.points.are_many))
     is_second_order = OPERATIONS[config.op].is_second_order
     outputs = inputs
