@@ -25,6 +25,7 @@ from jobs.configuration.problem_options import (
 )
 from jobs.configuration.schema import (
     SOURCES,
+    AtomsSource,
     BatchedLoss,
     JobConfig,
     LossConfig,
@@ -60,6 +61,7 @@ GROUPS = {
     "inputs": {
         "default": SourceConfig,
         "random": RandomInputs,
+        "atoms": AtomsSource,
         **SOURCES,
     },
     "points": dict.fromkeys(("single", "leading", "files", "offsets"), PointsConfig),

@@ -223,6 +223,16 @@ class ResultSource(FileSource):
 
 
 @dataclass
+class AtomsSource(FileSource):
+    """Atoms of a file that ASE reads."""
+
+    # A frame or a range of frames.
+    index: str | None = None
+    # What each argument of another name gets.
+    names: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class ConstantSource(SourceConfig):
     """Numbers in the configuration itself."""
 

@@ -9,6 +9,7 @@ import torch
 
 from jobs.configuration.schema import (
     SOURCES,
+    AtomsSource,
     FileSource,
     Hdf5Source,
     LiveSource,
@@ -21,6 +22,7 @@ from jobs.errors import ConfigurationError, did_you_mean, unknown
 from jobs.functions.calling import argument_names, named_like_arguments
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.random_arrays import draw
+from jobs.sources.atoms import read_atoms
 from jobs.sources.live import live_arrays
 from jobs.sources.many_files import count_points, read_files
 from jobs.sources.named import read_named
@@ -71,10 +73,12 @@ def load_arguments(
     elif isinstance(config, LiveSource):
         count = len(config.held) if isinstance(config.held, tuple) else 1
         arrays = live_arrays("inputs", config.held, argument_names(function.arguments, count))
+    elif isinstance(config, AtomsSource):
+        arrays = read_atoms("inputs", config, *_taken(config, function), points)
     elif config.source in SOURCES:
         arrays = _without_surplus(config, _read("inputs", config, points), function, note)
     else:
-        raise unknown("inputs", config.source, ("default", "random", *SOURCES))
+        raise unknown("inputs", config.source, ("default", "random", "atoms", *SOURCES))
     if points.by == "offsets":
         arrays = cut(arrays, points)
     named = named_like_arguments("inputs", arrays, function.arguments, function.signature)
@@ -91,6 +95,20 @@ def _read(option: str, config: SourceConfig, points: PointsConfig) -> dict[str, 
         assert isinstance(config, FileSource)
         return read_files(option, config)
     return read_source(option, config)
+
+
+def _taken(config: AtomsSource, function: LoadedFunction) -> tuple[list[str], list[str]]:
+    """Return the arguments that a function takes, and those that it needs."""
+    needed = function.arguments
+    if needed is None:
+        if not config.names:
+            raise ConfigurationError(
+                f"inputs=atoms: the arguments of {function.name} are not known; inputs.names says "
+                "what they are, such as inputs.names.x=positions"
+            )
+        return [], []
+    taken = function.signature.names if function.signature else ()
+    return [*dict.fromkeys((*needed, *taken))], [*needed]
 
 
 def _default_point(function: LoadedFunction) -> dict[str, SourceArray]:

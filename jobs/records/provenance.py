@@ -14,8 +14,11 @@ import h5py
 import numpy
 import torch
 
+from jobs.configuration.schema import AtomsSource
+from jobs.functions.ragged import RaggedFunction
 from jobs.job import Job
 from jobs.machine.accelerator import device_name
+from jobs.sources.atoms import UNITS
 from jobs.version import own_version
 
 _SECONDS_FOR_GIT = 10
@@ -44,9 +47,18 @@ def provenance(job: Job, commit: str) -> dict[str, str | int | float | bool]:
         "function_reference": job.function.reference,
         "function_source_sha256": job.source.digest,
     }
+    if isinstance(config := job.config.inputs, AtomsSource):
+        names = {name: config.names.get(name, name) for name in inputs_of(job)}
+        facts |= {f"unit_{n}": UNITS[what] for n, what in names.items() if what in UNITS}
     if commit:
         facts["git_commit"] = commit
     return facts
+
+
+def inputs_of(job: Job) -> tuple[str, ...]:
+    """Return the names of the inputs that are differentiated."""
+    function = job.function.function
+    return function.points[0].names if isinstance(function, RaggedFunction) else tuple(job.point)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import replace
 from jobs.configuration.schema import FileSource
 from jobs.errors import ConfigurationError
 from jobs.sources.reading import read_source
-from jobs.sources.separate_points import SeparatePoints, stacked
+from jobs.sources.separate_points import gathered
 from jobs.sources.source_array import SourceArray
 
 
@@ -37,14 +37,7 @@ def read_files(option: str, config: FileSource) -> dict[str, SourceArray]:
                 f"{option}.path={config.path}: {path} holds {', '.join(arrays)} and {paths[0]} "
                 f"{', '.join(first)}; valid are the same arrays in all files"
             )
-    found = {}
-    for name in first:
-        parts = [arrays[name] for arrays in files]
-        if len({(part.shape, part.dtype_name) for part in parts}) == 1:
-            found[name] = stacked(config.path, parts)
-        else:
-            found[name] = SeparatePoints(parts, config.path)
-    return found
+    return {name: gathered(config.path, [arrays[name] for arrays in files]) for name in first}
 
 
 def count_points(arrays: Mapping[str, SourceArray]) -> int:

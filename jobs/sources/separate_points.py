@@ -48,6 +48,13 @@ def stacked(origin: str, arrays: Sequence[SourceArray]) -> SourceArray:
     return SourceArray(np.stack([as_numpy(array) for array in arrays]), origin)
 
 
+def gathered(origin: str, parts: Sequence[SourceArray]) -> SourceArray:
+    """Return the arrays of all points: stacked where they have one shape and dtype."""
+    if len({(part.shape, part.dtype_name) for part in parts}) == 1:
+        return stacked(origin, parts)
+    return SeparatePoints([*parts], origin)
+
+
 def as_numpy(array: SourceArray) -> np.ndarray:
     """Return the values of an array in memory."""
     values = array.values

@@ -35,6 +35,7 @@ NEEDED = {
         for group in ("inputs", "vectors")
         for source in ("numpy", "safetensors", "torch", "table", "result")
     },
+    ("inputs", "atoms"): ["inputs.path=x.xyz"],
     ("inputs", "hdf5"): ["inputs.path=x.h5", "inputs.datasets=[/x]"],
     ("vectors", "hdf5"): ["vectors.path=x.h5", "vectors.datasets=[/x]"],
 }
