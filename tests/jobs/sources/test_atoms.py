@@ -45,9 +45,9 @@ def files(directory: Path) -> None:
     write("frames.extxyz", [molecule(name) for name in NAMES])
     write("copper.cif", bulk("Cu", cubic=True))
     write("POSCAR", bulk("Cu", cubic=True), format="vasp")
-    with connect("molecules.db") as database:
-        for name in NAMES:
-            database.write(molecule(name))
+    database = connect("molecules.db")
+    for name in NAMES:
+        database.write(molecule(name))
     Path("broken.xyz").write_text("3\n\nH 0 0\n")
 
 
@@ -75,7 +75,7 @@ def test_a_frame_is_a_point_and_all_frames_are_many(path: str, run_job: Run) -> 
     assert many.provenance["unit_positions"] == "angstrom"
     for number, name in enumerate(NAMES):
         np.testing.assert_allclose(many.point(number)[:], hessian(name), atol=1e-12)
-    last = run_job(*options("energy", path, "points=leading", "inputs.index=1:3"))
+    last = run_job(*options("energy", path, "points=leading", "inputs.index='1:3'"))
     assert last.point_count == 2
 
 
@@ -108,7 +108,12 @@ def test_crystals_under_the_names_of_the_arguments(path: str, run_job: Run) -> N
     [
         ("energy", "frames.extxyz", [], "there are 3 frames; inputs.index=0 chooses one"),
         ("energy", "frames.extxyz", ["inputs.index=3"], "has 3 frames, 0 to 2"),
-        ("energy", "frames.extxyz", ["points=leading", "inputs.index=5:9"], "has 3 frames, 0 to 2"),
+        (
+            "energy",
+            "frames.extxyz",
+            ["points=leading", "inputs.index='5:9'"],
+            "has 3 frames, 0 to 2",
+        ),
         ("energy", "frames.extxyz", ["inputs.index=x"], "valid are a frame, such as 0 or -1"),
         ("energy", "frames.extxyz", ["inputs.slice=0"], "inputs.index=0 selects frames"),
         ("energy", "absent.xyz", [], "there is no such file"),
