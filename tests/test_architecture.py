@@ -57,7 +57,7 @@ ALLOWED = {
     | {"torch", "scipy", "xarray", "dask", "zarr", "h5netcdf", "matplotlib"},
     "jobs": {"autodiff_core", "outputs", "torch", "h5py", "numpy", "safetensors", "cloudpickle"}
     | {"hydra", "omegaconf", "yaml", "rich"}
-    | {"scipy", "matplotlib", "pyarrow", "pandas", "submitit", "hydra_plugins", "IPython"},
+    | {"scipy", "matplotlib", "pyarrow", "ase", "pandas", "submitit", "hydra_plugins", "IPython"},
 }
 # Public names, which an __init__.py gives; the source of the built-in problems is part of the
 # fingerprint of their results, so it stays as it is.
