@@ -2,7 +2,7 @@
 
 Vector number i is drawn from Philox, a counter-based generator (J. K. Salmon, M. A. Moraes,
 R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011), with the key
-(seed, i). So any vector can be drawn by itself, in any order, by whoever has numpy. Only the raw
+(seed, i). So any vector can be drawn by itself, in any order, with numpy alone. Only the raw
 integers of the generator are used, which numpy promises not to change.
 """
 
