@@ -20,7 +20,9 @@ _ROOT = os.path.dirname(os.path.abspath(__file__))
 _PACKAGES = ("autodiff_core", "jobs", "outputs")
 _COMMANDS = {
     **{name: f"jobs.{name}" for name in ("doctor", "report", "status")},
-    **{name: f"outputs.{name}" for name in ("export", "merge", "plot", "show", "verify")},
+    **{
+        name: f"outputs.{name}" for name in ("analyse", "export", "merge", "plot", "show", "verify")
+    },
 }
 
 

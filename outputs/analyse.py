@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +29,7 @@ from outputs._commands import (
 )
 from outputs._errors import MissingDependencyError, ResultError
 from outputs._optional import load
-from outputs._reading.result import Result, open_result
-from outputs._reading.sparse_result import SparseResult, is_sparse_result, open_sparse_result
+from outputs._reading.any_result import AnyResult, opened
 from outputs._storage.files import put_in_place
 from outputs._writing.directories import scratch_for
 
@@ -75,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _analyse_and_print(options: argparse.Namespace) -> int:
     limit = None if options.memory is None else parse_size(options.memory)
     questions = _questions(options)
-    with _opened(options.file) as result:
+    with opened(options.file) as result:
         target = Path(options.output or record.record_path(result.path)).absolute()
         result.require_intact()
         identity = result.content_identity()
@@ -98,12 +96,6 @@ def _analyse_and_print(options: argparse.Namespace) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Result | SparseResult]:
-    with open_sparse_result(path) if is_sparse_result(path) else open_result(path) as result:
-        yield result
-
-
 def _known(target: Path, identity: str) -> dict[str, Answer]:
     if not target.exists():
         return {}
@@ -114,7 +106,7 @@ def _known(target: Path, identity: str) -> dict[str, Answer]:
 
 
 def _answered(
-    result: Result | SparseResult,
+    result: AnyResult,
     questions: list[Question],
     known: dict[str, Answer],
     limit: int | None,
@@ -152,7 +144,7 @@ def _answered(
 
 
 def _with_answer(
-    result: Result | SparseResult,
+    result: AnyResult,
     question: Question,
     known: dict[str, Answer],
     work: Workspace,
@@ -168,7 +160,7 @@ def _with_answer(
     return {**known, answer.name: answer}
 
 
-def _print(result: Result | SparseResult, answers: Mapping[str, Answer]) -> None:
+def _print(result: AnyResult, answers: Mapping[str, Answer]) -> None:
     console = output_console(_WIDTH_WITHOUT_TERMINAL)
     table = pair_table(f"Analysis of {result.path.name}")
     table.add_row("verification", Text(str(result.verdict), result.verdict.state.style))
@@ -181,7 +173,7 @@ def _print(result: Result | SparseResult, answers: Mapping[str, Answer]) -> None
     console.print(table)
 
 
-def _draw(result: Result | SparseResult, answers: Mapping[str, Answer], target: Path) -> None:
+def _draw(result: AnyResult, answers: Mapping[str, Answer], target: Path) -> None:
     """Draw what can be drawn, if Matplotlib is installed."""
     try:
         load("matplotlib", "plot", "The figure of an analysis")

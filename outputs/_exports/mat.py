@@ -23,7 +23,8 @@ from outputs._scanning.sequential import Advance, piece_shape, pieces
 from outputs._storage.files import create_file
 from outputs._storage.written_files import WrittenFile
 
-_USER_BLOCK = 512
+USER_BLOCK = 512
+"""Bytes before HDF5's own, which hold the header."""
 _CHUNK_BYTES = 2 * 2**20
 _LONGEST_NAME = 63
 _CLASSES = {"f8": "double", "f4": "single", "c16": "double", "c8": "single", "b1": "logical"}
@@ -46,7 +47,7 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
         path: A path at which no file exists yet.
         advance: Called with the number of bytes of each piece written.
     """
-    with create_file(path, user_block=_USER_BLOCK) as file:
+    with create_file(path, user_block=USER_BLOCK) as file:
         _matrix(file, result, advance)
         numbers = line_numbers(result)
         for name, tensors in (("rows", result.rows), ("columns", result.columns)):
@@ -59,10 +60,11 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
         about = {key: text for key, text in attributes(result).items() if key != "names"}
         _struct(file, "about", about | {"fields": json.dumps(renamed)})
     with open(path, "r+b") as raw:
-        raw.write(_header())
+        raw.write(header())
 
 
-def _header() -> bytes:
+def header() -> bytes:
+    """Return the bytes at the beginning of a file."""
     text = b"MATLAB 7.3 MAT-file, Platform: Python, Created by: autodiff-jobs HDF5 schema 1.00 ."
     # 116 bytes of text, no subsystem data, version 2.0, and the little-endian marker.
     return struct.pack("<116s8xH2s", text.ljust(116), 0x0200, b"IM")

@@ -263,6 +263,12 @@ class SparseResult(ResultFile):
             return self._rows(0, self.shape[0])
 
     @property
+    def index_dtype(self) -> np.dtype:
+        """Dtype of columns and offsets: int32 where they fit, else int64."""
+        largest = max(*self.shape, self.entries)
+        return np.dtype(np.int32 if largest <= np.iinfo(np.int32).max else np.int64)
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes that the entries and their indices occupy in the file."""
         arrays = (self._data, self._indices, self._indptr)

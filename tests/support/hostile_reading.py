@@ -52,6 +52,7 @@ def readers(path: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], Any]]
     from jobs.sources.reading import read_source
     from jobs.status import main as status
     from outputs import (
+        analyse,
         export,
         merge,
         open_result,
@@ -98,9 +99,11 @@ def readers(path: Path, scratch: Path) -> Iterator[tuple[str, Callable[[], Any]]
     yield "inputs=hdf5", lambda: datasets(False)
     yield "inputs=hdf5, links", lambda: datasets(True)
     yield "show", lambda: show.main([str(path)])
+    asked = ["--trace", "--singular-values", "2", "-o", str(scratch / "answers.h5")]
+    yield "analyse", lambda: analyse.main([str(path), *asked])
     yield "plot", lambda: plot.main([str(path), "-o", str(scratch / "p.png")])
     yield "merge", lambda: merge.main([str(path), "-o", str(scratch / "m.h5")])
-    for to in ("npz", "mat", "netcdf", "zarr"):
+    for to in ("npz", "mat", "netcdf", "zarr", "mtx", "h5ad"):
         target = str(scratch / f"e.{to}")
         yield (
             f"export {to}",
