@@ -236,7 +236,6 @@ import resource, sys
 import outputs.export, outputs._exports.formats
 from outputs import open_result
 form = outputs._exports.formats.FORMATS[sys.argv[2]]
-form.writer()
 with open_result(sys.argv[3]) as small:  # so that first-use allocations are not measured
     outputs.export.export(small, form, outputs.export.Path(sys.argv[4] + ".small"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
