@@ -45,6 +45,7 @@ class StoredDense(Stored, Protocol):
 
     matrix_shape: tuple[int, int]
     point_count: int | None
+    is_ragged: bool
     axis: Axis
     ledger: Ledger
 
@@ -80,10 +81,18 @@ class DenseMatrix:
         shape: (rows, columns) of the matrix, or of that of each point.
         dtype: float64 or complex128, in which everything is computed.
         precision: Spacing of the numbers that the file stores, relative to them.
+
+    Raises:
+        ResultError: If the matrices of many points have different sizes.
     """
 
     def __init__(self, result: StoredDense) -> None:
         self._result, self.path, self.count = result, result.path, result.point_count
+        if result.is_ragged:
+            raise ResultError(
+                f"{self.path} holds the matrices of {self.count} points of different sizes, which "
+                "are not analysed; result.point(0) is the first of them, as an array."
+            )
         rows, columns = result.matrix_shape
         self.shape: tuple[int, int] = (rows // (self.count or 1), columns)
         self.dtype, self.precision = _working(result.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,14 @@ def test_a_part_of_a_matrix_is_square_where_its_rows_are_its_columns(describe, t
         else:
             with pytest.raises(ResultError, match="rows are not its columns has no trace"):
                 result.trace()
+
+
+def test_points_of_different_sizes_are_refused_by_name():
+    with (
+        open_result(Path(__file__).parents[1] / "data" / "format-7.1.h5") as result,
+        pytest.raises(ResultError, match="points of different sizes"),
+    ):
+        result.singular_values(1)
 
 
 def test_each_of_many_points_has_its_answers(describe, tmp_path):
