@@ -15,6 +15,7 @@ import jobs
 from jobs.errors import JobError
 from jobs.functions.ragged import RaggedFunction
 from jobs.job import Job
+from jobs.reporting.summary import summary_of
 from jobs.streams.ragged import RaggedStream
 from jobs.streams.stream import block_end
 from outputs import Result, ResultError, open_result, part_path, verify_result
@@ -200,6 +201,8 @@ def test_commands_know_the_file_or_refuse_it(
     molecules: list[Any], run_job: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with run_job(*options("energy", "op=hessian")) as result:
+        summary = summary_of(result.path.parent, result.path.parents[1])
+        assert "5 points of different sizes, 69 rows" in summary.matrix
         assert show([str(result.path)]) == 0
         assert "5 points of different sizes, 69 rows in all" in capsys.readouterr().out
         assert "different sizes" in result._repr_html_()
