@@ -132,9 +132,13 @@ def _agreement(
 
 
 def _name(result: Result | SparseResult, directory: Path) -> str:
-    state = result.verdict.state
+    # A damaged record is one line of the table, and no end of it.
+    try:
+        state = result.verdict.state.value
+    except ResultError:
+        state = "damaged"
     named = f"{result.strategy} ({result.path.parent.relative_to(directory.absolute())})"
-    return named if state is VerificationState.VERIFIED else f"{named}, {state.value}"
+    return named if state == VerificationState.VERIFIED.value else f"{named}, {state}"
 
 
 def _rounding_unit(dtype: np.dtype) -> float:
