@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from jobs.configuration.schema import BatchedLoss
+from jobs.errors import ConfigurationError
 from jobs.functions.curvature import CurvatureTerm, MakeTerm, Tensors
 from jobs.functions.losses import (
     label_of,
@@ -52,7 +53,17 @@ def curvature_term(kind: str, output: Output, config: BatchedLoss) -> MakeTerm:
 
 
 def _of_batch(loss: Callable[..., Tensor], labels: Tensor) -> _Loss:
-    return lambda z, centre: loss(z, labels).reshape(())
+    def of_batch(z: Tensor, centre: Tensor) -> Tensor:
+        value = loss(z, labels)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigurationError(
+                f"loss: it returned {given} for a batch of outputs; valid is a tensor with one "
+                "number, their mean or sum"
+            )
+        return value.reshape(())
+
+    return of_batch
 
 
 def _half_of_squares(summands: int | None) -> _Loss:

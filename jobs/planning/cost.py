@@ -68,6 +68,7 @@ class Costs:
             None for all lines.
         share: The mean time of a line relative to that of the largest point.
         opening_seconds: The time to open all of many points of different sizes.
+        has_long_blocks: Whether a block takes a pass over all data, and therefore may take long.
     """
 
     strategy: str
@@ -83,6 +84,7 @@ class Costs:
     largest: int | None = None
     share: float = 1.0
     opening_seconds: float = 0.0
+    has_long_blocks: bool = False
 
     def with_trial(self, trial: Trial) -> Costs:
         """Return the costs with one more chunk.
@@ -200,6 +202,7 @@ class Costs:
     def fits(self, chunk_size: int, budget: int) -> bool:
         """Return whether a chunk stays within a budget of bytes and the time limit per block."""
         is_short = chunk_size * self.line_seconds(chunk_size) <= _LONGEST_BLOCK_SECONDS
+        is_short |= self.has_long_blocks
         return self.peak_bytes(chunk_size) <= budget and (is_short or chunk_size <= self.smallest)
 
 

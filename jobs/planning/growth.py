@@ -11,11 +11,15 @@ from jobs.planning.candidate import Candidate, Growth, Search
 from jobs.planning.cost import Costs, Trial
 from jobs.planning.trials import measure_chunk
 from jobs.records.announcements import trying_strategy
+from jobs.streams.curvature import CurvatureStream
 
 
 def start_growth(search: Search, candidate: Candidate, costs: Costs) -> None:
     """Let the growth of a candidate begin anew, with the chunk sizes that are worth measuring."""
-    candidate.growth = Growth(costs, _sizes(search, costs))
+    sizes, stream = _sizes(search, costs), candidate.opened
+    if isinstance(stream, CurvatureStream):
+        sizes = [each for each in sizes if each >= stream.fewest_worth_measuring] or sizes[-1:]
+    candidate.growth = Growth(costs, sizes)
 
 
 def grow(search: Search, candidate: Candidate, remaining: int) -> None:

@@ -31,6 +31,7 @@ from jobs.planning.trials import within_budget
 from jobs.records.announcements import trying_strategy
 from jobs.records.description import require_storage
 from jobs.strategies import FORWARD, LOOPS, none_is_left, strategies_of
+from jobs.streams.curvature import CurvatureStream
 from jobs.streams.opening import open_job_stream
 from jobs.streams.ragged import RaggedStream
 from jobs.streams.stream import Stream, stored_dtype
@@ -255,6 +256,7 @@ def _costs(job: Job, strategy: str, stream: Stream) -> Costs:
         largest=stream.unit if isinstance(stream, RaggedStream) else None,
         share=stream.share if isinstance(stream, RaggedStream) else 1.0,
         opening_seconds=stream.opening_seconds if isinstance(stream, RaggedStream) else 0.0,
+        has_long_blocks=isinstance(stream, CurvatureStream) and stream.fewest_worth_measuring > 1,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import islice
 from typing import Any
@@ -75,6 +75,8 @@ class CurvatureStream:
         self.dtype = first.dtype
         self._samples_at_once = self._split(first)
         self._terms = self._counted()
+        # Fewer rows take as long, because each block forms the Jacobian of the outputs.
+        self.fewest_worth_measuring = 1 if strategy in FORWARD else _ROWS_AT_ONCE
 
     def block(self, start: int, stop: int) -> Block:
         """Compute the rows start, ..., stop - 1 as the sum over all terms."""
@@ -108,15 +110,14 @@ class CurvatureStream:
     def _matrices(self) -> Iterator[GaussNewton]:
         size = self._samples_at_once
         for number, term in self._function.curvature_terms(size):
-            torch.manual_seed(self._seed + number)
-            yield self._matrix(term, term.data if size else ())
+            yield self._matrix(term, number, term.data if size else ())
 
-    def _matrix(self, term: CurvatureTerm, data: Sequence[Tensor] = ()) -> GaussNewton:
-        return gauss_newton(term, self._inputs, strategy=self._strategy, data=data)
+    def _matrix(self, term: CurvatureTerm, number: int, data: Sequence[Tensor] = ()) -> GaussNewton:
+        seed = self._seed + number
+        return gauss_newton(term, self._inputs, seed, strategy=self._strategy, data=data)
 
     def _first(self) -> GaussNewton:
-        torch.manual_seed(self._seed)
-        return self._matrix(next(self._function.curvature_terms())[1])
+        return self._matrix(next(self._function.curvature_terms())[1], 0)
 
     def _split(self, first: GaussNewton) -> int | None:
         """Return how many samples reverse mode differentiates at once; None for batches whole."""
@@ -141,10 +142,10 @@ class CurvatureStream:
             for number, term in self._function.curvature_terms(part):
                 if number:
                     break
-                if not outputs and not self._matrix(term, term.data).has_independent_samples():
+                if not outputs and not self._matrix(term, 0, term.data).has_independent_samples():
                     return False
                 with torch.no_grad():
-                    z = term.outputs(*self._inputs, *term.data)
+                    z = _outputs(term, self._seed)(*self._inputs, *term.data)
                     outputs.append(z)
                     values.append(term.loss(z, z))
         except (RuntimeError, ValueError, TypeError):
@@ -168,8 +169,7 @@ class CurvatureStream:
             count += 1
             if is_curved:
                 continue
-            torch.manual_seed(self._seed + number)
-            matrix = self._matrix(term)
+            matrix = self._matrix(term, number)
             line = torch.randn(1, matrix.outputs.numel(), generator=generator)
             curved = matrix.curved(line.to(matrix.outputs.device))
             is_curved = bool(curved.any()) or not bool(torch.isfinite(matrix.outputs).all())
@@ -181,6 +181,7 @@ class CurvatureStream:
 def gauss_newton(
     term: CurvatureTerm,
     inputs: Sequence[Tensor],
+    seed: int,
     *,
     strategy: str = "vectorize",
     data: Sequence[Tensor] = (),
@@ -190,19 +191,30 @@ def gauss_newton(
     Args:
         term: The term.
         inputs: The tensors of the point.
+        seed: The seed of torch's generators at each evaluation.
         strategy: The strategy.
         data: The data of the term, if samples are differentiated by themselves.
     """
-    given = () if data else term.data
+    given, outputs = () if data else term.data, _outputs(term, seed)
     with torch.no_grad():
-        centre = term.outputs(*inputs, *term.data)
+        centre = outputs(*inputs, *term.data)
     return GaussNewton(
-        lambda *tensors: term.outputs(*tensors, *given),
+        lambda *tensors: outputs(*tensors, *given),
         lambda outputs: term.loss(outputs, centre),
         inputs,
         data=data,
         strategy=strategy,
     )
+
+
+def _outputs(term: CurvatureTerm, seed: int) -> Callable[..., Tensor]:
+    """Return the outputs of a term as a function that draws the same random numbers each time."""
+
+    def outputs(*tensors: Tensor) -> Tensor:
+        torch.manual_seed(seed)
+        return term.outputs(*tensors)
+
+    return outputs
 
 
 def curvature_value_and_product(
@@ -237,10 +249,8 @@ def curvature_value_and_product(
     base = [x.to(y.dtype) for x, y in zip(function.base, point, strict=True)]
     total: list[Tensor] = []
     for number, term in function.curvature_terms():
-        torch.manual_seed(seed + number)
-        matrix = gauss_newton(term, point if is_of_second_order else base)
-        torch.manual_seed(seed + number)
-        found = _moved(term, matrix, point)
+        matrix = gauss_newton(term, point if is_of_second_order else base, seed + number)
+        found = _moved(term, matrix, point, seed + number)
         if is_of_second_order:
             found += matrix.product(vector, strategy)
         total = found if not total else [a + b for a, b in zip(total, found, strict=True)]
@@ -251,10 +261,12 @@ def curvature_value_and_product(
     return value, (), tuple(rest)
 
 
-def _moved(term: CurvatureTerm, matrix: GaussNewton, point: Sequence[Tensor]) -> list[Tensor]:
+def _moved(
+    term: CurvatureTerm, matrix: GaussNewton, point: Sequence[Tensor], seed: int
+) -> list[Tensor]:
     """Return the loss at a point and its gradient there, pulled back at that of a matrix."""
     with torch.no_grad():
-        outputs = term.outputs(*point, *term.data)
+        outputs = _outputs(term, seed)(*point, *term.data)
     with torch.enable_grad():
         leaf = outputs.detach().clone().requires_grad_()
         value = term.loss(leaf, matrix.outputs)

@@ -36,6 +36,10 @@ class Normed(Net):
         z = super().forward(x)
         return z - z.mean(dim=0)
 
+class Random(Net):
+    def forward(self, x):
+        return self.second(nn.functional.dropout(torch.tanh(self.first(x)), 0.5))
+
 class Detached(Net):
     def forward(self, x):
         hidden = torch.tanh(self.first(x))
@@ -44,6 +48,7 @@ class Detached(Net):
 def huber(output, label): return torch.sqrt(1 + (output - label)**2).sum()
 def absolute(output, label): return (output - label).abs().sum()
 def concave(output, label): return -((output - label)**2).sum()
+def vector(output, label): return (output - label)**2
 def own_loss(theta, x, y): return ((x @ theta - y) ** 2).mean()
 """
 
@@ -62,7 +67,7 @@ def files(model: Path) -> tuple[str, ...]:
 def loss_options(kind: str, reduction: str = "mean") -> tuple[str, ...]:
     path = "classes.npz" if kind == "cross_entropy" else "numbers.npz"
     options = (f"inputs.path={path}", f"loss.reduction={reduction}")
-    if kind in ("huber", "concave", "absolute"):
+    if kind in ("huber", "concave", "absolute", "vector"):
         return (*options, "loss=python", f"loss.target=code/model.py:{kind}")
     return (*options, f"loss={kind}")
 
@@ -174,6 +179,13 @@ def test_samples_that_depend_on_one_another_are_differentiated_together(
     assert "all samples of a batch at once" in str(one.execution["fallbacks"])
 
 
+def test_random_numbers_are_the_same_in_each_product(files: tuple[str, ...], run_job: Run) -> None:
+    options = ("op=ggn", *of("Random"), *files[2:], *loss_options("mse"), "loss.batch_size=6")
+    one, other = (run_job(*options, f"strategy={each}") for each in ("vectorize", "forward-loop"))
+    np.testing.assert_allclose(one[...], other[...], rtol=1e-10, atol=1e-13)
+    assert one.verdict.state == "verified"
+
+
 def test_a_loss_that_is_not_convex_shows_in_the_record(
     files: tuple[str, ...], run_job: Run
 ) -> None:
@@ -193,6 +205,7 @@ def test_a_gradient_that_is_stopped_is_seen(files: tuple[str, ...], run_job: Run
     ("change", "message"),
     [
         (("op=ggn", *loss_options("absolute", "sum")), "no curvature at these outputs"),
+        (("op=ggn", *loss_options("vector", "sum")), "valid is a tensor with one number"),
         (("op=ggn", "inputs.path=numbers.npz"), "op=ggn needs a loss between"),
         (("op=ggn", "loss=own", "inputs.path=numbers.npz"), "the function returns the loss itself"),
         (
