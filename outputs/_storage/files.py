@@ -24,7 +24,7 @@ from outputs._errors import (
 from outputs._storage.superblock import require_end
 from outputs._storage.written_files import WrittenFile
 
-# Measured with h5py 3.16 on HDF5 2.0 (docs/file-format.md): a low bound of v110 or later writes
+# Measured with h5py 3.16 on HDF5 2.0 (docs/resuming.md): a low bound of v110 or later writes
 # superblock 3, whose "open for write" flag survives a SIGKILL and locks the file out. The low
 # bound is pinned here because HDF5 2.0 raised its own default and may raise it again.
 LIBVER = ("earliest", "v108")

@@ -33,7 +33,7 @@ def packed(part: Path) -> Iterator[Path]:
 
     Compressed tiles are not written while blocks arrive: HDF5 allocates each tile when it is
     written and changes its index, and a kill inside a flush then leaves a file that may not open
-    (measured, docs/file-format.md). Here a kill loses only the copy. It is also faster: tiles
+    (measured, docs/resuming.md). Here a kill loses only the copy. It is also faster: tiles
     are compressed in parallel, and each only once, whatever the shapes of the blocks were.
 
     Args:
