@@ -59,7 +59,11 @@ def explain(error: BaseException) -> str:
         )
     if "is not a subclass of" in str(error):
         member = re.match(r"In '(?:schema/)?(\w+)/(\w+)'", lines[0])
-        return f"{member[1] if member else 'a group'}: one choice is needed, and not several"
+        group = member[1] if member else "a group"
+        return (
+            f"{group}: one choice is needed, and not several; a file of options makes it in its "
+            "defaults, such as '- override points: leading', and not as a value"
+        )
     several = re.match(r"Ambiguous value for argument '(.*)'", lines[0])
     if several:
         return (
