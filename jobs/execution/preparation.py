@@ -23,14 +23,14 @@ from jobs.planning.plan import Plan
 from jobs.planning.prediction import make_plan
 from jobs.planning.search import decide
 from jobs.planning.symmetry import rows_by_symmetry
-from jobs.records.announcements import DIFFERENCES, trying, trying_differences
+from jobs.records.announcements import trying
 from jobs.records.description import describe
 from jobs.records.provenance import git_commit
 from jobs.records.status_file import StatusFile
 from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.comparison import Comparison
-from jobs.verification.differences import compare_with_differences
+from jobs.verification.differences import differences_of_job
 from jobs.verification.precision import with_stage
 from jobs.verification.routes import Routes
 from jobs.verification.selection import prepare_check
@@ -124,7 +124,7 @@ def prepare(
         description = describe(job, decision.stream, decision.strategy, commit())
         routes = Routes(job, decision.stream.value, decision.strategy)
         # Before the products of the check, which come from routes that are not found wrong.
-        differences = _differences(job, routes)
+        differences = differences_of_job(job, routes)
         check = _check(job, decision.stream, routes)
         probes = check.probes() or (_earlier_probes(job, decision.stream) if begun else None)
         decision, check = rows_by_symmetry(job, decision, check, axis)
@@ -195,16 +195,6 @@ def _chunk_limit(job: Job) -> int | None:
     killed = [each.activity for each in deaths_of(str(job.paths.status)) if each.is_for_memory]
     sizes = [each.chunk_size // 2 for each in killed if each and each.chunk_size]
     return min(sizes, default=None)
-
-
-def _differences(job: Job, routes: Routes) -> tuple[Comparison, ...]:
-    if not job.differences:
-        return ()
-    if DIFFERENCES in job.excluded:
-        return (Comparison("inconclusive", 1, reason=job.excluded[DIFFERENCES]),)
-    trying_differences(job)
-    with explaining_failures(job.function):
-        return compare_with_differences(routes)
 
 
 def _earlier_probes(job: Job, stream: Stream) -> Probes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,15 @@ from jobs.job import Job
 from jobs.records.description import describe_sparse, require_storage
 from jobs.sparsity.detection import Sparsity, colouring_file, function_value, seconds_since
 from jobs.streams.stream import stored_dtype
+from jobs.verification.differences import differences_of_job
+from jobs.verification.precision import with_stage
+from jobs.verification.routes import Routes
 from jobs.verification.sparse_check import Matrix, check_sparse
-from jobs.verification.verdict import with_left_out_differences
+from jobs.verification.verdict import (
+    contradiction,
+    difference_figures,
+    with_left_out_differences,
+)
 from outputs import (
     Result,
     ResultDescription,
@@ -69,13 +77,20 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> tuple[Verdic
     matrix = Matrix(pattern.indptr, pattern.indices, data, pattern.shape)
     with explaining_failures(job.function):
         value = function_value(job)
+        # Products have compared the function with differences; a matrix without entries has none.
+        alone = () if products else differences_of_job(job, Routes(with_stage(job), value))
         check, probes = check_sparse(job, value, matrix)
-    found = _verdict(job, matrix, check, records, verdicts)
+    differences = [each for record in records for each in record.get("differences", [])]
+    differences += difference_figures(alone)
+    found = _verdict(job, matrix, check, differences, verdicts)
+    if seen := contradiction(job, alone):
+        found = replace(found, reason=seen)
     check = found.record() | check
     execution = _execution(sparsity, records, check, nonfinite, seconds_since(started))
     execution |= {
         "conversions": conversion_figures(job.conversions),
         "notes": [*job.notes, *sparsity.notes],
+        "differences": difference_figures(alone),
     }
     description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
     _write(job, description, sparsity, data, execution)
@@ -94,7 +109,7 @@ def _verdict(
     job: Job,
     matrix: Matrix,
     check: dict[str, Any],
-    records: list[dict[str, Any]],
+    differences: list[dict[str, Any]],
     products: list[Verdict],
 ) -> Verdict:
     """Return what is known of the matrix: its products check it, and theirs the differences."""
@@ -104,7 +119,6 @@ def _verdict(
     lines = check.get("lines_checked", 0) + check.get("lines_without_finite_product", 0)
     if check["kind"] == "none":
         lines = 0 if 0 in matrix.shape else matrix.shape[0]
-    differences = [each for record in records for each in record.get("differences", [])]
     found = figures_verdict(check, differences, lines, "rows and columns")
     return with_left_out_differences(job, found)
 

@@ -23,7 +23,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from jobs.errors import JobError
+from jobs.functions.failures import explaining_failures
 from jobs.functions.tracebacks import one_line
+from jobs.job import Job
+from jobs.records.announcements import DIFFERENCES, trying_differences
 from jobs.verification.comparison import Comparison
 from jobs.verification.lines import Lines
 from jobs.verification.routes import Mode, Routes
@@ -44,6 +47,21 @@ _UNSEEN = (
     "{count} of the {all} entries of the point have so little effect on {what} that differences do "
     "not show it: {reason}"
 )
+
+
+def differences_of_job(job: Job, routes: Routes) -> tuple[Comparison, ...]:
+    """Compare as `compare_with_differences` does, unless the options or an earlier death forbid it.
+
+    Raises:
+        JobError: The function returns a different value on each call.
+    """
+    if not job.differences:
+        return ()
+    if DIFFERENCES in job.excluded:
+        return (Comparison("inconclusive", 1, reason=job.excluded[DIFFERENCES]),)
+    trying_differences(job)
+    with explaining_failures(job.function):
+        return compare_with_differences(routes)
 
 
 def compare_with_differences(routes: Routes) -> tuple[Comparison, ...]:

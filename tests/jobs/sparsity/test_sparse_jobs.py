@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse
 
 from autodiff_core.sparse import Colouring, SparsityPattern, colour, detect_sparsity
-from jobs.errors import JobError
+from jobs.errors import ContradictedError, JobError
 from jobs.report import main as report
 from jobs.sparsity import detection
 from outputs import open_result, open_sparse_result, verify_result
@@ -63,6 +63,9 @@ def forces_inside(x):
     if energy.isnan().item():
         raise ValueError(x)
     return -torch.autograd.grad(energy, x, create_graph=True)[0]
+
+def constant_for_autograd(x):
+    return torch.from_numpy(x.detach().numpy() ** 2) + 0 * x
 
 def undefined(x):
     return x[1:] / (x[:-1] - x[0])
@@ -245,6 +248,17 @@ def test_a_pattern_of_other_branches_fails_verification(
     other = [each for each in own("branches", "sparsity=diagonal.npz") if "point=" not in each]
     with pytest.raises(JobError, match="of the sparse matrix"):
         run_sparse(*other, "inputs=numpy", "inputs.path=low.npy")
+
+
+def test_a_matrix_without_entries_is_compared_with_differences(
+    run_sparse: Callable[..., Path], own: Callable[..., tuple[str, ...]]
+) -> None:
+    with pytest.raises(ContradictedError, match="detach"):
+        run_sparse(*own("constant_for_autograd", "sparsity=auto"))
+    (path,) = Path("runs").glob("*/result.h5")
+    with open_sparse_result(path) as result:
+        assert result.entries == 0
+        assert result.verdict.state == "contradicted"
 
 
 @pytest.mark.parametrize(
