@@ -15,6 +15,8 @@ from jobs.errors import ConfigurationError, unknown_option
 FILES = (".npy", ".txt")
 KEYS = ("lines", "tensor", "of", "index", "sample")
 
+# So much of a value a message repeats: a mask has an entry for each line.
+_LONGEST = 60
 _NUMBER = re.compile(r"-?\d+")
 _RANGE = re.compile(r"(-?\d*):(-?\d*)")
 _VALID = (
@@ -131,7 +133,9 @@ def _lines(option: str, path: str, value: Any) -> str:
     items = value if isinstance(value, list) else [value]
     # YAML reads true as a truth value, which is an integer in Python.
     if not items or not all(isinstance(x, int | str) and not isinstance(x, bool) for x in items):
-        raise ConfigurationError(f"{path}={value}: {_VALID.format(option)}")
+        given = str(value)
+        given = given if len(given) < _LONGEST else f"{given[:_LONGEST]} ..."
+        raise ConfigurationError(f"{path}={given}: {_VALID.format(option)}")
     text = ",".join(map(str, items))
     if is_file(text):
         return os.path.expanduser(text)

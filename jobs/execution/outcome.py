@@ -40,9 +40,11 @@ class Record:
     seconds: float = 0.0
 
     def note(self, text: str) -> None:
-        """Keep and show what the user should know, such as a slower way that was taken."""
-        self.fallbacks.append(text)
-        self.say(f"note: {text}{_advice(text)}")
+        """Keep and show, once, what the user should know, such as a slower way that was taken."""
+        # A sum over batches is linearized anew for each block, which takes that way again.
+        if text not in self.fallbacks:
+            self.fallbacks.append(text)
+            self.say(f"note: {text}{_advice(text)}")
 
 
 def _advice(fallback: str) -> str:

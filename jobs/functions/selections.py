@@ -178,6 +178,7 @@ def _numbers(option: str, text: str, size: int, what: str) -> np.ndarray:
             raise ConfigurationError(
                 f"{option}: {outside[0]} is outside; {what}, from 0 to {size - 1}"
             )
+        found = found.astype(np.int64)
     else:
         ranges = ranges_of(option, text)
         for start, stop in ranges:
@@ -221,7 +222,7 @@ def _read(option: str, path: str) -> np.ndarray:
             f"{option}={path}: this holds {found.dtype} of shape {found.shape}; valid are integers "
             "in one dimension"
         )
-    return found.astype(np.int64)
+    return found
 
 
 def _shape(tensor: AxisTensor, numbers: np.ndarray) -> tuple[int, ...]:

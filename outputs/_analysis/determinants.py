@@ -9,7 +9,7 @@ import numpy as np
 from outputs._analysis import lapack, quadrature
 from outputs._analysis.answer import Answer, figures
 from outputs._analysis.matrices import diagonal
-from outputs._analysis.workspace import EPS, Workspace
+from outputs._analysis.workspace import Workspace
 from outputs._errors import ResultError
 
 
@@ -21,7 +21,7 @@ def trace(work: Workspace) -> Answer:
     else:
         entries = work.each(lambda a: np.diagonal(a).copy())
     values = entries.sum(-1)
-    error = work.matrix.shape[0] * EPS * np.abs(entries).sum(-1)
+    error = work.matrix.shape[0] * work.matrix.precision * np.abs(entries).sum(-1)
     return work.answer(
         "trace", values, (error, "bound for rounding"), "sum", figures(np.atleast_1d(values))
     )
@@ -59,9 +59,10 @@ def require_log_determinant(work: Workspace, probes: int) -> None:
 
 
 def _exact(work: Workspace, point: int) -> tuple[complex, float, float]:
-    factors = lapack.factored(work.matrix.read(point), work.name(point))
+    precision = work.matrix.precision
+    factors = lapack.factored(work.matrix.read(point), work.name(point), precision)
     sign, value = factors.log_determinant()
-    return sign, value, work.matrix.shape[0] * EPS * (abs(value) + 1 / factors.reciprocal)
+    return sign, value, work.matrix.shape[0] * precision * (abs(value) + 1 / factors.reciprocal)
 
 
 def _real(values: np.ndarray) -> np.ndarray:

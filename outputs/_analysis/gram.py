@@ -12,7 +12,7 @@ import numpy as np
 from outputs._analysis.answer import Answer
 from outputs._analysis.journal import Journal
 from outputs._analysis.matrices import AnyMatrix
-from outputs._analysis.workspace import EPS, Workspace
+from outputs._analysis.workspace import Workspace
 from outputs._errors import ResultError
 
 Side = Literal["rows", "columns"]
@@ -89,7 +89,10 @@ def gram(work: Workspace, side: Side) -> Answer:
     """
     require_gram(work, side)
     length = work.matrix.shape[1 if side == "rows" else 0]
-    error = np.array(length * EPS), "bound for rounding, relative to the norms of both lines"
+    error = (
+        np.array(length * work.matrix.precision),
+        "bound for rounding, relative to the norms of both lines",
+    )
     size = work.matrix.shape[0 if side == "rows" else 1]
     summary = f"{size:,} x {size:,}, in the file under gram_{side}/values"
     if work.matrix.count is None:

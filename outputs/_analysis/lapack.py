@@ -96,12 +96,13 @@ class Factors:
         return phase, float(np.log(np.abs(diagonal)).sum())
 
 
-def factored(a: np.ndarray, name: str) -> Factors:
+def factored(a: np.ndarray, name: str, precision: float) -> Factors:
     """Factor a square matrix.
 
     Args:
         a: The matrix, which is overwritten.
         name: What it is, for the message.
+        precision: Spacing of the numbers that the file stores, relative to them.
 
     Raises:
         ResultError: If it is singular to working precision.
@@ -112,9 +113,10 @@ def factored(a: np.ndarray, name: str) -> Factors:
     norm = max(float(np.abs(band).sum(1).max()) for band in bands)
     lu, pivots, _ = getrf(a.T, overwrite_a=True)
     reciprocal = float(gecon(lu, norm)[0]) if norm and np.diagonal(lu).all() else 0.0
-    if not reciprocal > np.finfo(np.float64).eps:
+    if not reciprocal > precision:
         raise ResultError(
             f"{name} is singular to working precision (its reciprocal condition number is "
-            f"{reciprocal:.1e}): neither its determinant nor a solution can be trusted."
+            f"{reciprocal:.1e}, the rounding of its numbers {precision:.1e}): neither its "
+            "determinant nor a solution can be trusted."
         )
     return Factors(lu, pivots, reciprocal)

@@ -73,7 +73,7 @@ def right_side(work: Workspace, b: np.ndarray) -> np.ndarray:
 def _solved_in_memory(work: Workspace, b: np.ndarray) -> tuple[np.ndarray, str, str]:
     smallest, found = 1.0, []
     for point, one in enumerate(b if work.matrix.count else b[None]):
-        factors = lapack.factored(work.matrix.read(point), work.name(point))
+        factors = lapack.factored(work.matrix.read(point), work.name(point), work.matrix.precision)
         found.append(factors.solve(one))
         smallest = min(smallest, factors.reciprocal)
     note = f", condition number about {1 / smallest:.1e}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from outputs._analysis import krylov, lapack, quadrature
 from outputs._analysis.answer import Answer, figures
-from outputs._analysis.workspace import EPS, ROUNDING, Workspace, ends
+from outputs._analysis.workspace import ROUNDING, Workspace, ends
 from outputs._errors import ResultError
 
 COUNT = 20
@@ -42,7 +42,7 @@ def eigenvalues(work: Workspace, count: int | None) -> Answer:
     if count is None or work.fits:
         values = work.each(lambda a: lapack.eigenvalues(work.symmetric(a)))
         chosen = ends(values, count)
-        error = size * EPS * np.abs(values).max(-1)
+        error = size * work.matrix.precision * np.abs(values).max(-1)
         which = f"{chosen.shape[-1]:,} of {size:,}: {figures(chosen)}"
         method = "LAPACK, in memory"
         return work.answer("eigenvalues", chosen, (error, ROUNDING), method, which, count)
@@ -102,7 +102,7 @@ def singular_values(work: Workspace, count: int | None) -> Answer:
     if columns is None:
         values, method = _all_singular_values(work)
         chosen = values[..., :count]
-        error = max(work.matrix.shape) * EPS * values.max(-1)
+        error = max(work.matrix.shape) * work.matrix.precision * values.max(-1)
         which = f"{chosen.shape[-1]:,} of {values.shape[-1]:,}: {figures(chosen)}"
         return work.answer("singular_values", chosen, (error, ROUNDING), method, which, count)
     assert count is not None
@@ -151,9 +151,10 @@ def condition(work: Workspace) -> Answer:
     require_condition(work)
     if work.fits or work.is_thin:
         values, method = _all_singular_values(work)
-        with np.errstate(divide="ignore"):
-            ratio = values[..., 0] / values[..., -1]
-        rounding = ratio * max(work.matrix.shape) * EPS
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # That of a matrix of zeros is infinite as well.
+            ratio = np.nan_to_num(values[..., 0] / values[..., -1], nan=np.inf, posinf=np.inf)
+        rounding = ratio * max(work.matrix.shape) * work.matrix.precision
         error = ratio * rounding
         summary = figures(np.atleast_1d(ratio))
         if (rounding >= 1).any():
@@ -205,7 +206,7 @@ def spectral_density(work: Workspace, probes: int = quadrature.PROBES) -> Answer
     at = np.unique(np.append(np.linspace(low, high, 401), 0.0 if low < 0 < high else low))
     share, error = found.cumulative(at)
     quantiles = at[np.searchsorted(share, (0.05, 0.5, 0.95)).clip(max=len(at) - 1)]
-    rounding = work.matrix.shape[0] * EPS * max(abs(low), abs(high))
+    rounding = work.matrix.shape[0] * work.matrix.precision * max(abs(low), abs(high))
     below, deviation = (float(part[0]) for part in found.cumulative(np.array([-rounding])))
     answer = work.answer(
         "spectral_density",

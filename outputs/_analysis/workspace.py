@@ -23,7 +23,6 @@ from outputs._errors import ResultError
 
 Report = Callable[[str], None]
 ROUNDING = "bound for rounding: size x ε x the largest"
-EPS = float(np.finfo(np.float64).eps)
 _TEST_VECTORS = 4
 _INDEX_BYTES = 8
 

@@ -69,6 +69,11 @@ class Format:
             require_atoms(result, self.name)
         elif self.dense is None:
             raise ResultError(f"{self.name} holds a sparse matrix; that of {result.path} is dense.")
+        elif self.dense == "npy" and result.selection is not None:
+            raise ResultError(
+                f"npy holds the matrix alone, without the numbers of its lines, and {result.path} "
+                f"holds {result.selection}; npz, mat, netcdf and zarr have them."
+            )
 
     def writer(self, result: AnyResult, structure: Structure | None = None) -> Write:
         """Return the function that writes a result.

@@ -7,7 +7,6 @@ from typing import IO
 
 import numpy as np
 
-from outputs._errors import ResultError
 from outputs._reading.views.protocol import DenseResult
 from outputs._scanning.sequential import Advance, bands, sequential_order
 
@@ -20,11 +19,6 @@ def write(result: DenseResult, path: Path, advance: Advance) -> None:
         path: A path at which no file exists yet.
         advance: Called with the number of bytes of each piece written.
     """
-    if result.selection is not None:
-        raise ResultError(
-            f"npy holds the matrix alone, without the numbers of its lines, and {result.path} "
-            f"holds {result.selection}; npz, mat, netcdf and zarr have them."
-        )
     with open(path, "xb") as file:
         write_matrix(result, file, advance)
 

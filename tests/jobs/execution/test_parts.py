@@ -252,6 +252,14 @@ def test_a_sparse_part_has_the_rows_of_the_pattern(tmp_path: Path, given: str) -
         assert result.verdict.state is VerificationState.VERIFIED
 
 
+def test_a_file_of_unsigned_numbers_is_not_read_as_negative(
+    compute: Callable[..., Result], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "rows.npy", np.array([1, 2**63 + 1], np.uint64))
+    with pytest.raises(ConfigurationError, match="npy: 9223372036854775809 is outside"):
+        compute("jacobian", rows=str(tmp_path / "rows.npy"))
+
+
 @pytest.mark.parametrize(
     ("op", "options", "message"),
     [
@@ -262,6 +270,7 @@ def test_a_sparse_part_has_the_rows_of_the_pattern(tmp_path: Path, given: str) -
         ("jacobian", {"rows": [-1]}, "counted from 0"),
         ("jacobian", {"rows": "4:4"}, "no lines"),
         ("jacobian", {"rows": []}, "valid are numbers and ranges"),
+        ("jacobian", {"rows": np.full(999, True)}, r"rows.lines=.{60} \.\.\.: valid are"),
         ("jacobian", {"rows": {"tensor": "enery"}}, "valid are energy, local, moment"),
         ("jacobian", {"rows": {"sample": 18}}, "the matrix has 17 rows"),
         ("jacobian", {"rows": {"sample": 3, "tensor": "energy"}}, "one of them alone"),

@@ -312,3 +312,35 @@ def test_a_sparse_matrix_has_the_same_answers(describe, tmp_path, budget):
             np.testing.assert_allclose(solutions.solve(work, b), np.linalg.solve(dense, b))
         np.testing.assert_allclose(work.product(dense[:, :2]), dense @ dense[:, :2], atol=1e-12)
         np.testing.assert_allclose(work.adjoint(dense[:, :2]), dense.T @ dense[:, :2], atol=1e-12)
+
+
+def test_bounds_for_rounding_are_those_of_the_stored_numbers(tmp_path, describe):
+    exact = with_spectrum(np.geomspace(1, 1e4, 40))
+    path = stored(tmp_path / "r.h5", describe, exact.astype("float32"))
+    with open_result(path) as result:
+        work = Workspace(result, AMPLE)
+        truth = np.linalg.eigvalsh(exact)
+        for answer, expected in (
+            (spectra.eigenvalues(work, None), truth),
+            (spectra.singular_values(work, None), truth[::-1]),
+            (spectra.condition(work), 1e4),
+            (determinants.trace(work), truth.sum()),
+            (determinants.log_determinant(work), np.log(truth).sum()),
+        ):
+            deviation = np.abs(answer.values - expected).max()
+            assert 1e-10 < deviation <= answer.error.max(), answer.name
+    ill = stored(
+        tmp_path / "i.h5", describe, with_spectrum(np.geomspace(1, 1e9, 40), dtype="float32")
+    )
+    with open_result(ill) as result:
+        work = Workspace(result, AMPLE)
+        for ask in (determinants.log_determinant, lambda work: solutions.solve(work, np.ones(40))):
+            with pytest.raises(ResultError, match=r"singular to working precision.* 1.2e-07"):
+                ask(work)
+
+
+def test_the_condition_number_of_zeros_is_infinite(tmp_path, describe):
+    with open_result(stored(tmp_path / "r.h5", describe, np.zeros((3, 3)))) as result:
+        answer = spectra.condition(Workspace(result, AMPLE))
+    assert answer.values == np.inf
+    assert answer.error == np.inf

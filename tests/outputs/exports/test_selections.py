@@ -41,6 +41,9 @@ def test_the_numbers_are_in_every_export_but_npy(written: dict[str, Path], tmp_p
         assert numbers[()].ravel().tolist() == [1, 2, 5]
     with open_result(PART) as result, pytest.raises(ResultError, match="npz, mat, netcdf and zarr"):
         export(result, FORMATS["npy"], tmp_path / "part.npy")
+    # The list of formats that fit says so, too.
+    with open_result(PART) as result, pytest.raises(ResultError, match="npy holds"):
+        FORMATS["npy"].require_fitting(result)
 
 
 @pytest.mark.parametrize("rows", [[0, 4, 1], [0, 1, 1], [-1, 0, 1], [0, 1, 5], [0, 1, 2]])
