@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -181,6 +182,9 @@ class _Recorder(TorchDispatchMode):
         self._makes_zero_tensors = False
         self._constants: list[Tensor] = []
         self._constant_numbers: dict[int, int] = {}
+        # The numbers of the first so many constants by their storage.
+        self._by_storage: defaultdict[int, list[int]] = defaultdict(list)
+        self._ordered = 0
         self.inputs = tuple(self._track(part) for part in vector)
 
     def reference(self, tensor: Any) -> Reference | None:
@@ -259,13 +263,15 @@ class _Recorder(TorchDispatchMode):
         """Copy the constants that an in-place operator is about to modify."""
         if modified.layout != torch.strided:
             return
-        storage = _storage(modified)
-        for number, constant in enumerate(self._constants):
-            if constant.layout == torch.strided and _storage(constant) == storage:
-                self._constants[number] = constant.clone()
-                self._constant_numbers = {
-                    key: value for key, value in self._constant_numbers.items() if value != number
-                }
+        for number in range(self._ordered, len(self._constants)):
+            constant = self._constants[number]
+            if constant.layout == torch.strided:
+                self._by_storage[_storage(constant)].append(number)
+        self._ordered = len(self._constants)
+        for number in self._by_storage.pop(_storage(modified), ()):
+            constant = self._constants[number]
+            self._constants[number] = constant.clone()
+            del self._constant_numbers[id(constant)]
 
 
 @cache

@@ -130,7 +130,8 @@ def _is_same(one: Any, other: Any) -> bool:
 def _links(value: Any) -> list[Any]:
     """Return the objects that an object of the user's refers to for good."""
     if isinstance(value, tuple):
-        return [*value]
+        # Past the methods of subclasses, which may raise anything (e3nn's irreps have no length).
+        return [*tuple.__iter__(value)]
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
     if isinstance(value, MethodType):
