@@ -75,6 +75,7 @@ class Job:
         source: The source that the fingerprint covers.
         paths: The paths of the job's files.
         config: The options.
+        structure: Which entries of the matrix are kept: ``full``, or those of its ``diagonal``.
         compressed: The side, ``right`` or ``left``, from which the job computes compressed products
             of a sparse matrix; None for any other job.
         stage: The least precise stage of the function, where that is less precise than the point;
@@ -118,6 +119,7 @@ class Job:
     source: SourceCode
     paths: RunPaths
     config: JobConfig
+    structure: str = "full"
     compressed: str | None = None
     dense_reason: str = ""
     stage: Stage | None = None
@@ -211,6 +213,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         source=source,
         paths=run_paths(config.runs, function.name, config.op, config.strategy, digest, shard),
         config=config,
+        structure=config.structure,
         part=part,
         is_ragged=is_ragged,
         drawn=drawn,
@@ -275,6 +278,8 @@ def _variables(
     choices = dict(variables.choices)
     if config.op == "fisher":
         choices["fisher"] = config.fisher.kind
+    if config.structure != "full":
+        choices["structure"] = config.structure
     # The same array is another problem with and without a dimension over points.
     if config.points.are_many and "points" not in choices:
         choices["points"] = _points(config, variables.point)

@@ -194,7 +194,7 @@ def _questions(options: argparse.Namespace) -> list[Question]:
     probes = options.probes
     found = list(_spectral_questions(options))
     if options.trace:
-        check = partial(Workspace.require_square, what="trace")
+        check = partial(determinants.require_diagonal, what="trace")
         found.append(Question("trace", "", check, determinants.trace))
     if options.log_determinant:
         check = partial(determinants.require_log_determinant, probes=probes)

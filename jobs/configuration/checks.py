@@ -24,6 +24,7 @@ from jobs.configuration.schema import (
     PROGRESS,
     STORED_DTYPES,
     STRATEGIES,
+    STRUCTURES,
     VERIFY_MODES,
     BatchedLoss,
     FileSource,
@@ -105,6 +106,8 @@ def check_together(config: JobConfig) -> None:
         _check_sparsity(config)
     _check_direction(config)
     _check_selection(config)
+    if config.structure != "full":
+        _check_structure(config)
 
 
 def to_yaml(config: JobConfig) -> str:
@@ -167,6 +170,7 @@ def _check_groups(config: JobConfig) -> None:
 def _check_choices(config: JobConfig) -> None:
     _check_choice("op", config.op, tuple(OPERATIONS))
     _check_choice("strategy", config.strategy, STRATEGIES)
+    _check_choice("structure", config.structure, STRUCTURES)
     _check_choice("dtype", config.dtype, DTYPES)
     _check_choice("compile", config.compile, COMPILATIONS)
     _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
@@ -284,6 +288,30 @@ def _check_selection(config: JobConfig) -> None:
         raise ConfigurationError(
             f"{given} output.tile={config.output.tile}: the tile of a part is left to the layout"
         )
+
+
+def _check_structure(config: JobConfig) -> None:
+    """Check that all other options fit a diagonal."""
+    operation = OPERATIONS[config.op]
+    conflicts = {
+        f"op={config.op}": config.op == "hessian" or operation.is_curvature,
+        f"points={config.points.by}": not config.points.are_many,
+        f"sparsity={config.sparsity}": config.sparsity == "none",
+        f"rows={config.rows}": config.rows is None,
+        f"columns={config.columns}": config.columns is None,
+        f"shard={config.shard}": config.shard is None,
+        f"verify={config.verify.mode}": config.verify.mode == "probe",
+        f"dtype={config.dtype}": not config.dtype.startswith("complex"),
+        f"output.tile={config.output.tile}": config.output.tile is None,
+    }
+    for option, fits in conflicts.items():
+        if not fits:
+            raise ConfigurationError(
+                f"structure={config.structure} {option}: a diagonal is that of a whole matrix by "
+                "op=hessian, ggn or fisher, at one point, without sparsity, rows, columns, shard "
+                "and output.tile, in real dtypes and with verify=probe, because its entries can be "
+                "checked as parts of their rows only"
+            )
 
 
 def _check_sparsity(config: JobConfig) -> None:

@@ -15,6 +15,7 @@ STRATEGIES = ("auto", "reverse-loop", "vectorize", "forward-mode", "forward-loop
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 COMPILATIONS = ("auto", "never", "always")
 NONFINITE_POLICIES = ("record", "fail")
+STRUCTURES = ("full", "diagonal")
 STORED_DTYPES = ("auto", "float16", "float32", "float64", "complex64", "complex128")
 FSYNCS = ("end", "block")
 COMPRESSIONS = ("none", "gzip")
@@ -309,6 +310,7 @@ class JobConfig:
     # A number or range, a file, or a mapping; in the typed options as `checked_selection` has it.
     rows: Any = None
     columns: Any = None
+    structure: str = MISSING
     sparsity: str = MISSING
     loss: LossConfig = MISSING
     fisher: FisherConfig = field(default_factory=FisherConfig)

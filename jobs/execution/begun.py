@@ -30,6 +30,7 @@ class Begun:
         lines: The number of its lines.
         missing: The number of lines that are missing.
         storage: How its entries are stored.
+        has_products: Whether it has products of its matrix with random vectors.
         created: When it was begun.
         attempts: The starts that wrote it, as far as they are known.
         excluded: What was left out of it, by name, with the reasons.
@@ -41,6 +42,7 @@ class Begun:
     lines: int
     missing: int
     storage: Storage
+    has_products: bool
     created: str = ""
     attempts: list[dict[str, Any]] = field(default_factory=list)
     excluded: Mapping[str, str] = field(default_factory=dict)
@@ -72,9 +74,10 @@ def read_begun(job: Job, target: Path) -> Begun | None:
 
 
 def begun_or_discarded(job: Job, target: Path, note: Callable[[str], None]) -> Begun | None:
-    """Return what `read_begun` returns, and remove a file whose end is missing.
+    """Return what `read_begun` returns, and remove a file of which no block can be checked.
 
-    No block of such a file can be checked.
+    Its end is missing, or it is of a diagonal and has no products of the whole matrix, which would
+    show that it is still the same one.
 
     Args:
         job: The job.
@@ -85,11 +88,19 @@ def begun_or_discarded(job: Job, target: Path, note: Callable[[str], None]) -> B
         JobError: The unfinished file cannot be read, or is damaged.
     """
     try:
-        return read_begun(job, target)
+        begun = read_begun(job, target)
     except TruncatedResultError as error:
         ResultWriter.discard(target)
         note(f"note: {error} It is begun again, because no block of it can be checked")
         return None
+    if begun is not None and job.structure != "full" and not begun.has_products:
+        ResultWriter.discard(target)
+        note(
+            f"note: {begun.path} has no product of the matrix that it could be compared with, and "
+            "is begun again"
+        )
+        return None
+    return begun
 
 
 def _begun(job: Job, found: Result) -> Begun:
@@ -110,6 +121,7 @@ def _begun(job: Job, found: Result) -> Begun:
         lines=found.axis.lines(found.matrix_shape),
         missing=int((~found.mask).sum()),
         storage=Storage.of_result(found),
+        has_products=found.probes is not None,
         created=str(provenance.get("created", "at an unknown time")),
         attempts=_attempts(job, status) or [attempt_of_provenance(provenance)],
         excluded={k: str(v) for k, v in excluded.items()} if isinstance(excluded, dict) else {},

@@ -217,12 +217,13 @@ def _run(
         probes = prepared.earlier_probes
         attempts = with_this_attempt(job, attempts, description, probes, writer, record.note)
         if job.verify == "probe":
-            # Resuming has compared them with the same products.
+            # Resuming has compared them with the same products; or of a diagonal these products
+            # with those that its blocks were compared with when they were computed.
             for lines in earlier_lines(description, writer):
                 prepared.check.record(lines.start, lines.stop, 0.0)
         status.update(state="running", attempts=attempts, **running_status(prepared))
         _compute(_Run(prepared, record, chunks, status, display), source, writer)
-        if job.shard is None:
+        if job.shard is None and job.structure == "full":
             prepared.check.complete(writer.part)
         found, verification = judged(prepared)
         record_of_run = execution_record(prepared, source, chunks, record, verification)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
-from autodiff_core import Block
+from autodiff_core import Axis, Block
 from jobs.errors import OutOfMemoryError, StrategyError, failing_strategy
 from jobs.execution.block_sources import ComputedBlock, Remaining
 from jobs.functions.failures import explaining_failures
@@ -120,7 +121,8 @@ def compute_block(
         lines: Its rows or columns.
 
     Returns:
-        The block on its device, its error, and its entries that are not finite.
+        The block on its device (of ``structure=diagonal`` its entries on the diagonal), its error,
+        and its entries that are not finite.
 
     Raises:
         OutOfMemoryError: An allocation failed.
@@ -140,7 +142,17 @@ def compute_block(
                 f"by {error:.1e} (tolerance {check.tolerance:.1e}), twice{explanation}",
                 is_wrong=True,
             )
+        if job.structure == "diagonal":
+            block = diagonal_of(block)
         return block, error, entries_not_finite(block)
+
+
+def diagonal_of(block: Block) -> Block:
+    """Return the entries of a block of a square matrix on its diagonal, as rows of one column."""
+    lines = block.values if block.axis is Axis.ROWS else block.values.T
+    # A copy: the rest of the block is not kept.
+    entries = lines.diagonal(block.start).clone().unsqueeze(1)
+    return replace(block, axis=Axis.ROWS, pieces=(entries,))
 
 
 def _explanation(job: Job, check: Check) -> str:

@@ -24,7 +24,7 @@ from jobs.planning.prediction import make_plan
 from jobs.planning.search import decide
 from jobs.planning.symmetry import rows_by_symmetry
 from jobs.records.announcements import trying
-from jobs.records.description import describe
+from jobs.records.description import describe, stored_axis
 from jobs.records.provenance import git_commit
 from jobs.records.status_file import StatusFile
 from jobs.streams.stream import Stream, StreamFacts
@@ -34,7 +34,7 @@ from jobs.verification.differences import differences_of_job
 from jobs.verification.precision import with_stage
 from jobs.verification.routes import Routes
 from jobs.verification.selection import prepare_check
-from outputs import Axis, Probes, ResultDescription
+from outputs import Probes, ResultDescription
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Prepared:
     @property
     def is_begun_anew(self) -> bool:
         """Whether what was begun is of no use, because it has blocks of the other axis."""
-        return self.begun is not None and self.begun.axis != self.facts.axis
+        return self.begun is not None and self.begun.axis != self.description.axis
 
     @property
     def strategies(self) -> str:
@@ -129,7 +129,9 @@ def prepare(
         probes = check.probes() or (_earlier_probes(job, decision.stream) if begun else None)
         decision, check = rows_by_symmetry(job, decision, check, axis)
         description = replace(
-            description, axis=Axis(decision.stream.axis), block_lines=decision.chunk_size
+            description,
+            axis=stored_axis(job, decision.stream),
+            block_lines=decision.chunk_size,
         )
         is_kept = begun is not None and begun.axis == description.axis
         lines = begun.missing if begun is not None and is_kept else description.lines

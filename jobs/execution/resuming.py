@@ -108,7 +108,8 @@ def reference_of(job: Job, value: Mapping[str, np.ndarray], probes: Probes | Non
     # Where a derivative has no finite value one route may give NaN and another a number. Only a job
     # that checks its lines stops there, and leaves none of them.
     is_finite = job.verify == "probe"
-    return Reference(value, probes, max(rounding, job.tolerance or rounding), is_finite)
+    tolerance = max(rounding, job.tolerance or rounding)
+    return Reference(value, probes, tolerance, is_finite, job.structure == "full")
 
 
 def earlier_lines(description: ResultDescription, writer: ResultWriter) -> list[range]:

@@ -46,6 +46,7 @@ class Plan:
         points: The number of points with a matrix each, whose rows are counted together in `rows`;
             None for a single point.
         entries: The number of entries, where the points have different sizes; else None.
+        structure: Which entries of the matrix are kept: ``full``, or those of its ``diagonal``.
         part: The part of a larger matrix that is computed, in words; empty for a whole matrix.
     """
 
@@ -75,6 +76,7 @@ class Plan:
     part: str = ""
     points: int | None = None
     entries: int | None = None
+    structure: str = "full"
 
     @property
     def lines(self) -> int:
@@ -98,6 +100,8 @@ class Plan:
         A Hessian is symmetric, and its rows are computed as columns where these are fewer.
         """
         rows, columns = self.rows_of_a_point, self.columns
+        if self.structure == "diagonal":
+            columns = rows
         if self.operation == "hessian":
             rows = columns = min(rows, columns)
         return {"reverse": rows, "forward": columns}
@@ -110,6 +114,8 @@ class Plan:
                 f"{self.points} points of different sizes, {self.rows} rows of at most "
                 f"{self.columns} columns, {self.dtype}"
             )
+        if self.structure == "diagonal":
+            return f"the diagonal of {self.rows} rows x {self.rows} columns, {self.dtype}"
         many = f"{self.points} points of " if self.points is not None else ""
         return f"{many}{self.rows_of_a_point} rows x {self.columns} columns, {self.dtype}"
 

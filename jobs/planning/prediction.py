@@ -75,6 +75,7 @@ def make_plan(
         path=str(job.paths.result),
         waited=decision.waited,
         part=_part_of(description),
+        structure=description.structure,
         points=description.points if job.shard is None else None,
         entries=description.entries if description.is_ragged else None,
         memory_budget=budget.bytes,

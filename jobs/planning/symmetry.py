@@ -19,7 +19,7 @@ def rows_by_symmetry(
     A row is written as it is computed; a column has to be turned into tiles, which takes longer
     than computing it. That the Hessian is symmetric is not assumed: the two products of the check,
     H v and v H, are computed by different routes and have to agree. Shards keep their columns,
-    because each of them decides by itself.
+    because each of them decides by itself; a diagonal is the same by both.
 
     Args:
         job: The job.
@@ -33,7 +33,8 @@ def rows_by_symmetry(
     is_by_columns = job.operation == "hessian" and decision.stream.axis is Axis.COLUMNS
     is_probed = isinstance(check, ProbeCheck)
     is_symmetric = begun is None and is_probed and check.shows_symmetry
-    if not is_by_columns or job.shard is not None or not (is_symmetric or begun == Axis.ROWS):
+    is_whole = job.shard is None and job.structure == "full"
+    if not (is_by_columns and is_whole and (is_symmetric or begun == Axis.ROWS)):
         return decision, check
     stream = decision.stream.rows_by_symmetry()
     if stream is None:

@@ -41,13 +41,16 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         return _describe_ragged(job, function, stream, strategy, commit)
     outputs = named_outputs(job.function, stream.value)
     rows, columns, rows_are_tuple, columns_are_tuple = _axes(job, stream, tuple(outputs))
+    if job.structure == "diagonal":
+        dtype = str(stream.dtype).removeprefix("torch.")
+        columns, columns_are_tuple = (TensorSpec("diagonal", (), dtype),), False
     is_product = OPERATIONS[job.operation].is_product
     return ResultDescription(
         operation=job.operation,
         strategy=strategy,
         function=job.function.reference,
         fingerprint=job.fingerprint,
-        axis=Axis(stream.axis),
+        axis=stored_axis(job, stream),
         rows=rows,
         columns=columns,
         dtype=str(stored_dtype(job.storage or stream.dtype)),
@@ -66,7 +69,18 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         points=job.points,
         selection=None if is_product else _selection(job.part),
         drawn_vectors=job.drawn,
+        structure=job.structure,
     )
+
+
+def stored_axis(job: Job, stream: Stream) -> Axis:
+    """Return the axis along which blocks are written: a diagonal is one column.
+
+    Args:
+        job: The job.
+        stream: The blocks of its matrix, of which a diagonal is taken.
+    """
+    return Axis(stream.axis) if job.structure == "full" else Axis.ROWS
 
 
 def _describe_ragged(

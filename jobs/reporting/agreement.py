@@ -84,8 +84,8 @@ def _key(result: Result | SparseResult) -> tuple[str, ...]:
     vectors = {} if drawn else result.vectors
     lines = {"rows": result.row_numbers, "columns": result.column_numbers}
     digests = [_digest(arrays) for arrays in (result.points, vectors, lines)]
-    kind = type(result).__name__
-    return (kind, result.operation, result.function, str(result.shape), drawn, *digests)
+    kind, others = type(result).__name__, (result.structure, drawn)
+    return (kind, result.operation, result.function, str(result.shape), *others, *digests)
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

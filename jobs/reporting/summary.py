@@ -100,6 +100,8 @@ def _of_result(name: str, result: Result) -> JobSummary:
     matrix = f"{' x '.join(map(str, result.shape))} {result.dtype}{shard}{_selection(result)}"
     if result.is_ragged:
         matrix = f"{result.point_count} points of different sizes, {rows} rows {result.dtype}"
+    if result.structure != "full":
+        matrix = f"{result.structure} of {rows} x {rows} {result.dtype}"
     return _finished(name, result, matrix, lines and lines * across)
 
 

@@ -15,16 +15,33 @@ from outputs._errors import ResultError
 
 def trace(work: Workspace) -> Answer:
     """Add up the diagonal of a square matrix."""
-    work.require_square("trace")
-    if work.matrix.count is None:
-        entries = diagonal(work.matrix)
-    else:
-        entries = work.each(lambda a: np.diagonal(a).copy())
+    entries = diagonal_of(work, "trace")
     values = entries.sum(-1)
     error = work.matrix.shape[0] * work.matrix.precision * np.abs(entries).sum(-1)
     return work.answer(
         "trace", values, (error, "bound for rounding"), "sum", figures(np.atleast_1d(values))
     )
+
+
+def require_diagonal(work: Workspace, what: str) -> None:
+    """Check that the file holds the diagonal of a square matrix."""
+    if not work.is_diagonal:
+        work.require_square(what)
+
+
+def diagonal_of(work: Workspace, what: str) -> np.ndarray:
+    """Read the diagonal of a square matrix, of shape (rows,) or (points, rows).
+
+    Args:
+        work: The matrix.
+        what: What a matrix that is not square does not have.
+    """
+    require_diagonal(work, what)
+    if work.is_diagonal:
+        return work.matrix.read()[:, 0]
+    if work.matrix.count is None:
+        return diagonal(work.matrix)
+    return work.each(lambda a: np.diagonal(a).copy())
 
 
 def log_determinant(work: Workspace, probes: int = quadrature.PROBES) -> Answer:

@@ -106,6 +106,7 @@ def gram(work: Workspace, side: Side) -> Answer:
 
 def require_gram(work: Workspace, side: Side) -> None:
     """Check that `gram` can be found, before work starts."""
+    work.require_all_entries("products of its rows and columns")
     if side not in ("rows", "columns"):
         raise ResultError(f"--gram={side}: rows and columns can be multiplied.")
     if work.matrix.count is not None:

@@ -28,6 +28,7 @@ class Stored(Protocol):
     path: Path
     dtype: np.dtype
     selection: Selection | None
+    structure: str
 
     @property
     def row_numbers(self) -> np.ndarray:

@@ -128,6 +128,7 @@ def require_singular_values(work: Workspace, count: int | None) -> int | None:
     Returns:
         How many vectors their iteration may keep; None if no iteration is needed.
     """
+    work.require_all_entries("singular values")
     if work.fits or work.is_thin:
         return None
     if count is None:
@@ -181,6 +182,7 @@ def condition(work: Workspace) -> Answer:
 
 def require_condition(work: Workspace) -> None:
     """Check that `condition` can be found, before work starts."""
+    work.require_all_entries("condition number")
     if not (work.fits or work.is_thin):
         work.require_square("condition number, where it does not fit in memory")
         require_eigenvalues(work, 1)

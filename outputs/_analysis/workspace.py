@@ -20,6 +20,7 @@ from outputs._analysis.matrices import (
 )
 from outputs._analysis.quadrature import VECTORS
 from outputs._errors import ResultError
+from outputs._format.description import DIAGONAL
 
 Report = Callable[[str], None]
 ROUNDING = "bound for rounding: size x ε x the largest"
@@ -40,6 +41,7 @@ class Workspace:
         budget: The memory that is left to vectors and dense matrices.
         journal: Keeps products, so that an interrupted iteration continues.
         report: Called with what is being done.
+        is_diagonal: Whether the file holds only the diagonal, as a matrix of one column.
         asymmetry: ‖A - Aᴴ‖ / ‖A‖, the largest over the points, where it was needed.
 
     Raises:
@@ -55,6 +57,7 @@ class Workspace:
         self.matrix, self.budget = _opened(result, budget)
         self.journal: Journal = NoJournal()
         self.report = report
+        self.is_diagonal = result.structure == DIAGONAL
         self._selection = result.selection
         self._has_same_lines = result.selection is None or np.array_equal(
             result.row_numbers, result.column_numbers
@@ -103,8 +106,17 @@ class Workspace:
         needed = VECTORS * self.matrix.shape[0] * probes * self.matrix.dtype.itemsize
         self.budget.require(needed, f"{what} with {probes} random vectors")
 
+    def require_all_entries(self, what: str) -> None:
+        """Check that the file holds more than the diagonal."""
+        if self.is_diagonal:
+            raise ResultError(
+                f"{self.matrix.path} holds the diagonal of a matrix only, which gives no {what}; "
+                "--trace fits it."
+            )
+
     def require_square(self, what: str) -> None:
         """Check that the matrix is square."""
+        self.require_all_entries(what)
         rows, columns = self.matrix.shape
         if rows != columns:
             raise ResultError(

@@ -9,6 +9,7 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
+from outputs._format.description import FULL
 from outputs._optional import load
 from outputs._reading.result import Result
 
@@ -110,6 +111,8 @@ def require_atoms(result: Result, name: str) -> None:
     reason = ""
     if result.operation != "hessian":
         reason = f"it is of op={result.operation}"
+    elif result.structure != FULL:
+        reason = "it is the diagonal only"
     elif result.dtype.kind != "f":
         reason = f"its numbers are {result.dtype}"
     elif len(result.rows) != 1 or len(result.columns) != 1:

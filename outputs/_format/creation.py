@@ -14,7 +14,7 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
-from outputs._format.description import CURVATURES, ResultDescription
+from outputs._format.description import CURVATURES, DIAGONAL, ResultDescription
 from outputs._format.digests import create_digests
 from outputs._format.names import (
     CURRENT_MINOR_VERSION,
@@ -25,7 +25,9 @@ from outputs._format.names import (
     MINOR_VERSION,
     OFFSETS,
     POINTS,
+    STRUCTURE,
     VERSION_OF_CURVATURES,
+    VERSION_OF_DIAGONALS,
     VERSION_OF_DRAWN_VECTORS,
     VERSION_OF_PARTS,
     VERSION_OF_POINTS,
@@ -223,6 +225,8 @@ def _write_header(
         version = VERSION_OF_SELECTIONS
     if description.drawn_vectors is not None:
         version = VERSION_OF_DRAWN_VECTORS
+    if description.structure == DIAGONAL:
+        version = VERSION_OF_DIAGONALS
     write_attributes(
         file,
         {"format": FORMAT, "format_version": version, MINOR_VERSION: CURRENT_MINOR_VERSION}
@@ -234,6 +238,8 @@ def _write_header(
         write_attributes(file, {VIRTUAL: 1})
     if description.points is not None:
         write_attributes(file, {POINTS: description.points})
+    if description.structure == DIAGONAL:
+        write_attributes(file, {STRUCTURE: description.structure})
     if shard is not None:
         write_attributes(file, {f"shard_{name}": value for name, value in asdict(shard).items()})
         if description.tile is not None:

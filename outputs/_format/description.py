@@ -23,6 +23,8 @@ CURVATURES = ("ggn", "fisher")
 SYMMETRIC = ("hessian", *CURVATURES)
 MATRICES = ("jacobian", *SYMMETRIC)
 PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
+FULL, DIAGONAL = "full", "diagonal"
+STRUCTURES = (FULL, DIAGONAL)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class ResultDescription:
         selection: Which rows and columns of a larger matrix these are; None for a whole matrix.
         is_ragged: Whether the points have matrices of different sizes: `rows` and `columns` hold
             the tensors of all points, point after point, equally many of each.
+        structure: Which entries of the matrix the file holds: ``full``, all of them, or those of
+            its ``diagonal``, as a matrix of one column, whose tensor has this name. The probes are
+            those of the whole matrix.
         block_lines: Number of lines of a block, if known; the tile is chosen to fit it. It is not
             stored.
 
@@ -89,6 +94,7 @@ class ResultDescription:
     selection: Selection | None = None
     is_ragged: bool = False
     drawn_vectors: DrawnVectors | None = None
+    structure: str = FULL
     block_lines: int | None = None
 
     def __post_init__(self) -> None:
@@ -105,6 +111,9 @@ class ResultDescription:
         require_choice("axis", self.axis, tuple(Axis))
         object.__setattr__(self, "axis", Axis(self.axis))
         require_choice("compression", self.compression, ("none", "gzip"))
+        require_choice("structure", self.structure, STRUCTURES)
+        if self.structure == DIAGONAL:
+            self._require_diagonal()
         _require_numeric(self.dtype)
         for axis, tensors in (("rows", self.rows), ("columns", self.columns)):
             count = len(tensors) // (self.points or 1) if self.is_ragged else len(tensors)
@@ -112,7 +121,7 @@ class ResultDescription:
         if self.tile is not None and min(self.tile) < 1:
             raise ResultError(f"A tile has at least one row and one column, not {self.tile}.")
         if self.probes is not None:
-            require_fitting(self.probes, self.shape)
+            require_fitting(self.probes, multiplied_shape(self.shape, self.structure))
         if self.selection is not None:
             self.selection.require_fitting(self.rows, self.columns)
         if self.drawn_vectors is not None and self.drawn_vectors.count != self.shape[0]:
@@ -120,6 +129,15 @@ class ResultDescription:
         length = self.axis.lines(self.shape)
         if self.shard is not None and self.shard.stop > length:
             raise ResultError(f"The shard {self.shard} ends beyond the {length} {self.axis}.")
+
+    def _require_diagonal(self) -> None:
+        is_part = self.shard is not None or self.selection is not None or self.points is not None
+        is_column = [(each.name, each.shape) for each in self.columns] == [(DIAGONAL, ())]
+        is_square = self.operation in SYMMETRIC
+        if is_part or not (is_column and is_square) or self.axis != Axis.ROWS:
+            raise ResultError(
+                "A diagonal is that of a whole square matrix, and arrives by rows of one column."
+            )
 
     def _require_ragged(self) -> None:
         tables = (self.rows, self.columns)
@@ -174,6 +192,11 @@ class ResultDescription:
     def stored_shape(self) -> tuple[int, int]:
         """Shape of the matrix in the file: that of the whole matrix, or of the shard's lines."""
         return self.axis.shape(self.lines, self.axis.across(self.shape))
+
+
+def multiplied_shape(shape: tuple[int, int], structure: str) -> tuple[int, int]:
+    """Return the shape of the matrix that the probes multiply, from that of the file's matrix."""
+    return (shape[0], shape[0]) if structure == DIAGONAL else shape
 
 
 def _require_numeric(dtype: str) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import numpy as np
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 # The attribute that counts additions, which earlier readers of the same version may ignore.
 MINOR_VERSION = "format_minor_version"
 CURRENT_MINOR_VERSION = 1
@@ -21,6 +21,7 @@ VERSION_OF_SELECTIONS = 5
 VERSION_OF_CURVATURES = 6
 VERSION_OF_RAGGED_FILES = 7
 VERSION_OF_DRAWN_VECTORS = 8
+VERSION_OF_DIAGONALS = 9
 
 LEDGER_DTYPE = np.dtype(
     [
@@ -40,6 +41,8 @@ EXECUTION_BYTES = 256 * 1024
 WHOLE_TILE = ("tile_rows", "tile_columns")
 VIRTUAL = "virtual"
 POINTS = "points"
+# Which entries of the matrix there are, where these are not all.
+STRUCTURE = "structure"
 # Where the entries of each of many points of different sizes begin.
 OFFSETS = "offsets"
 # The attributes of the group of the vectors that are drawn.

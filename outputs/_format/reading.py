@@ -11,7 +11,16 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import Axis, Shard, TensorSpec
-from outputs._format.description import MATRICES, PRODUCTS, Compression, ResultDescription
+from outputs._format.description import (
+    DIAGONAL,
+    FULL,
+    MATRICES,
+    PRODUCTS,
+    SYMMETRIC,
+    Compression,
+    ResultDescription,
+    multiplied_shape,
+)
 from outputs._format.drawn_vectors import DrawnVectors
 from outputs._format.names import (
     DRAWN,
@@ -21,6 +30,7 @@ from outputs._format.names import (
     OFFSETS,
     POINTS,
     PROBES,
+    STRUCTURE,
     TABLE_FIELDS,
     VERSION_OF_RAGGED_FILES,
     VERSION_OF_SELECTIONS,
@@ -85,6 +95,7 @@ def read_description(file: h5py.File) -> ResultDescription:
         selection=read_selection(file),
         is_ragged=is_ragged(file),
         drawn_vectors=read_drawn_vectors(file),
+        structure=read_structure(file),
     )
 
 
@@ -161,6 +172,22 @@ def read_points(file: h5py.File) -> int | None:
     if not isinstance(points, int) or points < 1:
         raise ResultError(f"{file.filename} is damaged: {points!r} is no number of points.")
     return points
+
+
+def read_structure(file: h5py.File) -> str:
+    """Read which entries of its matrix a file holds: ``full`` or ``diagonal``.
+
+    Raises:
+        ResultError: If it contradicts the file.
+    """
+    if STRUCTURE not in file.attrs:
+        return FULL
+    structure = read_attribute(file, STRUCTURE)
+    columns = [(each.name, each.shape) for each in read_table(file, Names.COLUMNS)]
+    is_square = read_attribute(file, "operation") in SYMMETRIC
+    if structure != DIAGONAL or columns != [(DIAGONAL, ())] or not is_square:
+        raise ResultError(f"{file.filename} is damaged: it holds no {structure!r} of a matrix.")
+    return structure
 
 
 def axis_of(file: h5py.File) -> Axis:
@@ -335,7 +362,7 @@ def read_probes(file: h5py.File) -> Probes | None:
             pairing=cast(Pairing, pairing),
             floor=float(scalar(group, "floor")) if "floor" in group.attrs else 0.0,
         )
-        require_fitting(probes, whole_shape(file))
+        require_fitting(probes, multiplied_shape(whole_shape(file), read_structure(file)))
     except ResultError as error:
         raise ResultError(f"{file.filename} is damaged: {error}") from error
     return probes

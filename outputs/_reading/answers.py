@@ -56,6 +56,14 @@ class Answers:
         work = self._workspace(memory)
         return spectra.singular_values(work, spectra.checked_count("singular-values", count))
 
+    def diagonal(self, *, memory: str | None = None) -> np.ndarray:
+        """Read the diagonal of a square matrix, of shape (rows,) or (points, rows).
+
+        Args:
+            memory: What the process may take.
+        """
+        return determinants.diagonal_of(self._workspace(memory), "diagonal")
+
     def trace(self, *, memory: str | None = None) -> Answer:
         """Return the sum of the diagonal of a square matrix."""
         return determinants.trace(self._workspace(memory))

@@ -11,7 +11,7 @@ import numpy as np
 
 from outputs._errors import ResultError, UnfinishedResultError
 from outputs._format.axes import find_tensor
-from outputs._format.description import ResultDescription
+from outputs._format.description import FULL, ResultDescription
 from outputs._format.ledger import Ledger
 from outputs._format.probes import Probes
 from outputs._format.ragged_matrices import RaggedMatrices
@@ -154,6 +154,8 @@ class Result(ResultFile, OfPoints):
         many = f"{points[0]} points of " if points else ""
         if self.is_ragged:
             many = f"{self.point_count} points of different sizes, "
+        if self.structure != FULL:
+            many = f"{self.structure} as "
         return (
             f"<Result, {self._state()}: {self.operation} of {self.function}: "
             f"{many}{rows} x {columns} {self.dtype}, {self.strategy}, {self.path}>"
@@ -310,6 +312,7 @@ class Result(ResultFile, OfPoints):
                 of many points. The products raise it as well.
         """
         self.require_one_point("A linear operator")
+        self.require_all_entries("A linear operator")
         return linear_operator(self)
 
     def plot(self, *, values: int = SPECTRUM_VALUES) -> Figure:

@@ -10,6 +10,7 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
+from outputs._format.description import FULL
 from outputs._format.digests import content_identity, damaged_records, require_sound_creation
 from outputs._format.drawn_vectors import DrawnVectors
 from outputs._format.names import Names
@@ -22,6 +23,7 @@ from outputs._format.reading import (
     read_probes,
     read_provenance,
     read_selection,
+    read_structure,
     read_table,
     read_text,
     require_ours,
@@ -48,6 +50,7 @@ class ResultFile(Answers):
         rows: The tensors along the rows.
         columns: The tensors along the columns.
         selection: Which rows and columns of a larger matrix the file holds; None for all.
+        structure: Which of their entries: ``full``, or ``diagonal``, as a matrix of one column.
 
     Raises:
         ResultNotFoundError: If there is no such file.
@@ -73,6 +76,7 @@ class ResultFile(Answers):
         self.rows = read_table(self.file, Names.ROWS)
         self.columns = read_table(self.file, Names.COLUMNS)
         self.selection = read_selection(self.file)
+        self.structure = read_structure(self.file)
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +103,21 @@ class ResultFile(Answers):
             return np.arange(sum(tensor.size for tensor in tensors))
         return getattr(self.selection, axis)
 
+    def require_all_entries(self, purpose: str) -> None:
+        """Check that the file holds more of its rows than the diagonal.
+
+        Args:
+            purpose: What needs all entries, as the subject of a sentence.
+
+        Raises:
+            ResultError: If it holds only the diagonal.
+        """
+        if self.structure != FULL:
+            raise ResultError(
+                f"{purpose} needs the whole matrix, and {self.path} holds its diagonal only; "
+                "result.diagonal() and result.trace() read it."
+            )
+
     def require_all_lines(self, purpose: str) -> None:
         """Check that the file holds all rows and columns of its matrix.
 
@@ -106,8 +125,9 @@ class ResultFile(Answers):
             purpose: What needs all of them, as the subject of a sentence.
 
         Raises:
-            ResultError: If rows or columns were selected.
+            ResultError: If rows or columns were selected, or only the diagonal is there.
         """
+        self.require_all_entries(purpose)
         if self.selection is not None:
             raise ResultError(
                 f"{purpose} needs the whole matrix, and {self.path} holds {self.selection}; "
@@ -197,7 +217,10 @@ class ResultFile(Answers):
 
     @property
     def probes(self) -> Probes | None:
-        """Products by which the matrix can be verified; None if the file has none."""
+        """Products by which the matrix can be verified; None if the file has none.
+
+        Of a diagonal they are products of the whole matrix, which a resumed job compares.
+        """
         with self._reading():
             return read_probes(self.file)
 

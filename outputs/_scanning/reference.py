@@ -25,12 +25,15 @@ class Reference:
         probes: Random vectors and the products of the derivative with them; None without.
         tolerance: The largest relative error that rounding explains.
         finite: Whether a line that is not finite differs from a finite product.
+        of_lines: Whether the lines of the file are those that the products are of. Those of a
+            diagonal are not: only the products are compared.
     """
 
     value: Mapping[str, np.ndarray]
     probes: Probes | None
     tolerance: float
     finite: bool = True
+    of_lines: bool = True
 
     def difference(self, file: h5py.File) -> str:
         """Return what differs in the value and the products of a file, in words; empty if nothing.
@@ -94,7 +97,7 @@ class Reference:
             axis: The axis of the lines.
             shard: The lines that the file holds; None for all.
         """
-        if self.probes is None:
+        if self.probes is None or not self.of_lines:
             return None
         probes = self.probes if shard is None else self.probes.of_shard(axis, shard)
         is_rows = axis == Axis.ROWS

@@ -75,6 +75,11 @@ def _differences(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, fl
 
 
 def _require_one_selection(first: Result | SparseResult, second: Result | SparseResult) -> None:
+    if first.structure != second.structure:
+        raise ResultError(
+            f"{first.path} holds the {first.structure} matrix and {second.path} the "
+            f"{second.structure}; only those of one structure can be compared."
+        )
     for name in ("row_numbers", "column_numbers"):
         if not np.array_equal(getattr(first, name), getattr(second, name)):
             raise ResultError(

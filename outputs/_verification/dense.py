@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from outputs._format.description import SYMMETRIC
+from outputs._format.description import FULL, SYMMETRIC
 from outputs._format.names import Names
 from outputs._format.probes import Probes
 from outputs._format.reading import dataset, group_of
@@ -54,6 +54,7 @@ def check_header(result: Result) -> dict[str, Any]:
         "problems": tuple(problems),
         "operation": result.operation,
         "shape": result.shape,
+        "structure": result.structure,
         "dtype": result.dtype.name,
         "complete": result.complete,
         "blocks": result.blocks,
@@ -72,8 +73,8 @@ def check_blocks(result: Result, problems: Iterable[str]) -> dict[str, Any]:
         Fields of a `Verification`, among them ``problems``.
     """
     probes = result.probes
-    # The products of an incomplete matrix are not those of the whole.
-    used = probes if result.complete else None
+    # The products of an incomplete matrix, or of a diagonal, are not those of the whole.
+    used = probes if result.complete and result.structure == FULL else None
     total, corrupt, bytes_read = _scan(result, used)
     facts: dict[str, Any] = {
         "corrupt": corrupt,

@@ -98,6 +98,9 @@ class WorkerPool:
         self._devices = job.devices
         self._facts = prepared.facts
         self._stored = np.dtype(prepared.description.dtype)
+        self._axis = prepared.description.axis
+        # Of a diagonal a line has one entry.
+        self._across = self._axis.across(prepared.description.shape)
         self._note = note
         self._deaths: Counter[int] = Counter()
         self._started = time.monotonic()
@@ -121,7 +124,7 @@ class WorkerPool:
             check=prepared.check.on(torch.device("cpu")),
             stage=prepared.job.stage,
             buffers=_BUFFERS,
-            buffer_bytes=max(1, decision.chunk_size * self._facts.across * self._stored.itemsize),
+            buffer_bytes=max(1, decision.chunk_size * self._across * self._stored.itemsize),
         )
 
     def __enter__(self) -> Self:
@@ -281,7 +284,7 @@ class WorkerPool:
 
     def _block(self, worker: _WorkerHandle, done: Done) -> ComputedBlock:
         worker.tasks.remove(done.task)
-        lines, across = len(done.task.lines), self._facts.across
+        lines, across = len(done.task.lines), self._across
         worker.blocks += 1
         worker.lines += lines
         worker.seconds += done.seconds
@@ -292,7 +295,7 @@ class WorkerPool:
         return ComputedBlock(
             done.task.lines.start,
             done.task.lines.stop,
-            values if self._facts.axis is Axis.ROWS else values.T,
+            values if self._axis == Axis.ROWS else values.T,
             done.error,
             done.not_finite,
             done.fallbacks,

@@ -30,6 +30,7 @@ def dense_figure(result: ShownResult, purpose: str, *, values: int) -> Figure:
         ResultError: If the result is closed, incomplete or damaged, or has many points.
     """
     result.require_one_point(purpose)
+    result.require_all_entries(purpose)
     load("matplotlib", "plot", purpose)
     from outputs._reading.presentation.figures import draw
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from outputs._format.axes import TensorSpec
+from outputs._format.description import FULL
 from outputs._format.names import Names
 from outputs._reading.presentation.protocols import AnyResult, ShownResult, ShownSparseResult
 
@@ -22,6 +23,8 @@ def dense_facts(result: ShownResult) -> dict[str, str]:
     rows, columns = result.matrix_shape
     many = "" if result.point_count is None else f"{result.point_count:,} points of "
     shape = f"{many}{result.shape[-2]:,} x {columns:,} (rows x columns)"
+    if result.structure != FULL:
+        shape = f"the {result.structure} of {rows:,} x {rows:,} (rows x columns)"
     if result.is_ragged:
         shape = f"{many}different sizes, {rows:,} rows in all, at most {columns:,} columns"
     size = result.stored_bytes if result.is_ragged else rows * columns * result.dtype.itemsize

@@ -31,6 +31,7 @@ class AnyResult(Protocol):
     rows: tuple[TensorSpec, ...]
     columns: tuple[TensorSpec, ...]
     selection: Selection | None
+    structure: str
 
     @property
     def verdict(self) -> Verdict:
@@ -84,6 +85,10 @@ class ShownResult(AnyResult, DenseResult, Protocol):
 
     def require_one_point(self, purpose: str) -> None:
         """Check that the file holds a single matrix."""
+        ...
+
+    def require_all_entries(self, purpose: str) -> None:
+        """Check that the file holds more of its rows than the diagonal."""
         ...
 
 

@@ -48,6 +48,10 @@ WAYS = {
     "rows": ("op=jacobian", "strategy=reverse-loop", "function.target=own:f"),
     "columns": ("op=jacobian", "strategy=forward-loop", "function.target=own:f"),
     "hessian": ("op=hessian", "strategy=forward-loop", "function.target=own:scalar"),
+    "diagonal": (
+        *("op=hessian", "strategy=forward-loop", "function.target=own:scalar"),
+        "structure=diagonal",
+    ),
     "zero": ("op=jacobian", "strategy=reverse-loop", "function.target=own:zero"),
     "shard": ("op=jacobian", "strategy=reverse-loop", "function.target=own:f", "shard=0/2"),
     "product": ("op=jvp", "strategy=forward-loop", "function.target=own:f", "vectors.count=40"),
