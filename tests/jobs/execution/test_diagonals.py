@@ -136,9 +136,14 @@ def test_the_file_has_a_version_of_its_own_and_little_size(
 ) -> None:
     x = torch.linspace(0, 1, 600, dtype=torch.float64)
     result = jobs.compute(
-        "hessian", lambda x: x.sin().sum() ** 2 + x.pow(4).sum(), x, name="long", structure="diagonal",
-        runs=tmp_path, progress="quiet",
-    )  # fmt: skip
+        "hessian",
+        lambda x: x.sin().sum() ** 2 + x.pow(4).sum(),
+        x,
+        name="long",
+        structure="diagonal",
+        runs=tmp_path,
+        progress="quiet",
+    )
     assert isinstance(result, Result)
     with result:
         assert result.path.stat().st_size < 500_000 < 8 * 600**2
