@@ -8,6 +8,7 @@ derivative.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -28,9 +29,10 @@ _MULTIPLICATIONS = ("bmm", "div", "mm", "mul")
 """Operators whose result is zero, whatever the other operand is, where one is a constant zero."""
 
 _SHAPE_ONLY = {
-    "empty_like", "full_like", "new_empty", "new_empty_strided", "new_full", "new_ones",
-    "new_zeros", "ones_like", "rand_like", "randint_like", "randn_like", "sym_numel", "sym_size",
-    "sym_storage_offset", "sym_stride", "zeros_like",
+    "_has_same_storage_numel", "empty_like", "full_like", "is_same_size", "new_empty",
+    "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones_like", "rand_like",
+    "randint_like", "randn_like", "sym_numel", "sym_size", "sym_storage_offset", "sym_stride",
+    "zeros_like",
 }  # fmt: skip
 """Operators that read only the shape of their operand."""
 
@@ -209,7 +211,7 @@ class Recorder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         leaves = [result] if isinstance(result, Tensor) else result
         if not isinstance(leaves, (list, tuple)):
-            self.freeze(name.removeprefix("_local_"), repr(result))
+            self.freeze("item" if name == "_local_scalar_dense" else name, repr(result))
             return result
         tensors = [each for each in leaves if isinstance(each, Tensor)]
         if not any(map(_has_derivative, tensors)) and not self._is_open(func):
@@ -285,13 +287,15 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
     return [each for each in tree_leaves([given.get(name) for name in names]) if each is not None]
 
 
+@functools.cache
 def _without_change(func: Any) -> Any:
     """Return the operator that computes what another one writes in place; None if there is none."""
-    name, overload = func.overloadpacket.__name__, func._overloadname
-    if overload == "out" or overload.endswith("_out"):
-        overload = overload.removesuffix("out").removesuffix("_") or "default"
-    elif name.endswith("_"):
-        name = name[:-1]
-    packet = getattr(torch.ops.aten, name, None)
-    found = getattr(packet, overload, None)
-    return None if found is None or found._schema.is_mutable else found
+    packet = getattr(torch.ops.aten, func.overloadpacket.__name__.removesuffix("_"), None)
+    given = _parameters(func)
+    overloads = () if packet is None else (getattr(packet, each) for each in packet.overloads())
+    fitting = (f for f in overloads if not f._schema.is_mutable and _parameters(f) == given)
+    return next(fitting, None)
+
+
+def _parameters(func: Any) -> list[tuple[str, str]]:
+    return [(each.name, str(each.type)) for each in func._schema.arguments if not each.is_out]

@@ -210,9 +210,25 @@ def test_what_is_held_of_the_point_is_listed_with_its_line():
 
     found = detect_sparsity(function, point()).frozen
     line = function.__code__.co_firstlineno
-    assert any(f"{__file__}:{line + 1}" in each and "3 times" in each for each in found)
+    assert any(each.startswith(f"item at {__file__}:{line + 1}: ") for each in found)
+    assert any("3 times" in each for each in found)
     assert any(each.startswith(f"gt at {__file__}:{line + 2}: ") for each in found)
     assert detect_sparsity(torch.sin, point()).frozen == ()
+    # Forward derivatives inside compare shapes, which are no values of the point.
+    inside = lambda x: torch.func.jvp(lambda y: y**3 * y.roll(1), (x,), (x,))[1]  # noqa: E731
+    assert detect_sparsity(inside, point()).frozen == ()
+
+
+def test_what_is_written_into_a_given_tensor_is_seen():
+    def function(x):
+        squares = torch.empty_like(x)
+        with torch.no_grad():
+            torch.mul(x, x, out=squares)
+        return squares.roll(1) * x
+
+    x = point()
+    by_both = torch.eye(len(x)) + torch.eye(len(x)).roll(-1, 1)
+    assert (detect_sparsity(function, x).to_scipy().toarray() == by_both.bool().numpy()).all()
 
 
 def test_a_pattern_of_another_point_is_refused_and_one_of_all_points_is_not(tmp_path):
