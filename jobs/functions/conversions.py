@@ -61,7 +61,7 @@ def conversions_of_arrays(
             )
         place = array.values.device if isinstance(array.values, Tensor) else torch.device("cpu")
         found += _moves(what, name, place, device)
-    return _alike(found)
+    return alike(found)
 
 
 def conversions_of_tensors(
@@ -79,7 +79,19 @@ def conversions_of_tensors(
             how = f"{name_of(tensor.dtype)} -> {name_of(dtype)}"
             found.append(Conversion("cast", what, (name,), how, _changed(tensor, dtype)))
         found += _moves(what, name, tensor.device, device)
-    return _alike(found)
+    return alike(found)
+
+
+def alike(conversions: Iterable[Conversion]) -> list[Conversion]:
+    """Join the conversions that differ in their names alone."""
+    joined: dict[tuple[str, str, str, bool], Conversion] = {}
+    for each in conversions:
+        key = (each.kind, each.what, each.how, each.changed > 0)
+        before = joined.get(key)
+        names = tuple(dict.fromkeys((*before.names, *each.names))) if before else each.names
+        changed = each.changed + (before.changed if before else 0)
+        joined[key] = Conversion(each.kind, each.what, names, each.how, changed)
+    return list(joined.values())
 
 
 def conversion_figures(conversions: Sequence[Conversion]) -> dict[str, list[str]]:
@@ -112,15 +124,3 @@ def _moves(what: str, name: str, place: torch.device, device: torch.device) -> l
     if place.type == device.type:
         return []
     return [Conversion("moved", what, (name,), f"{place} -> {device}")]
-
-
-def _alike(conversions: Iterable[Conversion]) -> list[Conversion]:
-    """Join the conversions that differ in their names alone."""
-    joined: dict[tuple[str, str, str, bool], Conversion] = {}
-    for each in conversions:
-        key = (each.kind, each.what, each.how, each.changed > 0)
-        before = joined.get(key)
-        names = (*before.names, *each.names) if before else each.names
-        changed = each.changed + (before.changed if before else 0)
-        joined[key] = Conversion(each.kind, each.what, names, each.how, changed)
-    return list(joined.values())

@@ -15,6 +15,7 @@ from torch import Tensor
 from autodiff_core import is_out_of_memory
 from jobs.errors import JobError, OutOfMemoryError, text_of
 from jobs.functions.loading import LoadedFunction
+from jobs.functions.ragged import RaggedFunction
 from jobs.functions.tracebacks import error_with_frames, frames_of_user, one_line
 from jobs.machine.launchers import is_of_launcher
 
@@ -100,7 +101,9 @@ def _lacks_batch(text: str) -> bool:
 
 def _keep_point(function: LoadedFunction) -> str | None:
     """Save the point in a file that ``inputs=numpy`` reads; return its path, None if not saved."""
-    if function.failures is None or not function.point:
+    # The numbers of points of different sizes are no arguments; a note names the point.
+    is_of_all = isinstance(function.function, RaggedFunction)
+    if function.failures is None or not function.point or is_of_all:
         return None
     arrays = {name: _array(tensor) for name, tensor in function.point.items()}
     digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays.values())).hexdigest()

@@ -14,6 +14,7 @@ from torch import Tensor
 from jobs.configuration.schema import LossConfig, WrtConfig
 from jobs.errors import ConfigurationError
 from jobs.functions.batch_sum import BatchSum
+from jobs.functions.conversions import Conversion, alike
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
 from jobs.functions.variables import Variables, choose_variables
@@ -169,6 +170,7 @@ def ragged_variables(
     at_points: list[AtPoint] = []
     numbers: list[Tensor] = []
     constants: dict[str, SourceArray] = {}
+    conversions: list[Conversion] = []
     first: Variables | None = None
     start = 0
     for number, arguments in enumerate(points):
@@ -180,7 +182,9 @@ def ragged_variables(
                 f"points: {', '.join(names)} is differentiated at point {number}, and "
                 f"{', '.join(first.point)} at the first; integers are constants"
             )
-        at_points.append(AtPoint(here.function.function, names, shapes, start))
+        place = f"at point {number} ({arguments[names[0]].origin})"
+        at_points.append(AtPoint(_naming(here.function.function, place), names, shapes, start))
+        conversions += here.conversions[len(function.conversions) :]
         numbers += [tensor.reshape(-1) for tensor in here.point.values()]
         start += at_points[-1].width
         given = {name: array for name, array in here.constants.items() if name in arguments}
@@ -200,8 +204,22 @@ def ragged_variables(
         ),
         point=point,
         constants={**constants, **state},
+        conversions=(*function.conversions, *alike(conversions)),
         choices={**first.choices, "points": [list(first.point), shapes_of_all]},
     )
+
+
+def _naming(call: Callable[..., Any], place: str) -> Callable[..., Any]:
+    """Return a function whose exceptions have a note of the place."""
+
+    def at_place(*tensors: Tensor) -> Any:
+        try:
+            return call(*tensors)
+        except Exception as error:
+            error.add_note(place)
+            raise
+
+    return at_place
 
 
 def named_points(function: RaggedFunction, numbers: Tensor) -> list[Any]:

@@ -84,7 +84,7 @@ def one_line(error: BaseException) -> str:
 
 
 def error_with_frames(error: BaseException) -> str:
-    """Return an error as Python prints it, reduced to the user's frames; several lines."""
+    """Return an error with its notes as Python prints it, reduced to the user's frames."""
     text = text_of(error).strip()
     head = type(error).__name__ + (f": {one_line(error)}" if text else "")
     shown = [
@@ -96,4 +96,4 @@ def error_with_frames(error: BaseException) -> str:
     if len(frames) > 2 * _FRAMES:
         between = f"  ... {len(frames) - 2 * _FRAMES} more ..."
         frames = [*frames[:_FRAMES], between, *frames[-_FRAMES:]]
-    return "\n".join([head, *frames])
+    return "\n".join([head, *frames, *getattr(error, "__notes__", ())])

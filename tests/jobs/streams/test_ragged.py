@@ -45,6 +45,11 @@ def batched(positions, numbers):
     batch, atoms, _ = positions.shape
     return (numbers[..., None] * positions**3).sum((1, 2))
 
+def of_few(positions, numbers):
+    if len(numbers) == 5:
+        raise ValueError("too many atoms")
+    return energy(positions, numbers)
+
 def named_by_size(positions, numbers):
     return {f"{len(numbers)}": positions.sum()}
 """
@@ -236,6 +241,7 @@ def test_commands_know_the_file_or_refuse_it(
         ("energy", ["points=offsets", "inputs.path=all.npz", "points.offsets=[0,3,3]"], "larger"),
         ("energy", ["points=offsets", "inputs.path=all.npz"], "offsets=None: valid are where"),
         ("energy", ["wrt.pattern=numbers"], "numbers .* holds int64"),
+        ("of_few", [], r"(?s)too many atoms\n.*at point 3 \(inputs.path=mols/3.npz[^\n]*$"),
         ("named_by_size", ["op=jacobian"], "returns 4 at the first point and 6 at point 1"),
     ],
 )
@@ -251,6 +257,17 @@ def test_files_with_other_arrays_are_refused(molecules: list[Any], run_job: Run)
     np.savez("mols/9.npz", positions=np.eye(3))
     with pytest.raises(JobError, match=r"9.npz holds positions and mols/0.npz"):
         run_job(*options("energy", "op=hessian"))
+
+
+def test_conversions_at_all_points_are_counted(
+    molecules: list[Any], resolved: Callable[..., Job]
+) -> None:
+    job = resolved(*options("energy", "op=hessian", "dtype=float32"))
+    inexact = sum(int((p.float().double() != p).sum()) for p, _ in molecules)
+    (note,) = [each for each in job.notes if each.startswith("converted")]
+    assert (
+        note == f"converted: inputs positions: float64 -> float32 (not exact in {inexact} entries)"
+    )
 
 
 def test_a_block_lies_within_a_point(molecules: list[Any], resolved: Callable[..., Job]) -> None:
