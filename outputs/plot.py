@@ -66,6 +66,7 @@ def plot(result: Result, target: Path, *, values: int = SPECTRUM_VALUES) -> None
         OSError: If the picture cannot be written.
     """
     result.require_one_point("outputs.plot")
+    result.require_all_entries("outputs.plot")
     load("matplotlib", "plot", "outputs.plot")
     from outputs._reading.presentation.figures import draw
 

@@ -72,9 +72,10 @@ def check_blocks(result: Result, problems: Iterable[str]) -> dict[str, Any]:
     Returns:
         Fields of a `Verification`, among them ``problems``.
     """
-    probes = result.probes
-    # The products of an incomplete matrix, or of a diagonal, are not those of the whole.
-    used = probes if result.complete and result.structure == FULL else None
+    # The products with a whole matrix are not those with its diagonal.
+    probes = result.probes if result.structure == FULL else None
+    # The products of an incomplete matrix are not those of the whole.
+    used = probes if result.complete else None
     total, corrupt, bytes_read = _scan(result, used)
     facts: dict[str, Any] = {
         "corrupt": corrupt,

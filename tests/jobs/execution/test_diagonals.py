@@ -20,6 +20,7 @@ from outputs import Result, ResultError, ResultWriter, VerificationState, compar
 from outputs import verify_result as verified
 from outputs.analyse import main as analyse
 from outputs.export import main as export
+from outputs.plot import main as plot
 
 POINT = {
     "a": torch.linspace(0.2, 1.1, 4, dtype=torch.float64),
@@ -170,7 +171,7 @@ def test_verification_checks_checksums_and_says_what_it_cannot(
     assert found.ok
     assert found.verdict.state is VerificationState.VERIFIED
     assert "of which no product can be" in found.verdict.reason
-    assert (found.lines_checked, found.right_error) == (0, None)
+    assert (found.lines_checked, found.right_error, found.tolerance) == (0, None, None)
     with h5py.File(path, "r+") as file:
         entries = file["hessian"]
         assert isinstance(entries, h5py.Dataset)
@@ -213,6 +214,8 @@ def test_commands_know_a_diagonal(
     np.testing.assert_array_equal(np.load(tmp_path / "d.npy")[:, 0], diagonal)
     assert export([path, "--to", "phonopy", "-o", str(tmp_path / "d.text")]) == 1
     assert "the diagonal only" in capsys.readouterr().err
+    assert plot([path]) == 1
+    assert "outputs.plot needs the whole matrix" in capsys.readouterr().err
     assert {each.matrix for each in summarise(tmp_path)} == {"diagonal of 10 x 10 float64"}
     (agreement,) = compare_strategies(tmp_path)
     assert agreement.agrees
