@@ -201,7 +201,16 @@ def _verified(files: Sequence[ShardFile], path: Path) -> dict[str, Any]:
         "lines_without_finite_product": found.lines_unchecked,
         "largest_relative_error": max(errors),
         "tolerance": found.tolerance,
+        **_smallest_quotient(files),
     }
+
+
+def _smallest_quotient(files: Sequence[ShardFile]) -> dict[str, float]:
+    """Return the Rayleigh quotient that shards of a curvature matrix record; others have none."""
+    name = "smallest_rayleigh_quotient"
+    records = [file.execution.get("verification", {}) for file in files]
+    found = [each[name] for each in records if each.get(name) is not None]
+    return {name: min(found)} if found else {}
 
 
 def _of_shard(file: ShardFile) -> Verdict:

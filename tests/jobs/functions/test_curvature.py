@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from jobs.errors import JobError
+from jobs.execution.execute import execute
 from jobs.job import Job
-from outputs import Result
+from jobs.reporting.terminal import Display
+from outputs import Result, open_result
+from outputs.merge import main as merge
 from tests.jobs.support.own_model import of, user
 
 Resolve = Callable[..., Job]
@@ -187,12 +190,18 @@ def test_random_numbers_are_the_same_in_each_product(files: tuple[str, ...], run
 
 
 def test_a_loss_that_is_not_convex_shows_in_the_record(
-    files: tuple[str, ...], run_job: Run
+    files: tuple[str, ...], run_job: Run, resolved: Resolve, quiet: Display
 ) -> None:
     options = ("op=ggn", "strategy=vectorize", *files, *loss_options("concave", "sum"))
     result = run_job(*options)
     assert result.execution["verification"]["smallest_rayleigh_quotient"] < 0
     assert result.verdict.state == "verified"
+    shards = [
+        execute(resolved(*options, "runs=parts", f"shard={number}/2"), quiet) for number in (0, 1)
+    ]
+    assert merge([*map(str, shards), "-o", "merged.h5"]) == 0
+    with open_result("merged.h5") as merged:
+        assert merged.execution["verification"]["smallest_rayleigh_quotient"] < 0
 
 
 def test_a_gradient_that_is_stopped_is_seen(files: tuple[str, ...], run_job: Run) -> None:
