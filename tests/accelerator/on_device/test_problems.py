@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from autodiff_core import blocks, engines
+from autodiff_core import blocks, engines, ggn
 from jobs.operations import OPERATIONS
 from jobs.strategies import FORWARD, LOOPS
 from tests.accelerator.on_device.conftest import KIND
@@ -20,6 +20,7 @@ COMBINATIONS = [
     for strategy in STRATEGIES
     if (name in SCALARS or not facts.is_second_order)
     and not (facts.is_from_left and strategy in FORWARD)
+    and not facts.is_curvature
 ]
 
 
@@ -73,3 +74,24 @@ def test_a_problem_keeps_all_of_its_tensors_on_the_device(name):
     problem = build(name, device=KIND)
     constants = getattr(problem.function, "keywords", {})
     assert {each.device.type for each in [*inputs(problem), *tensors(constants)]} == {KIND}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_curvature_matrix_is_that_of_the_processor(strategy):
+    torch.manual_seed(3)
+    drawn = (torch.randn(2, 3), torch.randn(4, 3), torch.randn(4, 2))
+    weight, x, y = (each.double() for each in drawn)
+
+    def matrix(device: str) -> torch.Tensor:
+        def loss(z: torch.Tensor) -> torch.Tensor:
+            return ((z - y.to(device)) ** 4).sum()
+
+        def outputs(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x @ w.T)
+
+        data = (x.to(device),)
+        return ggn(outputs, loss, weight.to(device), data=data, strategy=strategy)
+
+    found = matrix(KIND)
+    assert found.device.type == KIND
+    torch.testing.assert_close(found.cpu(), matrix("cpu"))

@@ -130,12 +130,6 @@ def test_the_default_of_an_argument_may_be_a_part_of_the_default_point(
             ["wrt.pattern=edge_index"],
             r"wrt.pattern=edge_index: edge_index \(.*point.npz.*\) holds int64",
         ),
-        (
-            "typed",
-            {"x": np.eye(2, dtype=int), "table": np.eye(2)},
-            ["points=leading"],
-            r"points=leading: x",
-        ),
         ("typed", {"x": np.arange(3), "table": MASK}, [], r"holds int64, .*floating-point"),
     ],
 )

@@ -175,7 +175,7 @@ REFUSALS = {
     "not finite": (nan, ["--trace"], r"1 entries that are NaN or infinite.*\(3, 4\)"),
     "singular": (singular, ["--solve", "b.npy"], "singular to working precision"),
     "no determinant": (singular, ["--log-determinant"], "singular to working precision"),
-    "no memory": (None, ["--trace", "--memory", "1MiB"], "too small: .* MiB alone"),
+    "no memory": (None, ["--trace", "--memory", "1MiB"], "too small: .* [MG]iB alone"),
     "no size": (None, ["--trace", "--memory", "lots"], "--memory=lots is no size"),
     "zero": (None, ["--eigenvalues", "0"], "--eigenvalues=0: a number from 1 on"),
     "short b": (None, ["--solve", "short.npy"], r"shape \(7,\).*\(300,\)"),
