@@ -185,6 +185,8 @@ class Captured:
 
     def _program(self, index: int | None) -> Program:
         """Return the program for vectors over one tensor, or over all, verified on random ones."""
+        if len(self._space) == 1:
+            index = None  # one tensor is all of them
         if index not in self._programs:
             places = range(len(self._space)) if index is None else (index,)
             generator = torch.Generator().manual_seed(5)

@@ -7,6 +7,8 @@ import torch
 
 from autodiff_core import blocks
 from autodiff_core._engines import captured
+from autodiff_core._programs.rules.lowering import lower
+from autodiff_core._programs.stacks import dense_stack
 from tests.core.support import cases
 from tests.core.support.cases import MATRICES, PRODUCTS, assert_same, draw
 from tests.core.support.operators import BATCHED, REFUSED
@@ -220,3 +222,56 @@ def test_the_numbers_do_not_depend_on_the_first_block(strategy):
     in_order, last = stream(), stream()
     given = [block.values for block in in_order][-1]
     assert torch.equal(given, last.block(24, 26).values)
+
+
+class _Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * gradient
+
+
+def test_the_program_of_a_single_tensor_is_recorded_once(monkeypatch):
+    """A custom function's Hessian is compared with differences before its rows are computed."""
+    recorded = []
+    record = captured.record
+
+    def counted(*args):
+        recorded.append(args)
+        return record(*args)
+
+    monkeypatch.setattr(captured, "record", counted)
+    x = draw(6)
+
+    def energy(x):
+        return _Cube.apply(x).sin().prod()
+
+    stream = blocks(energy, x, operation="hessian", strategy="vectorize", engine="captured")
+    given = stream.matrix()
+    assert stream.engine == "captured"
+    assert len(recorded) == 1
+    expected = torch.autograd.functional.hessian(lambda x: (x**3).sin().prod(), x)
+    assert_same(given, expected, 1e-10)
+
+
+def test_constants_that_are_changed_in_place_keep_their_values_in_a_program():
+    """Constants that share memory are kept, and recorded again with their new values."""
+
+    def linear(parts):
+        (x,) = parts
+        memory = torch.tensor([2.0, 3.0, 5.0], dtype=x.dtype)
+        first = x * memory + x[:1] * memory[:1]
+        memory.mul_(2)
+        second = first * memory + x * memory[:1]
+        memory.add_(1)
+        return [second * memory]
+
+    vectors = draw(4, 3)
+    program = lower(captured.record(linear, (vectors[0],)))
+    (given,) = program.apply([dense_stack(vectors)], 4)
+    assert_same(given, torch.stack([linear((each,))[0] for each in vectors]))
