@@ -13,7 +13,7 @@ from jobs.verification.routes import BEYOND, Mode
 # Where the estimated error exceeds this share of the derivative, the differences say nothing.
 _CONVERGED = 1e-2
 # An agreement is worth no more than the error of the differences.
-_ACCURATE = 1e-3
+ACCURATE = 1e-3
 # Entries of little effect are moved by much, and a part of the error is that the function bends.
 _OF_HIDDEN = 0.1
 NOT_CONVERGED = (
@@ -106,7 +106,7 @@ def judged(
         is_of_hidden: Whether only entries of little effect were moved. Then an agreement shows as
             much as the error of the differences says.
     """
-    converged, accurate = (_OF_HIDDEN, _OF_HIDDEN) if is_of_hidden else (_CONVERGED, _ACCURATE)
+    converged, accurate = (_OF_HIDDEN, _OF_HIDDEN) if is_of_hidden else (_CONVERGED, ACCURATE)
     scale = measured.scale
     found = Comparison(
         "inconclusive",

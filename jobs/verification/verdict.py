@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from jobs.errors import (
     PartlyVerifiedError,
 )
 from jobs.job import Job
-from jobs.verification.comparison import Comparison
+from jobs.verification.comparison import ACCURATE, Comparison, deviation_of
 from outputs import Verdict, VerificationState, figures_verdict
 
 _ERRORS = {
@@ -61,8 +62,23 @@ def contradiction(job: Job, comparisons: Sequence[Comparison]) -> str:
         f"function={job.function.reference}: {seen}: autograd does not see all that the "
         "function does, or a custom derivative is wrong. Look for tensors that are detached, "
         "values that leave torch, caches, and custom backward functions. "
-        "verify.differences=false writes what autograd gives, for functions that stop "
-        "gradients on purpose"
+        f"{_as_exact_as(seen)}verify.differences=false writes what autograd gives, for functions "
+        "that stop gradients on purpose"
+    )
+
+
+def _as_exact_as(seen: Comparison) -> str:
+    """Return what to do where a deviation is so small that it may be the function's own error.
+
+    The tolerance that it names leaves room for directions that deviate by more.
+    """
+    share = deviation_of(seen) / seen.scale if seen.scale else math.inf
+    if not 0 < share < ACCURATE:
+        return ""
+    return (
+        f"The two differ by {share:.1e} of their size: where the function itself is no more exact "
+        "(an adaptive solver, whose steps autograd takes for constants, or an iteration that "
+        f"stops early), verify.tolerance={10 * share:.0e} accepts that. "
     )
 
 
