@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from outputs._format.axes import TensorSpec
+from outputs._format.tall_matrix import TallMatrix
 from outputs._storage.regions import Region
 
 Sizes = tuple[np.ndarray, np.ndarray]
@@ -29,13 +30,12 @@ def offsets_of(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(heights * widths)]).astype(np.int64)
 
 
-class RaggedMatrices:
+class RaggedMatrices(TallMatrix):
     """Entries of matrices of different sizes, presented as a (all rows, most columns) matrix.
 
     The entries of each matrix are stored row by row, one matrix after another, so that a range of
     rows of the tall matrix is a range of bytes. Rows that are shorter than the longest end in
-    zeros, which are not stored. Like `StackedMatrices`, it implements the part of the interface of
-    a two-dimensional `h5py.Dataset` that this package uses.
+    zeros, which are not stored.
 
     Args:
         dataset: The entries, of one dimension.
@@ -43,38 +43,22 @@ class RaggedMatrices:
         widths: The number of columns of each matrix.
 
     Attributes:
-        dataset: The entries.
-        shape: (rows of all matrices, largest number of columns).
-        dtype: Dtype of the entries.
         chunks: None: entries are contiguous.
-        is_virtual: False.
         offsets: Where the entries of each matrix begin, and where the last ones end.
         first_rows: Where the rows of each matrix begin, and where the last ones end.
         widths: The number of columns of each matrix.
     """
 
     chunks = None
-    is_virtual = False
 
     def __init__(self, dataset: h5py.Dataset, heights: np.ndarray, widths: np.ndarray) -> None:
-        self.dataset = dataset
         self.offsets = offsets_of(heights, widths)
         self.first_rows = np.concatenate([[0], np.cumsum(heights)]).astype(np.int64)
         self.widths = widths
-        self.shape: tuple[int, int] = (int(self.first_rows[-1]), int(widths.max(initial=0)))
-        self.dtype: np.dtype = dataset.dtype
-        self.file = dataset.file
-
-    @property
-    def id(self) -> RaggedMatrices:
-        """The low-level interface."""
-        return self
+        super().__init__(dataset, (int(self.first_rows[-1]), int(widths.max(initial=0))))
 
     def __getitem__(self, region: Region) -> np.ndarray:
-        rows, columns = (
-            slice(*part.indices(length)[:2])
-            for part, length in zip(region, self.shape, strict=True)
-        )
+        rows, columns = self._bounded(region)
         values = np.zeros((rows.stop - rows.start, self.shape[1]), self.dtype)
         stored = self.dataset[self.first_entry(rows.start) : self.first_entry(rows.stop)]
         done = 0
@@ -107,22 +91,6 @@ class RaggedMatrices:
 
     def _point_of(self, row: int) -> int:
         return int(np.searchsorted(self.first_rows, row, side="right")) - 1
-
-    def get_create_plist(self) -> Any:
-        """Return the creation properties, as `h5py.h5d.DatasetID` does."""
-        return self.dataset.id.get_create_plist()
-
-    def get_type(self) -> Any:
-        """Return the HDF5 type, as `h5py.h5d.DatasetID` does."""
-        return self.dataset.id.get_type()
-
-    def get_offset(self) -> int | None:
-        """Return the offset of contiguous data, as `h5py.h5d.DatasetID` does."""
-        return self.dataset.id.get_offset()
-
-    def get_storage_size(self) -> int:
-        """Return the bytes occupied in the file, as `h5py.h5d.DatasetID` does."""
-        return self.dataset.id.get_storage_size()
 
     def get_chunk_info_by_coord(self, corner: tuple[int, int]) -> Any:
         """Raise: there are no tiles."""

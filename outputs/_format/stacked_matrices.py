@@ -9,46 +9,32 @@ import h5py
 import numpy as np
 
 from outputs._format.ragged_matrices import RaggedMatrices
+from outputs._format.tall_matrix import TallMatrix
 from outputs._storage.regions import Region
 
 # The part of one read or write: a range of points, and a range of rows in each of them.
 _Part = tuple[slice, slice]
 
 
-class StackedMatrices:
+class StackedMatrices(TallMatrix):
     """A dataset of shape (points, rows, columns) presented as a (points * rows, columns) matrix.
 
-    It implements the part of the interface of a two-dimensional `h5py.Dataset` that this package
-    uses. Rows of successive points are adjacent in the file, so that a range of rows of the tall
+    Rows of successive points are adjacent in the file, so that a range of rows of the tall
     matrix is a range of bytes.
 
     Args:
         dataset: The dataset of three dimensions.
 
     Attributes:
-        dataset: The dataset of three dimensions.
-        shape: (points * rows, columns).
-        dtype: Dtype of the entries.
         chunks: The tile, of whole points; None if entries are contiguous.
-        is_virtual: False.
     """
 
-    is_virtual = False
-
     def __init__(self, dataset: h5py.Dataset) -> None:
-        self.dataset = dataset
         points, rows, columns = dataset.shape
-        self.shape: tuple[int, int] = (points * rows, columns)
-        self.dtype: np.dtype = dataset.dtype
+        super().__init__(dataset, (points * rows, columns))
         tile = dataset.chunks
         self.chunks: tuple[int, int] | None = tile and (tile[0] * tile[1], tile[2])
-        self.file = dataset.file
         self._rows = rows
-
-    @property
-    def id(self) -> StackedMatrices:
-        """The low-level interface, which takes coordinates in the tall matrix."""
-        return self
 
     def __getitem__(self, region: Region) -> np.ndarray:
         rows, columns = self._bounded(region)
@@ -71,13 +57,6 @@ class StackedMatrices:
             self.dataset[points, lines, columns] = values[done : done + count].reshape(shape)
             done += count
 
-    def _bounded(self, region: Region) -> Region:
-        rows, columns = (
-            slice(*part.indices(length)[:2])
-            for part, length in zip(region, self.shape, strict=True)
-        )
-        return rows, columns
-
     def _parts(self, rows: slice) -> Iterator[_Part]:
         """Split a range of rows into rows of one point, whole points, and rows of one point."""
         start = rows.start
@@ -91,22 +70,6 @@ class StackedMatrices:
                 last = min(self._rows, first + rows.stop - start)
                 yield slice(point, point + 1), slice(first, last)
                 start += last - first
-
-    def get_create_plist(self) -> Any:
-        """Return the creation properties, as `h5py.h5d.DatasetID` does."""
-        return self.dataset.id.get_create_plist()
-
-    def get_type(self) -> Any:
-        """Return the HDF5 type, as `h5py.h5d.DatasetID` does."""
-        return self.dataset.id.get_type()
-
-    def get_offset(self) -> int | None:
-        """Return the offset of contiguous data, as `h5py.h5d.DatasetID` does."""
-        return self.dataset.id.get_offset()
-
-    def get_storage_size(self) -> int:
-        """Return the bytes occupied in the file, as `h5py.h5d.DatasetID` does."""
-        return self.dataset.id.get_storage_size()
 
     def get_chunk_info_by_coord(self, corner: tuple[int, int]) -> Any:
         """Return the location of a tile, by its corner in the tall matrix."""

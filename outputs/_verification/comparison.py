@@ -84,7 +84,7 @@ def _require_one_selection(first: Result | SparseResult, second: Result | Sparse
         if not np.array_equal(getattr(first, name), getattr(second, name)):
             raise ResultError(
                 f"{first.path} and {second.path} hold other rows or columns; only those of "
-                " the same lines can be compared."
+                "the same lines can be compared."
             )
 
 
