@@ -254,13 +254,12 @@ def _check_points(config: JobConfig) -> None:
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
     }
-    for option, fits in conflicts.items():
-        if not fits:
-            raise ConfigurationError(
-                f"points={points.by} {option}: many points go with op=jacobian or op=hessian, "
-                "with respect to inputs (wrt=inputs), without loss, in real dtypes, with "
-                "verify=probe or off, and no output.tile"
-            )
+    _require_all_fit(
+        f"points={points.by}",
+        conflicts,
+        "many points go with op=jacobian or op=hessian, with respect to inputs (wrt=inputs), "
+        "without loss, in real dtypes, with verify=probe or off, and no output.tile",
+    )
     if points.by == "files" and not is_of_files:
         raise ConfigurationError(
             f"points=files inputs={source.source}: a file is a point here; valid are sources with "
@@ -304,14 +303,13 @@ def _check_structure(config: JobConfig) -> None:
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
     }
-    for option, fits in conflicts.items():
-        if not fits:
-            raise ConfigurationError(
-                f"structure={config.structure} {option}: a diagonal is that of a whole matrix by "
-                "op=hessian, ggn or fisher, at one point, without sparsity, rows, columns, shard "
-                "and output.tile, in real dtypes and with verify=probe, because its entries can be "
-                "checked as parts of their rows only"
-            )
+    _require_all_fit(
+        f"structure={config.structure}",
+        conflicts,
+        "a diagonal is that of a whole matrix by op=hessian, ggn or fisher, at one point, without "
+        "sparsity, rows, columns, shard and output.tile, in real dtypes and with verify=probe, "
+        "because its entries can be checked as parts of their rows only",
+    )
 
 
 def _check_sparsity(config: JobConfig) -> None:
@@ -329,13 +327,25 @@ def _check_sparsity(config: JobConfig) -> None:
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
     }
-    for option, fits in conflicts.items():
+    _require_all_fit(
+        f"sparsity={config.sparsity}",
+        conflicts,
+        "a sparse matrix goes with op=jacobian or op=hessian, at one point, with verify=probe or "
+        "off, real dtypes and no output.tile",
+    )
+
+
+def _require_all_fit(given: str, options: dict[str, bool], valid: str) -> None:
+    """Refuse the first of some options that does not fit what is given.
+
+    Args:
+        given: The option that others have to fit, with its value.
+        options: Whether each of the others, with its value, fits.
+        valid: What would fit, in words.
+    """
+    for option, fits in options.items():
         if not fits:
-            raise ConfigurationError(
-                f"sparsity={config.sparsity} {option}: a sparse matrix goes with op=jacobian or "
-                "op=hessian, at one point, with verify=probe or off, real dtypes and no "
-                "output.tile"
-            )
+            raise ConfigurationError(f"{given} {option}: {valid}")
 
 
 def _check_chunk_size(value: int | str) -> None:
