@@ -7,12 +7,14 @@ is planned within the memory: its plan chooses strategy and chunk size by measur
 chunks over a share of the data, and predicts the time of all rows. curvlinops multiplies unit
 vectors, one by one and all at once, over a share of the mini-batches too. Both times are those of
 the whole matrix over all samples, extrapolated from what was measured in one run; the ratio is what
-counts. It needs curvlinops-for-pytorch.
+counts. With `--whole` the job is computed and verified too, and its peak of resident memory is
+printed. It needs curvlinops-for-pytorch.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import time
 from typing import Any
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--memory", default="2GiB")
     parser.add_argument("--columns", type=int, default=16, help="unit vectors of curvlinops")
     parser.add_argument("--share", type=int, default=20, help="of so many mini-batches one")
+    parser.add_argument("--whole", action="store_true", help="compute the whole matrix")
     given = parser.parse_args()
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)
@@ -40,7 +43,15 @@ def main() -> None:
     x = torch.randn(given.samples, INPUTS)
     label = torch.randint(0, CLASSES, (given.samples,))
     count = sum(each.numel() for each in network.parameters())
-    ours = _planned(network, x, label, given.memory)
+    job = {
+        "wrt": "params",
+        "loss": {"kind": "cross_entropy", "batch_size": BATCH},
+        "memory": given.memory,
+    }
+    data = {"input": x, "label": label}
+    ours = _planned(network, data, job)
+    if given.whole:
+        ours = _computed(network, data, job)
     theirs = _products(network, x, label, given.columns, given.share)
     print(f"{count} parameters, {given.samples} samples, {torch.get_num_threads()} threads")
     print(f"blocks of rows   {ours:8.0f} s for all rows")
@@ -49,22 +60,29 @@ def main() -> None:
         print(f"{name:16s} {whole:8.0f} s for all columns, {whole / ours:.1f} times as long")
 
 
-def _planned(network: nn.Module, x: torch.Tensor, label: torch.Tensor, memory: str) -> float:
+def _planned(network: nn.Module, data: dict[str, torch.Tensor], job: dict[str, Any]) -> float:
     """Return the seconds that the plan of a job predicts."""
     with tempfile.TemporaryDirectory() as runs:
-        planned = jobs.plan(
-            "ggn",
-            network,
-            {"input": x, "label": label},
-            wrt="params",
-            loss={"kind": "cross_entropy", "batch_size": BATCH},
-            memory=memory,
-            runs=runs,
-        )
+        planned = jobs.plan("ggn", network, data, runs=runs, **job)
     print(planned)
     print(f"resident memory after planning: {resident_memory() / 2**20:.0f} MiB")
     assert planned.plan is not None
     return planned.plan.seconds
+
+
+def _computed(network: nn.Module, data: dict[str, torch.Tensor], job: dict[str, Any]) -> float:
+    """Return the processor seconds of the whole job, for each thread."""
+    with tempfile.TemporaryDirectory() as runs:
+        clock, began = time.perf_counter(), time.process_time()
+        with jobs.compute("ggn", network, data, runs=runs, progress="quiet", **job) as result:
+            seconds = (time.process_time() - began) / torch.get_num_threads()
+            clock = time.perf_counter() - clock
+            print(result)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(
+        f"whole job: {clock:.0f} s, {seconds:.0f} s of the processor, peak {peak:.0f} MiB resident"
+    )
+    return seconds
 
 
 def _products(

@@ -29,7 +29,7 @@ from outputs._format.stacked_matrices import Matrix
 from outputs._storage.raw_bytes import read_bytes
 from outputs._storage.regions import Region, common_part, tiles_of, within
 
-_PIECE_BYTES = 8 * 2**20
+_PIECE_BYTES = 4 * 2**20
 _LARGEST_PIECE_BYTES = 256 * 2**20
 _MAX_WORKERS = 8
 _KNOWN_FILTERS = [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
