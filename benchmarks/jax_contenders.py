@@ -9,16 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax_users
 import numpy as np
-import torch
 from contenders import Contender, Lines, chunk_sizes, gives_rows
-from workloads import Instance
+from jax_users import given as _given
+from workloads import Instance, UserWorkload
 
 Array = Any
-
-
-def _given(tensor: torch.Tensor) -> Array:
-    return jnp.asarray(tensor.detach().cpu().numpy())
 
 
 def _perceptron(x: Array, parameters: Any) -> Array:
@@ -140,15 +137,13 @@ _BUILDERS = {
 
 
 def jax_contenders(instance: Instance) -> Iterator[Contender]:
-    """Yield maps that are linearized once and applied in jitted chunks.
-
-    There are none for a function that is not written in jax.numpy here.
-    """
-    if instance.workload.problem not in _BUILDERS:
-        return
+    """Yield maps that are linearized once and applied in jitted chunks."""
     shapes = [tuple(part.shape) for part in instance.point]
     ends = np.cumsum([part.numel() for part in instance.point])[:-1]
-    function = _BUILDERS[instance.workload.problem](instance.constants)
+    if isinstance(instance.workload, UserWorkload):
+        function: Any = getattr(jax_users, instance.workload.problem)
+    else:
+        function = _BUILDERS[instance.workload.problem](instance.constants)
 
     def flat(x: Array) -> Array:
         parts = [p.reshape(s) for p, s in zip(jnp.split(x, ends), shapes, strict=True)]
