@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,12 +64,28 @@ class Remaining:
         missing: The ranges of lines.
         chunks: The size of a chunk, which may change.
         facts: What is known of the stream.
+        kept: The lines of blocks that are computed already, which are handed out first; those that
+            do not miss as a whole are computed with the others.
     """
 
-    def __init__(self, missing: list[range], chunks: ChunkSize, facts: StreamFacts) -> None:
+    def __init__(
+        self,
+        missing: list[range],
+        chunks: ChunkSize,
+        facts: StreamFacts,
+        kept: Iterable[range] = (),
+    ) -> None:
         self.chunks = chunks
         self.facts = facts
-        self._ranges = deque(missing)
+        first: list[range] = []
+        for lines in kept:
+            gap = next((each for each in missing if lines[0] in each and lines[-1] in each), None)
+            if gap is not None:
+                rest = range(gap.start, lines.start), range(lines.stop, gap.stop)
+                place = missing.index(gap)
+                missing = [*missing[:place], *filter(len, rest), *missing[place + 1 :]]
+                first.append(lines)
+        self._ranges = deque([*first, *missing])
 
     @property
     def is_empty(self) -> bool:

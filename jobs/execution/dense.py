@@ -39,6 +39,7 @@ from jobs.records.attempts import recorded
 from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
 from jobs.streams.nonfinite import NonFinite
+from jobs.streams.single import kept_lines
 from jobs.verification.verdict import contradiction
 from outputs import (
     BackgroundWriter,
@@ -280,13 +281,26 @@ def _writer(
         raise
 
 
+def _kept(prepared: Prepared) -> list[range]:
+    """Return the lines of the blocks that planning has computed and the run can use.
+
+    The engines that prepare a program for each chunk size would have to prepare more of them, where
+    these blocks are not among those that the run would compute.
+    """
+    stream, size = prepared.stream, prepared.decision.chunk_size
+    lines = [each for each in kept_lines(stream) if len(each) <= size]
+    if stream is None or stream.engine not in ("captured", "compiled"):
+        return lines
+    return [each for each in lines if len(each) == size and each.start % size == 0]
+
+
 def _compute(run: _Run, source: BlockSource, writer: ResultWriter) -> None:
     """Compute and write the missing blocks, and report each of them."""
     prepared, record, axis = run.prepared, run.record, run.prepared.facts.axis
     missing = writer.missing()
     total = sum(map(len, missing))
     lines = prepared.description.lines
-    remaining = Remaining(missing, run.chunks, prepared.facts)
+    remaining = Remaining(missing, run.chunks, prepared.facts, _kept(prepared))
     started = time.monotonic()
     with (
         BackgroundWriter(writer, shares_cores=source.shares_cores) as background,

@@ -17,6 +17,7 @@ from jobs.machine.device_copies import copies_to_host
 from jobs.machine.measurement import release_memory
 from jobs.records.announcements import trying_strategy
 from jobs.streams.nonfinite import Entries, entries_not_finite
+from jobs.streams.single import forget_kept, kept_lines
 from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from jobs.verification.check import Check
 from jobs.verification.precision import advice
@@ -55,6 +56,9 @@ class LocalSource:
         failure: Exception | None = None
         while failure is None and not is_leaving() and (lines := remaining.take()) is not None:
             reason, found, started = None, None, time.perf_counter()
+            is_computed = lines in kept_lines(self._stream)
+            if not is_computed:
+                forget_kept(self._stream)
             self._announce(lines, remaining.facts.axis)
             try:
                 found = compute_block(self._job, self._stream, self._check, lines)
@@ -71,7 +75,8 @@ class LocalSource:
                     yield under_way()
                     under_way = None
                     seconds = time.perf_counter() - started
-                    remaining.chunks.learn(len(lines), seconds, remaining.lines)
+                    if not is_computed:
+                        remaining.chunks.learn(len(lines), seconds, remaining.lines)
             # Here the error, and with it the frames that hold memory, has been released.
             elif failure is None:
                 release_memory()

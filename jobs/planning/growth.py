@@ -16,7 +16,7 @@ from jobs.streams.curvature import CurvatureStream
 
 def start_growth(search: Search, candidate: Candidate, costs: Costs) -> None:
     """Let the growth of a candidate begin anew, with the chunk sizes that are worth measuring."""
-    sizes, stream = _sizes(search, costs), candidate.opened
+    sizes, stream = _sizes(search, candidate, costs), candidate.opened
     if isinstance(stream, CurvatureStream):
         sizes = [each for each in sizes if each >= stream.fewest_worth_measuring] or sizes[-1:]
     candidate.growth = Growth(costs, sizes)
@@ -92,7 +92,7 @@ def _measure_size(
         costs, loaded = growth.costs, len(sys.modules)
         is_smallest = len(costs.trials) <= 1 and chunk_size == costs.smallest
         by = measuring if repetition == 0 or is_smallest else timing
-        trial = measure_chunk(search.job, candidate, chunk_size, by)
+        trial = measure_chunk(search.job, candidate, chunk_size, by, repetition)
         search.computed += trial.spent
         search.waited += trial.waited
         has_loaded = len(sys.modules) > loaded
@@ -115,7 +115,7 @@ def _measure_size(
         prepares = repetition == 0 and candidate.opened.engine == "captured"
         is_sure = trial.seconds > limits.lasting_seconds and not (is_first or prepares)
         # Where nothing is left to choose, a few percent of the predicted time do not matter.
-        is_sure |= not search.has_choice and chunk_size > costs.smallest
+        is_sure |= not search.has_choice and len(costs.trials) > 1
         if is_sure or not (disappoints or search.affords(trial.spent, remaining)):
             break
         search.spent += 0.0 if is_first else trial.spent
@@ -126,7 +126,7 @@ def _is_worse(search: Search, trial: Trial, others: Sequence[Trial]) -> bool:
     return trial.seconds / trial.chunk_size > search.thresholds.worse * best
 
 
-def _sizes(search: Search, costs: Costs) -> list[int]:
+def _sizes(search: Search, candidate: Candidate, costs: Costs) -> list[int]:
     """Return the chunk sizes that are worth measuring, in ascending order."""
     if search.limit is None:
         return costs.ladder() if not costs.is_loop else costs.ladder()[:2]
@@ -134,6 +134,11 @@ def _sizes(search: Search, costs: Costs) -> list[int]:
     if costs.unit > 1:
         given = max(costs.smallest, given - given % costs.unit if given > costs.unit else given)
     if search.job.chunk_size is not None:
+        # The run need not compute the lines that were measured. Where memory runs out, fewer lines
+        # tell what is needed.
+        is_short = given <= search.thresholds.share * costs.lines and not candidate.ran_out
+        if is_short and not search.has_choice and not costs.is_loop:
+            return [given]
         return sorted({costs.smallest, given})
     return [each for each in costs.ladder() if each < given] + [given]
 

@@ -17,6 +17,7 @@ from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.nonfinite import entries_not_finite
+from jobs.streams.single import forget_kept, keep
 from jobs.streams.stream import Stream, block_end, start_of_trial, stored_dtype, to_numpy
 from jobs.verification.probe_check import ProbeCheck
 
@@ -24,27 +25,34 @@ Measure = Callable[[torch.device], AbstractContextManager[Measurement]]
 
 
 def measure_chunk(
-    job: Job, candidate: Candidate, chunk_size: int, by: Measure = measuring
+    job: Job, candidate: Candidate, chunk_size: int, by: Measure = measuring, number: int = 0
 ) -> Trial:
     """Compute a chunk of a candidate, handle it as the job will, and return what that took.
+
+    At a single point the stream keeps the chunks of the last size for the run.
 
     Args:
         job: The job.
         candidate: The candidate; its stream is open.
         chunk_size: How many rows or columns are computed.
         by: How time and memory are measured.
+        number: How many chunks of this size were measured before.
 
     Raises:
         JobError: The strategy cannot differentiate the function.
         OutOfMemoryError: The chunk does not fit into the memory.
     """
     stream = candidate.opened
-    start = start_of_trial(stream, chunk_size)
+    start = start_of_trial(stream, chunk_size, number)
+    if not number:
+        forget_kept(stream)
     with by(job.device) as found:
         with explaining_failures(job.function):
             block, share = _computed(stream, start, block_end(stream, start, chunk_size))
         candidate.fallbacks.extend(map(str, block.fallbacks))
         _handle(job, stream, block)
+    if share == 1.0:
+        keep(stream, block)
     return Trial(chunk_size, found.seconds / share, found.peak_bytes, found.waited, share)
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from autodiff_core import Axis, AxisLayout, Block, BlockStream
+from jobs.streams.stream import Stream
 
 
 class SingleStream:
-    """A `BlockStream` of `autodiff_core`, with what a `Stream` says of points and passes."""
+    """A `BlockStream` of `autodiff_core`, with what a `Stream` says of points and passes.
+
+    Blocks that planning has measured are kept, so that the run need not compute them again.
+    """
 
     unit = 1
     is_divisible = True
 
-    def __init__(self, stream: BlockStream) -> None:
-        """Wrap a stream at a single point."""
+    def __init__(self, stream: BlockStream, kept: Iterable[Block] = ()) -> None:
+        """Wrap a stream at a single point, with blocks of it that are computed already."""
         self._stream = stream
+        self._kept = {range(each.start, each.stop): each for each in kept}
 
     @property
     def axis(self) -> Axis:
@@ -65,8 +72,21 @@ class SingleStream:
         return self._stream.engine_refusal
 
     def block(self, start: int, stop: int) -> Block:
-        """Compute the lines start, ..., stop - 1."""
-        return self._stream.block(start, stop)
+        """Return the lines start, ..., stop - 1; a block that is kept only once."""
+        return self._kept.pop(range(start, stop), None) or self._stream.block(start, stop)
+
+    @property
+    def kept(self) -> list[range]:
+        """The lines of each block that is kept, in order."""
+        return sorted(self._kept, key=lambda lines: lines.start)
+
+    def keep(self, block: Block) -> None:
+        """Keep a block; its fallbacks have been reported."""
+        self._kept[range(block.start, block.stop)] = replace(block, fallbacks=())
+
+    def forget(self) -> None:
+        """Free the blocks that are kept."""
+        self._kept.clear()
 
     def rows_by_symmetry(self) -> SingleStream:
         """Return the columns of a symmetric Hessian as rows.
@@ -74,4 +94,22 @@ class SingleStream:
         Raises:
             ValueError: The stream is not of a whole Hessian by columns.
         """
-        return SingleStream(self._stream.rows_by_symmetry())
+        kept = [replace(each, axis=Axis.ROWS) for each in self._kept.values()]
+        return SingleStream(self._stream.rows_by_symmetry(), kept)
+
+
+def kept_lines(stream: Stream | None) -> list[range]:
+    """Return the lines of each block that a stream keeps; none of a stream that keeps nothing."""
+    return stream.kept if isinstance(stream, SingleStream) else []
+
+
+def keep(stream: Stream, block: Block) -> None:
+    """Let a stream keep a block, if it can."""
+    if isinstance(stream, SingleStream):
+        stream.keep(block)
+
+
+def forget_kept(stream: Stream) -> None:
+    """Free the blocks that a stream keeps."""
+    if isinstance(stream, SingleStream):
+        stream.forget()

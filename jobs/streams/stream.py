@@ -148,16 +148,23 @@ def bounds_of(stream: Stream | StreamFacts) -> tuple[int, ...] | None:
     return getattr(stream, "bounds", None)
 
 
-def start_of_trial(stream: Stream, size: int) -> int:
+def start_of_trial(stream: Stream, size: int, number: int = 0) -> int:
     """Return where a chunk begins that is measured: in the middle, or at the largest point.
 
-    Lines at an edge often depend on few inputs.
+    Lines at an edge often depend on few inputs. The chunk is one of those that the run computes.
+
+    Args:
+        stream: The stream.
+        size: The number of lines.
+        number: How many chunks of this size were measured before: the next lines follow theirs.
     """
     if bounds := bounds_of(stream):
         heights = [stop - start for start, stop in pairwise(bounds)]
         return bounds[heights.index(max(heights))]
-    start = (stream.axis.lines(stream.shape) - size) // 2
-    return start - start % stream.unit
+    lines = stream.axis.lines(stream.shape)
+    start = (lines - size) // 2
+    start -= start % (stream.unit if size % stream.unit else size)
+    return start + number * size if start + (number + 1) * size <= lines else start
 
 
 def to_numpy(values: Tensor) -> np.ndarray:
