@@ -15,6 +15,7 @@ from autodiff_core._engines.agreement import (
     require_agreement,
     verify,
 )
+from autodiff_core._engines.denormals import can_be_scaled, has_denormals, scaled_images
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs.flat import Tracer
 from autodiff_core._programs.program import Memory, Program
@@ -154,11 +155,34 @@ class Captured:
             with torch.no_grad():
                 expected = [image for image in combination(weights, images) if image is not None]
                 del images
-                images = program.apply(stacks, count, self._memory(program, count))
+                images = self._applied(program, stacks, count)
                 given = combination(weights, images)
                 require_agreement(expected, given, images, "flat", self._precision)
             return images
-        return program.apply(stacks, count, self._memory(program, count))
+        return self._applied(program, stacks, count)
+
+    def _applied(self, program: Program, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
+        """Apply a program, to scaled vectors if denormal numbers would slow it down."""
+        memory = self._memory(program, count)
+        if program.meets_denormals:
+            images = scaled_images(program, stacks, count, memory)
+            if images is not None:
+                return images
+        return program.apply(stacks, count, memory)
+
+    def _meets_denormals(self, program: Program, places: Sequence[int]) -> bool:
+        """Return whether a one-hot vector of the largest tensor has an image with denormal numbers.
+
+        It is the same one in every process, whichever chunks that computes.
+        """
+        largest = max(places, key=lambda place: self._space[place].numel())
+        stacks = []
+        for place in places:
+            part = self._space[place]
+            middle = part.numel() // 2
+            of_zeros = dense_stack(part.new_zeros((1, *part.shape)))
+            stacks.append(one_hot(middle, middle + 1, part) if place == largest else of_zeros)
+        return has_denormals(program.apply(stacks, 1))
 
     def _has_few(self, index: int) -> bool:
         """Return whether a tensor beside larger ones is too small for a program of its own.
@@ -199,6 +223,8 @@ class Captured:
                 last = tuple(image[-1] for image in images)
                 require_agreement(recording.images, last, images, "captured", self._precision)
                 _require_dtypes(images, recording.images)
+                if program.gains_when_flat and can_be_scaled(program):
+                    program.meets_denormals = self._meets_denormals(program, places)
             self._programs[index] = program
         return self._programs[index]
 

@@ -37,6 +37,7 @@ class Program:
         dtypes: The dtype of each tensor of the image.
         devices: The device of each tensor of the image.
         flat_count: The number of vectors for which flat forms of the steps are kept; 0 if none are.
+        meets_denormals: Whether denormal numbers slow it down.
     """
 
     sources: int
@@ -46,6 +47,7 @@ class Program:
     dtypes: tuple[torch.dtype, ...] = ()
     devices: tuple[torch.device, ...] = ()
     flat_count: int = 0
+    meets_denormals: bool = False
     _order: list[tuple[int, Step, tuple[int, ...], list[int]]] = field(default_factory=list)
     _flats: dict[int, Flat] = field(default_factory=dict)
     _placed: dict[int, int] = field(default_factory=dict)
