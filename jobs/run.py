@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from jobs.configuration.checks import check_config
 from jobs.configuration.hydra_errors import as_hydra_reads, check_arguments
 from jobs.configuration.registry import register
+from jobs.configuration.sweep_mode import mode_by_the_arguments
 from jobs.errors import EXIT_FAILED, ConfigurationError, JobError
 from jobs.failure_messages import death_message, failure_message
 from jobs.machine.activity import Death, announce
@@ -136,7 +137,7 @@ def _run_by_hydra(printed: list[str]) -> None:
     is_sweep = bool({"--multirun", "-m"} & set(sys.argv[1:]))
     try:
         # The end of a sweep by SIGTERM ends its workers.
-        with leaving_at_once() if is_sweep else nullcontext():
+        with leaving_at_once() if is_sweep else nullcontext(), mode_by_the_arguments():
             application()
     finally:
         end_workers()

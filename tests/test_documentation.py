@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,16 +46,15 @@ Run = Callable[[list[str], Path], None]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run() -> Run:
     """Return a function that runs ``python`` with some arguments in a directory."""
-    interpreter = WarmInterpreter(tmp_path_factory.mktemp("interpreter"))
+    interpreter = WarmInterpreter()
 
     def words_in(words: list[str], directory: Path) -> None:
         code, printed = interpreter.run(words, directory)
         assert code == 0, f"{words}\n{printed}"
 
-    yield words_in
-    interpreter.close()
+    return words_in
 
 
 def make_result(run: Run, directory: Path) -> None:

@@ -1,11 +1,12 @@
 """Every example runs and agrees with its independent reference."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.warm_interpreter import run_warm
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # The bound of the difference from the reference, and a pattern of the other output.
@@ -26,7 +27,7 @@ def test_every_example_is_run() -> None:
 def test_an_example_agrees_with_its_reference(name: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the extra `examples` is not installed")
     command = [sys.executable, str(EXAMPLES / f"{name}.py")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = run_warm(command, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     bound, pattern = BOUNDS[name]
     (difference,) = re.findall(r"^largest difference: (.*)$", done.stdout, re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import uuid
 
@@ -77,8 +78,9 @@ GROUPS = {
 }
 
 
+@functools.cache
 def register() -> None:
-    """Register the schemas with Hydra, under the names that the YAML files refer to.
+    """Register the schemas with Hydra once, under the names that the YAML files refer to.
 
     Also register ``${sweep_id:}``, which distinguishes sweeps that start in the same second, and
     ``${home_expanded:}``, which replaces ``~`` in paths.

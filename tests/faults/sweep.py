@@ -162,12 +162,8 @@ class Sweep:
         self._folder, self._shim = folder.resolve(), shim
         self._counter = self._folder / "counter"
         environment = {"LD_PRELOAD": str(shim), "OMP_NUM_THREADS": "1"}
-        self._interpreter = WarmInterpreter(self._folder, environment)
+        self._interpreter = WarmInterpreter(environment)
         self._prepared: dict[str, tuple[Path, Path, list[str]]] = {}
-
-    def close(self) -> None:
-        """End the interpreter."""
-        self._interpreter.close()
 
     def calls(self, name: str) -> list[str]:
         """Return the names of the calls of an undisturbed command, in their order."""
@@ -390,7 +386,6 @@ def main() -> None:
             if options.trial:
                 names = [trial.scenario]
         print({name: len(sweep.calls(name)) for name in names})
-        sweep.close()
     print(dict(counted), f"seed {options.seed}, {time.monotonic() - began:.0f} s")
     sys.exit(1 if counted["bad"] else 0)
 

@@ -7,7 +7,6 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,11 @@ SAMPLE = ("rows", "gzip", "sparse", "overwrite", "merge", "export to netcdf")
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     shim = compiled(tmp_path_factory.mktemp("shim"))
     if shim is None:
         pytest.skip("there is no C compiler, or this is not Linux")
-    sweep = Sweep(tmp_path_factory.mktemp("sweep"), shim)
-    yield sweep
-    sweep.close()
+    return Sweep(tmp_path_factory.mktemp("sweep"), shim)
 
 
 @pytest.mark.parametrize("scenario", SAMPLE)

@@ -27,6 +27,8 @@ from jobs.paths import config_directory
 from jobs.reporting.terminal import Display
 from jobs.run import main
 from tests.jobs.support.own_functions import FUNCTIONS
+from tests.support import warm_interpreter
+from tests.support.warm_interpreter import run_warm
 
 
 def pytest_configure() -> None:
@@ -160,13 +162,22 @@ def command_line(
 
 @pytest.fixture(scope="session")
 def run_cli() -> Callable[..., Finished]:
-    """Run the program in a separate process."""
+    """Run the program in a separate process; a given command by an interpreter that starts anew."""
 
     def run(*arguments: str, cwd: Path, command: tuple[str, ...] = ()) -> Finished:
-        command = command or (sys.executable, "-m", "jobs.run")
-        done = subprocess.run(
-            [*command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
-        )
+        if command:
+            done = subprocess.run(
+                [*command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
+            )
+        else:
+            done = run_warm([sys.executable, "-m", "jobs.run", *arguments], cwd=cwd)
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers() -> Iterator[None]:
+    """Let the worker processes of jobs in this process begin with what they import."""
+    with warm_interpreter.warm_workers():
+        yield

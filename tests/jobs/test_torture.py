@@ -21,6 +21,7 @@ import pytest
 from jobs.records.status_file import JobStatus
 from outputs import open_result
 from tests.support.processes import committed
+from tests.support.warm_interpreter import WarmPopen
 
 KILLS = int(os.environ.get("AUTODIFF_JOBS_KILLS", "6"))
 MANY = 50
@@ -58,7 +59,7 @@ KILLED = list(JOBS) if KILLS >= MANY else ["rows", "compressed columns", "rows o
 
 
 def start(options: list[str], directory: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return WarmPopen(
         [sys.executable, "-m", "jobs.run", *options],
         cwd=directory,
         stdout=subprocess.PIPE,

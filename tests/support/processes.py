@@ -1,7 +1,6 @@
 """Jobs in separate processes, for tests that stop and kill them."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,18 +10,17 @@ from pathlib import Path
 
 from jobs.errors import JobError
 from outputs import open_result
+from tests.support.warm_interpreter import WarmPopen
 
 
 def start_job(*options: str, **environment: str) -> subprocess.Popen[str]:
     """Start the real command in the current directory."""
-    return subprocess.Popen(
+    return WarmPopen(
         [sys.executable, "-m", "jobs.run", *options],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell makes its background processes ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

@@ -1,7 +1,6 @@
 """Calls in this process whose results are closed, and programs in processes of their own."""
 
 import contextlib
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 import jobs
 from outputs import Result, SparseResult
+from tests.support.warm_interpreter import run_warm
 
 
 @pytest.fixture
@@ -37,13 +37,8 @@ def run_program(directory: Path) -> Callable[..., str]:
     def run(code: str, name: str = "script.py", **environment: str) -> str:
         file = directory / name
         file.write_text(code)
-        done = subprocess.run(
-            [sys.executable, str(file)],
-            cwd=directory,
-            env={**_ENVIRONMENT, **environment},
-            capture_output=True,
-            text=True,
-            timeout=200,
+        done = run_warm(
+            [sys.executable, str(file)], cwd=directory, env={**_ENVIRONMENT, **environment}
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

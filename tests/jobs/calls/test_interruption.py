@@ -17,6 +17,7 @@ import jobs
 from outputs import Result
 from tests.jobs.support.slow_function import SLOW
 from tests.support.processes import committed, wait_for
+from tests.support.warm_interpreter import WarmPopen
 
 # Each row takes time: a stopped job has rows to do.
 CALL = f"""
@@ -46,14 +47,13 @@ except KeyboardInterrupt as error:
 
 def start(directory: Path) -> subprocess.Popen[str]:
     (directory / "slow.py").write_text(SCRIPT)
-    return subprocess.Popen(
+    return WarmPopen(
         [sys.executable, "slow.py"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

@@ -19,6 +19,7 @@ from jobs.machine.activity import Activity, Death
 from jobs.reporting.terminal import Display
 from outputs import ResultWriter, open_result, open_sparse_result, part_path, verify_result
 from tests.support.processes import committed, start_job, wait_for
+from tests.support.warm_interpreter import run_warm
 
 Resolve = Callable[..., Job]
 
@@ -162,7 +163,7 @@ def kill_begun(directory: Path, *options: str, parts: str = "runs/**/*.part") ->
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "jobs.run", *OPTIONS, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return run_warm(command)
 
 
 def test_a_killed_job_and_a_changed_module(project: Path) -> None:

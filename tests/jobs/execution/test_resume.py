@@ -26,6 +26,7 @@ from outputs import (
     part_path,
     verify_result,
 )
+from tests.support.warm_interpreter import WarmPopen, run_warm
 
 Resolve = Callable[..., Job]
 LINES = 60
@@ -54,7 +55,7 @@ COMMAND = (
 
 def start(directory: Path, seconds: float) -> subprocess.Popen[str]:
     (directory / "slow.py").write_text(SLOW)
-    return subprocess.Popen(
+    return WarmPopen(
         COMMAND,
         cwd=directory,
         env={**os.environ, "SECONDS": str(seconds)},
@@ -229,16 +230,14 @@ def test_a_full_disk_is_reported_as_one_and_not_as_a_failure_of_the_function(
 def test_a_closed_pipe_ends_the_job_and_leaves_it_resumable(directory: Path) -> None:
     options = ["op=jacobian", "strategy=vectorize", "function=brusselator", "function.n=8"]
     command = [sys.executable, "-m", "jobs.run", *options, "chunk_size=1"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as first:
+    with WarmPopen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stderr is not None
         first.stdout.close()
         errors = first.stderr.read()
     assert first.returncode == 141, errors
     assert "Traceback" not in errors
-    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    again = run_warm(command)
     assert again.returncode == 0, again.stderr
 
 

@@ -79,10 +79,8 @@ def point():
 
 
 @pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory):
-    warm = WarmInterpreter(tmp_path_factory.mktemp("warm"))
-    yield warm
-    warm.close()
+def interpreter() -> WarmInterpreter:
+    return WarmInterpreter()
 
 
 @pytest.fixture
