@@ -152,7 +152,7 @@ def _sorted(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return type(data)(map(_sorted, data))
     if isinstance(data, dict):
-        return [(k, _sorted(v)) for k, v in data.items()]
+        return ("dict", [(k, _sorted(v)) for k, v in data.items()])
     return data
 
 
