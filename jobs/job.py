@@ -19,6 +19,7 @@ from jobs.errors import ConfigurationError, JobError
 from jobs.fingerprint import fingerprint, source_of
 from jobs.functions.arguments import load_arguments
 from jobs.functions.batches import Batches, load_batches
+from jobs.functions.blocks import BlocksFunction, groups_of, with_blocks
 from jobs.functions.conversions import Conversion, lossy
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
@@ -75,7 +76,9 @@ class Job:
         source: The source that the fingerprint covers.
         paths: The paths of the job's files.
         config: The options.
-        structure: Which entries of the matrix are kept: ``full``, or those of its ``diagonal``.
+        structure: Which entries of the matrix are kept: ``full``, those of its ``diagonal``, or its
+            diagonal ``blocks``; the function is then a `BlocksFunction`, and the point in the order
+            of the blocks.
         compressed: The side, ``right`` or ``left``, from which the job computes compressed products
             of a sparse matrix; None for any other job.
         stage: The least precise stage of the function, where that is less precise than the point;
@@ -88,8 +91,9 @@ class Job:
             consider, ``route <name>`` for a route of the check, and ``differences``.
         part: The part of the matrix that is computed; None for the whole matrix. Function and point
             are those of the part.
-        is_ragged: Whether there are many points of different sizes; the function is then a
-            `RaggedFunction` of the numbers of all of them, and `points` None.
+        is_ragged: Whether there are matrices of different sizes: diagonal blocks, or those of many
+            points; the function of these is a `RaggedFunction` of the numbers of all of them, and
+            `points` None.
         required: Whether the job ends with an error if its result is not verified.
     """
 
@@ -154,7 +158,9 @@ class Job:
 
     @property
     def whole_point(self) -> dict[str, Tensor]:
-        """The point of the whole matrix, of which the job may compute a part."""
+        """The point of the whole matrix, of which the job may compute a part or blocks."""
+        if isinstance(function := self.function.function, BlocksFunction):
+            return function.whole_point
         return self.point if self.part is None else self.part.point
 
 
@@ -182,8 +188,13 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         variables = replace(variables, choices={**variables.choices, **part.choices()})
     function = part.function if part else variables.function
     point = part.selected if part else variables.point
+    if config.structure.kind == "blocks":
+        groups = groups_of(config.structure, variables.point)
+        choices = {**variables.choices, "structure": ["blocks", groups]}
+        variables = replace(variables, choices=choices)
+        function, point = with_blocks(variables, groups)
     shard = check_shard(config.shard, config.shards)
-    is_ragged = isinstance(function.function, RaggedFunction)
+    is_ragged = isinstance(function.function, RaggedFunction | BlocksFunction)
     source = source_of(function, config.loss)
     digest = fingerprint(config, variables, drawn or vectors, source)
     return Job(
@@ -213,7 +224,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
         source=source,
         paths=run_paths(config.runs, function.name, config.op, config.strategy, digest, shard),
         config=config,
-        structure=config.structure,
+        structure=config.structure.kind,
         part=part,
         is_ragged=is_ragged,
         drawn=drawn,
@@ -278,8 +289,8 @@ def _variables(
     choices = dict(variables.choices)
     if config.op == "fisher":
         choices["fisher"] = config.fisher.kind
-    if config.structure != "full":
-        choices["structure"] = config.structure
+    if config.structure.kind == "diagonal":
+        choices["structure"] = "diagonal"
     # The same array is another problem with and without a dimension over points.
     if config.points.are_many and "points" not in choices:
         choices["points"] = _points(config, variables.point)

@@ -42,7 +42,7 @@ class WholeOptions(TypedDict, total=False):
     points: _Choice | None
     rows: Any
     columns: Any
-    structure: str
+    structure: _Choice
     sparsity: str | PathLike[str]
     loss: _Choice | Callable[..., Any]
     data: Any

@@ -12,6 +12,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from jobs.configuration.curvature_options import check_curvature
 from jobs.configuration.device_names import no_such_devices, parse_devices
+from jobs.configuration.fitting import require_all_fit
 from jobs.configuration.hydra_errors import explain
 from jobs.configuration.named_sources import with_named_sources
 from jobs.configuration.registry import GROUPS
@@ -24,7 +25,6 @@ from jobs.configuration.schema import (
     PROGRESS,
     STORED_DTYPES,
     STRATEGIES,
-    STRUCTURES,
     VERIFY_MODES,
     BatchedLoss,
     FileSource,
@@ -33,6 +33,7 @@ from jobs.configuration.schema import (
     PythonFunction,
 )
 from jobs.configuration.selections import checked_selection
+from jobs.configuration.structures import check_structure
 from jobs.errors import ConfigurationError, unknown, unknown_option
 from jobs.operations import OPERATIONS
 from jobs.shards import check_shard
@@ -106,8 +107,7 @@ def check_together(config: JobConfig) -> None:
         _check_sparsity(config)
     _check_direction(config)
     _check_selection(config)
-    if config.structure != "full":
-        _check_structure(config)
+    check_structure(config)
 
 
 def to_yaml(config: JobConfig) -> str:
@@ -161,6 +161,7 @@ def _check_groups(config: JobConfig) -> None:
     for group, key in (("function", "name"), ("wrt", "of"), ("loss", "kind"), ("verify", "mode")):
         _check_member(group, key, config)
     _check_member("points", "by", config)
+    _check_member("structure", "kind", config)
     for group in ("inputs", "vectors"):
         _check_member(group, "source", config)
     with_named_sources("inputs", config.inputs)
@@ -170,7 +171,6 @@ def _check_groups(config: JobConfig) -> None:
 def _check_choices(config: JobConfig) -> None:
     _check_choice("op", config.op, tuple(OPERATIONS))
     _check_choice("strategy", config.strategy, STRATEGIES)
-    _check_choice("structure", config.structure, STRUCTURES)
     _check_choice("dtype", config.dtype, DTYPES)
     _check_choice("compile", config.compile, COMPILATIONS)
     _check_choice("nonfinite", config.nonfinite, NONFINITE_POLICIES)
@@ -254,7 +254,7 @@ def _check_points(config: JobConfig) -> None:
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
     }
-    _require_all_fit(
+    require_all_fit(
         f"points={points.by}",
         conflicts,
         "many points go with op=jacobian or op=hessian, with respect to inputs (wrt=inputs), "
@@ -289,29 +289,6 @@ def _check_selection(config: JobConfig) -> None:
         )
 
 
-def _check_structure(config: JobConfig) -> None:
-    """Check that all other options fit a diagonal."""
-    operation = OPERATIONS[config.op]
-    conflicts = {
-        f"op={config.op}": config.op == "hessian" or operation.is_curvature,
-        f"points={config.points.by}": not config.points.are_many,
-        f"sparsity={config.sparsity}": config.sparsity == "none",
-        f"rows={config.rows}": config.rows is None,
-        f"columns={config.columns}": config.columns is None,
-        f"shard={config.shard}": config.shard is None,
-        f"verify={config.verify.mode}": config.verify.mode == "probe",
-        f"dtype={config.dtype}": not config.dtype.startswith("complex"),
-        f"output.tile={config.output.tile}": config.output.tile is None,
-    }
-    _require_all_fit(
-        f"structure={config.structure}",
-        conflicts,
-        "a diagonal is that of a whole matrix by op=hessian, ggn or fisher, at one point, without "
-        "sparsity, rows, columns, shard and output.tile, in real dtypes and with verify=probe, "
-        "because its entries can be checked as parts of their rows only",
-    )
-
-
 def _check_sparsity(config: JobConfig) -> None:
     """Check that all other options fit a sparse matrix."""
     if config.sparsity != "auto" and not config.sparsity.endswith(".npz"):
@@ -327,25 +304,12 @@ def _check_sparsity(config: JobConfig) -> None:
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
     }
-    _require_all_fit(
+    require_all_fit(
         f"sparsity={config.sparsity}",
         conflicts,
         "a sparse matrix goes with op=jacobian or op=hessian, at one point, with verify=probe or "
         "off, real dtypes and no output.tile",
     )
-
-
-def _require_all_fit(given: str, options: dict[str, bool], valid: str) -> None:
-    """Refuse the first of some options that does not fit what is given.
-
-    Args:
-        given: The option that others have to fit, with its value.
-        options: Whether each of the others, with its value, fits.
-        valid: What would fit, in words.
-    """
-    for option, fits in options.items():
-        if not fits:
-            raise ConfigurationError(f"{given} {option}: {valid}")
 
 
 def _check_chunk_size(value: int | str) -> None:

@@ -27,6 +27,7 @@ MEMBER_KEYS = {
     "wrt": "of",
     "inputs": "source",
     "points": "by",
+    "structure": "kind",
     "loss": "kind",
     "vectors": "source",
     "verify": "mode",

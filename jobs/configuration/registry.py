@@ -36,6 +36,7 @@ from jobs.configuration.schema import (
     RandomInputs,
     RandomVectors,
     SourceConfig,
+    StructureConfig,
     TargetLoss,
     VerifyConfig,
     WrtConfig,
@@ -66,6 +67,7 @@ GROUPS = {
         **SOURCES,
     },
     "points": dict.fromkeys(("single", "leading", "files", "offsets"), PointsConfig),
+    "structure": dict.fromkeys(("full", "diagonal", "blocks"), StructureConfig),
     "loss": {
         "none": LossConfig,
         "own": BatchedLoss,

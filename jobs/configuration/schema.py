@@ -15,7 +15,6 @@ STRATEGIES = ("auto", "reverse-loop", "vectorize", "forward-mode", "forward-loop
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 COMPILATIONS = ("auto", "never", "always")
 NONFINITE_POLICIES = ("record", "fail")
-STRUCTURES = ("full", "diagonal")
 STORED_DTYPES = ("auto", "float16", "float32", "float64", "complex64", "complex128")
 FSYNCS = ("end", "block")
 COMPRESSIONS = ("none", "gzip")
@@ -281,6 +280,20 @@ class PointsConfig:
 
 
 @dataclass
+class StructureConfig:
+    """Which entries of the matrix are computed and kept.
+
+    Attributes:
+        kind: ``full``, ``diagonal`` or ``blocks``.
+        groups: The tensors of each diagonal block, as patterns: a list whose items are a pattern
+            or a list of them, in the typed options lists; None for a block for each tensor.
+    """
+
+    kind: str = "full"
+    groups: Any = None
+
+
+@dataclass
 class OutputConfig:
     """How the result is stored."""
 
@@ -310,7 +323,7 @@ class JobConfig:
     # A number or range, a file, or a mapping; in the typed options as `checked_selection` has it.
     rows: Any = None
     columns: Any = None
-    structure: str = MISSING
+    structure: StructureConfig = field(default_factory=StructureConfig)
     sparsity: str = MISSING
     loss: LossConfig = MISSING
     fisher: FisherConfig = field(default_factory=FisherConfig)

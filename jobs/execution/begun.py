@@ -93,7 +93,7 @@ def begun_or_discarded(job: Job, target: Path, note: Callable[[str], None]) -> B
         ResultWriter.discard(target)
         note(f"note: {error} It is begun again, because no block of it can be checked")
         return None
-    if begun is not None and job.structure != "full" and not begun.has_products:
+    if begun is not None and job.structure == "diagonal" and not begun.has_products:
         ResultWriter.discard(target)
         note(
             f"note: {begun.path} has no product of the matrix that it could be compared with, and "

@@ -224,7 +224,7 @@ def _run(
                 prepared.check.record(lines.start, lines.stop, 0.0)
         status.update(state="running", attempts=attempts, **running_status(prepared))
         _compute(_Run(prepared, record, chunks, status, display), source, writer)
-        if job.shard is None and job.structure == "full":
+        if job.shard is None and job.structure != "diagonal":
             prepared.check.complete(writer.part)
         found, verification = judged(prepared)
         record_of_run = execution_record(prepared, source, chunks, record, verification)

@@ -109,7 +109,7 @@ def reference_of(job: Job, value: Mapping[str, np.ndarray], probes: Probes | Non
     # that checks its lines stops there, and leaves none of them.
     is_finite = job.verify == "probe"
     tolerance = max(rounding, job.tolerance or rounding)
-    return Reference(value, probes, tolerance, is_finite, job.structure == "full")
+    return Reference(value, probes, tolerance, is_finite, job.structure != "diagonal")
 
 
 def earlier_lines(description: ResultDescription, writer: ResultWriter) -> list[range]:

@@ -38,6 +38,14 @@ class BatchSum:
         for loss, weight in self._batches():
             yield self._change(_weighted(loss, weight))
 
+    def seed_of(self, seed: int, number: int) -> int:
+        """Return the seed of torch's generators for a term, from that of the sum."""
+        return seed + number
+
+    def sample(self) -> Callable[..., Any]:
+        """Return a function whose arithmetic is that of all terms."""
+        return next(iter(self.terms()))
+
 
 def _weighted(loss: Callable[..., Any], weight: float) -> Callable[..., Any]:
     return lambda *point: weight * loss(*point)

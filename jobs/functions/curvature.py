@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -72,6 +72,28 @@ class Curvature(BatchSum):
         self._names = tuple(names)
         self._term_of = term_of
         self._reduction = reduction
+
+    def of_some(self, fill: Callable[..., Sequence[Tensor]], base: Sequence[Tensor]) -> Curvature:
+        """Return the loss as a function of other tensors, which determine the point.
+
+        Args:
+            fill: Returns the point of these tensors.
+            base: The tensors at the point of the job.
+        """
+
+        def term_of(part: Tensors, names: Sequence[str]) -> CurvatureTerm:
+            term = self._term_of(part, names)
+
+            def outputs(*tensors: Tensor) -> Tensor:
+                return term.outputs(*fill(*tensors[: len(base)]), *tensors[len(base) :])
+
+            return replace(term, outputs=outputs)
+
+        changed = self.mapped(lambda term: lambda *tensors: term(*fill(*tensors)))
+        assert isinstance(changed, Curvature)
+        changed._term_of = term_of
+        changed.base = tuple(base)
+        return changed
 
     def curvature_terms(self, size: int | None = None) -> Iterator[tuple[int, CurvatureTerm]]:
         """Yield the number of the batch and the term, for all terms of the curvature matrix.

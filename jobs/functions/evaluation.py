@@ -18,12 +18,13 @@ def evaluated(function: Callable[..., Any], point: Sequence[Tensor], seed: int) 
     Args:
         function: The function. Some ask whether a gradient is wanted, or differentiate inside.
         point: Its arguments.
-        seed: The seed of torch's generators; that of a batch is greater by its number.
+        seed: The seed of torch's generators; that of a batch is greater by its
+            number.
     """
     if not isinstance(function, BatchSum):
         return evaluated_on_copies(function, point, seed)[0]
     values = (
-        evaluated_on_copies(term, point, seed + number)[0].detach()
+        evaluated(term, point, function.seed_of(seed, number)).detach()
         for number, term in enumerate(function.terms())
     )
     return reduce(torch.add, values)

@@ -115,6 +115,11 @@ class RaggedFunction(BatchSum):
                 )
         return found
 
+    @property
+    def widths(self) -> list[int]:
+        """How many columns the matrix of each point has."""
+        return [point.width for point in self.points]
+
     @cached_property
     def heights(self) -> list[int]:
         """How many rows the matrix of each point has."""

@@ -80,7 +80,7 @@ def arithmetic(function: Callable[..., Any], point: Sequence[Tensor], seed: int)
         seed: The seed of torch's generators.
     """
     if isinstance(function, BatchSum):
-        function = next(iter(function.terms()))
+        function = function.sample()
     epsilon = max(map(_precision, point))
     stage, is_fused = None, False
     # What is wrong with the function itself is said where it is differentiated.

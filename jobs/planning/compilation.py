@@ -16,7 +16,8 @@ from jobs.units import duration
 def may_compile(search: Search, candidate: Candidate, chunk_size: int) -> bool:
     """Return whether compiling is tried, and its gain measured."""
     job, stream = search.job, candidate.opened
-    if job.compile == "never" or stream.engine != "captured" or 0 in stream.shape:
+    # The programs of many small matrices would be compiled one by one.
+    if job.is_ragged or job.compile == "never" or stream.engine != "captured" or 0 in stream.shape:
         return False
     if job.compile == "always":
         return True

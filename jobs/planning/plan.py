@@ -45,8 +45,9 @@ class Plan:
             `seconds` does not contain.
         points: The number of points with a matrix each, whose rows are counted together in `rows`;
             None for a single point.
-        entries: The number of entries, where the points have different sizes; else None.
-        structure: Which entries of the matrix are kept: ``full``, or those of its ``diagonal``.
+        entries: The number of entries, where there are matrices of different sizes; else None.
+        structure: Which entries of the matrix are kept: ``full``, those of its ``diagonal``, or its
+            diagonal ``blocks``.
         part: The part of a larger matrix that is computed, in words; empty for a whole matrix.
     """
 
@@ -100,7 +101,7 @@ class Plan:
         A Hessian is symmetric, and its rows are computed as columns where these are fewer.
         """
         rows, columns = self.rows_of_a_point, self.columns
-        if self.structure == "diagonal":
+        if self.structure != "full":
             columns = rows
         if self.operation == "hessian":
             rows = columns = min(rows, columns)
@@ -109,6 +110,11 @@ class Plan:
     @property
     def extent(self) -> str:
         """The size of the matrix, or of the matrices of many points, in words."""
+        if self.structure == "blocks":
+            return (
+                f"the diagonal blocks of {self.rows} rows x {self.rows} columns, each of at most "
+                f"{self.columns}, {self.dtype}"
+            )
         if self.entries is not None:
             return (
                 f"{self.points} points of different sizes, {self.rows} rows of at most "

@@ -33,7 +33,7 @@ from jobs.records.description import require_storage
 from jobs.strategies import FORWARD, LOOPS, none_is_left, strategies_of
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.opening import open_job_stream
-from jobs.streams.ragged import RaggedStream
+from jobs.streams.padded import PaddedStream
 from jobs.streams.stream import Stream, stored_dtype
 
 _logger = logging.getLogger(__name__)
@@ -253,10 +253,11 @@ def _costs(job: Job, strategy: str, stream: Stream) -> Costs:
         on_host=job.device.type == "cpu",
         unit=stream.unit,
         is_divisible=stream.is_divisible,
-        largest=stream.unit if isinstance(stream, RaggedStream) else None,
-        share=stream.share if isinstance(stream, RaggedStream) else 1.0,
-        opening_seconds=stream.opening_seconds if isinstance(stream, RaggedStream) else 0.0,
-        has_long_blocks=isinstance(stream, CurvatureStream) and stream.fewest_worth_measuring > 1,
+        largest=stream.unit if isinstance(stream, PaddedStream) else None,
+        share=stream.share if isinstance(stream, PaddedStream) else 1.0,
+        opening_seconds=stream.opening_seconds if isinstance(stream, PaddedStream) else 0.0,
+        has_long_blocks=isinstance(stream, CurvatureStream | PaddedStream)
+        and stream.fewest_worth_measuring > 1,
     )
 
 

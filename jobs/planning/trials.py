@@ -15,6 +15,7 @@ from jobs.machine.measurement import Measurement, limited_memory, measuring
 from jobs.machine.process_memory import resident_memory
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
+from jobs.streams.blocks import BlocksStream
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.nonfinite import entries_not_finite
 from jobs.streams.single import forget_kept, keep
@@ -58,7 +59,7 @@ def measure_chunk(
 
 def _computed(stream: Stream, start: int, stop: int) -> tuple[Block, float]:
     """Return a block, of a sum over much data of a share of the terms, and that share."""
-    if isinstance(stream, CurvatureStream):
+    if isinstance(stream, CurvatureStream | BlocksStream):
         return stream.block_of_a_share(start, stop)
     return stream.block(start, stop), 1.0
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autodiff_core import AxisLayout
 from jobs.errors import ConfigurationError
+from jobs.functions.blocks import BlocksFunction
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
 from jobs.functions.parts import Part
@@ -70,6 +71,8 @@ def describe(job: Job, stream: Stream, strategy: str, commit: str) -> ResultDesc
         selection=None if is_product else _selection(job.part),
         drawn_vectors=job.drawn,
         structure=job.structure,
+        is_ragged=job.is_ragged,
+        groups=_groups(job),
     )
 
 
@@ -80,7 +83,13 @@ def stored_axis(job: Job, stream: Stream) -> Axis:
         job: The job.
         stream: The blocks of its matrix, of which a diagonal is taken.
     """
-    return Axis(stream.axis) if job.structure == "full" else Axis.ROWS
+    return Axis.ROWS if job.structure == "diagonal" else Axis(stream.axis)
+
+
+def _groups(job: Job) -> tuple[int, ...]:
+    function = job.function.function
+    blocks = function.blocks if isinstance(function, BlocksFunction) else ()
+    return tuple(len(block.names) for block in blocks)
 
 
 def _describe_ragged(
@@ -161,7 +170,10 @@ def _axes(job: Job, stream: Stream, outputs: tuple[str, ...]) -> tuple[_Specs, _
             rows_are_tuple,
             inputs_are_tuple,
         )
-    columns = _specs(inputs, stream.columns)
+    layout = AxisLayout.of(list(job.point.values())) if job.is_ragged else stream.columns
+    columns = _specs(inputs, layout)
+    if job.is_ragged:
+        return columns, columns, inputs_are_tuple, inputs_are_tuple
     if OPERATIONS[job.operation].is_second_order:
         return _specs(inputs, stream.rows), columns, inputs_are_tuple, inputs_are_tuple
     return _specs(outputs, stream.rows), columns, outputs_are_tuple, inputs_are_tuple

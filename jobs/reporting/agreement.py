@@ -84,7 +84,7 @@ def _key(result: Result | SparseResult) -> tuple[str, ...]:
     vectors = {} if drawn else result.vectors
     lines = {"rows": result.row_numbers, "columns": result.column_numbers}
     digests = [_digest(arrays) for arrays in (result.points, vectors, lines)]
-    kind, others = type(result).__name__, (result.structure, drawn)
+    kind, others = type(result).__name__, (result.structure, str(result.tensors_of_blocks), drawn)
     return (kind, result.operation, result.function, str(result.shape), *others, *digests)
 
 

@@ -98,9 +98,11 @@ def _of_result(name: str, result: Result) -> JobSummary:
     lines = _number(result.execution, "lines_computed")
     shard = "" if result.shard is None else f", shard {result.shard}"
     matrix = f"{' x '.join(map(str, result.shape))} {result.dtype}{shard}{_selection(result)}"
-    if result.is_ragged:
+    if result.structure == "blocks":
+        matrix = f"{len(result.groups)} diagonal blocks of {rows} x {rows} {result.dtype}"
+    elif result.is_ragged:
         matrix = f"{result.point_count} points of different sizes, {rows} rows {result.dtype}"
-    if result.structure != "full":
+    elif result.structure != "full":
         matrix = f"{result.structure} of {rows} x {rows} {result.dtype}"
     return _finished(name, result, matrix, lines and lines * across)
 

@@ -9,6 +9,7 @@ import torch
 
 import autodiff_core
 from jobs.functions.batch_sum import BatchSum
+from jobs.functions.blocks import BlocksFunction
 from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
@@ -16,6 +17,7 @@ from jobs.functions.parts import Lines
 from jobs.functions.ragged import RaggedFunction
 from jobs.job import Job
 from jobs.streams.at_points import PointStream
+from jobs.streams.blocks import BlocksStream
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.of_lines import lines_of_hessian
 from jobs.streams.ragged import RaggedStream
@@ -37,6 +39,8 @@ def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
         JobError: The strategy cannot differentiate the function.
     """
     with explaining_failures(job.function):
+        if isinstance(job.function.function, BlocksFunction):
+            return _blocks_stream(job, job.function.function, strategy, engine)
         if isinstance(job.function.function, RaggedFunction):
             return RaggedStream(
                 job.function.function,
@@ -64,6 +68,15 @@ def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
             engine=engine,
             vectors=vectors_of(job),
         )
+
+
+def _blocks_stream(job: Job, function: BlocksFunction, strategy: str, engine: str) -> Stream:
+    options = {"operation": job.operation, "strategy": strategy, "engine": engine}
+
+    def opened(of_block: Callable[..., Any], inputs: Any) -> Stream:
+        return open_function_stream(of_block, inputs, seed=job.seed, **options)
+
+    return BlocksStream(function, opened)
 
 
 def _lines_stream(job: Job, lines: Lines, strategy: str, engine: str) -> Stream:

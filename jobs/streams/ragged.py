@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import autodiff_core
-from autodiff_core import Axis, AxisLayout, Block, BlockStream
+from autodiff_core import Axis, BlockStream, Fallback
 from jobs.functions.evaluation import evaluated
 from jobs.functions.ragged import RaggedFunction, named_points
+from jobs.streams.padded import PaddedStream
 
 
-class RaggedStream:
+class RaggedStream(PaddedStream):
     """Blocks of rows of one point each; rows are padded with zeros to those of the widest point.
 
     Each point has a linearization of its own, which is kept for the next block of the same point.
-    Forward mode computes a point's matrix whole. The attributes are those of a `Stream`; the
-    layouts are those of the largest point. `share` is the mean time of a row relative to that of a
-    row of the largest point, and `opening_seconds` the time to linearize at all points, as far as
-    the times of evaluations tell.
+    Forward mode computes a point's matrix whole.
     """
 
-    axis = Axis.ROWS
     engine = "plain"
     engine_refusal = None
 
@@ -51,10 +46,7 @@ class RaggedStream:
             "check_modes": False,
         }
         heights = function.heights
-        widths = [point.width for point in function.points]
-        self.bounds = (0, *accumulate(heights))
-        sizes = [height * width for height, width in zip(heights, widths, strict=True)]
-        self.largest = sizes.index(max(sizes))
+        super().__init__(heights, function.widths)
         # The times of evaluations measure the sizes of the points.
         _, seconds = function.outputs, function.seconds
         relative = sum(seconds) / max(seconds[self.largest], 1e-9)
@@ -63,42 +55,12 @@ class RaggedStream:
         self._kept = (self.largest, self._at(self.largest))
         self.opening_seconds = (time.perf_counter() - started) * relative
         largest = self._kept[1]
-        self.rows: AxisLayout = largest.rows
-        self.columns: AxisLayout = largest.columns
-        self.dtype = largest.dtype
+        self.rows, self.columns, self.dtype = largest.rows, largest.columns, largest.dtype
         self.is_divisible = largest.axis is Axis.ROWS
-        self.unit = max(heights)
         self.passes = largest.axis.lines(largest.shape)
-        self.shape = (self.bounds[-1], max(widths))
         self.value: Any = evaluated(function, [numbers], seed).detach()
 
-    def block(self, start: int, stop: int) -> Block:
-        """Compute rows of one point, or of several.
-
-        Args:
-            start: The first row, counted over all points.
-            stop: One past the last.
-        """
-        parts: list[Tensor] = []
-        fallbacks: dict[str, Any] = {}
-        first = start
-        while first < stop:
-            number = bisect_right(self.bounds, first) - 1
-            last = min(stop, self.bounds[number + 1])
-            values, found = self._within(
-                number, first - self.bounds[number], last - self.bounds[number]
-            )
-            fallbacks.update({str(each): each for each in found})
-            padding = (0, self.shape[1] - values.shape[1])
-            parts.append(torch.nn.functional.pad(values, padding) if padding[1] else values)
-            first = last
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return Block(Axis.ROWS, start, stop, (whole,), self.dtype, tuple(fallbacks.values()))
-
-    def rows_by_symmetry(self) -> None:
-        """Return None: the blocks are of rows already."""
-
-    def _within(self, number: int, start: int, stop: int) -> tuple[Tensor, tuple[Any, ...]]:
+    def _within(self, number: int, start: int, stop: int) -> tuple[Tensor, tuple[Fallback, ...]]:
         if self._kept[0] != number:
             self._kept = (number, self._at(number))
         stream = self._kept[1]

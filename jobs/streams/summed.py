@@ -129,8 +129,8 @@ def value_and_product(
         return _value_and_product(operation, function, inputs, vector, **options)
     total: tuple[Any, Any, Any] | None = None
     for number, term in enumerate(function.terms()):
-        torch.manual_seed(seed + number)
-        found = _value_and_product(operation, term, inputs, vector, **options)
+        seed_of_term = function.seed_of(seed, number)
+        found = value_and_product(operation, term, inputs, vector, seed=seed_of_term, **options)
         total = found if total is None else added(total, found)
     assert total is not None
     return total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,22 @@ def root_mean_square(tensors: Sequence[Tensor]) -> float:
     return largest * float((entries / largest).square().mean().sqrt()) if largest else 0.0
 
 
+def typical_products(products: Tensor, bounds: Sequence[int] | None) -> Tensor:
+    """Return the typical size of a product, for each row of several matrices that of its own.
+
+    Args:
+        products: Shape (rows,).
+        bounds: Where the rows of each matrix begin, and where the last ones end; None for one.
+
+    Returns:
+        Float64 of shape (rows,).
+    """
+    sizes = torch.zeros(len(products), dtype=torch.float64, device=products.device)
+    for start, stop in pairwise(bounds or (0, len(products))):
+        sizes[start:stop] = root_mean_square([products[start:stop]])
+    return sizes
+
+
 def signed_vector(like: Tensor, generator: torch.Generator, *, real: bool) -> Tensor:
     """Draw a random vector in the shape, dtype and place of a tensor.
 
@@ -99,7 +116,9 @@ def multiplied(values: Tensor, vector: Tensor, *, is_product: bool) -> Tensor:
     return values @ vector
 
 
-def line_errors(product: Tensor, expected: Tensor, norms: Tensor, typical: float) -> Tensor:
+def line_errors(
+    product: Tensor, expected: Tensor, norms: Tensor, typical: float | Tensor
+) -> Tensor:
     """Return the relative error of the product of each line with a probe vector.
 
     The error is relative to |line| |vector|, to the expected product, and to the typical product,
@@ -109,7 +128,7 @@ def line_errors(product: Tensor, expected: Tensor, norms: Tensor, typical: float
         product: What the lines give, shape (lines,).
         expected: What another route gives, shape (lines,).
         norms: |line| |vector|, shape (lines,).
-        typical: The size of a typical product.
+        typical: The size of a typical product, of all lines or of each, shape (lines,).
 
     Returns:
         Shape (lines,): NaN where the expected product is not finite, so that nothing can be said
@@ -123,7 +142,9 @@ def line_errors(product: Tensor, expected: Tensor, norms: Tensor, typical: float
     return torch.where(torch.isfinite(expected), relative, math.nan)
 
 
-def largest_line_error(product: Tensor, expected: Tensor, norms: Tensor, typical: float) -> float:
+def largest_line_error(
+    product: Tensor, expected: Tensor, norms: Tensor, typical: float | Tensor
+) -> float:
     """Return the largest of the `line_errors`; 0 where no line has a finite expected product."""
     # Almost always everything is finite and no scale is zero: then one pass suffices.
     largest = float(((product - expected).abs() / (norms + expected.abs() + typical)).max())

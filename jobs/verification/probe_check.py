@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from jobs.verification.numerics import (
     largest_line_error,
     multiplied,
     probes_for_the_file,
-    root_mean_square,
+    typical_products,
     widened,
 )
 from outputs import Probes, verify_result
@@ -50,6 +51,7 @@ class ProbeCheck:
         notes: Sequence[str] = (),
         by_differences: bool = False,
         is_curvature: bool = False,
+        bounds: Sequence[int] | None = None,
     ) -> None:
         """Keep the probe that fits the axis of the blocks, and both for the file.
 
@@ -64,6 +66,9 @@ class ProbeCheck:
             by_differences: Whether differences of the function gave a product or a part of one.
             is_curvature: Whether the matrix is positive semidefinite where the loss is convex in
                 the outputs, so that the record has its Rayleigh quotients.
+            bounds: Where the rows of each of several matrices of different sizes begin, and where
+                the last ones end; None for one matrix. What is small in all of one matrix must not
+                hide behind another.
         """
         self.right = right
         self.left = left
@@ -75,7 +80,8 @@ class ProbeCheck:
         self._length = float(torch.linalg.vector_norm(widened(needed.vector)))
         self._is_product = is_product
         self._is_curvature = is_curvature
-        self._typical = root_mean_square([needed.product]) + floor
+        self._bounds = bounds
+        self._typical = typical_products(needed.product, bounds) + floor
         self._lines = 0
         self._without_product = 0
         self._largest = 0.0
@@ -131,7 +137,8 @@ class ProbeCheck:
         product = multiplied(values, vector, is_product=self._is_product)
         expected = self._probe.product[block.start : block.stop].to(product.dtype)
         norms = torch.linalg.vector_norm(values, dim=1) * self._length
-        return largest_line_error(product, expected, norms, self._typical)
+        typical = self._typical[block.start : block.stop].to(norms)
+        return largest_line_error(product, expected, norms, typical)
 
     def record(self, start: int, stop: int, error: float) -> None:
         """Count a block that has passed."""
@@ -156,6 +163,7 @@ class ProbeCheck:
             notes=self.notes,
             by_differences=self.by_differences,
             is_curvature=self._is_curvature,
+            bounds=self._bounds,
         )
 
     def complete(self, path: Path) -> None:
@@ -202,12 +210,14 @@ class ProbeCheck:
         } | ({"smallest_rayleigh_quotient": self._rayleigh()} if self._is_curvature else {})
 
     def _rayleigh(self) -> float | None:
-        """Return the smallest vᵀMv / vᵀv of the probes; None where there is none."""
+        """Return the smallest vᵀMv / vᵀv of the probes and matrices; None where there is none."""
         probes = [probe for probe in (self.right, self.left) if probe is not None]
-        quotients = [
-            float(vector @ product / (vector @ vector))
-            for vector, product in ((p.vector.double(), p.product.double()) for p in probes)
-        ]
+        quotients = []
+        for probe in probes:
+            for start, stop in pairwise(self._bounds or (0, len(probe.product))):
+                vector = probe.vector[: stop - start].double()
+                product = probe.product[start:stop].double()
+                quotients.append(float(vector @ product / (vector @ vector)))
         return min(filter(math.isfinite, quotients), default=None)
 
     def probes(self) -> Probes | None:

@@ -189,9 +189,8 @@ class ProbeProducts:
 
     @property
     def _widths(self) -> list[int]:
-        """The number of columns of each of many points of different sizes."""
-        function = self._job.function.function
-        return [point.width for point in function.points] if self._job.is_ragged else []
+        """The number of columns of each of several matrices of different sizes."""
+        return self._job.function.function.widths if self._job.is_ragged else []
 
     @property
     def _is_hessian(self) -> bool:
@@ -201,7 +200,10 @@ class ProbeProducts:
         """Return M v; of many points all rows of a point together."""
         points = self._routes.evaluations.points
         if self._job.is_ragged:
-            return self._pushed([torch.cat([vector[0][:width] for width in self._widths])])
+            like = self._routes.evaluations.point
+            entries = torch.cat([vector[0][:width] for width in self._widths])
+            parts = entries.split([each.numel() for each in like])
+            return self._pushed([a.reshape(b.shape) for a, b in zip(parts, like, strict=True)])
         if points is None:
             return self._pushed(vector)
         image, reason = self._pushed(

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from jobs.functions.blocks import BlocksFunction
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
 from jobs.operations import OPERATIONS
@@ -65,6 +66,9 @@ class Routes:
         """
         self.job = job
         self.family: Mode = "forward" if (strategy or job.strategy) in FORWARD else "reverse"
+        # Diagonal blocks are evaluated as a sum with a term for each.
+        if isinstance(function := job.function.function, BlocksFunction) and value is not None:
+            value = function.total(value)
         self.evaluations = Evaluations(job, [] if value is None else leaves_of(value))
         self.agrees_to: float | None = None
         self.uncertainty = 0.0

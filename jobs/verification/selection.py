@@ -33,7 +33,7 @@ import torch
 from autodiff_core import Axis
 from jobs.job import Job
 from jobs.operations import OPERATIONS
-from jobs.streams.stream import Stream
+from jobs.streams.stream import Stream, bounds_of
 from jobs.verification.check import Check, NoCheck
 from jobs.verification.numerics import Probe, rounding_floor
 from jobs.verification.precision import allowed_error
@@ -83,6 +83,7 @@ def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Che
         notes=routes.notes,
         by_differences=routes.has_pushed_differences,
         is_curvature=OPERATIONS[job.operation].is_curvature,
+        bounds=bounds_of(stream),
     )
 
 

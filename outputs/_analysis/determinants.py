@@ -11,6 +11,7 @@ from outputs._analysis.answer import Answer, figures
 from outputs._analysis.matrices import diagonal
 from outputs._analysis.workspace import Workspace
 from outputs._errors import ResultError
+from outputs._format.description import DIAGONAL, FULL
 
 
 def trace(work: Workspace) -> Answer:
@@ -25,7 +26,7 @@ def trace(work: Workspace) -> Answer:
 
 def require_diagonal(work: Workspace, what: str) -> None:
     """Check that the file holds the diagonal of a square matrix."""
-    if not work.is_diagonal:
+    if work.structure == FULL:
         work.require_square(what)
 
 
@@ -37,7 +38,7 @@ def diagonal_of(work: Workspace, what: str) -> np.ndarray:
         what: What a matrix that is not square does not have.
     """
     require_diagonal(work, what)
-    if work.is_diagonal:
+    if work.structure == DIAGONAL:
         return work.matrix.read()[:, 0]
     if work.matrix.count is None:
         return diagonal(work.matrix)

@@ -10,7 +10,9 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import Axis
+from outputs._format.description import BLOCKS
 from outputs._format.ledger import Ledger
+from outputs._format.ragged_matrices import RaggedMatrices
 from outputs._format.selection import Selection
 from outputs._format.stacked_matrices import Matrix
 from outputs._scanning.checksums import examined_blocks
@@ -89,7 +91,7 @@ class DenseMatrix:
 
     def __init__(self, result: StoredDense) -> None:
         self._result, self.path, self.count = result, result.path, result.point_count
-        if result.is_ragged:
+        if result.is_ragged and result.structure != BLOCKS:
             raise ResultError(
                 f"{self.path} holds the matrices of {self.count} points of different sizes, which "
                 "are not analysed; result.point(0) is the first of them, as an array."
@@ -119,6 +121,17 @@ class DenseMatrix:
             )
         if found.nonfinite:
             raise _not_finite(self.path, found.nonfinite, f"the first at {found.first[0]}")
+
+    @property
+    def is_of_blocks(self) -> bool:
+        """Whether there are only the diagonal blocks of a square matrix."""
+        return self.count is None and isinstance(self._matrix, RaggedMatrices)
+
+    def diagonal_of_blocks(self) -> np.ndarray:
+        """Read the diagonal of a matrix of which there are only the diagonal blocks."""
+        assert isinstance(self._matrix, RaggedMatrices)
+        with translated(self.path):
+            return self._matrix.diagonal().astype(self.dtype, copy=False)
 
     def read(self, point: int = 0) -> np.ndarray:
         """Read the matrix, or that of a point, into memory of its own, in C order."""
@@ -234,7 +247,9 @@ AnyMatrix = DenseMatrix | SparseMatrix
 
 
 def diagonal(matrix: AnyMatrix) -> np.ndarray:
-    """Read the diagonal of a single square matrix, of shape (rows,)."""
+    """Read the diagonal of a single square matrix, or of its blocks, of shape (rows,)."""
+    if isinstance(matrix, DenseMatrix) and matrix.is_of_blocks:
+        return matrix.diagonal_of_blocks()
     size, step = matrix.shape[0], 512
     parts = (slice(start, min(start + step, size)) for start in range(0, size, step))
     return np.concatenate([np.diagonal(matrix.block(part, part)) for part in parts])

@@ -15,7 +15,7 @@ import numpy as np
 from outputs._analysis.answer import Answer
 from outputs._errors import ResultError
 from outputs._format.creation import write_attributes
-from outputs._format.reading import dataset, group_of
+from outputs._format.tables import dataset, group_of
 from outputs._format.validation import scalar, whole
 from outputs._format.verification_state import Verdict
 from outputs._storage.files import create_file, open_file, parsed, require_space, seal

@@ -20,7 +20,7 @@ from outputs._analysis.matrices import (
 )
 from outputs._analysis.quadrature import VECTORS
 from outputs._errors import ResultError
-from outputs._format.description import DIAGONAL
+from outputs._format.description import DIAGONAL, FULL
 
 Report = Callable[[str], None]
 ROUNDING = "bound for rounding: size x ε x the largest"
@@ -41,7 +41,7 @@ class Workspace:
         budget: The memory that is left to vectors and dense matrices.
         journal: Keeps products, so that an interrupted iteration continues.
         report: Called with what is being done.
-        is_diagonal: Whether the file holds only the diagonal, as a matrix of one column.
+        structure: Which entries of the matrix the file holds.
         asymmetry: ‖A - Aᴴ‖ / ‖A‖, the largest over the points, where it was needed.
 
     Raises:
@@ -57,7 +57,7 @@ class Workspace:
         self.matrix, self.budget = _opened(result, budget)
         self.journal: Journal = NoJournal()
         self.report = report
-        self.is_diagonal = result.structure == DIAGONAL
+        self.structure = result.structure
         self._selection = result.selection
         self._has_same_lines = result.selection is None or np.array_equal(
             result.row_numbers, result.column_numbers
@@ -107,10 +107,11 @@ class Workspace:
         self.budget.require(needed, f"{what} with {probes} random vectors")
 
     def require_all_entries(self, what: str) -> None:
-        """Check that the file holds more than the diagonal."""
-        if self.is_diagonal:
+        """Check that the file holds more than the diagonal, or the diagonal blocks."""
+        if self.structure != FULL:
+            held = "diagonal" if self.structure == DIAGONAL else "diagonal blocks"
             raise ResultError(
-                f"{self.matrix.path} holds the diagonal of a matrix only, which gives no {what}; "
+                f"{self.matrix.path} holds the {held} of a matrix only, without its {what}; "
                 "--trace fits it."
             )
 

@@ -14,18 +14,20 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
-from outputs._format.description import CURVATURES, DIAGONAL, ResultDescription
+from outputs._format.description import BLOCKS, CURVATURES, DIAGONAL, FULL, ResultDescription
 from outputs._format.digests import create_digests
 from outputs._format.names import (
     CURRENT_MINOR_VERSION,
     DRAWN,
     EXECUTION_BYTES,
     FORMAT,
+    GROUPS,
     LEDGER_DTYPE,
     MINOR_VERSION,
     OFFSETS,
     POINTS,
     STRUCTURE,
+    VERSION_OF_BLOCKS,
     VERSION_OF_CURVATURES,
     VERSION_OF_DIAGONALS,
     VERSION_OF_DRAWN_VECTORS,
@@ -41,7 +43,7 @@ from outputs._format.names import (
 )
 from outputs._format.probes import Probes
 from outputs._format.ragged_matrices import offsets_of
-from outputs._format.reading import dataset
+from outputs._format.tables import dataset
 from outputs._format.tiling import planned_tile
 from outputs._storage.files import LIBVER, create_file
 
@@ -108,6 +110,8 @@ def create(
             matrix = _create_matrix(file, description, packed=packed)
         if description.is_ragged:
             file.create_dataset(OFFSETS, data=offsets_of(*description.sizes))
+            if description.structure == BLOCKS:
+                file.create_dataset(GROUPS, data=np.array(description.groups, "<i8"))
         else:
             _attach_dimensions(file, matrix)
         _write_context(file, description)
@@ -227,6 +231,8 @@ def _write_header(
         version = VERSION_OF_DRAWN_VECTORS
     if description.structure == DIAGONAL:
         version = VERSION_OF_DIAGONALS
+    if description.structure == BLOCKS:
+        version = VERSION_OF_BLOCKS
     write_attributes(
         file,
         {"format": FORMAT, "format_version": version, MINOR_VERSION: CURRENT_MINOR_VERSION}
@@ -238,7 +244,7 @@ def _write_header(
         write_attributes(file, {VIRTUAL: 1})
     if description.points is not None:
         write_attributes(file, {POINTS: description.points})
-    if description.structure == DIAGONAL:
+    if description.structure != FULL:
         write_attributes(file, {STRUCTURE: description.structure})
     if shard is not None:
         write_attributes(file, {f"shard_{name}": value for name, value in asdict(shard).items()})

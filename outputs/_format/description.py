@@ -13,7 +13,7 @@ from outputs._errors import ResultError
 from outputs._format.axes import Axis, Shard, TensorSpec
 from outputs._format.drawn_vectors import DrawnVectors
 from outputs._format.probes import Probes, require_fitting
-from outputs._format.ragged_matrices import Sizes, sizes_of
+from outputs._format.ragged_matrices import Sizes, sizes_of, sizes_of_groups
 from outputs._format.selection import Selection
 from outputs._format.validation import require_choice
 
@@ -23,8 +23,8 @@ CURVATURES = ("ggn", "fisher")
 SYMMETRIC = ("hessian", *CURVATURES)
 MATRICES = ("jacobian", *SYMMETRIC)
 PRODUCTS = ("vjp", "jvp", "vhp", "hvp")
-FULL, DIAGONAL = "full", "diagonal"
-STRUCTURES = (FULL, DIAGONAL)
+FULL, DIAGONAL, BLOCKS = "full", "diagonal", "blocks"
+STRUCTURES = (FULL, DIAGONAL, BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,14 @@ class ResultDescription:
         drawn_vectors: The vectors of a product as what they are drawn from; None if they are in
             `vectors`.
         selection: Which rows and columns of a larger matrix these are; None for a whole matrix.
-        is_ragged: Whether the points have matrices of different sizes: `rows` and `columns` hold
-            the tensors of all points, point after point, equally many of each.
-        structure: Which entries of the matrix the file holds: ``full``, all of them, or those of
-            its ``diagonal``, as a matrix of one column, whose tensor has this name. The probes are
-            those of the whole matrix.
+        is_ragged: Whether there are matrices of different sizes, stored one after another: of many
+            points, of which `rows` and `columns` hold the tensors, point after point, equally many
+            of each; or diagonal blocks.
+        structure: Which entries of the matrix the file holds: ``full``, all of them; those of its
+            ``diagonal``, as a matrix of one column, whose tensor has this name, while the probes
+            are those of the whole matrix; or its diagonal ``blocks``, whose tensors `rows` and
+            `columns` hold, block after block.
+        groups: How many tensors each diagonal block has; empty for other structures.
         block_lines: Number of lines of a block, if known; the tile is chosen to fit it. It is not
             stored.
 
@@ -95,6 +98,7 @@ class ResultDescription:
     is_ragged: bool = False
     drawn_vectors: DrawnVectors | None = None
     structure: str = FULL
+    groups: tuple[int, ...] = ()
     block_lines: int | None = None
 
     def __post_init__(self) -> None:
@@ -105,7 +109,9 @@ class ResultDescription:
             )
         if self.points is not None and self.tile is not None:
             raise ResultError("The tile of many points cannot be set; valid is None.")
-        if self.is_ragged:
+        if self.structure == BLOCKS:
+            self._require_blocks()
+        elif self.is_ragged:
             self._require_ragged()
         require_choice("operation", self.operation, MATRICES + PRODUCTS)
         require_choice("axis", self.axis, tuple(Axis))
@@ -139,6 +145,16 @@ class ResultDescription:
                 "A diagonal is that of a whole square matrix, and arrives by rows of one column."
             )
 
+    def _require_blocks(self) -> None:
+        is_part = self.shard is not None or self.selection is not None or self.points is not None
+        fits = self.rows == self.columns and are_groups_of(self.rows, self.groups)
+        is_square = self.operation in SYMMETRIC and self.is_ragged and fits
+        if is_part or not is_square or self.axis != Axis.ROWS or self.compression != "none":
+            raise ResultError(
+                "Diagonal blocks are those of a whole square matrix, each of some of its tensors; "
+                "they arrive by rows, and have neither shards nor compression."
+            )
+
     def _require_ragged(self) -> None:
         tables = (self.rows, self.columns)
         if not self.points or any(not table or len(table) % self.points for table in tables):
@@ -152,7 +168,9 @@ class ResultDescription:
 
     @property
     def sizes(self) -> Sizes:
-        """The numbers of rows and of columns of each point, where they are of different sizes."""
+        """The numbers of rows and of columns of each of several matrices of different sizes."""
+        if self.structure == BLOCKS:
+            return sizes_of_groups(self.rows, self.groups)
         return sizes_of(self.rows, self.columns, self.points or 1)
 
     @property
@@ -168,7 +186,7 @@ class ResultDescription:
         """Shape of the matrix: (elements of all row tensors, elements of all column tensors).
 
         With many points the rows are those of all points, point after point. If they have different
-        sizes, the columns are those of the widest.
+        sizes, and of diagonal blocks, the columns are those of the widest.
         """
         if self.is_ragged:
             heights, widths = self.sizes
@@ -192,6 +210,11 @@ class ResultDescription:
     def stored_shape(self) -> tuple[int, int]:
         """Shape of the matrix in the file: that of the whole matrix, or of the shard's lines."""
         return self.axis.shape(self.lines, self.axis.across(self.shape))
+
+
+def are_groups_of(tensors: tuple[TensorSpec, ...], groups: tuple[int, ...]) -> bool:
+    """Return whether groups of adjacent tensors, of so many each, are all tensors of a table."""
+    return bool(groups) and min(groups) > 0 and sum(groups) == len(tensors)
 
 
 def multiplied_shape(shape: tuple[int, int], structure: str) -> tuple[int, int]:

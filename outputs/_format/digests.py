@@ -21,7 +21,8 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._format.ledger import used_entries
 from outputs._format.names import ARRAYS, DIGESTS, MINOR_VERSION, Names
-from outputs._format.reading import dataset, read_attribute, read_text
+from outputs._format.reading import read_text
+from outputs._format.tables import dataset, read_attribute
 from outputs._format.validation import MAX_ATTRIBUTE_BYTES, member, require_sound, scalar
 
 # Dimension scales have no values; these attributes of theirs are references within the file.

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import numpy as np
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 # The attribute that counts additions, which earlier readers of the same version may ignore.
 MINOR_VERSION = "format_minor_version"
 CURRENT_MINOR_VERSION = 1
@@ -22,6 +22,7 @@ VERSION_OF_CURVATURES = 6
 VERSION_OF_RAGGED_FILES = 7
 VERSION_OF_DRAWN_VECTORS = 8
 VERSION_OF_DIAGONALS = 9
+VERSION_OF_BLOCKS = 10
 
 LEDGER_DTYPE = np.dtype(
     [
@@ -43,8 +44,10 @@ VIRTUAL = "virtual"
 POINTS = "points"
 # Which entries of the matrix there are, where these are not all.
 STRUCTURE = "structure"
-# Where the entries of each of many points of different sizes begin.
+# Where the entries of each of many points of different sizes, or of each diagonal block, begin.
 OFFSETS = "offsets"
+# How many tensors each diagonal block has.
+GROUPS = "groups"
 # The attributes of the group of the vectors that are drawn.
 DRAWN = ("distribution", "seed", "count", "scale")
 

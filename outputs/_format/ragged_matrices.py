@@ -1,4 +1,4 @@
-"""Present the matrices of points of different sizes, one array of entries, as one tall matrix."""
+"""Present matrices of different sizes, of points or diagonal blocks, as one tall matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from outputs._format.tall_matrix import TallMatrix
 from outputs._storage.regions import Region
 
 Sizes = tuple[np.ndarray, np.ndarray]
-"""The numbers of rows and of columns of each point, int64 of shape (points,)."""
+"""The numbers of rows and of columns of each matrix, int64 of shape (matrices,)."""
 
 
 def sizes_of(rows: Sequence[TensorSpec], columns: Sequence[TensorSpec], points: int) -> Sizes:
@@ -25,8 +25,20 @@ def sizes_of(rows: Sequence[TensorSpec], columns: Sequence[TensorSpec], points: 
     return heights, widths
 
 
+def sizes_of_groups(tensors: Sequence[TensorSpec], groups: Sequence[int]) -> Sizes:
+    """Return the sizes of diagonal blocks, whose tensors a table holds one block after another.
+
+    Args:
+        tensors: The tensors.
+        groups: How many of them each block has.
+    """
+    stops = np.concatenate([[0], np.cumsum([tensor.size for tensor in tensors])])
+    extents = np.diff(stops[np.concatenate([[0], np.cumsum(groups)])]).astype(np.int64)
+    return extents, extents
+
+
 def offsets_of(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Return where the entries of each point begin, and where the last ones end, int64."""
+    """Return where the entries of each matrix begin, and where the last ones end, int64."""
     return np.concatenate([[0], np.cumsum(heights * widths)]).astype(np.int64)
 
 
@@ -67,6 +79,20 @@ class RaggedMatrices(TallMatrix):
             values[lines, :width] = stored[done : done + count].reshape(-1, width)
             done += count
         return values[:, columns]
+
+    def matrix(self, number: int) -> np.ndarray:
+        """Read one of the matrices."""
+        first, last = self.first_rows[number : number + 2].tolist()
+        return self[slice(first, last), slice(0, int(self.widths[number]))]
+
+    def diagonal(self) -> np.ndarray:
+        """Read the diagonals of all matrices, which must be square, one after another."""
+        starts, widths = self.offsets.tolist(), self.widths.tolist()
+        parts = [
+            self.dataset[start : stop : width + 1]
+            for start, stop, width in zip(starts, starts[1:], widths, strict=False)
+        ]
+        return np.concatenate(parts)
 
     def stored_entries(self, rows: slice, values: np.ndarray) -> np.ndarray:
         """Return the entries of whole rows as they are stored, of one dimension."""

@@ -10,8 +10,9 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
-from outputs._format.axes import Axis, Shard, TensorSpec
+from outputs._format.axes import Axis, Shard
 from outputs._format.description import (
+    BLOCKS,
     DIAGONAL,
     FULL,
     MATRICES,
@@ -19,6 +20,7 @@ from outputs._format.description import (
     SYMMETRIC,
     Compression,
     ResultDescription,
+    are_groups_of,
     multiplied_shape,
 )
 from outputs._format.drawn_vectors import DrawnVectors
@@ -26,12 +28,13 @@ from outputs._format.names import (
     DRAWN,
     FORMAT,
     FORMAT_VERSION,
+    GROUPS,
     LEDGER_DTYPE,
     OFFSETS,
     POINTS,
     PROBES,
     STRUCTURE,
-    TABLE_FIELDS,
+    VERSION_OF_BLOCKS,
     VERSION_OF_RAGGED_FILES,
     VERSION_OF_SELECTIONS,
     VERSION_OF_SPARSE_FILES,
@@ -40,10 +43,17 @@ from outputs._format.names import (
     Names,
 )
 from outputs._format.probes import Pairing, Probes, require_fitting
-from outputs._format.ragged_matrices import RaggedMatrices, offsets_of, sizes_of
+from outputs._format.ragged_matrices import (
+    RaggedMatrices,
+    Sizes,
+    offsets_of,
+    sizes_of,
+    sizes_of_groups,
+)
 from outputs._format.selection import Selection
 from outputs._format.stacked_matrices import Matrix, StackedMatrices
-from outputs._format.validation import member, require_sound, scalar, whole
+from outputs._format.tables import dataset, group_of, read_attribute, read_table
+from outputs._format.validation import member, scalar, whole
 
 _MAX_TEXT_BYTES = 64 * 2**20
 
@@ -58,8 +68,8 @@ def is_sparse(file: h5py.File) -> bool:
 
 
 def is_ragged(file: h5py.File) -> bool:
-    """Return whether a result holds matrices of many points of different sizes."""
-    return scalar(file, "format_version") == VERSION_OF_RAGGED_FILES
+    """Return whether a result holds matrices of different sizes, of points or diagonal blocks."""
+    return scalar(file, "format_version") in (VERSION_OF_RAGGED_FILES, VERSION_OF_BLOCKS)
 
 
 def read_description(file: h5py.File) -> ResultDescription:
@@ -96,6 +106,7 @@ def read_description(file: h5py.File) -> ResultDescription:
         is_ragged=is_ragged(file),
         drawn_vectors=read_drawn_vectors(file),
         structure=read_structure(file),
+        groups=read_groups(file),
     )
 
 
@@ -115,14 +126,6 @@ def require_ours(file: h5py.File, path: Path) -> None:
             f"{path} has format version {version}; this installation reads versions up to "
             f"{FORMAT_VERSION}."
         )
-
-
-def read_attribute(file: h5py.File, name: str) -> str:
-    """Read a text attribute of the root group."""
-    value = scalar(file, name)
-    if not isinstance(value, str):
-        raise ResultError(f"{file.filename} is damaged: its {name} is not a text.")
-    return value
 
 
 def matrix_of(file: h5py.File) -> Matrix:
@@ -147,17 +150,25 @@ def matrix_of(file: h5py.File) -> Matrix:
 
 
 def _ragged(file: h5py.File, entries: h5py.Dataset) -> RaggedMatrices:
-    points, tables = read_points(file), [read_table(file, n) for n in (Names.ROWS, Names.COLUMNS)]
-    if points is None or any(not table or len(table) % points for table in tables):
-        raise ResultError(f"{file.filename} is damaged: its tables are not those of its points.")
-    sizes = sizes_of(tables[0], tables[1], points)
+    sizes = _sizes(file)
     stored = dataset(file, OFFSETS)
-    if stored.shape != (points + 1,) or not np.array_equal(whole(stored), offsets_of(*sizes)):
+    if stored.shape != (len(sizes[0]) + 1,) or not np.array_equal(
+        whole(stored), offsets_of(*sizes)
+    ):
         raise ResultError(f"{file.filename} is damaged: its offsets do not fit its tables.")
     fits = entries.shape == (int(offsets_of(*sizes)[-1]),) and entries.chunks is None
     if not fits or entries.is_virtual or entries.dtype.kind not in "fciu":
         raise ResultError(f"{file.filename} is damaged: its entries do not fit its offsets.")
     return RaggedMatrices(entries, *sizes)
+
+
+def _sizes(file: h5py.File) -> Sizes:
+    points, tables = read_points(file), [read_table(file, n) for n in (Names.ROWS, Names.COLUMNS)]
+    if groups := read_groups(file):
+        return sizes_of_groups(tables[0], groups)
+    if points is None or any(not table or len(table) % points for table in tables):
+        raise ResultError(f"{file.filename} is damaged: its tables are not those of its points.")
+    return sizes_of(tables[0], tables[1], points)
 
 
 def read_points(file: h5py.File) -> int | None:
@@ -175,7 +186,7 @@ def read_points(file: h5py.File) -> int | None:
 
 
 def read_structure(file: h5py.File) -> str:
-    """Read which entries of its matrix a file holds: ``full`` or ``diagonal``.
+    """Read which entries of its matrix a file holds: ``full``, ``diagonal`` or ``blocks``.
 
     Raises:
         ResultError: If it contradicts the file.
@@ -185,9 +196,29 @@ def read_structure(file: h5py.File) -> str:
     structure = read_attribute(file, STRUCTURE)
     columns = [(each.name, each.shape) for each in read_table(file, Names.COLUMNS)]
     is_square = read_attribute(file, "operation") in SYMMETRIC
-    if structure != DIAGONAL or columns != [(DIAGONAL, ())] or not is_square:
+    is_of_blocks = scalar(file, "format_version") == VERSION_OF_BLOCKS
+    fits = {DIAGONAL: not is_of_blocks and columns == [(DIAGONAL, ())], BLOCKS: is_of_blocks}
+    if not fits.get(structure) or not is_square:
         raise ResultError(f"{file.filename} is damaged: it holds no {structure!r} of a matrix.")
     return structure
+
+
+def read_groups(file: h5py.File) -> tuple[int, ...]:
+    """Read how many tensors each diagonal block has; empty where there are no such blocks.
+
+    Raises:
+        ResultError: If the numbers do not fit the tables, or there are points.
+    """
+    if scalar(file, "format_version") != VERSION_OF_BLOCKS:
+        return ()
+    stored = dataset(file, GROUPS)
+    rows, columns = (read_table(file, name) for name in (Names.ROWS, Names.COLUMNS))
+    is_of_numbers = len(stored.shape) == 1 and stored.dtype.kind == "i"
+    groups = tuple(whole(stored).tolist()) if is_of_numbers else ()
+    fits = are_groups_of(rows, groups) and rows == columns
+    if not fits or read_structure(file) != BLOCKS or POINTS in file.attrs:
+        raise ResultError(f"{file.filename} is damaged: its groups do not fit its tables.")
+    return groups
 
 
 def axis_of(file: h5py.File) -> Axis:
@@ -198,60 +229,12 @@ def axis_of(file: h5py.File) -> Axis:
     return Axis(axis)
 
 
-def dataset(group: h5py.Group, name: str, *, may_be_virtual: bool = False) -> h5py.Dataset:
-    """Return a dataset whose data are in the file itself, or are virtual if that is allowed.
-
-    Raises:
-        ResultError: If it is missing, stored elsewhere, or larger than the file.
-    """
-    found = member(group, name)
-    if not isinstance(found, h5py.Dataset):
-        raise ResultError(f"{group.file.filename} is damaged: {name!r} is no dataset.")
-    if not (may_be_virtual and found.is_virtual):
-        require_sound(found)
-    return found
-
-
-def group_of(file: h5py.File, name: str) -> h5py.Group:
-    """Return a group that is in the file itself.
-
-    Raises:
-        ResultError: If it is missing or a link to another place.
-    """
-    found = member(file, name)
-    if not isinstance(found, h5py.Group):
-        raise ResultError(f"{file.filename} is damaged: {name!r} is no group.")
-    return found
-
-
 def ledger_of(file: h5py.File, lines: int) -> h5py.Dataset:
     """Return the ledger, of ``LEDGER_DTYPE`` and shape (lines,)."""
     table = dataset(file, Names.LEDGER)
     if table.dtype != LEDGER_DTYPE or table.shape != (lines,):
         raise ResultError(f"{file.filename} is damaged: its ledger does not fit its matrix.")
     return table
-
-
-def read_table(file: h5py.File, name: str) -> tuple[TensorSpec, ...]:
-    """Read the tensors of one axis, whose ranges are adjacent and start at 0.
-
-    Raises:
-        ResultError: If it is not a table of tensors, or contradicts itself.
-    """
-    table = dataset(file, name)
-    if len(table.shape) != 1 or table.dtype.names != TABLE_FIELDS:
-        raise ResultError(f"{file.filename} is damaged: {name} is no table of tensors.")
-    tensors, stop = [], 0
-    for entry in whole(table):
-        shape = json.loads(entry["shape"])
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise ResultError(f"{file.filename} is damaged: {name} holds an invalid shape.")
-        tensor = TensorSpec(entry["name"].decode(), tuple(shape), entry["dtype"].decode())
-        if (int(entry["start"]), int(entry["stop"])) != (stop, stop + tensor.size):
-            raise ResultError(f"{file.filename} is damaged: the ranges of {name} have gaps.")
-        stop += tensor.size
-        tensors.append(tensor)
-    return tuple(tensors)
 
 
 def read_selection(file: h5py.File) -> Selection | None:

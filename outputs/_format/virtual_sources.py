@@ -9,14 +9,8 @@ import h5py
 
 from outputs._errors import ResultError
 from outputs._format.names import Names
-from outputs._format.reading import (
-    axis_of,
-    matrix_of,
-    read_attribute,
-    read_shard,
-    read_text,
-    require_ours,
-)
+from outputs._format.reading import axis_of, matrix_of, read_shard, read_text, require_ours
+from outputs._format.tables import read_attribute
 from outputs._storage.files import open_file, parsed
 
 # A virtual dataset needs the format of HDF5 1.10. The flag that this format leaves in a file whose

@@ -10,13 +10,15 @@ import h5py
 import numpy as np
 
 from outputs._errors import ResultError
-from outputs._format.axes import TensorSpec, find_tensor
+from outputs._format.axes import TensorSpec
+from outputs._format.description import BLOCKS
 from outputs._format.ragged_matrices import RaggedMatrices
 from outputs._format.stacked_matrices import Matrix
+from outputs._reading.matrix_in_memory import MatrixInMemory
 from outputs._storage.files import translated
 
 
-class PointMatrix:
+class PointMatrix(MatrixInMemory):
     """The matrix at one of many points, in memory.
 
     Attributes:
@@ -38,32 +40,12 @@ class PointMatrix:
         point: dict[str, np.ndarray],
         value: dict[str, np.ndarray],
     ) -> None:
-        self.number, self._values, self.rows, self.columns = number, values, rows, columns
-        self.point, self.value = point, value
-        self.shape: tuple[int, int] = (values.shape[0], values.shape[1])
-        self.dtype = values.dtype
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        """Return a part of the matrix, as numpy does."""
-        return self._values[key]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self._values, dtype=dtype, copy=bool(copy) or None)
+        super().__init__(values, rows, columns)
+        self.number, self.point, self.value = number, point, value
 
     def __repr__(self) -> str:
         rows, columns = self.shape
         return f"<Point {self.number}: {rows} x {columns} {self.dtype}>"
-
-    def block(self, row: str, column: str) -> np.ndarray:
-        """Return the entries of one row tensor by one column tensor, of natural shape.
-
-        Raises:
-            ResultError: There is no tensor of such a name.
-        """
-        above, row_spec = find_tensor("row", self.rows, row)
-        left, column_spec = find_tensor("column", self.columns, column)
-        values = self._values[above : above + row_spec.size, left : left + column_spec.size]
-        return values.reshape(row_spec.shape + column_spec.shape)
 
 
 class OfPoints:
@@ -72,6 +54,7 @@ class OfPoints:
     path: Path
     point_count: int | None
     is_ragged: bool
+    structure: str
     stored_matrix: Matrix
     rows: tuple[TensorSpec, ...]
     columns: tuple[TensorSpec, ...]
@@ -93,6 +76,10 @@ class OfPoints:
     @abstractmethod
     def dataset(self) -> h5py.Dataset:
         """Return the complete matrix."""
+
+    @abstractmethod
+    def require_all_entries(self, purpose: str) -> None:
+        """Check that the file holds all entries of its matrix."""
 
     def point(self, number: int) -> PointMatrix:
         """Read the matrix at one of many points, by its number from 0 on, or from the end.
@@ -123,8 +110,10 @@ class OfPoints:
         """Check that the matrices of many points have one size, for a purpose likewise.
 
         Raises:
-            ResultError: If they have different sizes.
+            ResultError: If they have different sizes, or the file holds diagonal blocks.
         """
+        if self.structure == BLOCKS:
+            self.require_all_entries(purpose)
         if self.is_ragged:
             raise ResultError(
                 f"{purpose} takes matrices of one size, and {self.path} holds those of "
@@ -143,6 +132,8 @@ def _point_matrix(result: OfPoints, number: int) -> PointMatrix:
         ResultError: There is no such point.
     """
     count, matrix = result.point_count, result.stored_matrix
+    if result.structure == BLOCKS:
+        result.require_all_entries("result.point()")
     if count is None:
         raise ResultError(f"{result.path} holds a single point; result[...] is its matrix.")
     if not -count <= number < count:
@@ -154,9 +145,8 @@ def _point_matrix(result: OfPoints, number: int) -> PointMatrix:
             for arrays in (result.points, result.value)
         )
         return PointMatrix(number, result[number], result.rows, result.columns, point, value)
-    first, last = matrix.first_rows[number : number + 2].tolist()
     with translated(result.path):
-        values = matrix[slice(first, last), slice(0, int(matrix.widths[number]))]
+        values = matrix.matrix(number)
     rows, columns = (
         table[number * len(table) // count : (number + 1) * len(table) // count]
         for table in (result.rows, result.columns)

@@ -11,7 +11,7 @@ import numpy as np
 
 from outputs._errors import ResultError, UnfinishedResultError
 from outputs._format.axes import find_tensor
-from outputs._format.description import FULL, ResultDescription
+from outputs._format.description import BLOCKS, FULL, ResultDescription
 from outputs._format.ledger import Ledger
 from outputs._format.probes import Probes
 from outputs._format.ragged_matrices import RaggedMatrices
@@ -20,16 +20,17 @@ from outputs._format.reading import (
     is_sparse,
     ledger_of,
     matrix_of,
-    read_attribute,
     read_description,
     read_points,
     read_shard,
     whole_shape,
 )
 from outputs._format.stacked_matrices import Matrix
+from outputs._format.tables import read_attribute
 from outputs._format.validation import scalar
 from outputs._format.virtual_sources import require_sources
 from outputs._optional import load
+from outputs._reading.diagonal_blocks import OfBlocks
 from outputs._reading.point_matrix import OfPoints
 from outputs._reading.presentation.drawing import SPECTRUM_VALUES, dense_figure
 from outputs._reading.presentation.page import dense_page
@@ -73,7 +74,7 @@ def open_result(path: str | os.PathLike[str], *, allow_partial: bool = False) ->
     return result
 
 
-class Result(ResultFile, OfPoints):
+class Result(ResultFile, OfPoints, OfBlocks):
     """A result file, open for reading.
 
     Indexing, ``result[rows, columns]``, reads that slice of the matrix as numpy would.
@@ -90,8 +91,8 @@ class Result(ResultFile, OfPoints):
         matrix_shape: The same with two dimensions: the matrices of many points are stacked
             vertically.
         point_count: Number of points, each with a matrix of its own; None for a single point.
-        is_ragged: Whether the matrices of many points differ in size; shapes are then of all rows,
-            padded to the longest.
+        is_ragged: Whether there are matrices of different sizes, of many points or as diagonal
+            blocks; shapes are then of all rows, padded to the longest.
         shard: The part of a larger matrix that the file holds; None for a whole matrix.
         dtype: Stored dtype of the matrix.
         rows: The tensors of the rows.
@@ -152,9 +153,11 @@ class Result(ResultFile, OfPoints):
     def __repr__(self) -> str:
         *points, rows, columns = self.shape
         many = f"{points[0]} points of " if points else ""
-        if self.is_ragged:
+        if self.structure == BLOCKS:
+            many = f"{len(self.tensors_of_blocks)} diagonal blocks, "
+        elif self.is_ragged:
             many = f"{self.point_count} points of different sizes, "
-        if self.structure != FULL:
+        elif self.structure != FULL:
             many = f"{self.structure} as "
         return (
             f"<Result, {self._state()}: {self.operation} of {self.function}: "
@@ -196,9 +199,13 @@ class Result(ResultFile, OfPoints):
             elements were selected has the shape in the table.
 
         Raises:
-            ResultError: If there is no tensor with that name, or the file is damaged.
+            ResultError: If there is no tensor with that name, the entries are outside of the
+                diagonal blocks that the file holds, or it is damaged.
         """
         self.require_whole()
+        if self.structure == BLOCKS:
+            self.require_one_block(row, column)
+            return self.block_of(row).block(row, column)
         self.require_equal_points("result.block()")
         above, row_spec = find_tensor("row", self.rows, row)
         left, column_spec = find_tensor("column", self.columns, column)

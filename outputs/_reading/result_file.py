@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,28 +11,33 @@ import numpy as np
 
 from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
-from outputs._format.description import FULL
+from outputs._format.description import BLOCKS, DIAGONAL, FULL
 from outputs._format.digests import content_identity, damaged_records, require_sound_creation
 from outputs._format.drawn_vectors import DrawnVectors
 from outputs._format.names import Names
 from outputs._format.probes import Probes
 from outputs._format.reading import (
     read_arrays,
-    read_attribute,
     read_drawn_vectors,
     read_execution,
+    read_groups,
     read_probes,
     read_provenance,
     read_selection,
     read_structure,
-    read_table,
     read_text,
     require_ours,
     stored_arrays,
 )
+from outputs._format.tables import read_attribute, read_table
 from outputs._format.verification_state import Verdict, VerificationState, recorded_verdict
 from outputs._reading.answers import Answers
 from outputs._storage.files import open_file, parsed
+
+_HELD = {
+    DIAGONAL: "its diagonal only; result.diagonal() and result.trace()",
+    BLOCKS: "its diagonal blocks only; result.block_of(name), result.diagonal() and result.trace()",
+}
 
 
 class ResultFile(Answers):
@@ -50,7 +56,9 @@ class ResultFile(Answers):
         rows: The tensors along the rows.
         columns: The tensors along the columns.
         selection: Which rows and columns of a larger matrix the file holds; None for all.
-        structure: Which of their entries: ``full``, or ``diagonal``, as a matrix of one column.
+        structure: Which of their entries: ``full``; ``diagonal``, as a matrix of one column; or
+            ``blocks``, one diagonal block for each tensor or group of tensors.
+        tensors_of_blocks: How many tensors each diagonal block has; internal to this package.
 
     Raises:
         ResultNotFoundError: If there is no such file.
@@ -77,6 +85,7 @@ class ResultFile(Answers):
         self.columns = read_table(self.file, Names.COLUMNS)
         self.selection = read_selection(self.file)
         self.structure = read_structure(self.file)
+        self.tensors_of_blocks = read_groups(self.file)
 
     def __enter__(self) -> Self:
         return self
@@ -99,23 +108,32 @@ class ResultFile(Answers):
         return self._numbers("columns", self.columns)
 
     def _numbers(self, axis: str, tensors: tuple[TensorSpec, ...]) -> np.ndarray:
-        if self.selection is None:
+        if self.selection is not None:
+            return getattr(self.selection, axis)
+        if self.structure != BLOCKS:
             return np.arange(sum(tensor.size for tensor in tensors))
-        return getattr(self.selection, axis)
+        # Groups may have changed the order of the tensors, which the point keeps.
+        first = 0
+        starts: dict[str, int] = {}
+        for name, array in self.stored_arrays(Names.POINT).items():
+            starts[name] = first
+            first += math.prod(array.shape)
+        with self._reading():
+            return np.concatenate([starts[t.name] + np.arange(t.size) for t in tensors])
 
     def require_all_entries(self, purpose: str) -> None:
-        """Check that the file holds more of its rows than the diagonal.
+        """Check that the file holds all entries of its rows.
 
         Args:
             purpose: What needs all entries, as the subject of a sentence.
 
         Raises:
-            ResultError: If it holds only the diagonal.
+            ResultError: If it holds only the diagonal, or diagonal blocks.
         """
         if self.structure != FULL:
             raise ResultError(
-                f"{purpose} needs the whole matrix, and {self.path} holds its diagonal only; "
-                "result.diagonal() and result.trace() read it."
+                f"{purpose} needs the whole matrix, and {self.path} holds "
+                f"{_HELD[self.structure]} read it."
             )
 
     def require_all_lines(self, purpose: str) -> None:
@@ -125,7 +143,8 @@ class ResultFile(Answers):
             purpose: What needs all of them, as the subject of a sentence.
 
         Raises:
-            ResultError: If rows or columns were selected, or only the diagonal is there.
+            ResultError: If rows or columns were selected, or only the diagonal or its blocks are
+                there.
         """
         self.require_all_entries(purpose)
         if self.selection is not None:

@@ -18,7 +18,8 @@ import numpy as np
 from outputs._errors import ResultError
 from outputs._format.compressed_rows import problem_of_columns, problem_of_offsets
 from outputs._format.names import ARRAYS, CHECKSUM, CHECKSUMS, COLOURING, PIECE
-from outputs._format.reading import dataset, group_of, is_sparse, read_arrays, require_ours
+from outputs._format.reading import is_sparse, read_arrays, require_ours
+from outputs._format.tables import dataset, group_of
 from outputs._format.validation import integers, scalar, whole
 from outputs._optional import load
 from outputs._reading.presentation.drawing import sparse_figure

@@ -19,7 +19,7 @@ from outputs._format.creation import create, write_execution
 from outputs._format.description import ResultDescription
 from outputs._format.digests import write_finish_digest
 from outputs._format.names import Names
-from outputs._format.reading import dataset
+from outputs._format.tables import dataset
 from outputs._format.virtual_sources import LIBVER
 from outputs._sharding.shard_files import ShardFile
 from outputs._storage.files import open_file, publish, scratch_file, seal, translated

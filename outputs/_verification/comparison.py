@@ -80,6 +80,11 @@ def _require_one_selection(first: Result | SparseResult, second: Result | Sparse
             f"{first.path} holds the {first.structure} matrix and {second.path} the "
             f"{second.structure}; only those of one structure can be compared."
         )
+    if first.tensors_of_blocks != second.tensors_of_blocks:
+        raise ResultError(
+            f"{first.path} and {second.path} hold other diagonal blocks; only the same ones can be "
+            "compared."
+        )
     for name in ("row_numbers", "column_numbers"):
         if not np.array_equal(getattr(first, name), getattr(second, name)):
             raise ResultError(

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from outputs._format.description import FULL, SYMMETRIC
+from outputs._format.description import DIAGONAL, SYMMETRIC
 from outputs._format.names import Names
 from outputs._format.probes import Probes
-from outputs._format.reading import dataset, group_of
+from outputs._format.tables import dataset, group_of
 from outputs._reading.result import Result
 from outputs._scanning.checksums import block_checksum
 from outputs._scanning.parallel import Piece, Source, each, pieces
@@ -73,7 +73,7 @@ def check_blocks(result: Result, problems: Iterable[str]) -> dict[str, Any]:
         Fields of a `Verification`, among them ``problems``.
     """
     # The products with a whole matrix are not those with its diagonal.
-    probes = result.probes if result.structure == FULL else None
+    probes = None if result.structure == DIAGONAL else result.probes
     # The products of an incomplete matrix are not those of the whole.
     used = probes if result.complete else None
     total, corrupt, bytes_read = _scan(result, used)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from outputs._format.description import FULL
+from outputs._format.description import DIAGONAL, FULL
 from outputs._format.verification_state import Verdict, VerificationState, covering, weakest
 
 UNKNOWN = Verdict(VerificationState.NOT_VERIFIED, "the file could not be read")
@@ -25,7 +25,7 @@ class Verification:
         operation: The result's operation; empty if it could not be read.
         shape: (rows, columns) of the matrix, or (points, rows, columns); None if it could not be
             read.
-        structure: Which entries of the matrix the file holds: ``full`` or ``diagonal``.
+        structure: Which entries of the matrix the file holds: ``full``, ``diagonal`` or ``blocks``.
         dtype: Stored dtype of the matrix.
         complete: Whether committed blocks cover the whole axis.
         blocks: Number of committed blocks.
@@ -90,7 +90,7 @@ class Verification:
         """How far the numbers are verified: by the products now, and by the record of the job."""
         if self.problems:
             return Verdict(VerificationState.NOT_VERIFIED, "; ".join(self.problems))
-        if self.structure != FULL:
+        if self.structure == DIAGONAL:
             return replace(self.recorded, reason=f"{self.recorded.reason}; {_NO_PRODUCTS}")
         # Without products nothing can be repeated, and so nothing be called verified.
         if self.tolerance is None and self.recorded.state is not VerificationState.VERIFIED:

@@ -18,8 +18,9 @@ from outputs._errors import ResultError
 from outputs._format.creation import GZIP_LEVEL, create, write_execution
 from outputs._format.digests import write_finish_digest
 from outputs._format.names import Names
-from outputs._format.reading import dataset, matrix_of, read_description, read_execution
+from outputs._format.reading import matrix_of, read_description, read_execution
 from outputs._format.stacked_matrices import Matrix
+from outputs._format.tables import dataset
 from outputs._storage.files import is_full_disk, open_file, scratch_file, seal, translated
 from outputs._storage.regions import Region, tiles_of
 

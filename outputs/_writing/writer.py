@@ -27,11 +27,8 @@ from outputs._format.digests import (
     require_sound_creation,
     write_finish_digest,
 )
-from outputs._format.reading import (
-    read_attribute,
-    read_shard,
-    require_ours,
-)
+from outputs._format.reading import read_shard, require_ours
+from outputs._format.tables import read_attribute
 from outputs._scanning.checksums import Examined, block_checksum
 from outputs._scanning.reference import Reference
 from outputs._storage.files import (

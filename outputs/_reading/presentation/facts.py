@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from outputs._format.axes import TensorSpec
-from outputs._format.description import FULL
+from outputs._format.description import BLOCKS, FULL
 from outputs._format.names import Names
 from outputs._reading.presentation.protocols import AnyResult, ShownResult, ShownSparseResult
 
@@ -23,9 +23,12 @@ def dense_facts(result: ShownResult) -> dict[str, str]:
     rows, columns = result.matrix_shape
     many = "" if result.point_count is None else f"{result.point_count:,} points of "
     shape = f"{many}{result.shape[-2]:,} x {columns:,} (rows x columns)"
-    if result.structure != FULL:
+    if result.structure == BLOCKS:
+        blocks = f"{len(result.tensors_of_blocks):,} diagonal blocks of at most {columns:,} rows"
+        shape = f"{blocks}, of {rows:,} x {rows:,} (rows x columns)"
+    elif result.structure != FULL:
         shape = f"the {result.structure} of {rows:,} x {rows:,} (rows x columns)"
-    if result.is_ragged:
+    elif result.is_ragged:
         shape = f"{many}different sizes, {rows:,} rows in all, at most {columns:,} columns"
     size = result.stored_bytes if result.is_ragged else rows * columns * result.dtype.itemsize
     layout = "contiguous" if result.tile is None else "tiles of {} x {}".format(*result.tile)

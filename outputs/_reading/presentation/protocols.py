@@ -32,6 +32,7 @@ class AnyResult(Protocol):
     columns: tuple[TensorSpec, ...]
     selection: Selection | None
     structure: str
+    tensors_of_blocks: tuple[int, ...]
 
     @property
     def verdict(self) -> Verdict:

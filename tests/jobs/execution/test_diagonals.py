@@ -294,5 +294,5 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], tmp_path: 
 
 
 def test_an_unknown_structure_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"structure=blocks.*full.*diagonal"):
-        jobs.compute("hessian", energy, POINT, structure="blocks", runs=tmp_path)
+    with pytest.raises(ConfigurationError, match=r"structure=bands.*blocks.*diagonal.*full"):
+        jobs.compute("hessian", energy, POINT, structure="bands", runs=tmp_path)
