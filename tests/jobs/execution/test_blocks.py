@@ -352,7 +352,10 @@ def test_several_processes_compute_them(tmp_path: Path) -> None:
     blocks = jobs.compute(
         "hessian", function, structure="blocks", devices="cpu:2", chunk_size=4, **options
     )
-    with blocks, jobs.compute("hessian", function, **options) as full:
+    full = jobs.compute("hessian", function, **options)
+    assert isinstance(blocks, Result)
+    assert isinstance(full, Result)
+    with blocks, full:
         assert len(blocks.execution["workers"]) == 2
         assert len(blocks.groups) > 1
         for (name,) in blocks.groups:
