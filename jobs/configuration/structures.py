@@ -38,14 +38,15 @@ def _check_diagonal(config: JobConfig) -> None:
         "structure=diagonal",
         conflicts,
         "a diagonal is that of a whole matrix by op=hessian, ggn or fisher, at one point, without "
-        "sparsity, rows, columns, shard and output.tile, in real dtypes and with verify=probe, "
-        "because its entries can be checked as parts of their rows only",
+        "rows, columns, shard and output.tile, in real dtypes and with verify=probe, because its "
+        "entries can be checked as parts of their rows only",
     )
 
 
 def _check_blocks(config: JobConfig) -> None:
     conflicts = {
         **_conflicts(config),
+        f"sparsity={config.sparsity}": config.sparsity == "none",
         f"verify={config.verify.mode}": config.verify.mode != "sample",
         f"compile={config.compile}": config.compile != "always",
         f"output.compression={config.output.compression}": config.output.compression == "none",
@@ -64,7 +65,6 @@ def _conflicts(config: JobConfig) -> dict[str, bool]:
     return {
         f"op={config.op}": config.op == "hessian" or operation.is_curvature,
         f"points={config.points.by}": not config.points.are_many,
-        f"sparsity={config.sparsity}": config.sparsity == "none",
         f"rows={config.rows}": config.rows is None,
         f"columns={config.columns}": config.columns is None,
         f"shard={config.shard}": config.shard is None,

@@ -30,6 +30,8 @@ from jobs.verification.verdict import (
 from outputs import (
     Result,
     ResultDescription,
+    ResultWriter,
+    TensorSpec,
     Verdict,
     VerificationState,
     figures_verdict,
@@ -73,7 +75,10 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> tuple[Verdic
     require_storage(job, dtype)
     dtype = job.storage or dtype
     data = data.astype(stored_dtype(dtype), copy=False)
-    nonfinite = _count_nonfinite(job, pattern, data)
+    is_diagonal = job.structure == "diagonal"
+    # Entries beside the diagonal are checked, and not kept.
+    kept = diagonal_of(pattern) if is_diagonal else np.arange(pattern.entries)
+    nonfinite = _count_nonfinite(job, pattern, kept[~np.isfinite(data[kept])])
     matrix = Matrix(pattern.indptr, pattern.indices, data, pattern.shape)
     with explaining_failures(job.function):
         value = function_value(job)
@@ -93,13 +98,17 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> tuple[Verdic
         "differences": difference_figures(alone),
     }
     description = describe_sparse(job, value, ", ".join(dict.fromkeys(strategies)), dtype, probes)
-    _write(job, description, sparsity, data, execution)
+    if is_diagonal:
+        _write_diagonal(job, description, pattern, kept, data, execution)
+    else:
+        _write(job, description, sparsity, data, execution)
     for path in products:
         shutil.rmtree(path.parent, ignore_errors=True)
     colouring_file(job).unlink(missing_ok=True)
     share = pattern.entries / max(1, pattern.shape[0] * pattern.shape[1])
     return found, {
-        "matrix": f"/{job.operation}, {pattern.shape[0]} rows x {pattern.shape[1]} columns, "
+        "matrix": f"{'the diagonal of ' if is_diagonal else ''}/{job.operation}, "
+        f"{pattern.shape[0]} rows x {pattern.shape[1]} columns, "
         f"{pattern.entries} entries ({share:.2g} of all)",
         "products": f"{colouring.colours}, {colouring.kind} colouring",
     }
@@ -123,13 +132,17 @@ def _verdict(
     return with_left_out_differences(job, found)
 
 
-def _count_nonfinite(job: Job, pattern: SparsityPattern, data: np.ndarray) -> int:
+def _count_nonfinite(job: Job, pattern: SparsityPattern, bad: np.ndarray) -> int:
     """Return the number of entries that are not finite.
+
+    Args:
+        job: The job.
+        pattern: The pattern.
+        bad: The places of these entries in the pattern.
 
     Raises:
         JobError: There is one and the policy of the job is ``fail``.
     """
-    bad = np.flatnonzero(~np.isfinite(data))
     if bad.size and job.nonfinite == "fail":
         row = int(np.searchsorted(pattern.indptr, bad[0], side="right")) - 1
         raise JobError(
@@ -198,6 +211,35 @@ def _write(
         execution=execution,
         is_replacing=target.exists(),  # overwrite=true
     )
+
+
+def diagonal_of(pattern: SparsityPattern) -> np.ndarray:
+    """Return the places of the entries of a pattern that are on its diagonal, in order."""
+    rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
+    return np.flatnonzero(pattern.indices == rows)
+
+
+def _write_diagonal(
+    job: Job,
+    description: ResultDescription,
+    pattern: SparsityPattern,
+    places: np.ndarray,
+    data: np.ndarray,
+    execution: dict[str, Any],
+) -> None:
+    """Write the entries on the diagonal, zero where the pattern has none, as rows of one column."""
+    entries = np.zeros((pattern.shape[0], 1), data.dtype)
+    entries[pattern.indices[places], 0] = data[places]
+    column = TensorSpec("diagonal", (), description.rows[0].dtype)
+    described = replace(
+        description, columns=(column,), columns_are_tuple=False, structure="diagonal"
+    )
+    # Not in the place of the result, where an unfinished file is one that a dense job began.
+    ResultWriter.discard(job.paths.replacement)
+    with ResultWriter.create(job.paths.replacement, described, fsync=job.fsync) as writer:
+        if len(entries):
+            writer.write(0, len(entries), entries)
+        writer.finish(execution, replaced=job.paths.result)
 
 
 def _mapped(result: Result) -> np.ndarray:

@@ -51,6 +51,7 @@ def _compressed_job(job: Job, colouring: Colouring, side: str) -> Job:
         strategy=strategy,
         vectors=dict(zip(like, stacked, strict=True)),
         sparsity="none",
+        structure="full",
         compressed=side,
         tile=None,
         compression="none",

@@ -277,7 +277,6 @@ def test_several_processes_compute_it(tmp_path: Path) -> None:
         {"op": "jacobian"},
         {"op": "hvp"},
         {"points": "leading"},
-        {"sparsity": "auto"},
         {"rows": "0:3"},
         {"columns": "0:3"},
         {"verify": "off"},
