@@ -94,27 +94,6 @@ class GaussNewton:
             jacobian = self.jacobian()
             return self.curved(jacobian[:, start:stop].T) @ jacobian
 
-    def diagonal(self, chunk_size: int = 256) -> Tensor:
-        """Return the diagonal, without the entries beside it.
-
-        Args:
-            chunk_size: How many entries are computed at once.
-
-        Returns:
-            Shape (elements of all inputs,).
-        """
-        with outside_inference_mode():
-            jacobian = None if self._is_by_columns else self.jacobian()
-            entries = []
-            for start in range(0, self.layout.size, chunk_size):
-                stop = min(start + chunk_size, self.layout.size)
-                if jacobian is None:
-                    lines = self._pushed_forward(start, stop)
-                else:
-                    lines = jacobian[:, start:stop].T
-                entries.append((self.curved(lines) * lines).sum(dim=1))
-            return torch.cat(entries) if entries else self.outputs.new_zeros(0)
-
     def product(self, vector: Sequence[Tensor], strategy: str = "forward-loop") -> list[Tensor]:
         """Return JᵀHJ v by one pushforward, one product with H and one pullback.
 

@@ -36,7 +36,10 @@ class BatchSum:
     def terms(self) -> Iterator[Callable[..., Any]]:
         """Yield the terms of the sum; the data of each are loaded when it is yielded."""
         for loss, weight in self._batches():
-            yield self._change(_weighted(loss, weight))
+            yield self._term(loss, weight)
+
+    def _term(self, loss: Callable[..., Any], weight: float) -> Callable[..., Any]:
+        return self._change(_weighted(loss, weight))
 
     def seed_of(self, seed: int, number: int) -> int:
         """Return the seed of torch's generators for a term, from that of the sum."""

@@ -69,6 +69,7 @@ class Curvature(BatchSum):
         self.kind = kind
         self.base = tuple(base)
         self._parts = batches
+        self._loss_of = loss_of
         self._names = tuple(names)
         self._term_of = term_of
         self._reduction = reduction
@@ -102,9 +103,25 @@ class Curvature(BatchSum):
             size: The largest number of samples in a term; None for whole batches.
         """
         for number, (part, weight) in enumerate(self._parts()):
-            for piece, share in self._pieces(part, size):
-                share = 1.0 if self._reduction == "sum" else share
-                yield number, _weighted(self._term_of(piece, self._names), weight * share)
+            for term in self._terms_of(part, weight, size):
+                yield number, term
+
+    def losses_and_terms(
+        self, size: int | None
+    ) -> Iterator[tuple[int, Callable[..., Any], Iterator[CurvatureTerm]]]:
+        """Yield the number, the loss and the curvature terms of each batch, reading it once.
+
+        Args:
+            size: The largest number of samples in a term; None for whole batches.
+        """
+        for number, (part, weight) in enumerate(self._parts()):
+            loss = self._term(self._loss_of(part), weight)
+            yield number, loss, self._terms_of(part, weight, size)
+
+    def _terms_of(self, part: Tensors, weight: float, size: int | None) -> Iterator[CurvatureTerm]:
+        for piece, share in self._pieces(part, size):
+            share = 1.0 if self._reduction == "sum" else share
+            yield _weighted(self._term_of(piece, self._names), weight * share)
 
     def _pieces(self, part: Tensors, size: int | None) -> Iterator[tuple[Tensors, float]]:
         if size is None or not self._names:

@@ -70,11 +70,11 @@ class CurvatureStream:
         self.rows = self.columns = AxisLayout.of(self._inputs)
         self.shape = (self.rows.size, self.rows.size)
         self.passes = self.rows.size
-        self.value: Any = evaluated(function, self._inputs, seed).detach()
         first = self._first()
         self.dtype = first.dtype
         self._samples_at_once = self._split(first)
-        self._terms = self._counted()
+        self.value: Any
+        self.value, self._terms = self._evaluated()
         # Fewer rows take as long, because each block forms the Jacobian of the outputs.
         self.fewest_worth_measuring = 1 if strategy in FORWARD else _ROWS_AT_ONCE
 
@@ -157,25 +157,28 @@ class CurvatureStream:
             for one, other in pairs
         )
 
-    def _counted(self) -> int:
-        """Return the number of terms.
+    def _evaluated(self) -> tuple[Tensor, int]:
+        """Return the loss and the number of terms, in one pass over the data.
 
         Raises:
-            JobError: The loss has no curvature in the outputs of any of them.
+            JobError: The loss has no curvature in the outputs of any term.
         """
         generator = torch.Generator().manual_seed(self._seed)
-        count, is_curved = 0, self._function.kind == "fisher"
-        for number, term in self._function.curvature_terms(self._samples_at_once):
-            count += 1
-            if is_curved:
-                continue
-            matrix = self._matrix(term, number)
-            line = torch.randn(1, matrix.outputs.numel(), generator=generator)
-            curved = matrix.curved(line.to(matrix.outputs.device))
-            is_curved = bool(curved.any()) or not bool(torch.isfinite(matrix.outputs).all())
+        values, count, is_curved = [], 0, self._function.kind == "fisher"
+        for number, loss, terms in self._function.losses_and_terms(self._samples_at_once):
+            values.append(evaluated(loss, self._inputs, self._seed + number).detach())
+            for term in terms:
+                count += 1
+                is_curved = is_curved or self._is_curved(term, number, generator)
         if not is_curved:
             raise JobError(_NO_CURVATURE.format(kind=self._function.kind))
-        return max(1, count)
+        return reduce(torch.add, values), max(1, count)
+
+    def _is_curved(self, term: CurvatureTerm, number: int, generator: torch.Generator) -> bool:
+        matrix = self._matrix(term, number)
+        line = torch.randn(1, matrix.outputs.numel(), generator=generator)
+        curved = matrix.curved(line.to(matrix.outputs.device))
+        return bool(curved.any()) or not bool(torch.isfinite(matrix.outputs).all())
 
 
 def gauss_newton(
