@@ -23,7 +23,7 @@ from autodiff_core._programs.recording import Recording, record
 from autodiff_core._programs.rules.lowering import lower
 from autodiff_core._programs.stacks import Stack, dense_stack, one_hot
 from autodiff_core._tensors.contiguous import empty_side_by_side
-from autodiff_core._tensors.reused_memory import ReusedMemory
+from autodiff_core._tensors.reused_memory import ReusedMemory, keep_freed_memory
 from autodiff_core._tensors.vectors import PROBES, StandardBasis, Vector, Vectors, combination
 
 Apply = Callable[[Vectors, int, int], tuple[Tensor, ...]]
@@ -74,6 +74,7 @@ class Captured:
                 engine.
             precision: The least precise dtype that images are computed in.
         """
+        keep_freed_memory()
         self._linear_map = linear_map
         self._space = space
         self._plain = plain

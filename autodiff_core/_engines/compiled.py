@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +12,11 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from autodiff_core._engines.captured import Captured
-from autodiff_core._engines.torch_compiler import EXPANDED, compiled
+from autodiff_core._engines.torch_compiler import EXPANDED, compiled, compiled_now
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._programs.stacks import dense_stack, one_hot
+from autodiff_core._programs.flat import Tracer
+from autodiff_core._programs.repetition import Segment
+from autodiff_core._programs.stacks import Stack, dense_stack, one_hot
 from autodiff_core._tensors.matrix_product import decompositions
 from autodiff_core._tensors.vectors import Vector, Vectors
 
@@ -111,11 +113,11 @@ class Compiled(Captured):
             kernel = self._kernels.get(index)
             if kernel is not None and count <= kernel.count:
                 return run(kernel)
-            if len(program.steps) > MOST_STEPS:
-                raise RuntimeError(f"a program of {len(program.steps)} steps takes too long")
             # This chunk may hold only the last elements of a tensor; full ones follow.
             size = self._largest if index is None else self._space[index].numel()
-            kernel = self._kernel(index, min(size, self._largest))
+            is_long = len(program.steps) > MOST_STEPS
+            make = self._fused_kernel if is_long else self._kernel
+            kernel = make(index, min(size, self._largest))
             images = run(kernel)
             self._verify(vectors(), images, count)
             self._kernels[index] = kernel
@@ -124,6 +126,8 @@ class Compiled(Captured):
         except Exception as error:
             self._kernels.clear()
             self._largest = 1
+            for each in self._programs.values():
+                each.forget_flat_forms()
             if is_out_of_memory(error) or isinstance(error, Warning):
                 raise
             self.compiler_refusal = _reason(error, self._space[0].device.type)
@@ -157,6 +161,50 @@ class Compiled(Captured):
                 first = torch.tensor(0, device=self._space[index].device)
                 traced = make_fx(of_basis, decomposition_table=table)(first)
         return _Kernel(count, _runnable(traced, as_graph=self._space[index or 0].is_cuda))
+
+    def _fused_kernel(self, index: int | None, count: int) -> _Kernel:
+        """Return a long program in which one kernel computes each repetition of a segment.
+
+        Raises:
+            RuntimeError: Too few of the steps repeat, or the program is not of a CPU.
+        """
+        program = self._program(index)
+        too_long = f"a program of {len(program.steps)} steps takes too long"
+        if {device.type for device in program.devices} != {"cpu"}:
+            raise RuntimeError(too_long)
+
+        def stacks_of(*given: Tensor) -> list[Stack]:
+            if index is None:
+                return [dense_stack(stack) for stack in given]
+            first = int(given[0])
+            return [one_hot(first, first + count, self._space[index])]
+
+        if index is None:
+            given = [part.new_ones((count, *part.shape)) for part in self._space]
+        else:
+            # Vectors in the middle reach what all others do.
+            middle = (self._space[index].numel() - count) // 2
+            given = [torch.tensor(middle)]
+        with Tracer() as tracer:
+            program.apply(stacks_of(*given), count, reuses_memory=False, tracer=tracer)
+        groups = program.repeated()
+        if not groups:
+            raise RuntimeError(f"{too_long}, because its steps do not repeat")
+        fused: list[Segment] = []
+        for group in groups:
+            run = _compiled_segment(group[0], program.inputs_like(group[0], count))
+            fused += [replace(segment, run=run) for segment in group]
+        program.fuse(fused)
+        return _Kernel(count, lambda *given: self._applied(program, stacks_of(*given), count))
+
+
+def _compiled_segment(segment: Segment, given: Sequence[Tensor]) -> Callable[..., Any]:
+    """Return the kernel of a segment for given inputs, and the constants of any repetition."""
+    values = [*given, *segment.constants]
+    table = {**EXPANDED, **decompositions()}
+    with torch.no_grad():
+        traced = make_fx(segment.run, decomposition_table=table)(*values)
+        return compiled_now(traced, *values)
 
 
 def _runnable(traced: GraphModule, *, as_graph: bool) -> Callable[..., _Images]:

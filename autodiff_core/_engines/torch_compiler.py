@@ -6,7 +6,7 @@ A compiled trace can be wrong: callers compare its numbers with those of plain t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,16 @@ def compiled(traced: GraphModule, *, as_graph: bool = False) -> Callable[..., An
     if as_graph:
         options["triton.cudagraphs"] = True
     return torch.compile(traced, dynamic=False, options=options or None)
+
+
+def compiled_now(traced: GraphModule, *given: Tensor) -> Callable[..., Any]:
+    """Return a trace that inductor has compiled for tensors like the given ones.
+
+    A call does not check its arguments: the caller knows their shapes and strides.
+    """
+    import torch._inductor
+
+    return torch._inductor.compile(traced, list(given))
 
 
 def _pads(traced: GraphModule) -> bool:
@@ -81,4 +91,14 @@ def _convolution(
     return total
 
 
-EXPANDED = {torch.ops.aten.convolution.default: _convolution}
+def _roll(tensor: Tensor, shifts: list[int], dims: Sequence[int] = ()) -> Any:
+    """Return a shift along one dimension as two joined parts, which compilers can vectorize."""
+    if len(shifts) != 1 or len(dims) != 1 or not tensor.numel():
+        return NotImplemented
+    size = tensor.shape[dims[0]]
+    shift = shifts[0] % size
+    parts = tensor.narrow(dims[0], size - shift, shift), tensor.narrow(dims[0], 0, size - shift)
+    return torch.cat(parts, dims[0])
+
+
+EXPANDED = {torch.ops.aten.convolution.default: _convolution, torch.ops.aten.roll.default: _roll}

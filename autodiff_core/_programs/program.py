@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs.flat import Flat, Tracer, as_stack, value_of
+from autodiff_core._programs.repetition import Segment, repetitions
 from autodiff_core._programs.simplification import simplified, uses_of
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step
@@ -50,6 +51,7 @@ class Program:
     meets_denormals: bool = False
     _order: list[tuple[int, Step, tuple[int, ...], list[int]]] = field(default_factory=list)
     _flats: dict[int, Flat] = field(default_factory=dict)
+    _fused: dict[int, Segment] = field(default_factory=dict)
     _placed: dict[int, int] = field(default_factory=dict)
     _spare: dict[int, tuple[bool, ...]] = field(default_factory=dict)
 
@@ -79,11 +81,21 @@ class Program:
             For each tensor of the image one of shape (count, *shape).
         """
         if tracer is not None:
-            self._flats, self.flat_count = {}, count
-        flats = self._flats if tracer is None and count == self.flat_count else {}
+            self._flats, self._fused, self.flat_count = {}, {}, count
+        is_noted = tracer is None and count == self.flat_count
+        flats, fused = (self._flats, self._fused) if is_noted else ({}, {})
+        inside: frozenset[int] = frozenset()
         results: dict[int, Any] = {-1 - i: value_of(stack) for i, stack in enumerate(stacks)}
         images: Sequence[Tensor] | None = None
         for number, step, inputs, finished in self._order:
+            segment = fused.get(number)
+            if segment is not None and segment.fits(results):
+                results.update(segment.images(results))
+                inside = segment.numbers
+            if number in inside:
+                for index in finished:
+                    results.pop(index, None)
+                continue
             given = [results[index] for index in inputs]
             flat = flats.get(number)
             if flat is not None and flat.fits(given):
@@ -109,6 +121,26 @@ class Program:
             else:
                 as_stack(value).put(out)
         return tuple(images)
+
+    def repeated(self) -> list[list[Segment]]:
+        """Return the segments that repeat, in groups, of the flat forms that were noted last."""
+        return repetitions(self._order, self._flats, self.outputs)
+
+    def inputs_like(self, segment: Segment, count: int) -> list[Tensor]:
+        """Return tensors like the inputs of a segment of steps."""
+        found = []
+        for number, strides in segment.inputs.items():
+            step = self.steps[number]
+            found.append(torch.empty_strided((count, *step.shape), strides, dtype=step.dtype))
+        return [each.fill_(1) for each in found]
+
+    def forget_flat_forms(self) -> None:
+        """Compute step by step again, until flat forms are noted."""
+        self._flats, self._fused, self.flat_count = {}, {}, 0
+
+    def fuse(self, found: Sequence[Segment]) -> None:
+        """Let segments compute the results of their steps, until flat forms are noted again."""
+        self._fused = {segment.first: segment for segment in found}
 
     @property
     def gains_when_flat(self) -> bool:

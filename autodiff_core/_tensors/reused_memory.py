@@ -6,6 +6,7 @@ import math
 import mmap
 import sys
 import threading
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,6 +19,22 @@ _MOST_TIMES_LARGER = 2
 
 MOST_KEPT = 8
 """The largest number of pieces of memory that are kept; a job has a few blocks in flight."""
+
+
+_LARGEST_LEARNED = 2**25 - 2**16
+"""A size in bytes just below the largest piece from which glibc's allocator learns."""
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory of the sizes that chunks have, once per process.
+
+    glibc returns freed memory to the system beyond twice the size of the largest piece below 32 MiB
+    that was freed so far (M_MMAP_THRESHOLD in mallopt(3)), and then takes it again for the next
+    step, filled with zeros. So one such piece is allocated, not touched, and freed: up to 64 MiB
+    are kept. Other libraries are not affected.
+    """
+    torch.empty(_LARGEST_LEARNED, dtype=torch.uint8)
 
 
 class ReusedMemory:

@@ -74,6 +74,48 @@ def test_compiled_products_equal_plain_ones():
     assert given.engine == "compiled"
 
 
+def _time_steps(x: torch.Tensor) -> torch.Tensor:
+    for _ in range(60):
+        x = x + 0.1 * torch.roll(x, 1, 0) * x.sin()
+    return x
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+def test_repeated_segments_of_a_long_program_are_compiled(strategy):
+    given, expected = (
+        blocks(
+            _time_steps,
+            draw(9),
+            operation="jacobian",
+            strategy=strategy,
+            chunk_size=4,
+            engine=engine,
+        )
+        for engine in ("compiled", "plain")
+    )
+    assert_same(given.matrix(), expected.matrix(), 1e-10)
+    assert (given.engine, given.engine_refusal) == ("compiled", None)
+
+
+def test_a_wrong_kernel_of_a_segment_is_not_used(monkeypatch):
+    def wrong(traced, *given):
+        return lambda *values: [1.01 * each for each in traced(*values)]
+
+    monkeypatch.setattr(compiled, "compiled_now", wrong)
+    stream = blocks(
+        _time_steps,
+        draw(9),
+        operation="jacobian",
+        strategy="forward-mode",
+        chunk_size=4,
+        engine="compiled",
+    )
+    expected = torch.autograd.functional.jacobian(_time_steps, draw(9))
+    assert_same(stream.matrix(), expected, 1e-12)
+    assert stream.engine == "captured"
+    assert "disagreed with the plain one" in str(stream.engine_refusal)
+
+
 def _wrong_by_an_entry(traced, **options):
     def run(*tensors):
         images = [image.clone() for image in traced(*tensors)]

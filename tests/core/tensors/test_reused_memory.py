@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import mmap
+import platform
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,12 @@ import torch
 from torch import Tensor
 
 from autodiff_core import blocks
-from autodiff_core._tensors.reused_memory import MOST_KEPT, SMALLEST, ReusedMemory
+from autodiff_core._tensors.reused_memory import (
+    MOST_KEPT,
+    SMALLEST,
+    ReusedMemory,
+    keep_freed_memory,
+)
 
 CPU = torch.device("cpu")
 SHAPE = (1024, 1024)
@@ -126,3 +133,14 @@ def test_blocks_that_are_kept_do_not_change():
             torch.testing.assert_close(values, plain)
         del given
     assert streams[0].engine == "captured"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator learns")
+def test_freed_memory_is_not_returned_to_the_system():
+    keep_freed_memory()
+    torch.ones(2**20).add(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**20).add(1)
+    # Two tensors of 4 MiB have two thousand pages.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2000
