@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from jobs.machine import early_interruption
@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from jobs.configuration.checks import check_config
+from jobs.configuration.colons import colons_in_texts
 from jobs.configuration.hydra_errors import as_hydra_reads, check_arguments
 from jobs.configuration.registry import register
 from jobs.configuration.sweep_mode import mode_by_the_arguments
@@ -137,7 +138,11 @@ def _run_by_hydra(printed: list[str]) -> None:
     is_sweep = bool({"--multirun", "-m"} & set(sys.argv[1:]))
     try:
         # The end of a sweep by SIGTERM ends its workers.
-        with leaving_at_once() if is_sweep else nullcontext(), mode_by_the_arguments():
+        with ExitStack() as stack:
+            if is_sweep:
+                stack.enter_context(leaving_at_once())
+            stack.enter_context(mode_by_the_arguments())
+            stack.enter_context(colons_in_texts())
             application()
     finally:
         end_workers()

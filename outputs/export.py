@@ -54,8 +54,8 @@ def _export_and_print(options: argparse.Namespace) -> int:
         structure = Structure(options.atoms, options.units)
         with progress_bar(target.name, _size(result)) as advance:
             export(result, form, target, force=options.force, advance=advance, structure=structure)
-    if form.atoms is not None:
-        print_line(f"the Hessian is taken to be in {options.units} (--units)", error=True)
+        if form.atoms is not None and not isinstance(result, SparseResult):
+            print_line(structure.assumption(result), error=True)
     print_line(target)
     return 0
 

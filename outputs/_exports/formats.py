@@ -93,7 +93,10 @@ class Format:
         write = importlib.import_module(f"{__package__}.{name}").write
         if self.atoms is None:
             return write
-        return partial(write, structure=structure or Structure())
+        assert not isinstance(result, SparseResult)
+        structure = structure or Structure()
+        structure.require_units_of(result)
+        return partial(write, structure=structure)
 
 
 FORMATS = {

@@ -15,7 +15,11 @@ from outputs._reading.result import Result
 
 # CODATA 2018: electronvolts of a hartree, ångströms of a bohr.
 _HARTREE, _BOHR = 27.211386245988, 0.529177210903
-UNITS = {"eV/angstrom^2": (1.0, 1.0), "hartree/bohr^2": (_HARTREE / _BOHR**2, _BOHR)}
+UNITS = {
+    "eV/angstrom^2": (1.0, 1.0),
+    "hartree/bohr^2": (_HARTREE / _BOHR**2, _BOHR),
+    "hartree/angstrom^2": (_HARTREE, 1.0),
+}
 """The factors that turn a Hessian into eV/Å² and positions into Å."""
 _NUMBERS, _CELL, _PERIODIC = ("numbers", "atomic_numbers"), ("cell", "lattice"), ("pbc",)
 # So far positions of a file of text may be from those of the point, in Å.
@@ -33,6 +37,28 @@ class Structure:
 
     path: Path | None = None
     units: str = "eV/angstrom^2"
+
+    def require_units_of(self, result: Result) -> None:
+        """Check that the positions have the unit that their source has, where it is known.
+
+        Raises:
+            ResultError: They have another one.
+        """
+        unit = _unit_of_positions(result)
+        if unit is not None and not self.units.endswith(f"/{unit}^2"):
+            fitting = " and ".join(each for each in UNITS if each.endswith(f"/{unit}^2"))
+            raise ResultError(
+                f"--units {self.units}: the positions of {result.path} are in {unit}, as its "
+                f"provenance says; valid are {fitting}."
+            )
+
+    def assumption(self, result: Result) -> str:
+        """Return what is taken to be so, as a sentence."""
+        unit = _unit_of_positions(result)
+        if unit is None:
+            return f"the Hessian is taken to be in {self.units} (--units)"
+        energy = self.units.partition("/")[0]
+        return f"the positions are in {unit}, and the energy is taken to be in {energy} (--units)"
 
     @property
     def factor(self) -> float:
@@ -132,6 +158,12 @@ def _is_of_whole_atoms(numbers: np.ndarray) -> bool:
         return False
     atoms = numbers.reshape(-1, 3)
     return bool((atoms == atoms[:, :1] // 3 * 3 + np.arange(3)).all())
+
+
+def _unit_of_positions(result: Result) -> str | None:
+    """Return the unit of the file that the positions were read from; None if it is not known."""
+    unit = result.provenance.get(f"unit_{_whole(result)[0].name}")
+    return None if unit is None else str(unit)
 
 
 def _whole(result: Result) -> tuple[TensorSpec, TensorSpec]:

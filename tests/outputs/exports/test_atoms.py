@@ -123,6 +123,24 @@ def test_force_constants_are_in_the_order_of_phonopy(stored, hessian, tmp_path, 
         assert file["physical_unit"][0] == b"eV/angstrom^2"
 
 
+def test_the_unit_of_the_positions_is_that_of_their_file(stored, hessian, tmp_path, capsys):
+    path = stored(species=True, provenance={"unit_positions": "angstrom", "created": "now"})
+    assert export([path, "--to", "phonopy-hdf5", "--units", "hartree/bohr^2"]) == 1
+    assert re.search(
+        "are in angstrom, .*valid are eV/angstrom.2 and hartree/angstrom.2", capsys.readouterr().err
+    )
+    assert export([path, "--to", "phonopy-hdf5", "--units", "hartree/angstrom^2"]) == 0
+    assert "energy is taken to be in hartree (--units)" in capsys.readouterr().err
+    with h5py.File(tmp_path / "r.force_constants.hdf5") as opened:
+        file: Any = opened
+        found = file["force_constants"][:].transpose(0, 2, 1, 3).reshape(hessian.shape)
+    np.testing.assert_allclose(found, hessian * 27.211386245988, rtol=1e-12)
+    assert export([path, "--to", "ase"]) == 0
+    assert "in angstrom, and the energy is taken to be in eV" in capsys.readouterr().err
+    atoms = read_vibrations(str(tmp_path / "r.vibrations.json")).get_atoms()
+    np.testing.assert_allclose(atoms.positions, CRYSTAL.positions)
+
+
 REFUSALS = {
     "no Hessian": ({"operation": "jacobian"}, "phonopy", "it is of op=jacobian"),
     "no atoms": (
