@@ -91,7 +91,7 @@ def test_directories_that_are_no_packages_hide_nothing(run_cli: Run, tmp_path: P
     for name in ALL:
         (tmp_path / name).mkdir()
     make_package(tmp_path / "conf", "function")
-    ended = run_cli(*MLP, cwd=tmp_path)
+    ended = run_cli(*MLP, cwd=tmp_path, command=(sys.executable, "-m", "jobs.run"))
     assert ended.code == 0, ended.err
     assert ended.result.is_file()
 
