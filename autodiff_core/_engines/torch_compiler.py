@@ -48,7 +48,8 @@ def compiled_now(traced: GraphModule, *given: Tensor) -> Callable[..., Any]:
     """
     import torch._inductor
 
-    return torch._inductor.compile(traced, list(given))
+    kernel: Any = torch._inductor.compile(traced, list(given))
+    return kernel
 
 
 def _pads(traced: GraphModule) -> bool:
