@@ -62,8 +62,16 @@ def test_sparse_modules_may_import_the_extra_as_well(module):
 
 
 # What torch offers under no public name: pytrees, modes of dispatch, wrappers of vmap and of
-# functionalization, and the switch of vmap's warnings.
-PRIVATE = {"tree.py", "recording.py", "nesting.py", "functionalization.py", "flat.py", "batched.py"}
+# functionalization, the switch of vmap's warnings, and kernels that are called without guards.
+PRIVATE = {
+    "tree.py",
+    "recording.py",
+    "nesting.py",
+    "functionalization.py",
+    "flat.py",
+    "batched.py",
+    "torch_compiler.py",
+}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
