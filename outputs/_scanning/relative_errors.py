@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
 # The squares of smaller entries underflow, so a smaller norm counts as this much.
 _SMALLEST_NORM = 1e-150
+
+
+def _typical(sizes: np.ndarray) -> float:
+    """Return the root mean square of the finite sizes."""
+    sizes = sizes[np.isfinite(sizes)]
+    largest = float(sizes.max(initial=0.0))
+    # Squares of large products would overflow, and an infinite scale would let all pass.
+    return largest * math.sqrt(float(np.mean((sizes / largest) ** 2))) if largest else 0.0
 
 
 def relative_errors(
@@ -16,6 +25,7 @@ def relative_errors(
     squared_norms: np.ndarray,
     probe: np.ndarray,
     floor: float = 0.0,
+    bounds: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the relative error of the product of each line of a matrix with a probe vector.
 
@@ -30,6 +40,8 @@ def relative_errors(
         probe: The probe vector.
         floor: Size of the products that remain from rounding alone, as where a derivative is
             zero by cancellation.
+        bounds: Where the lines of each of several matrices begin, and where the last ones end: what
+            is small in all of one matrix must not hide behind another. None for one matrix.
 
     Returns:
         Float64 of shape (lines,). Infinite where a finite product is expected and the line's is
@@ -39,11 +51,9 @@ def relative_errors(
     with np.errstate(all="ignore"):
         size = np.abs(expected)
         finite = np.isfinite(size)
-        largest = float(size[finite].max(initial=0.0))
-        # Squares of large products would overflow, and an infinite scale would let all pass.
-        typical = (
-            largest * math.sqrt(float(np.mean((size[finite] / largest) ** 2))) if largest else 0.0
-        )
+        typical = np.zeros(len(size))
+        for start, stop in pairwise([0, len(size)] if bounds is None else bounds.tolist()):
+            typical[start:stop] = _typical(size[start:stop])
         errors = np.abs(products - expected)
         # Not by `np.linalg.norm`: the threads of its BLAS disturb those that read (measured).
         length = math.sqrt(float(np.sum(np.square(np.abs(probe)))))

@@ -11,6 +11,7 @@ import numpy as np
 from outputs._format.description import DIAGONAL, SYMMETRIC
 from outputs._format.names import Names
 from outputs._format.probes import Probes
+from outputs._format.ragged_matrices import RaggedMatrices
 from outputs._format.tables import dataset, group_of
 from outputs._reading.result import Result
 from outputs._scanning.checksums import block_checksum
@@ -89,7 +90,9 @@ def check_blocks(result: Result, problems: Iterable[str]) -> dict[str, Any]:
             f"checksum: {listed(f'{start}:{stop}' for start, stop in corrupt)}"
         )
     if used is not None:
-        facts |= check_products(used, total, problems)
+        matrix = result.stored_matrix
+        bounds = matrix.first_rows if isinstance(matrix, RaggedMatrices) else None
+        facts |= check_products(used, total, problems, bounds)
         facts["asymmetry"] = _asymmetry(result, used, total)
     facts["tolerance"] = None if probes is None else probes.tolerance
     return facts | {"problems": tuple(problems)}

@@ -65,13 +65,17 @@ def in_double_precision(values: np.ndarray) -> np.ndarray:
     return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64, copy=False)
 
 
-def check_products(probes: Probes, total: Sums, problems: list[str]) -> dict[str, Any]:
+def check_products(
+    probes: Probes, total: Sums, problems: list[str], bounds: np.ndarray | None = None
+) -> dict[str, Any]:
     """Compare the products of a whole matrix with the reference products.
 
     Args:
         probes: The probes and their reference products.
         total: The sums over the whole matrix.
         problems: A sentence is appended for each side whose products differ.
+        bounds: Where the rows of each of several matrices begin, and where the last ones end; None
+            for one matrix.
 
     Returns:
         ``lines_checked``, ``lines_unchecked``, ``right_error`` and ``left_error`` of a
@@ -87,7 +91,8 @@ def check_products(probes: Probes, total: Sums, problems: list[str]) -> dict[str
     for side, lines, products, squares, vector, expected in sides:
         if products is None or squares is None or vector is None or expected is None:
             continue
-        errors = relative_errors(products, expected, squares, vector, probes.floor)
+        of_lines = bounds if side == "right" else None
+        errors = relative_errors(products, expected, squares, vector, probes.floor, of_lines)
         checked = np.isfinite(errors)
         facts["lines_checked"] += int(np.count_nonzero(checked))
         unchecked.append(int(np.count_nonzero(~checked)))

@@ -275,6 +275,17 @@ def test_commands_know_blocks(
     assert agreement.agrees
 
 
+def test_a_small_block_does_not_hide_behind_a_large_one(compute: Compute) -> None:
+    with compute() as result:
+        path = result.path
+    with h5py.File(path, "r+") as file:
+        products = file["probes/right_product"]
+        assert isinstance(products, h5py.Dataset)
+        # That of `c`, a ten-thousandth of the others.
+        products[10] *= 1 + 1e-6
+    assert "1 of 11 rows do not multiply with the right probe" in str(verified(path).verdict)
+
+
 def test_damage_is_found(compute: Compute) -> None:
     with compute() as result:
         path = result.path
