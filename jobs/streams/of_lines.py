@@ -11,10 +11,11 @@ from torch import Tensor
 from autodiff_core import Axis, Block
 from jobs.functions.parts import Lines, elements_of, gradient
 from jobs.strategies import FORWARD
+from jobs.streams.single import OverAnother
 from jobs.streams.stream import Stream
 
 
-class LinesStream:
+class LinesStream(OverAnother):
     """A part of a Hessian whose rows and columns are not the same, as blocks.
 
     It is the derivative of the gradient's selected rows by the selected columns. Because a Hessian
@@ -22,9 +23,6 @@ class LinesStream:
     the one is computed that has fewer passes. That the Hessian is symmetric is not assumed: the
     products of the check are those of the part itself. The attributes are those of a `Stream`.
     """
-
-    unit = 1
-    is_divisible = True
 
     def __init__(self, stream: Stream, value: Any, *, is_transposed: bool) -> None:
         """Wrap the stream of the gradient's derivative.
@@ -43,16 +41,6 @@ class LinesStream:
         self.shape: tuple[int, int] = (shape[1], shape[0]) if is_transposed else shape
         is_by_rows = (stream.axis is Axis.ROWS) is not is_transposed
         self.axis = Axis.ROWS if is_by_rows else Axis.COLUMNS
-
-    @property
-    def engine(self) -> str:
-        """The engine that computes the blocks; final after the first one."""
-        return self._stream.engine
-
-    @property
-    def engine_refusal(self) -> str | None:
-        """Why the plain engine replaced another, in one line; None if it did not."""
-        return self._stream.engine_refusal
 
     def block(self, start: int, stop: int) -> Block:
         """Compute the lines start, ..., stop - 1."""

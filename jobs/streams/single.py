@@ -12,14 +12,31 @@ from autodiff_core import Axis, AxisLayout, Block, BlockStream
 from jobs.streams.stream import Stream
 
 
-class SingleStream:
+class OverAnother:
+    """What streams at one point have of the stream that computes for them."""
+
+    unit = 1
+    is_divisible = True
+    _stream: BlockStream | Stream
+
+    @property
+    def engine(self) -> str:
+        """The engine that computes the blocks; final after the first one."""
+        return self._stream.engine
+
+    @property
+    def engine_refusal(self) -> str | None:
+        """Why the plain engine replaced another, in one line; None if it did not."""
+        return self._stream.engine_refusal
+
+
+class SingleStream(OverAnother):
     """A `BlockStream` of `autodiff_core`, with what a `Stream` says of points and passes.
 
     Blocks that planning has measured are kept, so that the run need not compute them again.
     """
 
-    unit = 1
-    is_divisible = True
+    _stream: BlockStream
 
     def __init__(self, stream: BlockStream, kept: Iterable[Block] = ()) -> None:
         """Wrap a stream at a single point, with blocks of it that are computed already."""
@@ -60,16 +77,6 @@ class SingleStream:
     def passes(self) -> int:
         """One for each line."""
         return self.axis.lines(self.shape)
-
-    @property
-    def engine(self) -> str:
-        """The engine that computes the blocks; final after the first one."""
-        return self._stream.engine
-
-    @property
-    def engine_refusal(self) -> str | None:
-        """Why the plain engine computes although another was tried; None if not refused."""
-        return self._stream.engine_refusal
 
     def block(self, start: int, stop: int) -> Block:
         """Return the lines start, ..., stop - 1; a block that is kept only once."""
