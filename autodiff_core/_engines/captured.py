@@ -15,7 +15,12 @@ from autodiff_core._engines.agreement import (
     require_agreement,
     verify,
 )
-from autodiff_core._engines.denormals import can_be_scaled, has_denormals, scaled_images
+from autodiff_core._engines.denormals import (
+    can_be_scaled,
+    has_denormal_constants,
+    has_denormals,
+    scaled_images,
+)
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs.flat import Tracer
 from autodiff_core._programs.program import Memory, Program
@@ -225,7 +230,8 @@ class Captured:
                 require_agreement(recording.images, last, images, "captured", self._precision)
                 _require_dtypes(images, recording.images)
                 if program.gains_when_flat and can_be_scaled(program):
-                    program.meets_denormals = self._meets_denormals(program, places)
+                    meets = self._meets_denormals(program, places)
+                    program.meets_denormals = meets and not has_denormal_constants(recording)
             self._programs[index] = program
         return self._programs[index]
 

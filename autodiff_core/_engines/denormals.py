@@ -4,7 +4,8 @@ Derivatives along a chain of many steps decay, in single precision soon below th
 number, 1.2e-38. Flushing such numbers to zero is fast but loses them. As the map is linear, the
 vectors can be multiplied by a power of two first, and the images divided by it with denormal
 numbers allowed again: what is flushed in between is then smaller than the smallest denormal number,
-and the images are at least as exact as without scaling.
+and the images are at least as exact as without scaling. Only the constants of the map are not
+scaled: one that has denormal numbers is left alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs.program import Memory, Program
+from autodiff_core._programs.recording import Recording
 from autodiff_core._programs.stacks import Stack
+from autodiff_core._tensors.tree import leaves_of_arguments
 
 _SCALES = {torch.float32: 2.0**32, torch.complex64: 2.0**32}
 """More than 1 / eps, of which denormal numbers lack precision; small enough to leave room above."""
@@ -31,14 +34,27 @@ _SMALLEST_SHARE = 1e-3
 
 def has_denormals(images: Sequence[Tensor]) -> bool:
     """Return whether so many elements of an image are denormal numbers that they cost time."""
-    for image in images:
-        if not image.dtype.is_floating_point or not image.numel():
-            continue
-        size = image.abs()
-        smallest = torch.finfo(image.dtype).smallest_normal
-        if ((size > 0) & (size < smallest)).float().mean() > _SMALLEST_SHARE:
-            return True
-    return False
+    return any(_denormals(each).float().mean() > _SMALLEST_SHARE for each in images if each.numel())
+
+
+def has_denormal_constants(recording: Recording) -> bool:
+    """Return whether a constant of a recorded map has a denormal number."""
+    return any(
+        bool(_denormals(each).any())
+        for call in recording.calls
+        for each in leaves_of_arguments((call.args, call.kwargs))
+        if isinstance(each, Tensor)
+    )
+
+
+def _denormals(values: Tensor) -> Tensor:
+    """Return which elements of a tensor of any dtype are denormal numbers."""
+    if values.is_complex():
+        values = torch.view_as_real(values.resolve_conj())
+    if not values.dtype.is_floating_point:
+        return torch.zeros_like(values, dtype=torch.bool)
+    size = values.abs()
+    return (size > 0) & (size < torch.finfo(values.dtype).smallest_normal)
 
 
 def can_be_scaled(program: Program) -> bool:

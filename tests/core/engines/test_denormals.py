@@ -84,6 +84,19 @@ def test_what_overflows_when_scaled_is_computed_without(scalings: list[bool]) ->
     torch.testing.assert_close(captured, plain)
 
 
+def test_constants_that_are_denormal_numbers_count(scalings: list[bool]) -> None:
+    tiny = torch.full((64,), 1e-40)
+
+    def with_tiny_constants(x: Tensor) -> Tensor:
+        return torch.cat([decaying(x), 1e38 * (tiny * torch.roll(x, 1))])
+
+    plain = matrix(with_tiny_constants, POINT, "forward-mode", "plain", 16)
+    captured = matrix(with_tiny_constants, POINT, "forward-mode", "captured", 16)
+    assert not scalings
+    assert plain[64:].abs().max() > 9e-3
+    torch.testing.assert_close(captured, plain)
+
+
 def test_double_precision_and_gradients_that_do_not_decay_are_not_scaled(
     scalings: list[bool],
 ) -> None:

@@ -15,6 +15,9 @@ from jobs.errors import JobError
 from jobs.execution import dense, preparation
 from jobs.execution.preparation import Prepared
 from jobs.job import Job
+from jobs.planning import trials
+from jobs.streams import single
+from jobs.streams.stream import Stream
 from outputs import Result, part_path, verify_result
 
 SIZES = {
@@ -102,6 +105,8 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
 
         monkeypatch.setattr(dense, "prepare", prepare)
         monkeypatch.setattr(BlockStream, "block", block)
+        # The run computes all blocks, also those that planning has measured.
+        monkeypatch.setattr(trials, "keep", lambda stream, block: None)
         return computed
 
     return planted
@@ -140,6 +145,24 @@ def test_a_block_that_fails_once_is_computed_again(
     computed = plant(damage, start=4, times=1)
     result = run_job(*overrides("jacobian", strategy, "mlp", "chunk_size=4"))
     assert computed == [(0, 4), (4, 8), (4, 8), (8, 12)]
+    np.testing.assert_allclose(result[...], expected, rtol=1e-10, atol=1e-12)
+    assert result.execution["verification"]["lines_checked"] == 12
+
+
+@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
+def test_a_bad_block_of_the_plan_is_computed_again(
+    strategy: str, run_job: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run_job(*overrides("jacobian", "reverse-loop", "mlp"))[...]
+    bad: list[Block] = []
+
+    def keep(stream: Stream, block: Block) -> None:
+        bad.append(dataclasses.replace(block, pieces=tuple(piece + 1 for piece in block.pieces)))
+        single.keep(stream, bad[-1])
+
+    monkeypatch.setattr(trials, "keep", keep)
+    result = run_job(*overrides("jacobian", strategy, "mlp", "chunk_size=4"))
+    assert bad
     np.testing.assert_allclose(result[...], expected, rtol=1e-10, atol=1e-12)
     assert result.execution["verification"]["lines_checked"] == 12
 
