@@ -50,8 +50,8 @@ def measure_chunk(
     with by(job.device) as found:
         with explaining_failures(job.function):
             block, share = _computed(stream, start, block_end(stream, start, chunk_size))
-        candidate.fallbacks.extend(map(str, block.fallbacks))
-        _handle(job, stream, block)
+            candidate.fallbacks.extend(map(str, block.fallbacks))
+            _handle(job, stream, block)
     if share == 1.0:
         keep(stream, block)
     return Trial(chunk_size, found.seconds / share, found.peak_bytes, found.waited, share)

@@ -20,7 +20,7 @@ KNOWS_DICTCONFIG = {
     "sweeps.py",
 }
 # Lists the launchers that Hydra finds.
-KNOWS_HYDRA = {"doctor.py"}
+KNOWS_HYDRA = {"doctor.py", "colons.py", "sweep_mode.py"}
 
 
 def imports(path: Path) -> set[str]:
