@@ -47,11 +47,10 @@ def measure_chunk(
     start = start_of_trial(stream, chunk_size, number)
     if not number:
         forget_kept(stream)
-    with by(job.device) as found:
-        with explaining_failures(job.function):
-            block, share = _computed(stream, start, block_end(stream, start, chunk_size))
-            candidate.fallbacks.extend(map(str, block.fallbacks))
-            _handle(job, stream, block)
+    with by(job.device) as found, explaining_failures(job.function):
+        block, share = _computed(stream, start, block_end(stream, start, chunk_size))
+        candidate.fallbacks.extend(map(str, block.fallbacks))
+        _handle(job, stream, block)
     if share == 1.0:
         keep(stream, block)
     return Trial(chunk_size, found.seconds / share, found.peak_bytes, found.waited, share)

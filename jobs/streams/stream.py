@@ -151,7 +151,8 @@ def bounds_of(stream: Stream | StreamFacts) -> tuple[int, ...] | None:
 def start_of_trial(stream: Stream, size: int, number: int = 0) -> int:
     """Return where a chunk begins that is measured: in the middle, or at the largest point.
 
-    Lines at an edge often depend on few inputs. The chunk is one of those that the run computes.
+    Lines at an edge often depend on few inputs. The chunk is one of those that the run computes,
+    the one with the middle line: where two halves meet, a chunk takes more memory.
 
     Args:
         stream: The stream.
@@ -162,8 +163,8 @@ def start_of_trial(stream: Stream, size: int, number: int = 0) -> int:
         heights = [stop - start for start, stop in pairwise(bounds)]
         return bounds[heights.index(max(heights))]
     lines = stream.axis.lines(stream.shape)
-    start = (lines - size) // 2
-    start -= start % (stream.unit if size % stream.unit else size)
+    grid = stream.unit if size % stream.unit else size
+    start = lines // 2 // grid * grid
     return start + number * size if start + (number + 1) * size <= lines else start
 
 

@@ -120,8 +120,13 @@ def test_a_plan_keeps_within_what_is_free(
 
 @pytest.mark.parametrize("chunk_size", ["auto", SIZE // 3, SIZE])
 def test_the_peak_is_the_one_that_was_planned(
-    device: torch.device, run_job: Callable[..., Any], chunk_size: str | int
+    device: torch.device,
+    run_job: Callable[..., Any],
+    chunk_size: str | int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The block that takes most is often the one that planning has measured: the run computes all.
+    monkeypatch.setattr("jobs.planning.trials.keep", lambda stream, block: None)
     execution = run_job(*OPTIONS, f"devices={device}", f"chunk_size={chunk_size}").execution
     planned = execution["plan"]["predicted_peak_bytes"]
     assert 0.7 * planned < execution["peak_memory_bytes"] < 1.4 * planned

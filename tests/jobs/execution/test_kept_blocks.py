@@ -72,7 +72,7 @@ def test_kept_columns_of_a_hessian_are_its_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "starts"), [(1, [4, 5]), (2, [4, 6]), (3, [3, 6]), (4, [0, 4]), (7, [0, 0])]
+    ("size", "starts"), [(1, [5, 6]), (2, [4, 6]), (3, [3, 6]), (4, [4, 4]), (7, [0, 0])]
 )
 def test_the_chunks_that_are_measured_are_those_of_the_run(size: int, starts: list[int]) -> None:
     assert [start_of_trial(stream(), size, number) for number in range(2)] == starts
