@@ -110,6 +110,12 @@ def said() -> io.StringIO:
 
 
 @pytest.fixture
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs compute all blocks from the first to the last: planning keeps none for them."""
+    monkeypatch.setattr("jobs.planning.trials.keep", lambda stream, block: None)
+
+
+@pytest.fixture
 def quiet(said: io.StringIO) -> Display:
     return Display(Console(file=said, width=1000))
 

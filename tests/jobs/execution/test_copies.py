@@ -67,6 +67,7 @@ def test_a_block_arrives_when_the_next_is_computed(
         np.testing.assert_allclose(values, result[...], rtol=1e-12)
 
 
+@pytest.mark.usefixtures("in_order")
 def test_a_block_under_way_is_kept_when_the_next_one_fails(
     resolved: Resolve,
     quiet: Display,

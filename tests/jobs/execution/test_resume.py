@@ -153,6 +153,7 @@ def test_a_plan_writes_nothing(command_line: Callable[..., Any], directory: Path
     assert [path for path in directory.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.usefixtures("in_order")
 def test_a_first_block_that_fails_leaves_nothing(
     directory: Path, resolved: Resolve, quiet: Display, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,8 +164,6 @@ def test_a_first_block_that_fails_leaves_nothing(
     monkeypatch.setattr(
         "jobs.execution.preparation.prepare_check", _failing_from_now_on(monkeypatch)
     )
-    # What planning has measured would be the first blocks, which do not fail.
-    monkeypatch.setattr("jobs.planning.trials.keep", lambda stream, block: None)
     with pytest.raises(JobError, match=r"(?s)ValueError: .*as it was asked to.*slow.py"):
         execute(job, quiet)
     assert list(directory.glob("runs/**/*.h5*")) == []
@@ -241,6 +240,7 @@ def test_a_closed_pipe_ends_the_job_and_leaves_it_resumable(directory: Path) -> 
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.usefixtures("in_order")
 def test_a_block_that_was_damaged_on_the_disk_is_named_and_computed_again(
     resolved: Resolve, quiet: Display, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:

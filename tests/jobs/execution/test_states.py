@@ -317,7 +317,7 @@ def test_sparse_results(
     assert again.out.startswith(f"{state}: ")
 
 
-@pytest.mark.usefixtures("functions")
+@pytest.mark.usefixtures("functions", "in_order")
 @pytest.mark.parametrize(
     ("first", "second", "state", "reason"),
     [
@@ -352,7 +352,7 @@ def test_lines_of_an_earlier_run_count_where_they_are_compared(
     assert re.search(reason, result.verdict.reason)
 
 
-@pytest.mark.usefixtures("functions")
+@pytest.mark.usefixtures("functions", "in_order")
 def test_a_wrong_line_of_an_earlier_run_ends_the_job(
     run_job: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
