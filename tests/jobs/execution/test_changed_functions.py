@@ -21,6 +21,9 @@ from outputs import ResultWriter, open_result, open_sparse_result, part_path, ve
 from tests.support.processes import committed, start_job, wait_for
 from tests.support.warm_interpreter import run_warm
 
+# Runs are interrupted at one of their lines.
+pytestmark = pytest.mark.usefixtures("in_order")
+
 Resolve = Callable[..., Job]
 
 LINES = 60

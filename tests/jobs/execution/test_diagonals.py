@@ -22,6 +22,9 @@ from outputs.analyse import main as analyse
 from outputs.export import main as export
 from outputs.plot import main as plot
 
+# Runs are interrupted at one of their lines.
+pytestmark = pytest.mark.usefixtures("in_order")
+
 POINT = {
     "a": torch.linspace(0.2, 1.1, 4, dtype=torch.float64),
     "b": torch.linspace(-1, 1, 6, dtype=torch.float64).exp().reshape(2, 3),

@@ -29,6 +29,9 @@ from outputs import (
     verify_result,
 )
 
+# Runs are interrupted at one of their lines.
+pytestmark = pytest.mark.usefixtures("in_order")
+
 # Batched products of exactly 3 vectors are wrong: in chunks of 7 the last of 24 lines.
 FAULTY = """
 import multiprocessing, os, signal, sys

@@ -12,6 +12,9 @@ from jobs.job import Job
 from jobs.reporting.terminal import Display
 from outputs import ResultWriter, Shard, open_result
 
+# Runs are interrupted at one of their lines.
+pytestmark = pytest.mark.usefixtures("in_order")
+
 Resolve = Callable[..., Job]
 
 # The derivative of the square root at zero is infinite: rows 1, 2 and 7.

@@ -12,6 +12,9 @@ from jobs.job import Job
 from jobs.reporting.terminal import Display
 from outputs import ResultWriter, open_result, part_path
 
+# Runs are interrupted at one of their lines.
+pytestmark = pytest.mark.usefixtures("in_order")
+
 SMALL = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=12", "chunk_size=3")
 
 

@@ -15,6 +15,9 @@ from jobs.errors import JobError
 from jobs.sparsity import detection
 from outputs import open_result, verify_result
 
+# Runs are interrupted at one of their lines.
+pytestmark = pytest.mark.usefixtures("in_order")
+
 FUNCTIONS = """
 import torch
 
