@@ -23,10 +23,13 @@ from autodiff_core._programs.recording import Recording
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._tensors.tree import leaves_of_arguments
 
-_SCALES = {torch.float32: 2.0**32, torch.complex64: 2.0**32}
+_SCALES = {
+    torch.float32: 2.0**32,
+    torch.complex64: 2.0**32,
+    torch.float64: 2.0**64,
+    torch.complex128: 2.0**64,
+}
 """More than 1 / eps, of which denormal numbers lack precision; small enough to leave room above."""
-
-_SCALES |= {torch.float64: 2.0**64, torch.complex128: 2.0**64}
 
 _SMALLEST_SHARE = 1e-3
 """The share of denormal numbers above which they cost more time than all others."""
@@ -38,13 +41,21 @@ def has_denormals(images: Sequence[Tensor]) -> bool:
 
 
 def has_denormal_constants(recording: Recording) -> bool:
-    """Return whether a constant of a recorded map has a denormal number."""
-    return any(
-        bool(_denormals(each).any())
-        for call in recording.calls
-        for each in leaves_of_arguments((call.args, call.kwargs))
-        if isinstance(each, Tensor)
+    """Return whether a constant of a recorded map has a denormal number, or is one."""
+    results = [each for call in recording.calls for each in call.outputs if each is not None]
+    smallest = max(
+        (torch.finfo(each.dtype).smallest_normal for each in results if each.dtype in _SCALES),
+        default=0.0,
     )
+    for call in recording.calls:
+        for each in leaves_of_arguments((call.args, call.kwargs)):
+            if isinstance(each, Tensor) and _denormals(each).any():
+                return True
+            if isinstance(each, float | complex):
+                number = complex(each)
+                if any(0 < abs(part) < smallest for part in (number.real, number.imag)):
+                    return True
+    return False
 
 
 def _denormals(values: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 import autodiff_core
-from autodiff_core._engines.denormals import scaled_images
+from autodiff_core._engines.denormals import has_denormal_constants, scaled_images
 from autodiff_core._programs.program import Program
+from autodiff_core._programs.recording import record
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import combination
 
@@ -84,9 +85,10 @@ def test_what_overflows_when_scaled_is_computed_without(scalings: list[bool]) ->
     torch.testing.assert_close(captured, plain)
 
 
-def test_constants_that_are_denormal_numbers_count(scalings: list[bool]) -> None:
-    tiny = torch.full((64,), 1e-40)
-
+@pytest.mark.parametrize("tiny", [torch.full((64,), 1e-40), 1e-40], ids=["tensor", "number"])
+def test_constants_that_are_denormal_numbers_count(
+    tiny: Tensor | float, scalings: list[bool]
+) -> None:
     def with_tiny_constants(x: Tensor) -> Tensor:
         return torch.cat([decaying(x), 1e38 * (tiny * torch.roll(x, 1))])
 
@@ -95,6 +97,12 @@ def test_constants_that_are_denormal_numbers_count(scalings: list[bool]) -> None
     assert not scalings
     assert plain[64:].abs().max() > 9e-3
     torch.testing.assert_close(captured, plain)
+
+
+@pytest.mark.parametrize("factor", [1e-40, torch.tensor(1e-40), 0.5, 0.0])
+def test_numbers_are_constants_too(factor: float | Tensor) -> None:
+    recording = record(lambda parts: (parts[0] * factor,), (torch.ones(3),))
+    assert has_denormal_constants(recording) == (0 < factor < 1e-38)
 
 
 def test_double_precision_and_gradients_that_do_not_decay_are_not_scaled(
