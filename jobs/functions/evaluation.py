@@ -18,8 +18,7 @@ def evaluated(function: Callable[..., Any], point: Sequence[Tensor], seed: int) 
     Args:
         function: The function. Some ask whether a gradient is wanted, or differentiate inside.
         point: Its arguments.
-        seed: The seed of torch's generators; that of a batch is greater by its
-            number.
+        seed: The seed of torch's generators; a sum tells that of each of its terms.
     """
     if not isinstance(function, BatchSum):
         return evaluated_on_copies(function, point, seed)[0]

@@ -17,7 +17,8 @@ from jobs.execution.execute import execute
 from jobs.job import Job
 from jobs.machine.activity import Activity, Death
 from jobs.reporting.terminal import Display
-from outputs import ResultWriter, open_result, open_sparse_result, part_path, verify_result
+from outputs import open_result, open_sparse_result, part_path, verify_result
+from tests.jobs.support.interruption import interrupted_after
 from tests.support.processes import committed, start_job, wait_for
 from tests.support.warm_interpreter import run_warm
 
@@ -80,20 +81,8 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, quiet: Display) -> Callable[...
     """Run a job until it has written some blocks."""
 
     def run(job: Job, *, blocks: int = 3, **options: Any) -> None:
-        written: list[int] = []
-        write = ResultWriter.write
-
-        def write_some(self: ResultWriter, start: int, stop: int, values: np.ndarray) -> None:
-            if len(written) == blocks:
-                raise KeyboardInterrupt
-            written.append(start)
-            write(self, start, stop, values)
-
-        with monkeypatch.context() as patched:
-            patched.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
-            patched.setattr(ResultWriter, "write", write_some)
-            with pytest.raises(KeyboardInterrupt):
-                execute(job, quiet, **options)
+        with interrupted_after(blocks, monkeypatch):
+            execute(job, quiet, **options)
 
     return run
 

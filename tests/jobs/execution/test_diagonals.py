@@ -9,18 +9,20 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, hessian, jacrev
+from torch import Tensor
+from torch.func import hessian
 
 import jobs
 from jobs.errors import ConfigurationError, JobError
 from jobs.reporting.agreement import compare_strategies
 from jobs.reporting.summary import summarise
-from outputs import Result, ResultError, ResultWriter, VerificationState, compare_results
+from outputs import Result, ResultError, VerificationState, compare_results
 from outputs import verify_result as verified
 from outputs.analyse import main as analyse
 from outputs.export import main as export
 from outputs.plot import main as plot
+from tests.jobs.support.explicit_curvature import Network, curvature
+from tests.jobs.support.interruption import interrupted_after
 
 # Runs are interrupted at one of their lines.
 pytestmark = pytest.mark.usefixtures("in_order")
@@ -39,37 +41,6 @@ def energy(a: Tensor, b: Tensor) -> Tensor:
 def hessian_of_energy() -> Tensor:
     x = torch.cat([POINT["a"], POINT["b"].reshape(-1)])
     return hessian(lambda x: energy(x[:4], x[4:].reshape(2, 3)))(x)
-
-
-class Network(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(torch.tanh(self.first(x)))
-
-
-def curvature(op: str, net: Network, x: Tensor, label: Tensor) -> Tensor:
-    """Return the matrix of the cross entropy by explicit Jacobians and Hessians."""
-    names, values = zip(*((n, p.detach()) for n, p in net.named_parameters()), strict=True)
-
-    def outputs(*values: Tensor) -> Tensor:
-        return functional_call(net, dict(zip(names, values, strict=True)), (x,))
-
-    def losses(*values: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(outputs(*values), label, reduction="none")
-
-    def flat(function: Callable[..., Tensor]) -> Tensor:
-        parts = jacrev(function, argnums=tuple(range(len(values))))(*values)
-        sizes = [value.numel() for value in values]
-        return torch.cat([p.reshape(-1, n) for p, n in zip(parts, sizes, strict=True)], dim=1)
-
-    if op == "fisher":
-        return flat(losses).T @ flat(losses) / len(x)
-    z = outputs(*values)
-    of_loss = hessian(lambda z: nn.functional.cross_entropy(z, label))(z)
-    return flat(outputs).T @ of_loss.reshape(z.numel(), -1) @ flat(outputs)
 
 
 @pytest.fixture
@@ -246,20 +217,8 @@ def test_other_versions_do_not_continue_it(
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, compute: Callable[..., Result]) -> None:
     """Run a job until it has written two blocks of two lines."""
-    written: list[int] = []
-    write = ResultWriter.write
-
-    def write_some(self: ResultWriter, start: int, stop: int, values: np.ndarray) -> None:
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append(start)
-        write(self, start, stop, values)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
-        patched.setattr(ResultWriter, "write", write_some)
-        with pytest.raises(KeyboardInterrupt):
-            compute(strategy="forward-mode", chunk_size=2)
+    with interrupted_after(2, monkeypatch):
+        compute(strategy="forward-mode", chunk_size=2)
 
 
 def test_several_processes_compute_it(tmp_path: Path) -> None:

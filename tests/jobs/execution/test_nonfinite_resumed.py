@@ -11,6 +11,7 @@ from jobs.execution.execute import execute
 from jobs.job import Job
 from jobs.reporting.terminal import Display
 from outputs import ResultWriter, Shard, open_result
+from tests.jobs.support.interruption import interrupted_after
 
 # Runs are interrupted at one of their lines.
 pytestmark = pytest.mark.usefixtures("in_order")
@@ -44,20 +45,8 @@ def interrupted(
     """Compute some blocks of the job."""
 
     def compute(strategy: str, blocks: int) -> None:
-        write, count = ResultWriter.write, 0
-
-        def write_some(self: ResultWriter, start: int, stop: int, values: np.ndarray) -> None:
-            nonlocal count
-            if count == blocks:
-                raise KeyboardInterrupt
-            count += 1
-            write(self, start, stop, values)
-
-        with monkeypatch.context() as patch:
-            patch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
-            patch.setattr(ResultWriter, "write", write_some)
-            with pytest.raises(KeyboardInterrupt):
-                execute(resolved(*options, f"strategy={strategy}"), quiet)
+        with interrupted_after(blocks, monkeypatch):
+            execute(resolved(*options, f"strategy={strategy}"), quiet)
 
     return compute
 

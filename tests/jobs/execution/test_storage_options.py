@@ -10,7 +10,8 @@ from jobs.errors import JobError
 from jobs.execution.execute import execute
 from jobs.job import Job
 from jobs.reporting.terminal import Display
-from outputs import ResultWriter, open_result, part_path
+from outputs import open_result, part_path
+from tests.jobs.support.interruption import interrupted_after
 
 # Runs are interrupted at one of their lines.
 pytestmark = pytest.mark.usefixtures("in_order")
@@ -19,20 +20,8 @@ SMALL = ("op=hessian", "strategy=vectorize", "function=rosenbrock", "function.n=
 
 
 def begin(job: Job, display: Display) -> None:
-    write, count = ResultWriter.write, 0
-
-    def write_two(self: ResultWriter, start: int, stop: int, values: np.ndarray) -> None:
-        nonlocal count
-        if count == 2:
-            raise KeyboardInterrupt
-        count += 1
-        write(self, start, stop, values)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("outputs._writing.background._BYTES_AT_ONCE", 1)
-        patch.setattr(ResultWriter, "write", write_two)
-        with pytest.raises(KeyboardInterrupt):
-            execute(job, display)
+    with pytest.MonkeyPatch.context() as patch, interrupted_after(2, patch):
+        execute(job, display)
 
 
 @pytest.mark.parametrize(
