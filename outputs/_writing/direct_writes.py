@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-
 import numpy as np
 
 from outputs._errors import ResultError
@@ -15,8 +12,6 @@ from outputs._storage.regions import Region, common_part, tiles_of, within
 
 # Below this size, let the kernel batch writeback.
 _LEAST_WRITEBACK = 2**18
-# The errors of file systems that reserve no space, some of which the C library does not replace.
-_WITHOUT_RESERVATION = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Space:
@@ -95,8 +90,6 @@ class Space:
         are_whole = columns == slice(0, width)
         line = width * self.dtype.itemsize
         place, size = offset + rows.start * line, (rows.stop - rows.start) * line
-        # Reserve space before reading or writing: writes into reserved space are twice as fast.
-        _reserve(self._descriptor, place, size)
         if not are_whole:
             whole = np.zeros((rows.stop - rows.start, width), self.dtype)
             read_bytes(self._descriptor, place, whole)
@@ -114,16 +107,6 @@ class Space:
             assert self._matrix is not None
             self._places[corner] = self._matrix.id.get_chunk_info_by_coord(corner).byte_offset
         return self._places[corner]
-
-
-def _reserve(descriptor: int, offset: int, size: int) -> None:
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(descriptor, offset, size)
-    except OSError as error:
-        if error.errno not in _WITHOUT_RESERVATION:
-            raise
 
 
 def _padded(values: np.ndarray, width: int) -> np.ndarray:

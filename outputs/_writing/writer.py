@@ -37,6 +37,7 @@ from outputs._storage.files import (
     part_path,
     publish,
     require_space,
+    reserve_space,
     scratch_file,
     seal,
     translated,
@@ -130,6 +131,7 @@ class ResultWriter:
         # The layout is created under a scratch name, so that a .part is complete once it exists.
         with translated(part), scratch_file(path) as scratch:
             create(scratch, description)
+            reserve_space(scratch)
             seal(scratch)
             publish(scratch, part)
         return cls._claimed(path, fsync, description.fingerprint, is_new=True)

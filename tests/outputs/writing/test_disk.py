@@ -10,6 +10,7 @@ import stat
 import subprocess
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,8 @@ def test_a_disk_that_is_too_small_is_refused_at_the_start(describe, small_disk):
     assert list(small_disk.iterdir()) == []
 
 
-@pytest.mark.parametrize("axis", ["rows", "columns"])
-def test_a_full_disk_loses_nothing(describe, entries, small_disk, axis):
-    matrix = entries((300, 400), "float64")
-    path, ballast = small_disk / "r.h5", small_disk / "ballast"
-    lines = matrix.shape[0 if axis == "rows" else 1]
+def filler(matrix: np.ndarray, axis: str) -> Callable[[ResultWriter], None]:
+    """Return a function that writes the missing blocks of a matrix."""
 
     def write(writer: ResultWriter) -> None:
         for gap in writer.missing():
@@ -155,7 +153,38 @@ def test_a_full_disk_loses_nothing(describe, entries, small_disk, axis):
                 block = matrix[part] if axis == "rows" else matrix[:, part]
                 writer.write(part.start, part.stop, block)
 
-    tile = None if axis == "rows" else (300, 20)
+    return write
+
+
+AXES = pytest.mark.parametrize(("axis", "tile"), [("rows", None), ("columns", (300, 20))])
+
+
+@AXES
+def test_a_disk_that_others_fill_has_the_space_of_the_result(
+    describe, entries, small_disk, axis, tile
+):
+    matrix = entries((300, 400), "float64")
+    write = filler(matrix, axis)
+    description = describe(matrix.shape, axis=axis, tile=tile)
+    with ResultWriter.create(small_disk / "r.h5", description) as writer:
+        free = os.statvfs(small_disk)
+        (small_disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize))
+        write(writer)
+        writer.finish({})
+    assert verify_result(small_disk / "r.h5").problems == ()
+
+
+@AXES
+def test_a_full_disk_that_reserves_nothing_loses_nothing(
+    describe, entries, small_disk, axis, tile, monkeypatch
+):
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    matrix = entries((300, 400), "float64")
+    path, ballast = small_disk / "r.h5", small_disk / "ballast"
+    lines, write = matrix.shape[0 if axis == "rows" else 1], filler(matrix, axis)
     writer = ResultWriter.create(path, describe(matrix.shape, axis=axis, tile=tile))
     write_until_full(writer, write, ballast)
     with pytest.raises(ResultError, match=r"takes \d+ bytes; \d+ are free"):
