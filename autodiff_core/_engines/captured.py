@@ -153,7 +153,7 @@ class Captured:
 
     def _images(self, program: Program, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
         """Apply a program, by flat steps once these have given the images of the others."""
-        if program.gains_when_flat and program.flat_count != count:
+        if program.gains_when_flat and program.lacks_flat_forms(count):
             generator = torch.Generator().manual_seed(count)
             weights = torch.randn(count, generator=generator, dtype=torch.float64)
             with Tracer() as tracer:

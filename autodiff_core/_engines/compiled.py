@@ -185,6 +185,7 @@ class Compiled(Captured):
             # Vectors in the middle reach what all others do.
             middle = (self._space[index].numel() - count) // 2
             given = [torch.tensor(middle)]
+        program.forget_flat_forms()
         with Tracer() as tracer:
             program.apply(stacks_of(*given), count, reuses_memory=False, tracer=tracer)
         groups = program.repeated()

@@ -50,8 +50,9 @@ class Program:
     flat_count: int = 0
     meets_denormals: bool = False
     _order: list[tuple[int, Step, tuple[int, ...], list[int]]] = field(default_factory=list)
-    _flats: dict[int, Flat] = field(default_factory=dict)
+    _flats: dict[int, Flat | None] = field(default_factory=dict)
     _fused: dict[int, Segment] = field(default_factory=dict)
+    _misses: int = 0
     _placed: dict[int, int] = field(default_factory=dict)
     _spare: dict[int, tuple[bool, ...]] = field(default_factory=dict)
 
@@ -74,15 +75,15 @@ class Program:
             count: How many vectors there are.
             memory: Returns tensors of the images' shapes to write them to; None allocates new ones.
             reuses_memory: Whether a sum may overwrite terms that no other step uses.
-            tracer: Notes the flat forms of the steps, for this count; None uses those that there
-                are.
+            tracer: Notes the flat forms that are missing, for this count; None uses those that
+                there are.
 
         Returns:
             For each tensor of the image one of shape (count, *shape).
         """
         if tracer is not None:
-            self._flats, self._fused, self.flat_count = {}, {}, count
-        is_noted = tracer is None and count == self.flat_count
+            self._note(count)
+        is_noted = count == self.flat_count
         flats, fused = (self._flats, self._fused) if is_noted else ({}, {})
         inside: frozenset[int] = frozenset()
         results: dict[int, Any] = {-1 - i: value_of(stack) for i, stack in enumerate(stacks)}
@@ -124,7 +125,8 @@ class Program:
 
     def repeated(self) -> list[list[Segment]]:
         """Return the segments that repeat, in groups, of the flat forms that were noted last."""
-        return repetitions(self._order, self._flats, self.outputs)
+        flats = {number: flat for number, flat in self._flats.items() if flat is not None}
+        return repetitions(self._order, flats, self.outputs)
 
     def inputs_like(self, segment: Segment, count: int) -> list[Tensor]:
         """Return tensors like the inputs of a segment of steps."""
@@ -134,9 +136,23 @@ class Program:
             found.append(torch.empty_strided((count, *step.shape), strides, dtype=step.dtype))
         return [each.fill_(1) for each in found]
 
+    def lacks_flat_forms(self, count: int) -> bool:
+        """Return whether noting flat forms for so many vectors pays.
+
+        The first chunks of a matrix may reach few of the steps, and the last one is smaller. Noting
+        what is missing costs about as much as doing without it in as many steps as there are.
+        """
+        return count > self.flat_count or self._misses >= len(self.steps)
+
     def forget_flat_forms(self) -> None:
         """Compute step by step again, until flat forms are noted."""
-        self._flats, self._fused, self.flat_count = {}, {}, 0
+        self._flats, self._fused, self.flat_count, self._misses = {}, {}, 0, 0
+
+    def _note(self, count: int) -> None:
+        """Prepare for noting flat forms, beside those that there are for so many vectors."""
+        if count != self.flat_count:
+            self.forget_flat_forms()
+        self.flat_count, self._misses = count, 0
 
     def fuse(self, found: Sequence[Segment]) -> None:
         """Let segments compute the results of their steps, until flat forms are noted again."""
@@ -160,11 +176,14 @@ class Program:
         step = self.steps[number]
         stacks = self._stacks(step, given, count)
         apply = partial(step.apply, *stacks, **({} if spare is None else {"spare": spare}))
-        if tracer is None or step.kind == "pick" or any(type(each) is not Tensor for each in given):
+        is_known = count == self.flat_count and number in self._flats
+        if step.kind == "pick" or is_known or any(type(each) is not Tensor for each in given):
+            return value_of(apply())
+        if tracer is None:
+            self._misses += 1
             return value_of(apply())
         result, flat = tracer.traced(apply, given)
-        if flat is not None:
-            self._flats[number] = flat
+        self._flats[number] = flat
         return value_of(result)
 
     def _stacks(self, step: Step, given: Sequence[Any], count: int) -> list[Any]:

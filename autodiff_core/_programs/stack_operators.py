@@ -28,6 +28,9 @@ def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
         if length == size and torch.Size(shape[:dim]).numel() == before:
             moved = replace(stack, shape=shape, dim=dim)
             return replace(moved, data=stack.data.reshape(stack.count, *moved.compact_shape()))
+    if shape and stack.support is not None and not len(stack.support):
+        # What is zero everywhere stays known as that.
+        return Stack(stack.data.new_empty((stack.count, 0, *shape[1:])), shape, 0, range(0))
     return Stack(stack.dense().reshape(stack.count, *shape), shape)
 
 
