@@ -138,6 +138,8 @@ class GaussNewtonStream:
         """Compute the rows start, ..., stop - 1."""
         if not 0 <= start < stop <= self.shape[0]:
             raise ValueError(f"block: rows {start} to {stop} are not within 0 to {self.shape[0]}")
-        values = self.matrix.rows(start, stop).to(self.dtype)
+        shape, device = (stop - start, self.shape[1]), self.matrix.outputs.device
+        values = torch.zeros(shape, dtype=self.dtype, device=device)
+        self.matrix.add_rows(start, stop, values)
         fallbacks = tuple(self.matrix.fallbacks.values())
         return Block(Axis.ROWS, start, stop, (values,), self.dtype, fallbacks)

@@ -21,7 +21,7 @@ def jacobian_of_samples(
     data: Sequence[Tensor],
     strategy: str,
     report: ReportFallback,
-) -> Tensor:
+) -> Sequence[Tensor]:
     """Return the Jacobian of outputs, each differentiated with the data of its own sample only.
 
     A reverse pass over all samples gives one row and is as long as one that gives a row for each
@@ -35,7 +35,7 @@ def jacobian_of_samples(
         report: Called where samples cannot be batched, and are differentiated one by one.
 
     Returns:
-        Shape (outputs of all samples, elements of all inputs).
+        For each input a tensor of shape (outputs of all samples, elements of the input).
     """
     if strategy == "vectorize":
         try:
@@ -45,7 +45,8 @@ def jacobian_of_samples(
             if is_out_of_memory(error):
                 raise
             report(Fallback(strategy, "one sample at a time", first_line(error)))
-    return torch.cat([_alone(outputs, inputs, sample) for sample in zip(*data, strict=True)])
+    whole = torch.cat([_alone(outputs, inputs, sample) for sample in zip(*data, strict=True)])
+    return whole.split([each.numel() for each in inputs], dim=1)
 
 
 def _of_one(outputs: Outputs, sample: Sequence[Tensor]) -> Outputs:
@@ -56,7 +57,9 @@ def _of_one(outputs: Outputs, sample: Sequence[Tensor]) -> Outputs:
     return of_one
 
 
-def _at_once(outputs: Outputs, inputs: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
+def _at_once(
+    outputs: Outputs, inputs: Sequence[Tensor], data: Sequence[Tensor]
+) -> Sequence[Tensor]:
     count = len(inputs)
 
     def rows(*arguments: Tensor) -> tuple[Tensor, ...]:
@@ -65,11 +68,10 @@ def _at_once(outputs: Outputs, inputs: Sequence[Tensor], data: Sequence[Tensor])
 
     dimensions = (*(None for _ in inputs), *(0 for _ in data))
     found = torch.func.vmap(rows, in_dims=dimensions)(*inputs, *data)
-    parts = [
+    return [
         part.reshape(-1, each.numel()) if each.numel() else part.new_empty(_lines(part, each), 0)
         for part, each in zip(found, inputs, strict=True)
     ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _lines(part: Tensor, like: Tensor) -> int:

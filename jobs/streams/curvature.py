@@ -91,16 +91,14 @@ class CurvatureStream:
         return self._block(start, stop, terms), terms / self._terms
 
     def _block(self, start: int, stop: int, terms: int | None) -> Block:
-        total: Tensor | None = None
+        # Half precision would round small terms away beside a large sum.
+        dtype = torch.float32 if self.dtype in _HALF else self.dtype
+        total = self._inputs[0].new_zeros((stop - start, self.shape[1]), dtype=dtype)
         fallbacks = {str(each): each for each in self._pending}
         self._pending.clear()
         for matrix in islice(self._matrices(), terms):
-            rows = matrix.rows(start, stop)
-            # Half precision would round small terms away beside a large sum.
-            rows = rows.float() if rows.dtype in _HALF else rows
-            total = rows if total is None else total.add_(rows)
+            matrix.add_rows(start, stop, total)
             fallbacks |= matrix.fallbacks
-        assert total is not None
         values = total.to(self.dtype)
         return Block(Axis.ROWS, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
 
