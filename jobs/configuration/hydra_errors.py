@@ -40,10 +40,15 @@ def explain(error: BaseException) -> str:
         return f"{lacking[1]}: a value is needed"
     # Hydra raises some of its errors without naming the cause.
     inner = error.__cause__ or error.__context__
+    file = re.match(r"In '(.*)': \w+ raised while composing", str(error))
+    if file and "Cannot merge DictConfig with ListConfig" in str(inner):
+        return (
+            f"{file[1]}.yaml: an option that has parts is a list; valid is, for example, "
+            "'rows: {lines: [0, 300]}' in place of 'rows: [0, 300]'"
+        )
     known = [each for each in (inner, error) if isinstance(each, OmegaConfBaseException)]
     cause = next((each for each in known if each.full_key), None)
     if cause is not None:
-        file = re.match(r"In '(.*)': \w+ raised while composing", str(error))
         return (f"{file[1]}.yaml: " if file else "") + _about_key(cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     missing_choice = re.search(r"Could not find '(.+)/([^/]*)'", lines[0])

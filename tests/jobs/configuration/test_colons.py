@@ -40,6 +40,17 @@ def test_a_range_in_a_file_is_a_range(
         assert np.array_equal(result.row_numbers, chosen)
 
 
+def test_a_list_in_a_file_is_refused_with_what_is_valid(
+    command_line: Callable[..., Any], directory: Path
+) -> None:
+    (directory / "mine/experiment").mkdir(parents=True)
+    (directory / "mine/experiment/part.yaml").write_text(f"{OPTIONS}rows: [0, 2]\n")
+    ended = command_line("--config-dir=mine", "+experiment=part")
+    assert ended.code == 1
+    assert "experiment/part.yaml" in ended.err
+    assert "'rows: {lines: [0, 300]}'" in ended.err
+
+
 def test_what_others_read_by_omegaconf_is_left_as_it_is(
     command_line: Callable[..., Any], directory: Path
 ) -> None:
