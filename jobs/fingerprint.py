@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from jobs.configuration.schema import JobConfig, LiveLoss, LossConfig, PythonLoss
@@ -62,6 +63,9 @@ def fingerprint(
         "dtype": f"torch.{config.dtype}",
         "seed": config.seed,
     }
+    # Of the process, so that a function can make tensors of it.
+    if (default := torch.get_default_dtype()) != torch.float32:
+        facts["default dtype"] = str(default)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from numbers import Integral
 from os import PathLike
 from typing import Any, TypedDict
 
@@ -95,7 +96,7 @@ def configured(
     for option in ("rows", "columns"):
         if given.get(option) is not None:
             given[option] = plain_selection(option, given[option])
-    if isinstance(given.get("memory"), int):
+    if isinstance(given.get("memory"), Integral):
         given["memory"] = f"{given['memory']}B"
     config = typed_config(composed(given))
     if live_function is not None:
@@ -198,7 +199,7 @@ def _function(held: Any, chosen: Any, name: str | None) -> LiveFunction:
                 f"function.{option}: the function is passed as an object; functools.partial binds "
                 "arguments, and the point is an argument of the call"
             )
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise ConfigurationError(
             f"name={name!r}: valid are letters, digits and . _ + -, because the directory of the "
             "run has this name"

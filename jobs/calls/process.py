@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from jobs.errors import ConfigurationError, JobError
 from jobs.machine.accelerator import same_random_numbers
@@ -95,6 +98,16 @@ def undisturbed(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _require_default_settings() -> None:
+    modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+    # That of the default device is looked at below.
+    others = [type(each).__name__ for each in modes if not isinstance(each, DeviceContext)]
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        others.append("a transformation of torch.func")
+    if others:
+        raise ConfigurationError(
+            f"the call is made within {' and '.join(others)}, which changes what torch computes "
+            "and is no part of the function; valid is the same inside of the function"
+        )
     device = torch.get_default_device()
     if device.type != "cpu":
         raise ConfigurationError(

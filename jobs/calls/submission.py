@@ -98,7 +98,13 @@ def submit(
         run.mkdir(parents=True, exist_ok=True)
         folder = _written(packed, run)
     tasks = [
-        ClusterTask(str(folder), shard, job.fingerprint, tuple(map(os.path.abspath, sys.path)))
+        ClusterTask(
+            str(folder),
+            shard,
+            job.fingerprint,
+            tuple(map(os.path.abspath, sys.path)),
+            torch.get_default_dtype(),
+        )
         for shard in ([None] if shards is None else [f"{n}/{shards}" for n in range(shards)])
     ]
     submitted = Submission.now()
@@ -165,18 +171,21 @@ class ClusterTask:
         shard: The shard that it computes; None computes the whole matrix.
         fingerprint: The fingerprint that the job had when it was submitted.
         search_path: Where the program that submitted it found its modules.
+        default_dtype: The default dtype of torch in that program.
     """
 
     folder: str
     shard: str | None
     fingerprint: str
     search_path: tuple[str, ...]
+    default_dtype: torch.dtype
 
     def __call__(self) -> str:
         """Compute the result, and return its path."""
         folder = Path(self.folder)
         display = display_for("lines")
         with queueing_again_unharmed(), failures(), undisturbed(display.say):
+            torch.set_default_dtype(self.default_dtype)
             sys.path += [each for each in self.search_path if each not in sys.path]
             parcel = pickle.loads((folder / "job.pkl").read_bytes())
             descriptor = os.open(folder / "tensors.bin", os.O_RDONLY)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import inspect
 import sys
 import sysconfig
@@ -119,6 +120,14 @@ def is_of_project(name: str) -> bool:
     """
     spec = _spec(name)
     return spec is None or _Search()._is_of_project(name, spec)
+
+
+def import_of_project(name: str) -> None:
+    """Import a module if it is of the user's project; one that cannot be imported is left out."""
+    # It is code of the user, which may raise anything.
+    with contextlib.suppress(Exception):
+        if _spec(name) is not None and is_of_project(name):
+            importlib.import_module(name)
 
 
 def project_modules(modules: Iterable[ModuleType]) -> tuple[ModuleType, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.nn import Parameter
 
 from jobs.errors import ConfigurationError
 from jobs.sources.plain_tensors import plain
@@ -70,6 +71,11 @@ def live_arrays(option: str, held: Any, names: tuple[str, ...]) -> dict[str, Sou
 
 def _array(option: str, given: Any) -> Tensor | np.ndarray:
     if isinstance(given, Tensor):
+        if type(given) not in (Tensor, Parameter):
+            raise ConfigurationError(
+                f"{option}: this is of type {type(given).__name__}, whose operations may differ "
+                "from those of a tensor; valid is what its method as_subclass(torch.Tensor) returns"
+            )
         return plain(given, option)
     if isinstance(given, np.ma.MaskedArray):
         raise ConfigurationError(f"{option}: this array has a mask, which torch has not; {_VALID}")

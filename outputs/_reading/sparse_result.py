@@ -93,6 +93,10 @@ class SparseResult(ResultFile):
             raise ResultError(f"{self.path} is damaged: its arrays do not fit its shape.")
         self.kind = str(scalar(group_of(self.file, COLOURING), "kind"))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Only the path is pickled; the receiving process opens the file again.
+        return open_sparse_result, (self.path.absolute(),)
+
     def __repr__(self) -> str:
         rows, columns = self.shape
         return (

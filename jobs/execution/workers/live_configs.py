@@ -11,6 +11,7 @@ from types import ModuleType
 from jobs.configuration.schema import JobConfig, LiveFunction, LiveLoss, LiveSource
 from jobs.errors import JobError
 from jobs.functions.live.transport import Packed, Parcel, unpacked
+from jobs.functions.source_code import import_of_project
 from jobs.functions.tracebacks import one_line
 
 
@@ -54,6 +55,12 @@ def unpacked_config(parcel: Parcel, descriptor: int) -> JobConfig:
         raise JobError(
             f"another process cannot load the function that was passed: {one_line(error)}"
         ) from error
+    for part in (config.function, config.loss):
+        if isinstance(part, LiveFunction | LiveLoss):
+            # The fingerprint covers them, and what travels by value does not import them.
+            for name in part.modules:
+                if name not in sys.modules:
+                    import_of_project(name)
     if isinstance(config.function, LiveFunction):
         config.function.is_own = True
     return config

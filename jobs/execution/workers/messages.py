@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from autodiff_core import Axis
 from jobs.configuration.schema import JobConfig
 from jobs.functions.live.transport import Parcel
@@ -23,6 +25,7 @@ class Assignment:
         compressed: The side from which the products of a sparse matrix are computed, ``right`` or
             ``left``; None where the job is no such products.
         device: The name of the device on which the worker computes.
+        default_dtype: The default dtype of torch in the process of the job.
         threads: The number of processor threads that it uses; None leaves it to torch.
         strategy: The chosen strategy.
         engine: ``auto``, or the chosen engine.
@@ -38,6 +41,7 @@ class Assignment:
     fingerprint: str
     compressed: str | None
     device: str
+    default_dtype: torch.dtype
     threads: int | None
     strategy: str
     engine: str

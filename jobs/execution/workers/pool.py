@@ -116,6 +116,7 @@ class WorkerPool:
             config=self._packed.parcel if self._packed else job.config,
             fingerprint=job.fingerprint,
             compressed=job.compressed,
+            default_dtype=torch.get_default_dtype(),
             threads=threads_of_a_worker(job.devices),
             strategy=decision.strategy,
             engine=decision.engine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import re
 import sys
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, ModuleType
@@ -10,6 +11,9 @@ from typing import Any
 
 _GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 _ATTRIBUTE = {"LOAD_ATTR", "LOAD_METHOD"}
+# What looks up global names that are texts.
+_BY_TEXT = {"globals", "eval", "exec", "vars", "__globals__", "f_globals"}
+_WORD = re.compile(r"[^\W\d]\w*")
 _NEW_LOCALS = 0x2  # inspect.CO_NEWLOCALS: not the body of a class
 _HAS_DOCSTRING = 0x4000000  # inspect.CO_HAS_DOCSTRING of Python 3.14
 
@@ -55,14 +59,43 @@ def references_of(code: CodeType) -> list[tuple[str, ...]]:
     return list(found)
 
 
-def imports_of(code: CodeType) -> list[str]:
-    """Return the absolute names that code imports when it runs."""
-    return [
+def imports_of(code: CodeType, package: str) -> list[str]:
+    """Return the names of modules that code imports when it runs.
+
+    Args:
+        code: The code.
+        package: The package of its module, in which relative names start.
+    """
+    names = [
         str(step.argval)
         for each in all_code(code)
         for step in dis.get_instructions(each)
-        if step.opname == "IMPORT_NAME" and step.argval
+        if step.opname == "IMPORT_NAME"
     ]
+    # The level of a relative import is a constant elsewhere in the code.
+    inside = [".".join(filter(None, (package, each))) for each in names if package]
+    return [each for each in (*names, *inside) if each]
+
+
+def texts_of(code: CodeType) -> list[str]:
+    """Return the texts in code, without docstrings and without the code inside it."""
+    return [each for each in constants_of(code) if isinstance(each, str)]
+
+
+def names_of(code: CodeType) -> set[str]:
+    """Return the names that code, without the code inside it, has for attributes and globals.
+
+    Texts count as well, since `getattr` takes them.
+    """
+    return {*code.co_names, *texts_of(code)}
+
+
+def names_in_text(code: CodeType) -> set[str]:
+    """Return the words in the texts of code that looks up names by text; otherwise none."""
+    codes = list(all_code(code))
+    if not any(_BY_TEXT.intersection(each.co_names) for each in codes):
+        return set()
+    return {word for each in codes for text in texts_of(each) for word in _WORD.findall(text)}
 
 
 def resolved(

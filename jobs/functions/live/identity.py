@@ -45,7 +45,7 @@ def identity_of(held: Any, option: str, *, name: str | None = None, flags: bool 
     """
     search = Search(option, held, name, flags)
     try:
-        digest = search.digest(held, option)
+        digest = search.whole(held, option)
     except RecursionError as error:
         raise ConfigurationError(
             f"{option}: what it holds is nested too deeply; name=... gives it an identity"

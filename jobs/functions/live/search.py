@@ -10,7 +10,6 @@ import builtins
 import ctypes
 import functools
 import hashlib
-import sys
 import weakref
 from collections.abc import Iterable, Mapping
 from types import (
@@ -26,29 +25,27 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from jobs.errors import ConfigurationError
-from jobs.functions.live.code import constants_of, imports_of, references_of, resolved
-from jobs.functions.source_code import is_of_project
+from jobs.functions.live.code import constants_of, names_in_text, references_of, resolved
+from jobs.functions.live.contents import (
+    class_entries,
+    class_facts,
+    is_importable,
+    module_facts,
+    operator_facts,
+    partial_facts,
+    reduction_of,
+)
+from jobs.functions.live.namespaces import MAIN, Namespaces
 from jobs.sources.plain_tensors import unlike_plain
 from jobs.sources.tensor_digest import update_with_tensor
 
-_MAIN = ("__main__", "__mp_main__")
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that is made while Python runs
-# What a class holds beside what its instances do. torch numbers the classes of its own functions.
-_OF_CLASSES = {
-    *("__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__annotations__"),
-    *("__annotate__", "__annotate_func__", "__annotations_cache__", "__firstlineno__"),
-    *("__static_attributes__", "__orig_bases__", "__parameters__", "__abstractmethods__"),
-    *("_abc_impl", "__dataclass_fields__", "__dataclass_params__", "__match_args__"),
-    "__slotnames__",  # what pickle remembers of a class
-    *("_backward_cls", "_autograd_function_id"),
-}
 _UFUNCS = ("numpy", "scipy.special")
-_DESCRIPTORS = ("member_descriptor", "getset_descriptor")
-_OF_MODULES = {*vars(Module()), "_compiled_call_impl"}
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+# What functools.singledispatch remembers of the types that it has met.
+_CACHES = ("dispatch_cache", "cache_token", "_clear_cache")
 
 
 class Search:
@@ -57,7 +54,6 @@ class Search:
     def __init__(self, option: str, held: Any, name: str | None, flags: bool) -> None:
         self.covers: dict[str, None] = {}
         self.missed: list[str] = []
-        self.modules: set[str] = set()
         self._option = option
         self._name = name
         self._flags = flags
@@ -72,7 +68,29 @@ class Search:
         self._open: dict[int, int] = {}
         # Addresses are not used again while the objects live.
         self._kept: list[Any] = []
-        self._of_project: dict[str, bool] = {}
+        self._namespaces = Namespaces()
+
+    @property
+    def modules(self) -> set[str]:
+        """The names of the modules that were met, installed ones included."""
+        return self._namespaces.met
+
+    def whole(self, value: Any, place: str) -> bytes:
+        """Return the hash of an object, and of all that its code can read of modules.
+
+        Args:
+            value: The object.
+            place: What it is, for messages.
+        """
+        parts, read = [self.digest(value, place)], set()
+        # What is read may have code that reads more.
+        while new := {k: v for k, v in self._namespaces.readable().items() if k not in read}:
+            for (module, name), found in new.items():
+                text = f"attribute {module}.{name}"
+                self._cover_value(text, found)
+                parts.append(combined("read", text.encode(), self.digest(found, text)))
+            read.update(new)
+        return combined("whole", *parts) if read else parts[0]
 
     def digest(self, value: Any, place: str) -> bytes:
         """Return the hash of an object.
@@ -104,7 +122,7 @@ class Search:
     def _compound(self, value: Any, place: str) -> bytes:
         if isinstance(value, Tensor):
             return self._tensor(value, place)
-        if isinstance(value, np.ndarray) and value.dtype.kind != "O":
+        if type(value) is np.ndarray and not value.dtype.hasobject:
             return self._array(value)
         if isinstance(value, FunctionType):
             return self._function(value, place)
@@ -133,16 +151,19 @@ class Search:
         if kind in (staticmethod, classmethod):
             return self._several(kind.__name__, (value.__func__,), place)
         if kind is property:
-            return self._several("property", (value.fget,), place)
+            return self._several("property", (value.fget, value.fset), place)
+        if kind is functools.cached_property:
+            return self._several("cached property", (value.func, value.attrname), place)
         if isinstance(value, weakref.ref):
             return self._several("reference", (value(),), place)
         if kind.__module__ == "functools" and hasattr(value, "__wrapped__"):
             return self._several(kind.__name__, (value.__wrapped__,), place)
-        if kind.__module__ == "torch._ops":
-            return combined("operator", str(value).encode())
-        if kind.__name__ == "CustomOpDef":
-            parts = ("_init_fn", "_backward_fn", "_setup_context_fn", "_backends_fns")
-            return self._several("operator", [getattr(value, p, None) for p in parts], place)
+        try:
+            facts = operator_facts(value)
+        except LookupError as error:
+            return self._refused(f"{place}, {error.args[0]}")
+        if facts is not None:
+            return self._several("operator", facts, place)
         return self._instance(value, place)
 
     def _several(self, tag: str, values: Iterable[Any], place: str) -> bytes:
@@ -163,7 +184,10 @@ class Search:
         digest = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         update_with_tensor(digest, tensor)
         self._cover(f"{place} ({_form(tensor)})")
-        return combined("tensor", digest.digest(), str(tensor.requires_grad).encode())
+        parts = [digest.digest(), str(tensor.requires_grad).encode()]
+        if type(tensor) not in (Tensor, Parameter) or vars(tensor):
+            parts += [self.digest(type(tensor), place), self.digest(vars(tensor), place)]
+        return combined("tensor", *parts)
 
     def _array(self, array: np.ndarray) -> bytes:
         plain = np.ascontiguousarray(array).reshape(-1)
@@ -176,20 +200,23 @@ class Search:
         if compiled is not None:
             return self._several("compiled", (compiled,), place)
         module = str(function.__globals__.get("__name__", ""))
-        is_followed = self._meets(module)
-        if not is_followed and _is_importable(function, module, function.__qualname__):
+        is_followed = self._namespaces.meets(module)
+        if not is_followed and is_importable(function, module, function.__qualname__):
             return combined("imported", module.encode(), function.__qualname__.encode())
         name = f"{module}:{function.__qualname__}"
         self._cover(f"function {name}")
         names = function.__code__.co_freevars
+        caches = _CACHES if module == "functools" else ()
+        attributes = {k: v for k, v in vars(function).items() if k not in caches}
         parts = [
             self._code(function.__code__, name),
             self._several("defaults", function.__defaults__ or (), f"a default of {name}"),
             self._mapping("defaults", function.__kwdefaults__ or {}, f"a default of {name}"),
-            self._mapping("attributes", vars(function), f"an attribute of {name}"),
+            self._mapping("attributes", attributes, f"an attribute of {name}"),
             *(
                 self._cell(cell, f"closure variable {variable} of {name}")
                 for variable, cell in zip(names, function.__closure__ or (), strict=True)
+                if variable not in caches
             ),
         ]
         if is_followed:
@@ -205,19 +232,28 @@ class Search:
         return self.digest(content, place)
 
     def _globals(self, function: FunctionType) -> Iterable[bytes]:
-        for name in imports_of(function.__code__):
-            self._meets(name)
-        for path in references_of(function.__code__):
-            used, value, is_there = resolved(function, path, lambda m: self._meets(m.__name__))
+        self._namespaces.take_imports(function)
+        paths = references_of(function.__code__)
+        words = names_in_text(function.__code__)
+        paths += [(name,) for name in sorted(words.intersection(function.__globals__))]
+        for path in paths:
+            used, value, is_there = resolved(
+                function, path, lambda m: self._namespaces.meets(m.__name__)
+            )
             if not is_there:
                 kind = "builtin" if hasattr(builtins, used) else "missing"
                 yield combined(kind, used.encode())
                 continue
+            if isinstance(value, ModuleType):
+                beyond = path[used.count(".") + 1 :]
+                value = self._namespaces.users_part(value, beyond)
+                used = ".".join(path) if not isinstance(value, ModuleType) else used
             place = f"global {function.__globals__.get('__name__', '')}:{used}"
             self._cover_value(place, value)
             yield combined("global", used.encode(), self.digest(value, place))
 
     def _code(self, code: CodeType, place: str) -> bytes:
+        self._namespaces.take_code(code)
         names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
         counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
         constants = self._several("constants", constants_of(code), f"a constant of {place}")
@@ -226,31 +262,41 @@ class Search:
 
     def _class(self, found: type, place: str) -> bytes:
         module, name = str(found.__module__), found.__qualname__
-        is_followed = self._meets(module)
-        if not found.__flags__ & _HEAP_TYPE or (
-            not is_followed and _is_importable(found, module, name)
-        ):
-            return combined("imported", module.encode(), name.encode())
+        is_followed = self._namespaces.meets(module)
+        is_imported = not found.__flags__ & _HEAP_TYPE or (
+            not is_followed and is_importable(found, module, name)
+        )
+        bases = found.__bases__
+        if is_imported:
+            heap = [each for each in found.__mro__ if each.__flags__ & _HEAP_TYPE]
+            bases, entries = (), {}
+            for each in heap:
+                for key, entry in self._namespaces.replaced(each).items():
+                    entries[f"{each.__qualname__}.{key}"] = entry
+            if not entries:
+                return combined("imported", module.encode(), name.encode())
+        else:
+            entries = class_entries(found)
         self._cover(f"class {module}:{name}")
-        content = {k: v for k, v in sorted(vars(found).items()) if k not in _OF_CLASSES}
         return combined(
             "class",
             name.encode(),
-            self._several("bases", found.__bases__, place),
+            self._several("bases", bases, place),
+            *(self.digest(each, place) for each in class_facts(found)),
             *(
                 combined("entry", k.encode(), self.digest(v, f"{module}:{name}.{k}"))
-                for k, v in content.items()
-                if type(v).__name__ not in _DESCRIPTORS
+                for k, v in entries.items()
             ),
         )
 
     def _module(self, module: ModuleType, place: str) -> bytes:
         name = module.__name__
-        is_made = getattr(module, "__spec__", None) is None and name not in _MAIN
-        if self._meets(name) and is_made:
+        is_made = getattr(module, "__spec__", None) is None and name not in MAIN
+        if self._namespaces.meets(name) and is_made:
             # Made while the program runs: no source covers it.
             content = {k: v for k, v in sorted(vars(module).items()) if not k.startswith("__")}
             return self._mapping("module", content, place)
+        self._namespaces.hold(module)
         return combined("module", name.encode())
 
     def _torch_module(self, module: Module, place: str) -> bytes:
@@ -261,8 +307,7 @@ class Search:
         if isinstance(compiled, Module):
             return self.digest(compiled, place)
         self._cover(f"module {kind.__module__}:{kind.__qualname__}")
-        own = {k: v for k, v in sorted(vars(module).items()) if k not in _OF_MODULES}
-        hooks = [list(vars(module).get(name, {}).values()) for name in _HOOKS]
+        own, hooks = module_facts(module)
         return combined(
             "torch module",
             self.digest(kind, place),
@@ -278,7 +323,7 @@ class Search:
         owner = function.__self__
         if owner is None or isinstance(owner, ModuleType | type) or str(owner) == "torch._C":
             # The file of a compiled module of the project is a part of its source.
-            self._meets(str(function.__module__ or ""))
+            self._namespaces.meets(str(function.__module__ or ""))
             name = f"{function.__module__}:{function.__qualname__}"
             return combined("built in", name.encode())
         return combined("method", function.__name__.encode(), self.digest(owner, place))
@@ -287,42 +332,36 @@ class Search:
         """Hash any other object by what pickle would keep of it."""
         kind = type(value)
         if kind is functools.partial:
-            return self._several("partial", (value.func, value.args, value.keywords), place)
+            return self._several("partial", partial_facts(value), place)
         if isinstance(value, np.ufunc):
             name = value.__name__
-            home = next((each for each in _UFUNCS if _is_importable(value, each, name)), None)
+            home = next((each for each in _UFUNCS if is_importable(value, each, name)), None)
             if home is not None:
                 return combined("imported", home.encode(), name.encode())
         # Pickle would keep the address of the library, and nothing of its content.
         if isinstance(value, ctypes.CDLL):
             return self._refused(f"{place}, a library of ctypes")
+        is_of_user = bool(kind.__flags__ & _HEAP_TYPE) and self._namespaces.is_users(
+            kind.__module__
+        )
         try:
-            reduced = value.__reduce_ex__(4)
+            reduced = reduction_of(value, is_of_user=is_of_user)
         # The object may answer with any error; most say "cannot pickle".
         except Exception:
             return self._refused(f"{place}, of type {kind.__module__}.{kind.__qualname__}")
         if isinstance(reduced, str):
-            self._meets(str(getattr(value, "__module__", "")))
+            self._namespaces.meets(str(getattr(value, "__module__", "")))
             return combined("named", reduced.encode())
-        make, arguments, state, items, pairs, *_ = (*reduced, None, None, None)
+        make, arguments, state, items, pairs = reduced
         return combined(
             "object",
             self.digest(kind, place),
             self.digest(make, place),
             self._several("arguments", arguments, place),
             self.digest(state, place),
-            self._several("items", list(items or ()), place),
-            self._mapping("pairs", dict(pairs or ()), place),
+            self._several("items", items, place),
+            self._mapping("pairs", pairs, place),
         )
-
-    def _meets(self, module: str) -> bool:
-        """Note a module; return whether its functions and data are the user's."""
-        if module in _MAIN or not module:
-            return True
-        if module not in self._of_project:
-            self.modules.add(module)
-            self._of_project[module] = is_of_project(module)
-        return self._of_project[module]
 
     def _cover(self, text: str) -> None:
         self.covers[text] = None
@@ -353,14 +392,6 @@ def combined(tag: str, *parts: bytes) -> bytes:
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.digest()
-
-
-def _is_importable(found: Any, module: str, name: str) -> bool:
-    """Return whether a name in an imported module leads to the object."""
-    value: Any = sys.modules.get(module)
-    for part in name.split("."):
-        value = getattr(value, part, None)
-    return value is found
 
 
 def _form(tensor: Tensor) -> str:

@@ -11,12 +11,24 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 import jobs
 
 
 def energy(positions: Tensor) -> Tensor:
     return ((positions[1:] - positions[:-1]).norm(dim=1) ** 2).sum()
+
+
+class Doubling(TorchFunctionMode):
+    """Changes what a function of torch returns."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Tensor:
+        result = func(*args, **(kwargs or {}))
+        return 2 * result if func is torch.Tensor.norm else result
 
 
 class Bare:
@@ -54,6 +66,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "plan": (("hessian", energy), {"plan": True}, "jobs.plan"),
     "cluster": (("hessian", energy), {"cluster": "slurm"}, "there is no option cluster"),
     "name": (("hessian", energy), {"name": "a/b"}, "valid are letters"),
+    "name that is no text": (("hessian", energy), {"name": 3}, "valid are letters"),
     "shards": (("hessian", energy), {"shard": "9/4"}, "shard=9/4"),
     "devices": (("hessian", energy), {"devices": "gpu"}, "devices=gpu"),
     "vector valued": (("hessian", torch.sin), {}, "valid is one tensor with one element"),
@@ -90,6 +103,7 @@ POINTS = {
     "objects": (np.array([None]), "dtype object"),
     "mask": (np.ma.masked_greater(np.arange(3.0), 1), "mask"),
     "sparse": (torch.eye(2).to_sparse(), "to_dense()"),
+    "class": (torch.ones(2).as_subclass(type("Image", (Tensor,), {})), "of type Image"),
     "complex": (torch.ones(2, dtype=torch.complex64), "not holomorphic"),
     "key": ({1: torch.ones(2)}, "the key 1 is no text"),
     "too many": ((torch.ones(2), torch.ones(2)), "the function needs x"),
@@ -116,6 +130,13 @@ def test_settings_that_change_the_function_are_refused(positions: Tensor) -> Non
         jobs.compute("hessian", energy, positions)
     with torch.device("meta"), pytest.raises(jobs.ConfigurationError, match="default device"):
         jobs.compute("hessian", energy, positions)
+    for mode in (Doubling(), FlopCounterMode(display=False)):
+        with mode, pytest.raises(jobs.ConfigurationError, match=type(mode).__name__):
+            jobs.compute("hessian", energy, positions)
+    with pytest.raises(jobs.ConfigurationError, match=r"torch\.func"):
+        torch.vmap(lambda x: jobs.compute("hessian", energy, positions))(torch.ones(1))
+    with torch.device("cpu"):
+        jobs.compute("hessian", energy, positions, progress="quiet").close()
 
 
 def test_a_file_that_cannot_be_written_is_one_error(positions: Tensor, directory: Path) -> None:

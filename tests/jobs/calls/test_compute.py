@@ -201,6 +201,22 @@ def test_a_plan_prints_itself_and_writes_nothing(positions: Tensor, directory: P
     assert again.directory == planned.directory
 
 
+def test_another_default_dtype_makes_another_job(compute: Any) -> None:
+    def function(x: Tensor) -> Tensor:
+        return torch.tensor(0.1) * torch.ones(4) * x
+
+    x = torch.ones(4, dtype=torch.float64)
+    narrow = compute("jacobian", function, x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        wide = compute("jacobian", function, x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert narrow[0, 0] == torch.tensor(0.1).item()
+    assert wide[0, 0] == 0.1
+    assert wide.path != narrow.path
+
+
 def state_of_the_process() -> dict[str, Any]:
     logger = logging.getLogger("jobs")
     return {

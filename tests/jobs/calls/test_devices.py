@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import jobs
+import closures
 import mine
 
 
@@ -42,18 +43,20 @@ class Net(torch.nn.Module):
     def __init__(self, factor):
         super().__init__()
         self.table = torch.nn.Parameter(torch.arange(2.0**20, dtype=torch.float64))
-        self.scaled = lambda x: factor * x
+        # A closure of a module travels by value; its source counts in each process.
+        self.scaled = closures.scaled_by(factor)
 
     def forward(self, x):
         note(self.table)
-        return self.scaled(mine.square(x)) * self.table[:8]
+        return self.scaled(mine.square(x)) * torch.tensor(0.1) * self.table[:8]
 
 
 def work():
+    torch.set_default_dtype(torch.float64)
     options = dict(devices="cpu:2", strategy="forward-loop", chunk_size=2, progress="quiet")
     with jobs.compute("jacobian", Net(3.0), torch.arange(8.0), **options) as result:
         assert len(result.execution["workers"]) == 2
-        np.testing.assert_allclose(result[...], np.diag(6.0 * np.arange(8.0) ** 2))
+        np.testing.assert_allclose(result[...], np.diag(0.6 * np.arange(8.0) ** 2), rtol=1e-14)
 
 
 if __name__ == "__main__":
@@ -68,6 +71,7 @@ def test_a_module_travels_from_a_spawned_process_and_its_weights_are_shared(
     run_program: Callable[..., str], directory: Path
 ) -> None:
     (directory / "mine.py").write_text("def square(x): return x**2\n")
+    (directory / "closures.py").write_text("def scaled_by(k): return lambda x: k * x\n")
     run_program(SCRIPT)
     seen = [file.read_text() for file in directory.glob("worker-*")]
     assert len(seen) == 2

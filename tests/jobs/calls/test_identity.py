@@ -18,18 +18,7 @@ from torch import nn
 
 from jobs.errors import ConfigurationError
 from jobs.functions.live.identity import identity_of
-
-
-def identity(held: Any) -> str:
-    return identity_of(held, "function").sha256
-
-
-def made(source: str, name: str = "f", **names: Any) -> Any:
-    """Define something as a notebook does, in a namespace of its own without a file."""
-    space: dict[str, Any] = {"__name__": "__main__", "torch": torch, "nn": nn, **names}
-    exec(compile(source, "<cell>", "exec"), space)
-    return space[name]
-
+from tests.jobs.calls.identities import identity, made
 
 # Sources; § stands for 2, or for 3, which computes something else.
 CHANGES = {
@@ -58,6 +47,24 @@ CHANGES = {
     "own derivative": "class A(torch.autograd.Function):\n @staticmethod\n"
     " def backward(c, g): return § * g\ndef f(x): return A.apply(x)",
     "wrapped by torch": "f = torch.func.grad(lambda x: § * x)",
+    "global by a text": "K = §\ndef f(x): return globals()['K'] * x",
+    "global in an expression": "K = §\ndef f(x): return eval('2 * K') * x",
+    "global of its own globals": "K = §\ndef f(x): return f.__globals__['K'] * x",
+    "setter": "class A:\n k = property(lambda s: 1, lambda s, v: §)\n"
+    " def __call__(s, x): s.k = x\nf = A()",
+    "cached property": "import functools\nclass A:\n"
+    " k = functools.cached_property(lambda s: §)\n def __call__(s, x): return s.k\nf = A()",
+    "metaclass": "class M(type):\n def __getattr__(c, n): return §\nclass A(metaclass=M): pass\n"
+    "def f(x): return A.k * x",
+    "metadata of a field": "import dataclasses as d\n@d.dataclass\nclass A:\n"
+    " k: int = d.field(default=0, metadata={'k': §})\n"
+    " def __call__(s, x): return d.fields(s)[0].metadata['k'] * x\nf = A()",
+    "attribute of a partial application": "import functools\n"
+    "f = functools.partial(lambda x: f.k * x)\nf.k = §",
+    "object that pickle keeps by name": "class A:\n def __reduce__(s): return 'f'\n"
+    " def __call__(s, x): return s.k * x\nf = A()\nf.k = §",
+    "dispatched": "import functools\n@functools.singledispatch\ndef g(x): return x\n"
+    "@g.register\ndef _(x: torch.Tensor): return § * x\ndef f(x): return g(x)",
 }
 # Pairs that compute different things.
 OTHERS = {
@@ -167,10 +174,36 @@ class Settings:
     names: tuple[str, ...] = ("a",)
 
 
+def records(held: list[int]) -> np.ndarray:
+    return np.array([(1, held)], dtype=[("a", int), ("b", object)])
+
+
+def tensor_with(**attributes: Any) -> torch.Tensor:
+    tensor = torch.ones(2)
+    vars(tensor).update(attributes)
+    return tensor
+
+
+class Doubling(torch.Tensor):
+    """A tensor whose operations are others."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        return 2 * result.as_subclass(torch.Tensor) if func is torch.Tensor.sin else result
+
+
 VALUES = {
     "array": (np.arange(3), np.arange(3) + 1),
     "dtype of an array": (np.zeros(2, np.float32), np.zeros(2, np.float64)),
     "array of objects": (np.array([1, "a"], object), np.array([1, "b"], object)),
+    "record of objects": (records([2]), records([3])),
+    "masked array": (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[1, 0])),
+    "class of an array": (np.ones(2).view(np.recarray), np.ones(2)),
+    "attribute of a tensor": (tensor_with(k=1), tensor_with(k=2)),
+    "class of a tensor": (torch.ones(2).as_subclass(Doubling), torch.ones(2)),
     "number of numpy": (np.float64(1), np.float64(2)),
     "enumeration": (Colour.RED, Colour.BLUE),
     "dataclass": (Settings(1.0), Settings(2.0)),
@@ -205,6 +238,9 @@ CHANGES_OF_MODULES: dict[str, Callable[[Any], Any]] = {
     "attribute": lambda module: setattr(module[2], "p", 0.25),
     "forward of an instance": lambda module: setattr(module[0], "forward", torch.sin),
     "hook": lambda module: module[0].register_forward_hook(lambda m, x, y: 2 * y),
+    "hook with keywords": lambda module: module[0].register_forward_pre_hook(
+        lambda m, x, k=None: None, with_kwargs=True
+    ),
     "another part": lambda module: module.append(nn.Tanh()),
     "buffer that is not kept": lambda module: module.register_buffer("b", torch.ones(1), False),
 }
@@ -299,6 +335,7 @@ sys.path.append({root!r})
 import torch
 from torch import nn
 from jobs.functions.live.identity import identity_of
+from tests.jobs.calls.identities import identity, made
 
 SCALES = {{"b": 1.5, "a": {{3, "x", 2.5, None}}}}
 

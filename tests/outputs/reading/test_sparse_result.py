@@ -1,5 +1,7 @@
 """Sparse results: write them, read parts of them, verify and show them."""
 
+import copy
+import pickle
 import zlib
 from typing import Any
 
@@ -283,3 +285,10 @@ def test_colours_that_do_not_fit_are_refused(write, matrix, colours):
     with open_sparse_result(path) as result, pytest.raises(ResultError, match="its colours do not"):
         _ = result.colours
     assert "colours" in verify_result(path).problems[0]
+
+
+def test_copies_open_the_file_again(write, matrix):
+    with open_sparse_result(write(matrix)) as result:
+        for other in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+            assert (other.as_scipy() != matrix).nnz == 0
+            other.close()
