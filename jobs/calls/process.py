@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from torch._C._functorch import (  # pyright: ignore[reportMissingImports]
+    peek_interpreter_stack,
+)
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -101,7 +104,7 @@ def _require_default_settings() -> None:
     modes = [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
     # That of the default device is looked at below.
     others = [type(each).__name__ for each in modes if not isinstance(each, DeviceContext)]
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if peek_interpreter_stack() is not None:
         others.append("a transformation of torch.func")
     if others:
         raise ConfigurationError(

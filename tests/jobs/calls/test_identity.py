@@ -191,7 +191,7 @@ class Doubling(torch.Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> torch.Tensor:
-        result = super().__torch_function__(func, types, args, kwargs or {})
+        result: Any = super().__torch_function__(func, types, args, kwargs or {})
         return 2 * result.as_subclass(torch.Tensor) if func is torch.Tensor.sin else result
 
 
@@ -200,7 +200,7 @@ VALUES = {
     "dtype of an array": (np.zeros(2, np.float32), np.zeros(2, np.float64)),
     "array of objects": (np.array([1, "a"], object), np.array([1, "b"], object)),
     "record of objects": (records([2]), records([3])),
-    "masked array": (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[1, 0])),
+    "masked array": (np.ma.masked_less(np.ones(2), 2), np.ma.masked_less(np.ones(2), 1)),
     "class of an array": (np.ones(2).view(np.recarray), np.ones(2)),
     "attribute of a tensor": (tensor_with(k=1), tensor_with(k=2)),
     "class of a tensor": (torch.ones(2).as_subclass(Doubling), torch.ones(2)),

@@ -44,7 +44,7 @@ def test_what_the_program_sets_in_a_module_counts(
     function = made(READERS[way], m=module)
     before = identity(function)
     assert identity(function) == before
-    module.SCALE = 3
+    vars(module)["SCALE"] = 3
     assert identity(function) != before
 
 
