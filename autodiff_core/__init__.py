@@ -9,6 +9,7 @@ from autodiff_core._block import Axis, AxisLayout, Block
 from autodiff_core._curvature.functional import GaussNewtonStream, ggn, ggn_blocks
 from autodiff_core._curvature.gauss_newton import GaussNewton
 from autodiff_core._engines.batched import silent_fallbacks
+from autodiff_core._engines.fusion import predicting_fusion
 from autodiff_core._errors import (
     ChangingFunctionError,
     DoubleBackwardError,
@@ -54,6 +55,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "nodes_between",
+    "predicting_fusion",
     "silent_fallbacks",
     "vhp",
     "vjp",

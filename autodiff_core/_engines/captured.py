@@ -21,6 +21,7 @@ from autodiff_core._engines.denormals import (
     has_denormals,
     scaled_images,
 )
+from autodiff_core._engines.fusion import predictions
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs.flat import Tracer
 from autodiff_core._programs.program import Memory, Program
@@ -169,6 +170,17 @@ class Captured:
 
     def _applied(self, program: Program, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
         """Apply a program, to scaled vectors if denormal numbers would slow it down."""
+        if wanted := predictions():
+            seconds: dict[int, float] = {}
+            images = self._computed(program.timed(seconds), stacks, count)
+            for each in wanted:
+                each.add(program, seconds)
+            return images
+        return self._computed(program, stacks, count)
+
+    def _computed(
+        self, program: Program, stacks: Sequence[Stack], count: int
+    ) -> tuple[Tensor, ...]:
         memory = self._memory(program, count)
         if program.meets_denormals:
             images = scaled_images(program, stacks, count, memory)

@@ -15,7 +15,7 @@ from autodiff_core._engines.captured import Captured
 from autodiff_core._engines.torch_compiler import EXPANDED, compiled, compiled_now
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs.flat import Tracer
-from autodiff_core._programs.repetition import Segment
+from autodiff_core._programs.segments import Segment
 from autodiff_core._programs.stacks import Stack, dense_stack, one_hot
 from autodiff_core._tensors.matrix_product import decompositions
 from autodiff_core._tensors.vectors import Vector, Vectors
@@ -108,16 +108,15 @@ class Compiled(Captured):
         """Return the images of a chunk; None if no kernel can be used."""
         if self.compiler_refusal is not None:
             return None
-        program = self._program(index)
+        self._program(index)  # what cannot be captured is no matter of the compiler
         try:
             kernel = self._kernels.get(index)
             if kernel is not None and count <= kernel.count:
                 return run(kernel)
             # This chunk may hold only the last elements of a tensor; full ones follow.
             size = self._largest if index is None else self._space[index].numel()
-            is_long = len(program.steps) > MOST_STEPS
-            make = self._fused_kernel if is_long else self._kernel
-            kernel = make(index, min(size, self._largest))
+            size = min(size, self._largest)
+            kernel = self._fused_kernel(index, size) or self._kernel(index, size)
             images = run(kernel)
             self._verify(vectors(), images, count)
             self._kernels[index] = kernel
@@ -137,7 +136,17 @@ class Compiled(Captured):
         return None
 
     def _kernel(self, index: int | None, count: int) -> _Kernel:
+        """Return the whole program as one kernel.
+
+        Raises:
+            RuntimeError: It has too many steps.
+        """
         program = self._program(index)
+        if len(program.steps) > MOST_STEPS:
+            raise RuntimeError(
+                f"a program of {len(program.steps)} steps takes too long, and its steps neither "
+                "repeat nor follow one another without products"
+            )
 
         def of_vectors(*stacks: Tensor) -> _Images:
             # The compiler plans memory itself.
@@ -162,16 +171,11 @@ class Compiled(Captured):
                 traced = make_fx(of_basis, decomposition_table=table)(first)
         return _Kernel(count, _runnable(traced, as_graph=self._space[index or 0].is_cuda))
 
-    def _fused_kernel(self, index: int | None, count: int) -> _Kernel:
-        """Return a long program in which one kernel computes each repetition of a segment.
-
-        Raises:
-            RuntimeError: Too few of the steps repeat, or the program is not of a CPU.
-        """
+    def _fused_kernel(self, index: int | None, count: int) -> _Kernel | None:
+        """Return a program in which kernels compute segments; None if it has none of a CPU."""
         program = self._program(index)
-        too_long = f"a program of {len(program.steps)} steps takes too long"
         if {device.type for device in program.devices} != {"cpu"}:
-            raise RuntimeError(too_long)
+            return None
 
         def stacks_of(*given: Tensor) -> list[Stack]:
             if index is None:
@@ -188,9 +192,9 @@ class Compiled(Captured):
         program.forget_flat_forms()
         with Tracer() as tracer:
             program.apply(stacks_of(*given), count, reuses_memory=False, tracer=tracer)
-        groups = program.repeated()
+        groups = program.segments()
         if not groups:
-            raise RuntimeError(f"{too_long}, because its steps do not repeat")
+            return None
         fused: list[Segment] = []
         for group in groups:
             run = _compiled_segment(group[0], program.inputs_like(group[0], count))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs.flat import Flat, Tracer, as_stack, value_of
-from autodiff_core._programs.repetition import Segment, repetitions
+from autodiff_core._programs.segments import Segment, segments
 from autodiff_core._programs.simplification import simplified, uses_of
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step
@@ -123,10 +124,21 @@ class Program:
                 as_stack(value).put(out)
         return tuple(images)
 
-    def repeated(self) -> list[list[Segment]]:
-        """Return the segments that repeat, in groups, of the flat forms that were noted last."""
+    def segments(self) -> list[list[Segment]]:
+        """Return segments worth compiling, in groups, of the flat forms that were noted last."""
         flats = {number: flat for number, flat in self._flats.items() if flat is not None}
-        return repetitions(self._order, flats, self.outputs)
+        return segments(self._order, flats, self.outputs)
+
+    def timed(self, seconds: dict[int, float]) -> Program:
+        """Return the same program, which notes how long each step takes."""
+
+        def of(number: int, function: Any) -> Any:
+            return partial(_timed, seconds, number, function)
+
+        steps = {n: replace(step, apply=of(n, step.apply)) for n, step in self.steps.items()}
+        order = [(number, steps[number], *rest) for number, _, *rest in self._order]
+        flats = {n: flat and replace(flat, run=of(n, flat.run)) for n, flat in self._flats.items()}
+        return replace(self, steps=steps, _order=order, _flats=flats)
 
     def inputs_like(self, segment: Segment, count: int) -> list[Tensor]:
         """Return tensors like the inputs of a segment of steps."""
@@ -244,6 +256,20 @@ class Program:
         step = self.steps.get(number)
         is_the_same = step is not None and step.coefficients == (None,)
         return step is not None and step.kind in _MAKES_NEW and not is_the_same
+
+
+def _timed(
+    seconds: dict[int, float],
+    number: int,
+    function: Callable[..., Any],
+    *given: Any,
+    **options: Any,
+) -> Any:
+    """Call a function and note how long it takes."""
+    started = time.perf_counter()
+    found = function(*given, **options)
+    seconds[number] = time.perf_counter() - started
+    return found
 
 
 @dataclass

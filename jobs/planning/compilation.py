@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autodiff_core import Axis
+from autodiff_core import Axis, predicting_fusion
 from jobs.errors import OutOfMemoryError
 from jobs.machine.measurement import release_memory
 from jobs.planning.candidate import Candidate, Search
@@ -10,6 +10,7 @@ from jobs.planning.cost import Trial
 from jobs.planning.trials import measure_chunk, within_budget
 from jobs.records.announcements import trying_strategy
 from jobs.streams.opening import open_job_stream
+from jobs.streams.single import kept_lines
 from jobs.units import duration
 
 
@@ -22,9 +23,17 @@ def may_compile(search: Search, candidate: Candidate, chunk_size: int) -> bool:
     if job.compile == "always":
         return True
     run_seconds = candidate.measured.seconds(chunk_size)
-    # A kernel is compiled for each tensor.
-    tensors = len((stream.rows if stream.axis is Axis.ROWS else stream.columns).shapes)
-    return run_seconds >= search.thresholds.compiles_from_seconds * tensors
+    if job.device.type != "cpu":
+        # A kernel is compiled for each tensor.
+        tensors = len((stream.rows if stream.axis is Axis.ROWS else stream.columns).shapes)
+        return run_seconds >= search.thresholds.compiles_on_devices_from_seconds * tensors
+    if run_seconds < search.thresholds.compiles_from_seconds:
+        return False
+    # The next chunk that the run computes, and keeps.
+    with predicting_fusion() as found:
+        trial = measure_chunk(job, candidate, chunk_size, number=len(kept_lines(stream)))
+    share = found.seconds_saved / (trial.seconds * trial.share)
+    return share * run_seconds > found.compile_seconds
 
 
 def try_compiling(search: Search, candidate: Candidate, chunk_size: int) -> str:

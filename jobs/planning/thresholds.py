@@ -35,8 +35,10 @@ class Thresholds:
             tries.
         chunks_of_a_worker: Each worker gets at least so many chunks, so that all end at about the
             same time.
-        compiles_from_seconds: Predicted seconds of a run, for each tensor, above which compiling is
-            worth trying.
+        compiles_from_seconds: Predicted seconds of a run above which its programs are timed, to
+            predict what compiling them saves.
+        compiles_on_devices_from_seconds: Predicted seconds of a run, for each tensor, above which
+            compiling is tried where it cannot be predicted.
         compiled_share: Compiled chunks pay if they take at most this share of the time.
     """
 
@@ -56,7 +58,8 @@ class Thresholds:
     small_batch: int = 4
     share_of_peak: float = 0.05
     chunks_of_a_worker: int = 4
-    compiles_from_seconds: float = 120.0
+    compiles_from_seconds: float = 10.0
+    compiles_on_devices_from_seconds: float = 120.0
     compiled_share: float = 0.85
 
 

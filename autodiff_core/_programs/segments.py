@@ -1,4 +1,8 @@
-"""Segments of a program that repeat with other constants: time steps, layers, iterations."""
+"""Segments of a program for which kernels are worth compiling.
+
+Those that repeat with other constants, such as time steps, layers and iterations, share a kernel.
+Elsewhere a segment is what lies between two products and can be fused.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,13 @@ _FEWEST = 4
 
 _MOST_GROUPS = 4
 """The largest number of kernels: each is compiled for seconds."""
+
+_SMALLEST_SHARE = 0.1
+"""The smallest share of a program's steps for which a kernel is compiled."""
+
+WORKING = frozenset(("combine", "gather", "join", "pad", "sum"))
+FUSIBLE = WORKING | {"reshape", "permute", "expand", "cut"}
+"""The kinds of steps that a kernel computes in one pass with others; some of them are views."""
 
 Line = tuple[int, Step, tuple[int, ...], list[int]]
 """A step with its number, its inputs, and the results that are not used after it."""
@@ -64,10 +75,10 @@ class Segment:
         return dict(zip(self.outputs, self.run(*given, *self.constants), strict=True))
 
 
-def repetitions(
+def segments(
     order: Sequence[Line], flats: Mapping[int, Flat], outputs: Sequence[int | None]
 ) -> list[list[Segment]]:
-    """Return the segments that repeat, in groups, those first that cover most of a program.
+    """Return segments that are worth compiling, in groups, those first that cover most steps.
 
     All of a group have one `run` but for their constants, and take and give results in one order.
 
@@ -82,6 +93,30 @@ def repetitions(
     for place, (_, _, inputs, _) in enumerate(order):
         users.update(dict.fromkeys(inputs, place))
     users.update({output: len(order) for output in outputs if output is not None})
+    groups = _repetitions(order, flats, users, kinds)
+    alike: dict[Any, list[Segment]] = {}
+    for part in _runs(order, kinds):
+        lines = order[part.start : part.stop]
+        given = [place for place, (number, *_) in enumerate(lines) if users[number] >= part.stop]
+        segment = _segment(lines, flats, given)
+        kind = tuple(given), segment.wiring, tuple(_kind(flats[number]) for number, *_ in lines)
+        alike.setdefault(kind, []).append(segment)
+    groups = [group for group in [*groups, *alike.values()] if _steps(group) >= _fewest(order)]
+    return sorted(groups, key=_steps, reverse=True)[:_MOST_GROUPS]
+
+
+def _steps(group: Sequence[Segment]) -> int:
+    return sum(len(each.numbers) for each in group)
+
+
+def _fewest(order: Sequence[Line]) -> float:
+    return _SMALLEST_SHARE * len(order)
+
+
+def _repetitions(
+    order: Sequence[Line], flats: Mapping[int, Flat], users: Mapping[int, int], kinds: list[int]
+) -> list[list[Segment]]:
+    """Return the segments that repeat, and mark their steps as taken."""
     groups = []
     for _ in range(_MOST_GROUPS):
         start, period, count = _longest_repetition(kinds)
@@ -93,7 +128,7 @@ def repetitions(
             place - part.start
             for part in parts
             for place in part
-            if users.get(order[place][0], -1) >= part.stop
+            if users[order[place][0]] >= part.stop
         }
         found = [_segment(order[part.start : part.stop], flats, sorted(given)) for part in parts]
         alike = [each for each in found if each.wiring == found[0].wiring]
@@ -102,6 +137,18 @@ def repetitions(
         for place in range(parts[0].start, parts[-1].stop):
             kinds[place] = -1 - place
     return groups
+
+
+def _runs(order: Sequence[Line], kinds: Sequence[int]) -> Iterator[range]:
+    """Yield where steps follow one another that can be fused."""
+    start = 0
+    for place in range(len(order) + 1):
+        is_fusible = place < len(order) and kinds[place] >= 0 and order[place][1].kind in FUSIBLE
+        if is_fusible and place - start < LONGEST:
+            continue
+        if sum(step.kind in WORKING for _, step, *_ in order[start:place]) >= SHORTEST:
+            yield range(start, place)
+        start = place if is_fusible else place + 1
 
 
 def _kinds(
@@ -117,9 +164,12 @@ def _kinds(
             continue
         # A second sweep takes what the first one gave in the opposite order.
         sources = tuple(min(place - places[each], LONGEST) for each in inputs)
-        constants = tuple(map(_kind_of_constant, _constants(flat)))
-        kind = flat.run.__code__, flat.strides, sources, constants
-        yield known.setdefault(kind, len(known))
+        yield known.setdefault((sources, _kind(flat)), len(known))
+
+
+def _kind(flat: Flat) -> Any:
+    """Return what flat steps have in common that differ by their constants alone."""
+    return flat.run.__code__, flat.strides, tuple(map(_kind_of_constant, _constants(flat)))
 
 
 def _kind_of_constant(value: Any) -> Any:
@@ -157,8 +207,12 @@ def _segment(lines: Sequence[Line], flats: Mapping[int, Flat], given: Sequence[i
     names |= {number: place for place, number in enumerate(numbers)}
     wiring = tuple(tuple(names[each] for each in inputs) for _, inputs, _ in steps)
     outputs = tuple(numbers[place] for place in given)
+    # The compiler would differentiate constants that have an autograd history.
     tensors = tuple(
-        each for _, _, flat in steps for each in _constants(flat) if isinstance(each, Tensor)
+        each.detach()
+        for _, _, flat in steps
+        for each in _constants(flat)
+        if isinstance(each, Tensor)
     )
 
     def run(*values: Tensor) -> tuple[Tensor, ...]:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from autodiff_core._programs.flat import Tracer
 from autodiff_core._programs.recording import record
-from autodiff_core._programs.repetition import Segment
 from autodiff_core._programs.rules.lowering import lower
+from autodiff_core._programs.segments import Segment
 from autodiff_core._programs.stacks import dense_stack, one_hot
 from tests.core.support.cases import assert_same, draw
 
@@ -51,7 +51,7 @@ def test_fused_segments_give_the_products(function, shape: tuple[int, ...]) -> N
     expected = torch.func.vmap(pull)(vectors[0].data)[0]
     with Tracer() as tracer:
         program.apply(vectors, COUNT, reuses_memory=False, tracer=tracer)
-    groups = program.repeated()
+    groups = program.segments()
     found = [segment for group in groups for segment in group]
     assert 2 * sum(len(segment.numbers) for segment in found) > len(program.steps)
     calls = []
@@ -83,4 +83,4 @@ def test_a_program_that_does_not_repeat_has_no_segments() -> None:
     program = lower(record(lambda parts: pull(parts[0]), (draw(6, seed=1),)))
     with Tracer() as tracer:
         program.apply([dense_stack(draw(COUNT, 6))], COUNT, tracer=tracer)
-    assert program.repeated() == []
+    assert program.segments() == []
