@@ -195,4 +195,6 @@ def general(
     operator: Callable[..., tuple[Tensor, ...]], stacks: Sequence[Stack]
 ) -> tuple[Tensor, ...]:
     """Apply any other operator to dense vectors under vmap."""
-    return torch.func.vmap(operator)(*(stack.dense() for stack in stacks))
+    results = torch.func.vmap(operator)(*(stack.dense() for stack in stacks))
+    # Many operators have no rule for a conjugate that is not computed yet.
+    return tuple(each.resolve_conj() for each in results)

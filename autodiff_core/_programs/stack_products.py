@@ -1,9 +1,8 @@
-"""Products of stacks of vectors with matrices, and triangular solves."""
+"""Products of stacks of vectors with matrices."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -106,28 +105,3 @@ def _sum_of_multiples(data: Tensor, matrix: Tensor) -> Tensor:
         part = slice(component, component + 1)
         total = torch.addcmul(total, data[..., part], matrix[..., part, :])
     return total
-
-
-def solved(stack: Stack, solve: Callable[[Tensor], Tensor], left: bool) -> Stack:
-    """Return the solutions of linear systems with one matrix, by a single call.
-
-    Args:
-        stack: The right-hand sides, each of shape (n, m).
-        solve: Returns the solution for a matrix of right-hand sides.
-        left: Whether the matrix of the system is the left factor, so that the columns of the
-            right-hand sides are independent; otherwise their rows are.
-    """
-    kept = 1 if left else 0
-    if stack.dim != kept:
-        stack = Stack(stack.dense(), stack.shape)
-    data = stack.spread().data
-    count, n, m = data.shape
-    turned = data.transpose(0, 1)
-    if left:
-        columns = solve(turned.reshape(n, count * m))
-        result = columns.reshape(n, count, m).transpose(0, 1)
-    elif turned.is_contiguous():
-        result = solve(turned.reshape(n * count, m)).reshape(n, count, m).transpose(0, 1)
-    else:
-        result = solve(data.reshape(count * n, m)).reshape(count, n, m)
-    return Stack(result, stack.shape, stack.dim, stack.support)

@@ -72,7 +72,7 @@ def _mul(builder: Builder, call: Call) -> Any:
     )
 
 
-@rule(_aten.neg)
+@rule(_aten.neg, _aten._neg_view)
 def _neg(builder: Builder, call: Call) -> Any:
     return scaled(builder, call, call.args[0], -1.0)
 

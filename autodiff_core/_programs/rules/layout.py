@@ -57,6 +57,17 @@ def _permute(builder: Builder, call: Call) -> Any:
     return builder.add(permutation(source, tuple(dims), out.shape, out.dtype))
 
 
+@rule(_aten.zero, _aten._new_zeros_with_same_feature_meta)
+def _zero(builder: Builder, call: Call) -> None:
+    """Return None: the result is zero whatever its argument is."""
+
+
+@rule(_aten.fill)
+def _fill(builder: Builder, call: Call) -> Any:
+    value = call.args[1]
+    return None if not isinstance(value, Reference) and value == 0 else NotImplemented
+
+
 @rule(_aten.expand)
 def _expand(builder: Builder, call: Call) -> Any:
     out, source = output_of(call), call.args[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
-from autodiff_core._programs.rules.indexing import gathered, scattered
+from autodiff_core._programs.rules.indexing import gathered
 from autodiff_core._programs.rules.layout import slice_of
 from autodiff_core._programs.rules.registry import (
     check_zero,
@@ -20,6 +20,7 @@ from autodiff_core._programs.rules.registry import (
     rule,
     step_of,
 )
+from autodiff_core._programs.rules.scattering import scattered
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step
 
@@ -71,7 +72,8 @@ def _as_strided_scatter(builder: Builder, call: Call) -> Any:
     elements = torch.arange(torch.Size(out.shape).numel(), device=out.device)
     positions = elements.as_strided(size, stride, offset or 0).reshape(-1)
     if not is_live(builder, target):
-        return scattered(builder, source, 0, positions, (len(elements),), out)
+        number = step_of(builder, source)
+        return scattered(builder, number, 0, positions, (len(elements),), out)
 
     def write(data: Tensor, written: Tensor | None) -> None:
         lines = data.view(len(data), -1)

@@ -1,4 +1,4 @@
-"""Rules for matrix products, linear solves and normalizations."""
+"""Rules for matrix products and normalizations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from autodiff_core._programs.rules.registry import (
 )
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step, combination
-from autodiff_core._tensors.triangular import TriangularSystem
 
 _aten = torch.ops.aten
 
@@ -102,38 +101,6 @@ def _matmul_step(
     apply: Callable[..., Stack],
 ) -> int:
     return builder.add(Step("matmul", (source,), tuple(shape), dtype, apply, takes_memory=True))
-
-
-@rule(_aten.linalg_solve_triangular)
-def _solve_triangular(builder: Builder, call: Call) -> Any:
-    matrix, given = call.args[:2]
-    if isinstance(matrix, Reference) or matrix.dim() != 2 or not is_live(builder, given):
-        return NotImplemented
-    left = call.kwargs.get("left", True)
-    system = TriangularSystem(
-        matrix if left else matrix.mT,
-        is_lower=call.kwargs["upper"] != left,
-        has_unit_diagonal=call.kwargs.get("unitriangular", False),
-    )
-
-    def solve(stack: Stack) -> Stack:
-        return stack_products.solved(stack, system.solve if left else system.solve_rows, left)
-
-    out = output_of(call)
-    return builder.step("solve", step_of(builder, given), out.shape, out.dtype, solve)
-
-
-@rule(_aten.cholesky_solve)
-def _cholesky_solve(builder: Builder, call: Call) -> Any:
-    given, factor, *rest = call.args
-    if isinstance(factor, Reference) or factor.dim() != 2 or len(given.shape) != 2:
-        return NotImplemented
-
-    def solve(stack: Stack) -> Stack:
-        return stack_products.solved(stack, lambda lines: call.operator(lines, factor, *rest), True)
-
-    out = output_of(call)
-    return builder.step("solve", step_of(builder, given), out.shape, out.dtype, solve)
 
 
 @rule(_aten._softmax_backward_data)
