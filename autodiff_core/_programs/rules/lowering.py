@@ -5,7 +5,9 @@ An operator that has no rule is applied under `torch.func.vmap`.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,8 +55,16 @@ def lower(recording: Recording) -> Program:
     builder = Builder(Program(len(recording.inputs)))
     for index, reference in enumerate(recording.inputs):
         builder.numbers[reference.value] = -1 - index
+    done: dict[Any, Call] = {}
     for call in calls:
-        _lower_call(builder, call)
+        key = _identity(builder, call)
+        same = None if key is None else done.setdefault(key, call)
+        if same is None or same is call:
+            _lower_call(builder, call)
+        else:
+            for output, known in zip(call.outputs, same.outputs, strict=True):
+                if output is not None and known is not None:
+                    builder.numbers[output.value] = builder.numbers[known.value]
     program = builder.program
     program.outputs = tuple(
         builder.numbers[output.value] if isinstance(output, Reference) else check_zero(output)
@@ -84,6 +94,31 @@ def _used(recording: Recording) -> list[Call]:
             needed.update(reference.value for reference in references(call))
             kept.append(call)
     return kept[::-1]
+
+
+def _identity(builder: Builder, call: Call) -> Any:
+    """Return what a call with the same results has in common; None if it draws random numbers.
+
+    Derivatives of derivatives compute many intermediate results several times.
+    """
+    if torch.Tag.nondeterministic_seeded in call.operator.tags:
+        return None
+    made = tuple(output is None for output in call.outputs)
+    return call.operator, made, _known(builder, call.args), _known(builder, [*call.kwargs.items()])
+
+
+def _known(builder: Builder, part: Any) -> Any:
+    """Return what two arguments of operators have in common when they are the same."""
+    if isinstance(part, tuple | list):
+        return tuple([_known(builder, each) for each in part])
+    if isinstance(part, Reference):
+        return builder.numbers[part.value], part.shape, part.dtype, part.is_contiguous
+    if not isinstance(part, Tensor):
+        return type(part), part if isinstance(part, Hashable) else id(part)
+    if part.layout != torch.strided or not part.data_ptr():
+        return id(part)
+    place = part.data_ptr(), part.device, part.dtype, part.is_conj(), part.is_neg()
+    return *place, part.shape, part.stride()
 
 
 def _lower_call(builder: Builder, call: Call) -> None:

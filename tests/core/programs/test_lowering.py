@@ -1,0 +1,41 @@
+"""What a map computes twice is one step of its program."""
+
+import torch
+
+from autodiff_core._programs.recording import record
+from autodiff_core._programs.rules.lowering import lower
+from autodiff_core._programs.stacks import dense_stack
+from tests.core.support.cases import draw
+
+
+def products_in(linear_map):
+    """Return how many products the program of a map of a 3 x 4 matrix has, checking its images."""
+    vectors = draw(5, 3, 4)
+    program = lower(record(linear_map, (vectors[0],)))
+    (images,) = program.apply([dense_stack(vectors)], 5)
+    expected = torch.stack([linear_map((vector,))[0] for vector in vectors])
+    torch.testing.assert_close(images, expected, rtol=1e-14, atol=1e-14)
+    return sum(step.kind == "matmul" for step in program.steps.values())
+
+
+def test_equal_operators_on_equal_constants_are_one_step():
+    matrix = draw(4, 4, seed=1)
+    assert products_in(lambda v: (v[0] @ matrix - 3 * (v[0] @ matrix.mT.mT).roll(1, 0),)) == 1
+    assert products_in(lambda v: (torch.cat([v[0] @ matrix, v[0].clone() @ matrix]),)) == 1
+
+
+def test_other_constants_or_arguments_are_other_steps():
+    matrix, other = draw(4, 4, seed=1), draw(4, 4, seed=2)
+    assert products_in(lambda v: (v[0] @ matrix - v[0] @ other,)) == 2
+    assert products_in(lambda v: (v[0] @ matrix - v[0] @ matrix.mT,)) == 2
+    assert products_in(lambda v: (v[0] @ matrix[:, :2] - v[0] @ matrix[:, 1:3],)) == 2
+    assert products_in(lambda v: (v[0] @ matrix + v[0].roll(1, 0) @ matrix,)) == 2
+
+
+def test_a_constant_that_is_modified_in_between_is_another_one():
+    def linear_map(v):
+        matrix = draw(4, 4, seed=1)
+        first = v[0] @ matrix
+        return (first - v[0] @ matrix.mul_(2),)
+
+    assert products_in(linear_map) == 2
