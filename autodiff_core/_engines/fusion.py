@@ -24,10 +24,12 @@ class FusionPrediction:
     """What compiling the captured programs of some chunks would save, and cost.
 
     Attributes:
-        seconds_saved: The time that kernels are expected to save in these chunks.
+        seconds: The time that all steps took in these chunks.
+        seconds_saved: The part of it that kernels are expected to save.
         kernels: The number of steps of each kernel that would be compiled.
     """
 
+    seconds: float = 0.0
     seconds_saved: float = 0.0
     kernels: list[int] = field(default_factory=list)
 
@@ -39,6 +41,7 @@ class FusionPrediction:
 
     def add(self, program: Program, seconds: dict[int, float]) -> None:
         """Add a program of which each step took so long."""
+        self.seconds += sum(seconds.values())
         kinds = {number: step.kind for number, step in program.steps.items()}
         for group in program.segments():
             self.kernels.append(len(group[0].numbers))

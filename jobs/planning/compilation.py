@@ -31,9 +31,8 @@ def may_compile(search: Search, candidate: Candidate, chunk_size: int) -> bool:
         return False
     # The next chunk that the run computes, and keeps.
     with predicting_fusion() as found:
-        trial = measure_chunk(job, candidate, chunk_size, number=len(kept_lines(stream)))
-    share = found.seconds_saved / (trial.seconds * trial.share)
-    return share * run_seconds > found.compile_seconds
+        measure_chunk(job, candidate, chunk_size, number=len(kept_lines(stream)))
+    return found.seconds_saved * run_seconds > found.compile_seconds * found.seconds
 
 
 def try_compiling(search: Search, candidate: Candidate, chunk_size: int) -> str:
