@@ -16,7 +16,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from jobs.machine import launchers
+from jobs.machine import compiler, launchers
 
 _PACKAGES = ("torch", "hydra-core", "omegaconf", "numpy", "h5py", "rich", "safetensors")
 _OPTIONAL = (
@@ -43,6 +43,7 @@ def _facts(runs: Path) -> dict[str, dict[str, str]]:
         "optional packages": {name: _version(name) for name in _OPTIONAL},
         "hdf5": _hdf5(),
         "devices": _devices(),
+        "compiler": {"C++": _compiler()},
         "memory and disk": {**_memory(), "disk": _disk(runs)},
         "launchers": {
             "hydra": ", ".join(_launchers()),
@@ -161,6 +162,17 @@ def _devices() -> dict[str, str]:
         free = f", {' of '.join(memory)} free" if memory else ""
         found[name] = f"{device_name(device)}{free}"
     return found
+
+
+def _compiler() -> str:
+    path, name = compiler.compiler_path(), compiler.compiler_name()
+    if path is None:
+        return (
+            f"none: {name} is not installed, so derivatives are not compiled for "
+            "the CPU, and some long runs take up to twice as long; CXX names another compiler"
+        )
+    done = subprocess.run([path, "--version"], capture_output=True, text=True)
+    return f"{(done.stdout.splitlines() or ['unknown'])[0]} ({path})"
 
 
 def _memory() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autodiff_core import Axis, predicting_fusion
 from jobs.errors import OutOfMemoryError
+from jobs.machine.compiler import compiler_path
 from jobs.machine.measurement import release_memory
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
@@ -27,7 +28,7 @@ def may_compile(search: Search, candidate: Candidate, chunk_size: int) -> bool:
         # A kernel is compiled for each tensor.
         tensors = len((stream.rows if stream.axis is Axis.ROWS else stream.columns).shapes)
         return run_seconds >= search.thresholds.compiles_on_devices_from_seconds * tensors
-    if run_seconds < search.thresholds.compiles_from_seconds:
+    if run_seconds < search.thresholds.compiles_from_seconds or compiler_path() is None:
         return False
     # The next chunk that the run computes, and keeps.
     with predicting_fusion() as found:

@@ -146,6 +146,23 @@ def test_the_doctor_reports_what_fails(
     assert "failed: the job ended with 1: error: op=hesian" in capsys.readouterr().out
 
 
+def test_the_doctor_names_a_missing_compiler_and_what_that_means(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (directory / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(directory / "bin"))
+    monkeypatch.delenv("CXX", raising=False)
+    doctor.main(["--no-test"])
+    out = capsys.readouterr().out
+    assert "is not installed, so derivatives are not compiled for the CPU" in out
+    own = directory / "bin" / "own++"
+    own.write_text("#!/bin/sh\necho own compiler 1.2\n")
+    own.chmod(0o755)
+    monkeypatch.setenv("CXX", "own++")
+    doctor.main(["--no-test"])
+    assert f"own compiler 1.2 ({own})" in capsys.readouterr().out
+
+
 # One job
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autodiff_core._engines.fusion import FusionPrediction
+from jobs.machine import compiler
 from jobs.planning import search
 from jobs.planning.thresholds import THRESHOLDS
 from outputs import Result
@@ -70,6 +71,13 @@ def test_programs_of_products_are_not_compiled(run: Callable[..., Result]) -> No
     result = run("products")
     assert result.execution["engine"] == "captured"
     assert "compiled" not in plan_of(result)
+
+
+def test_programs_are_not_compiled_without_a_compiler(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "compiler_name", lambda: "no-such-compiler")
+    assert "compiled" not in plan_of(run("steps"))
 
 
 def test_compiling_must_gain_what_it_takes(
