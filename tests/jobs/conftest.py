@@ -28,6 +28,7 @@ from jobs.reporting.terminal import Display
 from jobs.run import main
 from tests.jobs.support.own_functions import FUNCTIONS
 from tests.support import warm_interpreter
+from tests.support.remembered_composition import remembered_compositions
 from tests.support.warm_interpreter import run_warm
 
 
@@ -152,7 +153,8 @@ def command_line(
         handlers = logging.getLogger().handlers[:]
         code: str | int | None = 0
         try:
-            main()
+            with remembered_compositions():
+                main()
         except SystemExit as exit:
             code = exit.code
         finally:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -166,6 +166,7 @@ def warm_workers() -> Iterator[None]:
 
 def _serve(channel: socket.socket) -> None:
     """Fork for each request; return, with a request done, in the new processes only."""
+    kept = ExitStack()
     import torch
 
     import jobs.execution.execute
@@ -178,6 +179,10 @@ def _serve(channel: socket.socket) -> None:
     jobs.machine.warm_up.warm_up()
     torch.func.grad(torch.sin)(torch.ones(()))
     torch.set_num_threads(threads)
+    from remembered_composition import compose_ahead, remembered_compositions
+
+    kept.enter_context(remembered_compositions())
+    compose_ahead([], ["function=rosenbrock"], ["function=python"])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     while True:
         data, descriptors, _, _ = socket.recv_fds(channel, _MOST_BYTES, _MOST_DESCRIPTORS)
