@@ -18,7 +18,7 @@ FAST := tests/core/test_parity.py tests/core/test_blocks.py tests/jobs/planning/
 
 .PHONY: run test test-fast test-lowest test-pythons test-ecosystem test-slurm check format docs journeys dist torture \
   big bench bench-full bench-memory bench-peers-memory \
-  bench-overlap bench-batches bench-planner bench-verify bench-reliability bench-workers bench-sparse clean
+  bench-steps bench-overlap bench-batches bench-planner bench-verify bench-reliability bench-workers bench-sparse clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -89,7 +89,7 @@ torture: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py --json speed.json --plot speed.png
 	$(BIN)/python benchmarks/speed.py --set users --json speed-users.json
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/steps.py
 
 bench-full: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/speed.py --full --seconds 30 --screen 3 --json speed-full.json --plot speed-full.png
@@ -124,6 +124,10 @@ bench-workers: $(VENV)/.installed-test
 
 bench-sparse: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/sparse.py
+
+# Fails if a step of a long program costs more than 15 microseconds beside its operators.
+bench-steps: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/steps.py
 
 bench-overlap: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/overlap.py
