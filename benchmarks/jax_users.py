@@ -149,3 +149,33 @@ def neighbour_energy(positions: Array) -> Array:
 def eigenvalues(matrix: Array) -> Array:
     """Return the eigenvalues of the symmetric part of a matrix."""
     return jnp.linalg.eigvalsh(matrix + matrix.T)
+
+
+def graph_network(nodes: Array) -> Array:
+    """Return the nodes of a graph after two rounds of messages along its edges."""
+    sender, receiver = given(users._EDGES)
+    for weight in users._LAYERS:
+        messages = jnp.tanh((nodes[sender] + nodes[receiver]) @ given(weight))
+        nodes = nodes + jnp.zeros_like(nodes).at[receiver].add(messages)
+    return nodes
+
+
+def word_classes(words: Array) -> Array:
+    """Return the scores of 64 sentences, from the means of the embeddings of their words."""
+    return jnp.tanh(words[given(users._WORDS)].mean(1)) @ given(users._CLASSES)
+
+
+def diffusion(logarithms: Array) -> Array:
+    """Return the solution of -(k u')' = f on an interval, by the logarithm of k."""
+    k = jnp.exp(logarithms)
+    matrix = jnp.diag(k[:-1] + k[1:]) - jnp.diag(k[1:-1], 1) - jnp.diag(k[1:-1], -1)
+    return jnp.linalg.solve(matrix, given(users._SOURCE))
+
+
+def normal_density(factor: Array) -> Array:
+    """Return the logarithm of a normal distribution's density, by a factor of its covariance."""
+    cholesky = jnp.linalg.cholesky(factor @ factor.T + jnp.eye(len(factor)))
+    samples = given(users._SAMPLES)
+    scaled = jax.scipy.linalg.solve_triangular(cholesky, samples.T, lower=True)
+    constant = len(factor) * jnp.log(2 * jnp.pi) / 2 + jnp.log(jnp.diagonal(cholesky)).sum()
+    return -jnp.square(scaled).sum() / 2 - len(samples) * constant

@@ -194,6 +194,70 @@ def eigenvalues_point() -> Tensor:
     return _drawn(48, 48, seed=64)
 
 
+_EDGES = torch.randint(80, (2, 400), generator=torch.Generator().manual_seed(70))
+_LAYERS = [_drawn(16, 16, seed=71 + i, scale=0.3) for i in range(2)]
+
+
+def graph_network(nodes: Tensor) -> Tensor:
+    """Return the nodes of a graph after two rounds of messages along its edges."""
+    sender, receiver = _EDGES
+    for weight in _LAYERS:
+        messages = torch.tanh((nodes[sender] + nodes[receiver]) @ weight)
+        where = receiver[:, None].expand_as(messages)
+        nodes = nodes + torch.zeros_like(nodes).scatter_add(0, where, messages)
+    return nodes
+
+
+def graph_network_point() -> Tensor:
+    """Return 16 features of each of 80 nodes."""
+    return _drawn(80, 16, seed=73)
+
+
+_WORDS = torch.randint(60, (64, 12), generator=torch.Generator().manual_seed(74))
+_CLASSES = _drawn(32, 5, seed=75)
+
+
+def word_classes(words: Tensor) -> Tensor:
+    """Return the scores of 64 sentences, from the means of the embeddings of their words."""
+    return torch.tanh(F.embedding(_WORDS, words).mean(1)) @ _CLASSES
+
+
+def word_classes_point() -> Tensor:
+    """Return the embeddings of 60 words."""
+    return _drawn(60, 32, seed=76)
+
+
+_SOURCE = torch.linspace(0.5, 1.5, 199)
+
+
+def diffusion(logarithms: Tensor) -> Tensor:
+    """Return the solution of -(k u')' = f on an interval, by the logarithm of k."""
+    k = torch.exp(logarithms)
+    matrix = torch.diag(k[:-1] + k[1:]) - torch.diag(k[1:-1], 1) - torch.diag(k[1:-1], -1)
+    return torch.linalg.solve(matrix, _SOURCE)
+
+
+def diffusion_point() -> Tensor:
+    """Return the logarithm of k in 200 intervals."""
+    return _drawn(200, seed=77, scale=0.1)
+
+
+_SAMPLES = _drawn(50, 24, seed=78)
+
+
+def normal_density(factor: Tensor) -> Tensor:
+    """Return the logarithm of a normal distribution's density, by a factor of its covariance."""
+    covariance = factor @ factor.mT + torch.eye(len(factor), dtype=factor.dtype)
+    mean = torch.zeros_like(factor[0])
+    distribution = torch.distributions.MultivariateNormal(mean, covariance, validate_args=False)
+    return distribution.log_prob(_SAMPLES).sum()
+
+
+def normal_density_point() -> Tensor:
+    """Return a factor of a covariance of 24 variables."""
+    return _drawn(24, 24, seed=79, scale=0.3)
+
+
 OPERATIONS = {
     "recurrent": "jacobian",
     "integrator": "jacobian",
@@ -205,5 +269,9 @@ OPERATIONS = {
     "segmentation": "jacobian",
     "neighbour_energy": "hessian",
     "eigenvalues": "jacobian",
+    "graph_network": "jacobian",
+    "word_classes": "jacobian",
+    "diffusion": "jacobian",
+    "normal_density": "hessian",
 }
 """The operation by which each function is differentiated."""

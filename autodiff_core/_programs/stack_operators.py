@@ -25,13 +25,25 @@ def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
     before = torch.Size(stack.shape[: stack.dim]).numel()
     size = stack.shape[stack.dim]
     for dim, length in enumerate(shape):
-        if length == size and torch.Size(shape[:dim]).numel() == before:
-            moved = replace(stack, shape=shape, dim=dim)
-            return replace(moved, data=stack.data.reshape(stack.count, *moved.compact_shape()))
-    if shape and stack.support is not None and not len(stack.support):
-        # What is zero everywhere stays known as that.
-        return Stack(stack.data.new_empty((stack.count, 0, *shape[1:])), shape, 0, range(0))
+        if torch.Size(shape[:dim]).numel() != before or length < size or not size:
+            continue
+        inner, rest = divmod(length, size)
+        if not rest:
+            return _merged(stack, shape, dim, inner)
     return Stack(stack.dense().reshape(stack.count, *shape), shape)
+
+
+def _merged(stack: Stack, shape: tuple[int, ...], dim: int, inner: int) -> Stack:
+    """Return a stack in a shape where each position of its support has become `inner` positions."""
+    stack = stack if inner == 1 else stack.spread()
+    support = stack.support
+    if isinstance(support, range):
+        support = range(support.start * inner, support.stop * inner)
+    elif support is not None and inner > 1:
+        each = torch.arange(inner, device=support.device)
+        support = (support[:, None] * inner + each).flatten()
+    moved = replace(stack, shape=shape, dim=dim, support=support)
+    return replace(moved, data=stack.data.reshape(stack.count, *moved.compact_shape()))
 
 
 def permute(stack: Stack, dims: tuple[int, ...]) -> Stack:

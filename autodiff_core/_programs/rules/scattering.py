@@ -45,8 +45,12 @@ def _index_add(builder: Builder, call: Call) -> Any:
     target, dim, positions, values = call.args[:4]
     if isinstance(positions, Reference) or call.kwargs or not target.shape:
         return NotImplemented
-    places = dim % len(target.shape), tuple(target.shape), positions.flatten()
-    return _put(builder, call, values, places, call.operator.overloadpacket is _aten.index_add)
+    dim %= len(target.shape)
+    places = dim, tuple(target.shape), positions.flatten()
+    natural = (*target.shape[:dim], positions.numel(), *target.shape[dim + 1 :])
+    packet = call.operator.overloadpacket
+    natural = natural if packet is _aten.index_fill else None
+    return _put(builder, call, values, places, packet is _aten.index_add, natural)
 
 
 @rule(_aten.scatter_add, _aten.scatter)

@@ -115,6 +115,8 @@ INDEXED = {
     "index_put of sums": lambda x: x.sin().index_put((INDEX[0],), x[1:] ** 2, accumulate=True),
     "index_copy": lambda x: x.exp().index_copy(1, ROWS, x[:, :3] ** 2),
     "index_fill": lambda x: x.exp().index_fill(0, ROWS, 3.0) * x,
+    "index_fill of a value": lambda x: x.exp().index_fill(1, ROWS, x[0, 0] ** 2),
+    "index_put of one": lambda x: x.sin().index_put((ROWS,), x[1, 1] ** 2, accumulate=True),
     "index_add": lambda x: x.exp().index_add(-1, INDEX[0], x[:, 1:].sin()),
     "mask": lambda x: x[x.detach() > 0.6].exp(),
     "mask of rows": lambda x: x[torch.tensor([True, False, True, True])] ** 3,
