@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# Noise is random: along two steps it changes values equally but for a factor like this.
+_ALIKE = 10
+
 
 class Extrapolation:
     """The derivative of a vector along a line, by central differences (Ridders 1982).
@@ -51,6 +54,7 @@ class Extrapolation:
         self.taken = 0
         self._row: list[Tensor] = []
         self._largest = centre.abs()
+        self._change = torch.zeros_like(centre)
         self._bend = torch.zeros_like(centre)
         self._kink = torch.zeros_like(centre)
         self._difference = torch.zeros_like(centre)
@@ -63,6 +67,7 @@ class Extrapolation:
         self.step = h = self._first / 2**self.taken
         self.taken += 1
         above, below = self._function(h), self._function(-h)
+        self._change = self._changes(above, below)
         self._largest = torch.maximum(self._largest, torch.maximum(above.abs(), below.abs()))
         # A bend is proportional to the step where the function is smooth, and constant at a kink.
         bend = (above - 2 * self.centre + below) / h
@@ -83,3 +88,22 @@ class Extrapolation:
         self.rounding = self._epsilon * self._largest / h
         error = self._difference + self._kink + self.rounding
         self.error = torch.where(torch.isfinite(error), error, torch.inf)
+
+    def noise(self, step: float) -> Tensor:
+        """Return how much of a derivative is noise, where values change by noise alone.
+
+        Those change along a much smaller step about as much as along the last one. The derivative
+        of a value that rounding alone keeps from being constant is an example.
+
+        Args:
+            step: The smaller step.
+
+        Returns:
+            The change of such values, divided by the last step; zero for others. Shape (entries,).
+        """
+        smaller = self._changes(self._function(step), self._function(-step))
+        is_noise = self._change <= _ALIKE * smaller
+        return torch.where(is_noise, self._change / self.step, 0.0)
+
+    def _changes(self, above: Tensor, below: Tensor) -> Tensor:
+        return torch.maximum((above - self.centre).abs(), (below - self.centre).abs())

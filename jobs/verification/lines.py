@@ -264,12 +264,8 @@ class Lines:
         entries = claim.entries.abs()
         change = (claim.entries_at(moved) - claim.entries).abs()
         is_other = change > _VISIBLE * entries
-        widths = [real_vector([x]).numel() for x in self._centre.point]
-        levels = [
-            part.max().expand(len(part)) if len(part) else part
-            for part in torch.where(is_other, entries.maximum(change), 0).split(widths)
-        ]
-        return is_other | (_VISIBLE * entries <= torch.cat(levels))
+        levels = _of_tensors(torch.where(is_other, entries.maximum(change), 0), self._centre.point)
+        return is_other | (_VISIBLE * entries <= levels)
 
     def _line(
         self, group: Group, steps: int, exponent: float, claim: Claim | None = None
@@ -329,7 +325,7 @@ class Lines:
         """Return weights with which a part of the rows has about equal derivatives along a line.
 
         They are as they were where no row hides beside others. Rows whose derivative is within the
-        rounding of their values count as much as that of their values.
+        rounding of their values, or noise, count as much as that.
         """
         weights = self._weights[part]
         tolerance = self._centre.epsilon**0.5
@@ -342,10 +338,26 @@ class Lines:
             sizes = torch.where(sizes > 0, sizes, sizes[sizes > 0].min())
         if not _hides(weights * sizes, tolerance):
             return weights
+        levels = _of_tensors(
+            line.noise(self._centre.epsilon**_NUDGE).nan_to_num(0.0), self._centre.values
+        )[part]
+        is_noise = sizes <= levels / _VISIBLE
+        sizes = torch.where(is_noise, torch.maximum(sizes, levels / tolerance), sizes)
         # Neither a weight may underflow in the dtype of the outputs, nor its square in float64.
         tiny = max(torch.finfo(y.dtype).tiny for y in self._routes.outputs if is_inexact(y))
         sizes = sizes.clamp(min=float(sizes.max()) * max(tiny**0.5, 1e-100))
         return weights * float(sizes.min()) / sizes
+
+
+def _of_tensors(entries: Tensor, like: Sequence[Tensor]) -> Tensor:
+    """Return for each entry the largest of those in the same tensor.
+
+    Args:
+        entries: Entries of all tensors, as of `real_vector`.
+        like: The tensors.
+    """
+    parts = entries.split([real_vector([each]).numel() for each in like])
+    return torch.cat([part.max().expand(len(part)) if len(part) else part for part in parts])
 
 
 def _sizes(tensor: Tensor) -> Tensor:

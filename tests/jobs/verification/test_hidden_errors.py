@@ -78,6 +78,13 @@ def tiny_column(x): return _columns(x, 1e-20)
 def wrong_tiny_column(x): return _columns(_TwiceInOneEntry.apply(x), 1e-20)
 def invariant(x, y): return (x + y.sum()).softmax(0)
 
+# Attention, whose keys may all be moved: the gradient by y is zero up to rounding.
+def attention(x, y):
+    weights = (3 * x[:, None] * (x + y.sum())).softmax(1)
+    return (weights @ x.sin()).square().sum()
+
+def wrong_attention(x, y): return attention(x, y) + 1e-2 * (y - y.detach()).square().sum()
+
 class Recurrent(nn.Module):
     # Refuses an input of another dtype than its weights.
     def __init__(self):
@@ -197,6 +204,7 @@ def states(job: Job) -> set[str]:
         ("small_tensor", ("inputs.path=two.npz",)),
         ("lost_tensor", ("inputs.path=two.npz",)),
         ("wrong_small_column", ()),
+        ("wrong_attention", ("op=hessian", "inputs.path=two.npz")),
         ("OneEntry", ()),
         ("OneEntry", ("wrt=params",)),
     ],
@@ -215,6 +223,7 @@ def test_a_small_part_does_not_hide(
         ("small_column", ()),
         # Zero, up to rounding.
         ("invariant", ("inputs.path=two.npz",)),
+        ("attention", ("op=hessian", "inputs.path=two.npz")),
         ("Right", ()),
         ("Right", ("wrt=params",)),
         ("Recurrent", ("wrt=params",)),
