@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._block import Axis, AxisLayout, Block
+from autodiff_core._engines.choice import EngineChoice
 from autodiff_core._errors import Fallback
 from autodiff_core._linearization.arguments import Tensors, check_vectors, prepare_vectors
 from autodiff_core._linearization.complex import complex_columns, complex_rows
@@ -216,6 +217,24 @@ class BlockStream:
     def engine(self) -> str:
         """The name of the engine in use; final after the first block."""
         return self.linearized.linearization.engine.used
+
+    @property
+    def recorder(self) -> EngineChoice | None:
+        """What lets an engine that records the derivative wait; None where no engine could record.
+
+        Until then the plain engine computes: recording may take longer than a short run.
+        """
+        linearization = self.linearized.linearization
+        is_by_rows = linearization.axis is Axis.ROWS
+        space = linearization.outputs if is_by_rows else self.linearized.primals
+        engine = linearization.engine
+        is_able = len(linearization.engines) > 1 and engine.can_record(space)
+        return engine if is_able else None
+
+    @property
+    def nodes(self) -> int:
+        """The number of operators in the graph of the derivative; 0 if autograd has no graph."""
+        return self.linearized.linearization.nodes
 
     @property
     def engine_refusal(self) -> str | None:

@@ -9,7 +9,8 @@ LOOPS = {"vectorize": "reverse-loop", "forward-mode": "forward-loop"}
 # Strategies that push tangents forward and give columns; the others pull back and give rows.
 FORWARD = ("forward-mode", "forward-loop")
 # All, in the order in which ``auto`` considers them.
-STRATEGIES = ("forward-mode", "vectorize", "forward-loop", "reverse-loop")
+# Opening reverse mode takes one evaluation; forward mode compares itself with reverse mode first.
+STRATEGIES = ("vectorize", "forward-mode", "reverse-loop", "forward-loop")
 
 
 def strategies_of(*, is_from_left: bool) -> tuple[str, ...]:

@@ -70,6 +70,8 @@ class Batched:
     every row of the batch: the random-projection check of Freivalds, "Probabilistic machines can
     use less running time" (IFIP 1977). One-hot vectors reach only a part of the function, so a
     batch of dense random vectors is compared with the plain map first.
+
+    A single vector is no batch: the plain map takes it, and there is nothing to verify.
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class Batched:
 
     def __call__(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         """Return the images of the vectors start, ..., stop - 1, stacked."""
+        if stop - start == 1:
+            return one_by_one(self._loop_map, vectors, start, stop, keep_graph=self._keep_graph)
         if not self._has_failed:
             try:
                 return self._batch(vectors, start, stop)

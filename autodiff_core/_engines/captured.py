@@ -68,6 +68,7 @@ class Captured:
         strategy: str,
         report: ReportFallback | None,
         precision: Precision,
+        waits: Callable[[], bool] = lambda: False,
     ) -> None:
         """Store the map without computing anything.
 
@@ -79,6 +80,7 @@ class Captured:
             report: Called when the plain engine takes over; None if the user did not name an
                 engine.
             precision: The least precise dtype that images are computed in.
+            waits: Returns whether the plain engine is to compute for now.
         """
         keep_freed_memory()
         self._linear_map = linear_map
@@ -91,11 +93,12 @@ class Captured:
         self._verified_bases: set[int] = set()
         self._reused = ReusedMemory()
         self.refusal: str | None = None
+        self._waits = waits
 
     @property
     def used(self) -> str:
         """The name of the engine in use."""
-        return "captured" if self.refusal is None else "plain"
+        return "captured" if self.refusal is None and not self._waits() else "plain"
 
     @property
     def refusals(self) -> tuple[str | None, ...]:
@@ -104,7 +107,7 @@ class Captured:
 
     def __call__(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         """Return the images of the vectors start, ..., stop - 1, stacked."""
-        if self.refusal is None:
+        if self.refusal is None and not self._waits():
             try:
                 return self._captured(vectors, start, stop)
             # As in Batched: capturing can fail with an exception of any type.
@@ -120,6 +123,11 @@ class Captured:
                 self._report(Fallback(self._strategy, "the plain engine", refusal))
             return images
         return self._plain(vectors, start, stop)
+
+    def forget(self) -> None:
+        """Release the memory of what was recorded."""
+        self._programs.clear()
+        self._verified_bases.clear()
 
     def _captured(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         if isinstance(vectors, StandardBasis):

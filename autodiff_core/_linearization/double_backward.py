@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autodiff_core._errors import DoubleBackwardError
 from autodiff_core._linearization.adjoint import AdjointIdentity, is_inexact, lengths, random_vector
-from autodiff_core._linearization.graph import least_precise
+from autodiff_core._linearization.graph import least_precise, nodes_between
 from autodiff_core._tensors.vectors import Vector
 
 
@@ -71,7 +71,11 @@ class TransposedPullback:
         with torch.enable_grad():
             self._pulled = pull(outputs, inputs, self._cotangent, create_graph=True)
         self._identity = AdjointIdentity(
-            outputs, inputs, self._cotangent, self._pulled, least_precise(outputs, inputs)
+            outputs,
+            inputs,
+            self._cotangent,
+            self._pulled,
+            least_precise(outputs, inputs, nodes_between(outputs, inputs)),
         )
 
     def push(self, tangent: Vector) -> tuple[Tensor, ...]:

@@ -24,7 +24,6 @@ from autodiff_core._errors import (
 from autodiff_core._linearization.adjoint import AdjointIdentity, random_vector
 from autodiff_core._linearization.disagreement import disagreement
 from autodiff_core._linearization.double_backward import pull
-from autodiff_core._linearization.graph import least_precise
 from autodiff_core._linearization.linearization import Linearization, Request
 from autodiff_core._linearization.nesting import exclusive_forward_level, is_wrapped
 from autodiff_core._linearization.steadiness import require_same_values
@@ -76,7 +75,7 @@ class ForwardLoop(Linearization):
         self.outputs = tuple(each if request.create_graph else each.detach() for each in outputs)
         # Later there is no graph to tell.
         with suppress(Exception):
-            self._precision = least_precise(outputs, inputs)
+            self._examine(outputs, inputs)
         self._way = _WAYS[0]
         self._check_modes = request.check_modes
         self._given = request.tangent

@@ -46,15 +46,18 @@ def dtypes_of(node: Node) -> tuple[torch.dtype, ...]:
     return tuple(each.dtype for each in node._input_metadata if _is_inexact(each.dtype))
 
 
-def least_precise(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> torch.dtype:
+def least_precise(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], nodes: Iterable[Node]
+) -> torch.dtype:
     """Return the least precise dtype that the derivative of outputs by inputs runs through.
 
     Args:
-        outputs: Tensors with their graph.
+        outputs: The outputs.
         inputs: Tensors, at least one of them of floating point.
+        nodes: The nodes of the graph between them.
     """
     dtypes = [each.dtype for each in (*outputs, *inputs) if _is_inexact(each.dtype)]
-    dtypes += [each for node in nodes_between(outputs, inputs) for each in dtypes_of(node)]
+    dtypes += [each for node in nodes for each in dtypes_of(node)]
     return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 

@@ -17,7 +17,7 @@ from autodiff_core._engines.batched import Batched
 from autodiff_core._engines.captured import Apply
 from autodiff_core._engines.choice import PLAIN, EngineChoice
 from autodiff_core._linearization.functions import Function
-from autodiff_core._linearization.graph import least_precise
+from autodiff_core._linearization.graph import least_precise, nodes_between
 from autodiff_core._tensors.vectors import Vectors
 
 
@@ -69,6 +69,7 @@ class Linearization(ABC):
         self._report = request.report
         self.engine = EngineChoice(request.engine, self.name, request.report, self.precision)
         self._precision: torch.dtype | None = None
+        self._nodes = 0
 
     @abstractmethod
     def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
@@ -108,11 +109,22 @@ class Linearization(ABC):
         float32.
         """
         if self._precision is None:
-            self._precision = least_precise(self.outputs, self._primals)
+            self._precision = least_precise(self.outputs, self._primals, ())
             # Where a graph cannot be had, the dtypes of inputs and outputs count.
             with suppress(Exception):
-                self._precision = least_precise(*self._graph())
+                self._examine(*self._graph())
         return self._precision
+
+    @property
+    def nodes(self) -> int:
+        """The number of nodes in the graph of the derivative; 0 where a graph cannot be had."""
+        self.precision()
+        return self._nodes
+
+    def _examine(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+        """Keep what a graph tells of the precision and the size of the derivative."""
+        nodes = nodes_between(outputs, inputs)
+        self._precision, self._nodes = least_precise(outputs, inputs, nodes), len(nodes)
 
     def _graph(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Return outputs and inputs with a graph between them."""

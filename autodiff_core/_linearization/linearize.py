@@ -223,7 +223,8 @@ def _check_second_order(
 ) -> None:
     # A Hessian is symmetric: both products give the same.
     def product(vector: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return linearization.lines(StackedVectors([part.unsqueeze(0) for part in vector]), 0, 1)
+        with linearization.engine.waiting():
+            return linearization.lines(StackedVectors([part[None] for part in vector]), 0, 1)
 
     precision = linearization.precision()
     names = gradient.custom_functions

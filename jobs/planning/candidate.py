@@ -9,8 +9,11 @@ from jobs.job import Job
 from jobs.machine.memory import Budget, memory_in_use
 from jobs.planning.cost import Costs
 from jobs.planning.thresholds import Thresholds
-from jobs.streams.stream import Stream
+from jobs.strategies import FORWARD
+from jobs.streams.stream import Stream, bounds_of
 from jobs.units import duration
+
+UNDECIDED = "undecided"
 
 
 @dataclass
@@ -34,7 +37,8 @@ class Candidate:
 
     Attributes:
         strategy: Its name.
-        engine: The engine that it was last opened with: ``auto``, ``plain`` or ``compiled``.
+        engine: The engine that it is to be opened with: ``plain``, ``auto`` once its program may be
+            recorded, or ``compiled``.
         stream: Its stream of blocks; None while it is closed.
         growth: The measurement with that engine; None before the first.
         costs: What was measured, of the last engine that completed a chunk; None before the first.
@@ -44,10 +48,13 @@ class Candidate:
         fallbacks: Slower ways that the stream has already taken, as sentences.
         ran_out: Whether a chunk did not fit into the memory.
         line: What a line is: ``row`` or ``column``; empty before the stream was first opened.
+        opening_seconds: How long it took to open: an evaluation, and what forward mode compares.
+        recording: Why its program is not recorded, in words; ``UNDECIDED`` until a line of the
+            plain engine was measured; empty if it is recorded, or no engine could.
     """
 
     strategy: str
-    engine: str = "auto"
+    engine: str = "plain"
     stream: Stream | None = None
     growth: Growth | None = None
     costs: Costs | None = None
@@ -57,12 +64,20 @@ class Candidate:
     fallbacks: list[str] = field(default_factory=list)
     ran_out: bool = False
     line: str = ""
+    opening_seconds: float = 0.0
+    recording: str = ""
 
     @property
     def run_seconds(self) -> float:
         """The shortest time of the whole run in chunks of a measured size."""
-        costs = self.measured
-        return min(costs.seconds(trial.chunk_size) for trial in costs.trials)
+        return self.measured.run_seconds
+
+    def let_record(self) -> None:
+        """Let the engine record the program of the open stream; what was measured is forgotten."""
+        recorder = self.opened.recorder
+        assert recorder is not None
+        recorder.record(True)
+        self.engine, self.recording, self.costs = "auto", "", None
 
     @property
     def measured(self) -> Costs:
@@ -79,7 +94,8 @@ class Candidate:
     @property
     def seconds_of_a_line(self) -> str:
         """The time that a row or column takes, in words."""
-        return f"{duration(self.run_seconds / max(1, self.measured.lines))} a {self.line}"
+        seconds = self.measured.run_seconds / max(1, self.measured.lines)
+        return f"{duration(seconds)} a {self.line}"
 
     def fits(self, budget: int) -> bool:
         """Return whether a measured chunk size stays within a budget of bytes."""
@@ -143,6 +159,22 @@ class Search:
         share = limits.share_of_short_runs if self.has_choice else limits.share
         short = min(limits.seconds_at_most, limits.seconds_anyway + share * run)
         return self.spent + seconds <= max(limits.share * run, short) / remaining
+
+    def affords_recording(self, candidate: Candidate) -> bool:
+        """Return whether recording takes a small share of the run as the plain engine computes it.
+
+        Operators are counted by the graph of autograd: nothing is evaluated to find out.
+        """
+        if self.job.compile == "always":
+            return True
+        limits, costs, stream = self.thresholds, candidate.measured, candidate.opened
+        is_forward = candidate.strategy in FORWARD
+        node = limits.seconds_of_a_tangent if is_forward else limits.seconds_of_a_node
+        line = costs.line_seconds(costs.smallest)
+        seconds = node * stream.nodes + limits.lines_to_record * line
+        # Each of many matrices has a program of its own.
+        seconds *= max(1, len(bounds_of(stream) or ()) - 1)
+        return seconds <= limits.share_to_record * min(each.run_seconds for each in self.measured)
 
     @property
     def has_choice(self) -> bool:

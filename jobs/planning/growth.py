@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jobs.machine.measurement import measuring, timing
-from jobs.planning.candidate import Candidate, Growth, Search
+from jobs.planning.candidate import UNDECIDED, Candidate, Growth, Search
 from jobs.planning.cost import Costs, Trial
 from jobs.planning.trials import measure_chunk
 from jobs.records.announcements import trying_strategy
@@ -35,6 +35,17 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
     if not growth.costs.lines or 0 in candidate.opened.shape:
         candidate.costs = growth.costs.with_trial(Trial(1, 0.0, 0))
         return
+    if not growth.costs.trials:
+        _measure_size(search, candidate, growth, growth.sizes.pop(0), remaining)
+    if candidate.recording == UNDECIDED:
+        if not search.affords_recording(candidate):
+            candidate.recording = "not recorded in so short a run"
+        elif remaining > 1 and _is_small(search):
+            return
+        else:
+            candidate.let_record()
+            growth.costs = replace(growth.costs, trials=(), first_seconds=0.0)
+            growth.sizes = _sizes(search, candidate, growth.costs)
     while growth.sizes:
         chunk_size = growth.sizes[0]
         if growth.costs.trials:
@@ -74,10 +85,14 @@ def _can_wait(search: Search, costs: Costs, chunk_size: int) -> bool:
 
     This candidate has to stay open meanwhile.
     """
-    limits = search.thresholds
+    limits, line = search.thresholds, costs.line_seconds(costs.smallest)
     seconds = limits.repetitions * chunk_size * costs.line_seconds(chunk_size)
-    is_small = search.held_bytes <= limits.share_to_keep * search.budget.bytes
-    return seconds >= costs.first_seconds and is_small
+    return seconds >= max(limits.lines_to_open * line, costs.first_seconds) and _is_small(search)
+
+
+def _is_small(search: Search) -> bool:
+    """Return whether open streams hold so little memory that they stay open meanwhile."""
+    return search.held_bytes <= search.thresholds.share_to_keep * search.budget.bytes
 
 
 def _measure_size(
@@ -109,16 +124,19 @@ def _measure_size(
         if chunk_size == 1:
             costs = costs.with_first(first_seconds)
         growth.costs = candidate.costs = costs
-        # The very first chunk verifies the batching as well, and the captured engine prepares the
-        # first chunk of each size, so that only a later one counts.
+        # The first chunk verifies the batching as well (a single line is no batch, except at many
+        # points), and the captured engine prepares the first chunk of each size.
         is_first = (chunk_size, repetition) == (1, 0)
-        prepares = repetition == 0 and candidate.opened.engine == "captured"
+        batches = len(costs.trials) <= 2 and candidate.opened.engine == "plain"
+        prepares = repetition == 0 and (candidate.opened.engine == "captured" or batches)
         is_sure = trial.seconds > limits.lasting_seconds and not (is_first or prepares)
         # Where nothing is left to choose, a few percent of the predicted time do not matter.
         is_sure |= not search.has_choice and len(costs.trials) > 1
         if is_sure or not (disappoints or search.affords(trial.spent, remaining)):
             break
-        search.spent += 0.0 if is_first else trial.spent
+        # What opens a strategy, and tells whether to record, leaves the time for chunks as it is.
+        is_free = is_first or candidate.recording == UNDECIDED
+        search.spent += 0.0 if is_free else trial.spent
 
 
 def _is_worse(search: Search, trial: Trial, others: Sequence[Trial]) -> bool:

@@ -20,7 +20,7 @@ from jobs.machine.measurement import measuring, release_memory
 from jobs.machine.memory import Budget, memory_in_use, within_device
 from jobs.machine.warm_up import warm_up
 from jobs.operations import OPERATIONS
-from jobs.planning.candidate import Candidate, Search
+from jobs.planning.candidate import UNDECIDED, Candidate, Search
 from jobs.planning.chunk_choice import choose_chunk, largest_chunk, too_large
 from jobs.planning.compilation import may_compile, try_compiling
 from jobs.planning.cost import Costs
@@ -85,6 +85,8 @@ def _decide(search: Search, strategy: str, started: float) -> Decision:
     chosen = search.fastest()
     chunk_size, chunk_reason = choose_chunk(search, chosen)
     reason = "as requested" if strategy != "auto" else _reason(search, chosen)
+    if chosen.recording not in ("", UNDECIDED):
+        reason += f"; {chosen.recording}"
     with failing_strategy(chosen.strategy):
         _open_chosen(search, chosen)
         if may_compile(search, chosen, chunk_size):
@@ -140,11 +142,11 @@ def _measure_all(search: Search) -> None:
     # The loop takes the place of a batched strategy that is excluded.
     best = [each[0] for each in usable if each]
     loops = [each[1] for each in usable if each[1:]]
-    for place, strategy in enumerate(best):
-        _attempt(search, strategy, remaining=len(best) - place)
+    for strategy in best:
+        _attempt(search, strategy, remaining=len(best))
     # A candidate that waited for the other one to be measured may still be the faster.
-    if best:
-        _attempt(search, best[0], remaining=1, continues=True)
+    for strategy in best:
+        _attempt(search, strategy, remaining=1, continues=True)
     if not search.measured:
         for strategy in [each for each in best if search.candidate(each).note]:
             _attempt(search, strategy, remaining=1, even_if_hopeless=True)
@@ -202,13 +204,12 @@ def _measure(
         passes, other = (columns, rows) if strategy in FORWARD else (rows, columns)
         if _is_hopeless(search, candidate, passes, other):
             return
-    # A captured program holds more memory than the plain engine does.
-    for engine in ("auto",) if strategy in LOOPS.values() else ("auto", "plain"):
-        candidate.stream = None
+    # A recorded program holds more memory than the plain engine does.
+    for recording in (UNDECIDED, "not recorded, which does not fit into the memory"):
+        candidate.stream, candidate.recording = None, recording
         _close_large_streams(search)
-        candidate.engine = engine
         try:
-            _measure_engine(search, candidate, remaining, even_if_hopeless)
+            _measure_strategy(search, candidate, remaining, even_if_hopeless)
             if candidate.costs is None or candidate.fits(search.budget.bytes):
                 return
         except OutOfMemoryError:
@@ -217,19 +218,27 @@ def _measure(
             candidate.ran_out = True
             if candidate.costs is not None:
                 return
+        if candidate.engine == "plain":
+            break
     candidate.note = "not even one line fits into the memory"
 
 
-def _measure_engine(
+def _measure_strategy(
     search: Search, candidate: Candidate, remaining: int, even_if_hopeless: bool
 ) -> None:
-    opens = f"({candidate.engine} engine) was opened"
-    trying_strategy(search.job, candidate.strategy, opens)
+    """Open a strategy and measure it: the plain engine first, which needs no recording."""
+    trying_strategy(search.job, candidate.strategy, "was opened")
     with measuring(search.job.device) as opening:
-        stream = open_job_stream(search.job, candidate.strategy, candidate.engine)
+        stream = open_job_stream(search.job, candidate.strategy)
+    candidate.engine = "plain"
+    if stream.recorder is None:
+        candidate.recording = ""
+    else:
+        stream.recorder.record(False)
     require_storage(search.job, stream.dtype)
     candidate.stream = stream
     candidate.fallbacks.clear()
+    candidate.opening_seconds = opening.seconds
     candidate.line = stream.axis.removesuffix("s")
     search.shape = rows, columns = stream.rows.size, stream.columns.size
     other = columns if stream.passes == rows else rows
@@ -299,7 +308,10 @@ def _is_hopeless(search: Search, candidate: Candidate, passes: int, other: int) 
         return False
     best = search.fastest().measured
     line = best.line_seconds(best.trials[0].chunk_size) * best.trials[0].share
-    opening = max(search.thresholds.lines_to_open * line, best.first_seconds)
+    limits, evaluation = search.thresholds, search.fastest().opening_seconds
+    opening = max(
+        limits.lines_to_open * line, limits.evaluations_to_open * evaluation, best.first_seconds
+    )
     if search.affords(opening, remaining=1):
         return False
     candidate.note = "not tried in so short a run"

@@ -18,7 +18,7 @@ from jobs.planning.cost import Trial
 from jobs.streams.blocks import BlocksStream
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.nonfinite import entries_not_finite
-from jobs.streams.single import forget_kept, keep
+from jobs.streams.single import forget_kept, keep, kept_lines
 from jobs.streams.stream import Stream, block_end, start_of_trial, stored_dtype, to_numpy
 from jobs.verification.probe_check import ProbeCheck
 
@@ -44,8 +44,10 @@ def measure_chunk(
         OutOfMemoryError: The chunk does not fit into the memory.
     """
     stream = candidate.opened
-    start = start_of_trial(stream, chunk_size, number)
-    if not number:
+    # Those of the plain engine are blocks too, when a recorded program is measured beside it.
+    kept = [each for each in kept_lines(stream) if len(each) == chunk_size]
+    start = start_of_trial(stream, chunk_size, max(number, len(kept)))
+    if not kept:
         forget_kept(stream)
     with by(job.device) as found, explaining_failures(job.function):
         block, share = _computed(stream, start, block_end(stream, start, chunk_size))

@@ -30,6 +30,8 @@ class PointStream:
     axis = Axis.ROWS
     engine = "plain"
     engine_refusal = None
+    recorder = None
+    nodes = 0
 
     def __init__(
         self,

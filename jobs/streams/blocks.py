@@ -37,6 +37,7 @@ class BlocksStream(PaddedStream):
         """
         self._function, self._open = function, open_stream
         super().__init__(function.widths, function.widths)
+        self.waits = False
         started = time.perf_counter()
         self._kept = (self.largest, self._at(self.largest))
         self.opening_seconds = (time.perf_counter() - started) * len(function.blocks)
@@ -50,6 +51,21 @@ class BlocksStream(PaddedStream):
     def engine(self) -> str:
         """The engine that computes the rows of the block in use."""
         return self._kept[1].engine
+
+    @property
+    def recorder(self) -> BlocksStream | None:
+        """This stream, which lets each block record; None where no engine could."""
+        return None if self._kept[1].recorder is None else self
+
+    @property
+    def nodes(self) -> int:
+        """The number of operators in the graph of the block in use."""
+        return self._kept[1].nodes
+
+    def record(self, records: bool) -> None:
+        """Let the engine record each block from its next rows on, or no longer."""
+        self.waits = not records
+        self._let_record(self._kept[1])
 
     @property
     def engine_refusal(self) -> str | None:
@@ -86,4 +102,10 @@ class BlocksStream(PaddedStream):
         function, tensors = self._function.term(number)
         # Copies: a function may work in place on its arguments.
         given = tuple(tensor.clone() for tensor in tensors)
-        return self._open(function, given[0] if len(given) == 1 else given)
+        stream = self._open(function, given[0] if len(given) == 1 else given)
+        self._let_record(stream)
+        return stream
+
+    def _let_record(self, stream: Stream) -> None:
+        if stream.recorder is not None:
+            stream.recorder.record(not self.waits)

@@ -47,6 +47,8 @@ class CurvatureStream:
     is_divisible = True
     engine = "plain"
     engine_refusal = None
+    recorder = None
+    nodes = 0
 
     def __init__(
         self, function: Curvature, inputs: Sequence[Tensor], seed: int, strategy: str

@@ -24,6 +24,8 @@ class RaggedStream(PaddedStream):
 
     engine = "plain"
     engine_refusal = None
+    recorder = None
+    nodes = 0
 
     def __init__(
         self, function: RaggedFunction, numbers: Tensor, *, seed: int, operation: str, strategy: str

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from autodiff_core import Axis, AxisLayout, Block, BlockStream
-from jobs.streams.stream import Stream
+from jobs.streams.stream import Recorder, Stream
 
 
 class OverAnother:
@@ -23,6 +23,16 @@ class OverAnother:
     def engine(self) -> str:
         """The engine that computes the blocks; final after the first one."""
         return self._stream.engine
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What lets the engine record; None where no engine could."""
+        return self._stream.recorder
+
+    @property
+    def nodes(self) -> int:
+        """The number of operators in the graph of the derivative."""
+        return self._stream.nodes
 
     @property
     def engine_refusal(self) -> str | None:

@@ -14,6 +14,19 @@ from torch import Tensor
 from autodiff_core import Axis, AxisLayout, Block
 
 
+class Recorder(Protocol):
+    """Lets an engine record the derivative; until then the plain engine computes."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the plain engine computes for now."""
+        ...
+
+    def record(self, records: bool) -> None:
+        """Let the engine record and compute from the next block on, or no longer."""
+        ...
+
+
 class Stream(Protocol):
     """The derivative of a job's function as blocks of lines, which are rows or columns."""
 
@@ -65,6 +78,16 @@ class Stream(Protocol):
     @property
     def engine(self) -> str:
         """The engine that computes the blocks; final after the first one."""
+        ...
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What lets the engine record; None where no engine could."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """The number of operators in the graph of the derivative; 0 where that is not known."""
         ...
 
     @property

@@ -31,6 +31,8 @@ class SummedStream:
     is_divisible = True
     engine = "plain"
     engine_refusal = None
+    recorder = None
+    nodes = 0
 
     def __init__(self, function: BatchSum, inputs: Any, seed: int, **options: Any) -> None:
         """Evaluate the sum, and linearize its first term to learn the layout.

@@ -174,7 +174,7 @@ def test_an_error_of_the_user_is_not_reported_as_a_missing_derivative(strategy):
     assert error.type is RuntimeError
 
 
-@pytest.mark.parametrize("chunk_size", [1, 4, 64])
+@pytest.mark.parametrize("chunk_size", [2, 4, 64])
 @pytest.mark.parametrize("is_joined", [False, True])
 def test_a_wrong_batching_rule_is_found_even_if_the_first_chunk_does_not_use_it(
     is_joined, chunk_size
@@ -187,6 +187,14 @@ def test_a_wrong_batching_rule_is_found_even_if_the_first_chunk_does_not_use_it(
     x = FUNCTIONS["cdist"].point()
     with pytest.warns(FallbackWarning, match="one vector at a time"):
         given = call("jacobian", func, x, "vectorize", chunk_size=chunk_size)
+    cases.assert_same(given, call("jacobian", func, x, "reverse-loop"))
+
+
+def test_single_vectors_are_not_batched_and_need_no_batching_rule():
+    func, x = FUNCTIONS["cdist"].make(), FUNCTIONS["cdist"].point()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FallbackWarning)
+        given = call("jacobian", func, x, "vectorize", chunk_size=1)
     cases.assert_same(given, call("jacobian", func, x, "reverse-loop"))
 
 

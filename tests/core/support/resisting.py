@@ -247,7 +247,7 @@ FUNCTIONS: dict[str, Resisting] = {
     ),
     "ctc_loss": Resisting(
         lambda: _ctc,
-        jacobian=no_forward("_ctc_loss") | LOOPED_INSIDE,
+        jacobian=no_forward("_ctc_loss"),
         hessian=neither("_ctc_loss", "_ctc_loss_backward"),
     ),
     "embedding_bag": Resisting(

@@ -49,6 +49,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return seen
 
 
+@pytest.mark.usefixtures("in_order")
 def test_a_block_arrives_when_the_next_is_computed(
     resolved: Resolve, quiet: Display, events: list[tuple[str, int]]
 ) -> None:

@@ -51,6 +51,7 @@ def _(info, in_dims, tangent, scale):
     return 1.5 * batched if info.batch_size == 3 else batched, 0
 
 class Sine(torch.autograd.Function):
+    generate_vmap_rule = True
     @staticmethod
     def forward(x): return x.sin()
     @staticmethod
@@ -225,7 +226,7 @@ def test_a_strategy_that_was_asked_for_is_not_replaced(
     job = resolved(*faulty("strategy=vectorize"))
     with pytest.raises(JobError, match="rows 21 to 24 disagree") as caught:
         run_job(job)
-    assert "forward-mode, forward-loop, reverse-loop, and auto" in str(caught.value)
+    assert "forward-mode, reverse-loop, forward-loop, and auto" in str(caught.value)
     with open_result(part_path(job.paths.result), allow_partial=True) as begun:
         assert begun.mask.sum() == 21
 

@@ -36,7 +36,8 @@ def run(
 ) -> Callable[..., Result]:
     """Return a function that runs a job as if it were long, and compiling took no time."""
     (directory / "chain.py").write_text(FUNCTIONS)
-    monkeypatch.setattr(search, "THRESHOLDS", replace(THRESHOLDS, compiles_from_seconds=0.0))
+    at_once = replace(THRESHOLDS, compiles_from_seconds=0.0, share_to_record=1e9)
+    monkeypatch.setattr(search, "THRESHOLDS", at_once)
     monkeypatch.setattr(FusionPrediction, "compile_seconds", 0.0)
 
     def run(function: str, *options: str) -> Result:
