@@ -109,7 +109,8 @@ class Program:
                 out = images[self._placed[number]].view(count, *step.shape)
                 results[number] = value_of(step.apply(*self._stacks(step, given, count), out=out))
             else:
-                spare = self._spare.get(number) if reuses_memory else None
+                # A compiler may give two equal results the same memory, or that of an input.
+                spare = self._spare.get(number) if reuses_memory and not fused else None
                 results[number] = self._applied(number, given, count, spare, tracer)
             for index in finished:
                 del results[index]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs.flat import Tracer
+from autodiff_core._programs.program import Program
 from autodiff_core._programs.recording import record
 from autodiff_core._programs.rules.lowering import lower
 from autodiff_core._programs.segments import Segment
@@ -84,3 +85,28 @@ def test_a_program_that_does_not_repeat_has_no_segments() -> None:
     with Tracer() as tracer:
         program.apply([dense_stack(draw(COUNT, 6))], COUNT, tracer=tracer)
     assert program.segments() == []
+
+
+def test_steps_beside_kernels_overwrite_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = draw(6)
+    pull = torch.func.vjp(two_states, point)[1]
+    program = lower(record(lambda parts: pull(parts[0]), (draw(6, seed=1),)))
+    vectors = [dense_stack(draw(COUNT, 6, seed=2))]
+    spares = []
+    applied = Program._applied
+
+    def noted(self: Program, number: int, given, count: int, spare, tracer):
+        spares.append(spare)
+        return applied(self, number, given, count, spare, tracer)
+
+    monkeypatch.setattr(Program, "_applied", noted)
+    expected = program.apply(vectors, COUNT)[0]
+    assert any(spares)
+    with Tracer() as tracer:
+        program.apply(vectors, COUNT, reuses_memory=False, tracer=tracer)
+    program.fuse([each for group in program.segments() for each in group])
+    program._flats.clear()
+    spares.clear()
+    assert_same(program.apply(vectors, COUNT)[0], expected, 1e-12)
+    assert spares
+    assert not any(spares)
