@@ -188,7 +188,7 @@ def ragged_variables(
                 f"{', '.join(first.point)} at the first; integers are constants"
             )
         place = f"at point {number} ({arguments[names[0]].origin})"
-        at_points.append(AtPoint(_naming(here.function.function, place), names, shapes, start))
+        at_points.append(AtPoint(naming(here.function.function, place), names, shapes, start))
         conversions += here.conversions[len(function.conversions) :]
         numbers += [tensor.reshape(-1) for tensor in here.point.values()]
         start += at_points[-1].width
@@ -214,7 +214,7 @@ def ragged_variables(
     )
 
 
-def _naming(call: Callable[..., Any], place: str) -> Callable[..., Any]:
+def naming(call: Callable[..., Any], place: str) -> Callable[..., Any]:
     """Return a function whose exceptions have a note of the place."""
 
     def at_place(*tensors: Tensor) -> Any:

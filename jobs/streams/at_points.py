@@ -10,6 +10,7 @@ from torch import Tensor
 
 import autodiff_core
 from autodiff_core import Axis, AxisLayout, Block, BlockStream
+from jobs.functions.ragged import naming
 from jobs.streams.summed import value_and_product
 
 # The number of elements that the function's values and the products for the check may take at once,
@@ -110,21 +111,27 @@ class PointStream:
     def _at(self, point: int) -> BlockStream:
         torch.manual_seed(self._seed)
         inputs = tuple(tensor[point] for tensor in self._inputs)
-        return autodiff_core.blocks(self._function, inputs, **self._options)
+        function = naming(self._function, f"at point {point}")
+        return autodiff_core.blocks(function, inputs, **self._options)
 
 
 def values_of_points(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -> Any:
     """Return the function's values at all points, nested as it returns them, stacked."""
     parts = []
     with torch.no_grad():
-        for part in _parts(inputs):
+        for first, part in _parts(inputs):
             torch.manual_seed(seed)
-            parts.append(stacked(function)(*part))
+            parts.append(stacked(function, first)(*part))
     return _map(lambda *tensors: torch.cat(tensors), *parts)
 
 
-def stacked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of many points: batched where that is possible, else point by point."""
+def stacked(function: Callable[..., Any], first: int = 0) -> Callable[..., Any]:
+    """Return a function of many points: batched where that is possible, else point by point.
+
+    Args:
+        function: The function of one point.
+        first: The number of the first point, to name the one at which the function fails.
+    """
 
     def at_all(*inputs: Tensor) -> Any:
         try:
@@ -132,7 +139,10 @@ def stacked(function: Callable[..., Any]) -> Callable[..., Any]:
         # A function that cannot be batched may raise an exception of any type; one that is itself
         # at fault raises it again below.
         except Exception:
-            values = [function(*point) for point in zip(*inputs, strict=True)]
+            values = [
+                naming(function, f"at point {number}")(*point)
+                for number, point in enumerate(zip(*inputs, strict=True), first)
+            ]
             return _map(lambda *tensors: torch.stack(tensors), *values)
 
     return at_all
@@ -142,9 +152,11 @@ def values_at_points(
     function: Callable[..., Any], inputs: Sequence[Tensor], seed: int
 ) -> Iterator[Any]:
     """Yield the values at ranges of points, stacked, as a derivative evaluates them."""
-    for part in _parts(inputs):
+    for first, part in _parts(inputs):
         torch.manual_seed(seed)
-        yield stacked(function)(*(tensor.detach().clone().requires_grad_() for tensor in part))
+        yield stacked(function, first)(
+            *(tensor.detach().clone().requires_grad_() for tensor in part)
+        )
 
 
 def value_and_product_at_points(
@@ -170,18 +182,17 @@ def value_and_product_at_points(
         The values, stacked, of second order their sum; the gradients; and the products, one tensor
         with a leading dimension over points for each tensor of the image.
     """
-    at_all = stacked(function)
-
-    def total(*point: Tensor) -> Any:
-        # The points are independent of one another, so that the Hessian of the sum is block
-        # diagonal, with the Hessians of the points as blocks.
-        return at_all(*point).sum()
-
     is_second_order = operation in ("vhp", "hvp")
     values, gradients, products = [], [], []
-    start = 0
-    for part in _parts(inputs):
+    for start, part in _parts(inputs):
         stop = start + len(part[0])
+        at_all = stacked(function, start)
+
+        def total(*point: Tensor, at_all: Callable[..., Any] = at_all) -> Any:
+            # The points are independent of one another, so that the Hessian of the sum is block
+            # diagonal, with the Hessians of the points as blocks.
+            return at_all(*point).sum()
+
         value, gradient, image = value_and_product(
             operation,
             total if is_second_order else at_all,
@@ -190,7 +201,6 @@ def value_and_product_at_points(
             seed=seed,
             strategy=strategy,
         )
-        start = stop
         values.append(value)
         gradients.append(gradient)
         products.append(image)
@@ -203,12 +213,12 @@ def value_and_product_at_points(
     return value, gradient, image
 
 
-def _parts(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the inputs in ranges of points that are not too many at once."""
+def _parts(inputs: Sequence[Tensor]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    """Yield ranges of points that are not too many at once: the first number, and the inputs."""
     elements = max(1, sum(tensor[0].numel() for tensor in inputs))
     step = max(1, _ELEMENTS_AT_ONCE // (64 * elements))
     for start in range(0, len(inputs[0]), step):
-        yield tuple(tensor[start : start + step] for tensor in inputs)
+        yield start, tuple(tensor[start : start + step] for tensor in inputs)
 
 
 def _map(apply: Callable[..., Any], *values: Any) -> Any:

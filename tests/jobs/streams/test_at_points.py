@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jobs.errors import JobError
-from jobs.streams.at_points import PointStream
+from jobs.streams.at_points import PointStream, values_of_points
 from jobs.streams.stream import block_end
 from outputs import open_result, part_path, verify_result
 from outputs.merge import main as merge
@@ -279,3 +279,16 @@ def test_a_block_lies_within_a_point_or_is_of_whole_ones(
         stop = block_end(stream, start, size)
         assert start < stop <= start + size
         assert start // unit == (stop - 1) // unit or start % unit == stop % unit == 0
+
+
+def test_a_failure_names_the_point_of_many_at_which_the_function_fails() -> None:
+    def logarithm(x: torch.Tensor) -> torch.Tensor:
+        if bool(x.sum() < 0):
+            raise ValueError("a negative sum")
+        return x.log()
+
+    points = torch.ones(7, 3, dtype=torch.float64)
+    points[5] = -1.0
+    with pytest.raises(ValueError, match="a negative sum") as caught:
+        values_of_points(logarithm, (points,), seed=0)
+    assert caught.value.__notes__ == ["at point 5"]
