@@ -30,11 +30,6 @@ def choose_chunk(search: Search, candidate: Candidate) -> tuple[int, str]:
     chunk_size = even_chunk(best, costs.lines, costs.unit)
     largest = costs.trials[-1].chunk_size
     reason = f"the fastest of those measured, up to {largest}"
-    if best == largest and costs.is_falling:
-        larger = _larger(search, candidate, best, costs.peak_bytes(best))
-        if larger > best:
-            chunk_size = even_chunk(larger, costs.lines, costs.unit)
-            reason = f"more than the {largest} that were measured, because lines get cheaper"
     if costs.is_loop:
         reason = "large enough for the disk; lines are computed one by one"
     elif chunk_size == largest < costs.lines and not costs.fits(LADDER * largest, budget.bytes):

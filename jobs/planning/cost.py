@@ -167,14 +167,6 @@ class Costs:
         before, now = (self.seconds(trial.chunk_size) for trial in self.trials[-2:])
         return now * (1 - max(0.0, before - now) / before / 2)
 
-    @property
-    def is_falling(self) -> bool:
-        """Whether the last step to larger chunks has halved the time of the run."""
-        if len(self.trials) < 2:
-            return False
-        before, now = (self.seconds(trial.chunk_size) for trial in self.trials[-2:])
-        return now <= before / 2
-
     def ladder(self) -> list[int]:
         """Return the chunk sizes that are worth measuring: powers of four, and all lines.
 

@@ -111,17 +111,3 @@ def test_larger_chunks_promise_half_of_what_the_last_step_saved(trials, share: f
     found = costs(*((size, seconds, MB) for size, seconds in trials))
     now = found.seconds(trials[-1][0])
     assert found.promised_seconds == pytest.approx(share * now, rel=1e-2, abs=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("trials", "is_falling"),
-    [
-        ([(1, 1.0)], False),
-        ([(1, 1.0), (4, 1.5)], True),
-        ([(1, 1.0), (4, 2.5)], False),
-        ([(1, 1.0), (4, 1.0), (16, 4.0)], False),
-    ],
-)
-def test_times_fall_where_the_last_step_has_halved_them(trials, is_falling: bool) -> None:
-    found = costs(*((size, seconds, MB) for size, seconds in trials))
-    assert found.is_falling == is_falling

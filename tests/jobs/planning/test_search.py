@@ -175,16 +175,15 @@ def test_what_runs_out_of_memory_after_it_has_waited_keeps_what_was_measured(
     assert (decision.strategy, decision.chunk_size) == ("vectorize", 16)
 
 
-def test_lines_that_get_cheaper_are_taken_in_larger_chunks_than_were_measured(
+def test_larger_chunks_than_were_measured_are_left_to_the_run(
     measured: Callable[..., Any],
 ) -> None:
-    """Of so short a run little can be measured; what larger chunks take, the run itself finds."""
+    """Of so short a run little can be measured, and the run can return to smaller chunks."""
     decision, tried = measured(
         vectorize=lambda size: 1e-3 + 1e-6 * size, forward_mode=lambda size: 1.0 + 1.0 * size
     )
     largest = max(size for strategy, size in tried if strategy == "vectorize")
-    assert decision.chunk_size == 4 * largest < 512
-    assert f"more than the {largest} that were measured" in decision.chunk_reason
+    assert decision.chunk_size == largest < 512
     assert decision.largest_chunk > decision.chunk_size
 
 
