@@ -35,8 +35,8 @@ def note(tensor):
         head = next((line for line in lines if "-" in line.split()[0]), "")
         begin, _, end = head.partition(" ")[0].partition("-")
         if begin and int(begin, 16) <= tensor.data_ptr() < int(end, 16):
-            dirty = next(line for line in lines if line.startswith("Private_Dirty"))
-            Path(f"{process.name}.{process.pid}").write_text(head + dirty)
+            own = next(line for line in lines if line.startswith("Anonymous"))
+            Path(f"{process.name}.{process.pid}").write_text(head + own)
 
 
 class Net(torch.nn.Module):

@@ -176,7 +176,7 @@ def test_a_strategy_that_was_asked_for_is_not_replaced(
     assert code == 139
     (message,) = out.split("\n", 1)[1].splitlines()
     assert message.startswith("error: the process was ended by SIGSEGV while strategy forward-mode")
-    assert "valid are also vectorize, forward-loop, reverse-loop" in message
+    assert "valid are also vectorize, reverse-loop, forward-loop" in message
     (status,) = tmp_path.glob("runs/*/status.json")
     found = json.loads(status.read_text())
     assert found["state"] == "failed"
