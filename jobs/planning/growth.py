@@ -36,7 +36,11 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
         candidate.costs = growth.costs.with_trial(Trial(1, 0.0, 0))
         return
     if not growth.costs.trials:
-        _measure_size(search, candidate, growth, growth.sizes.pop(0), remaining)
+        # A line tells whether to record: a whole chunk of the plain engine is of no other use.
+        line = growth.costs.smallest
+        decides = candidate.recording == UNDECIDED and line < growth.sizes[0]
+        first = line if decides else growth.sizes.pop(0)
+        _measure_size(search, candidate, growth, first, remaining)
     if candidate.recording == UNDECIDED:
         if not search.affords_recording(candidate):
             candidate.recording = "not recorded in so short a run"
