@@ -96,19 +96,13 @@ class GaussNewton:
                 total += self._pulled_back(self.curved(self._pushed_forward(start, stop)))
                 return
             jacobian = self.jacobian()
-            curved = self.curved(self._columns(jacobian, start, stop).T).to(total.dtype)
+            overlaps = self.layout.overlaps(start, stop)
+            columns = torch.cat([jacobian[i][:, first:last] for i, first, last in overlaps], dim=1)
+            curved = self.curved(columns.T).to(total.dtype)
             # Input by input: to concatenate them would take a tenth of the time (measured).
-            sizes = [each.numel() for each in self._inputs]
+            sizes = [each.shape[1] for each in jacobian]
             for part, of_input in zip(total.split(sizes, 1), jacobian, strict=True):
                 part.addmm_(curved, of_input.to(total.dtype))
-
-    def _columns(self, jacobian: Sequence[Tensor], start: int, stop: int) -> Tensor:
-        """Return the columns start, ..., stop - 1 of J, of all inputs together."""
-        found, first = [], 0
-        for of_input in jacobian:
-            found.append(of_input[:, max(0, start - first) : max(0, stop - first)])
-            first += of_input.shape[1]
-        return torch.cat(found, dim=1)
 
     def product(self, vector: Sequence[Tensor], strategy: str = "forward-loop") -> list[Tensor]:
         """Return JᵀHJ v by one pushforward, one product with H and one pullback.
@@ -136,8 +130,7 @@ class GaussNewton:
             return jacobian_of_samples(
                 self._func, self._inputs, self._data, self._strategy, self._report
             )
-        whole = whole_jacobian(self._whole, self._inputs, self._strategy)
-        return whole.split([each.numel() for each in self._inputs], dim=1)
+        return whole_jacobian(self._whole, self._inputs, self._strategy)
 
     def curved(self, lines: Tensor) -> Tensor:
         """Return H times each of many vectors over the outputs.

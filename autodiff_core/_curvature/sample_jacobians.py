@@ -45,8 +45,8 @@ def jacobian_of_samples(
             if is_out_of_memory(error):
                 raise
             report(Fallback(strategy, "one sample at a time", first_line(error)))
-    whole = torch.cat([_alone(outputs, inputs, sample) for sample in zip(*data, strict=True)])
-    return whole.split([each.numel() for each in inputs], dim=1)
+    samples = [_alone(outputs, inputs, sample) for sample in zip(*data, strict=True)]
+    return [torch.cat(of_input) for of_input in zip(*samples, strict=True)]
 
 
 def _of_one(outputs: Outputs, sample: Sequence[Tensor]) -> Outputs:
@@ -78,12 +78,14 @@ def _lines(part: Tensor, like: Tensor) -> int:
     return torch.Size(part.shape[: part.dim() - like.dim()]).numel()
 
 
-def _alone(outputs: Outputs, inputs: Sequence[Tensor], sample: Sequence[Tensor]) -> Tensor:
+def _alone(
+    outputs: Outputs, inputs: Sequence[Tensor], sample: Sequence[Tensor]
+) -> Sequence[Tensor]:
     return whole_jacobian(_of_one(outputs, sample), inputs, "reverse-loop")
 
 
-def whole_jacobian(outputs: Outputs, inputs: Sequence[Tensor], strategy: str) -> Tensor:
-    """Return the Jacobian of outputs of which each may depend on all data."""
+def whole_jacobian(outputs: Outputs, inputs: Sequence[Tensor], strategy: str) -> Sequence[Tensor]:
+    """Return the Jacobian, as above, of outputs of which each may depend on all data."""
     stream = blocks(
         outputs,
         tuple(inputs),
@@ -92,4 +94,4 @@ def whole_jacobian(outputs: Outputs, inputs: Sequence[Tensor], strategy: str) ->
         engine="plain",
         check_modes=False,
     )
-    return stream.matrix()
+    return stream.matrix().split([each.numel() for each in inputs], dim=1)
