@@ -101,16 +101,13 @@ def segments(
         segment = _segment(lines, flats, given)
         kind = tuple(given), segment.wiring, tuple(_kind(flats[number]) for number, *_ in lines)
         alike.setdefault(kind, []).append(segment)
-    groups = [group for group in [*groups, *alike.values()] if _steps(group) >= _fewest(order)]
+    fewest = _SMALLEST_SHARE * len(order)
+    groups = [group for group in [*groups, *alike.values()] if _steps(group) >= fewest]
     return sorted(groups, key=_steps, reverse=True)[:_MOST_GROUPS]
 
 
 def _steps(group: Sequence[Segment]) -> int:
     return sum(len(each.numbers) for each in group)
-
-
-def _fewest(order: Sequence[Line]) -> float:
-    return _SMALLEST_SHARE * len(order)
 
 
 def _repetitions(

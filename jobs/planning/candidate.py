@@ -70,7 +70,8 @@ class Candidate:
     @property
     def run_seconds(self) -> float:
         """The shortest time of the whole run in chunks of a measured size."""
-        return self.measured.run_seconds
+        costs = self.measured
+        return min(costs.seconds(trial.chunk_size) for trial in costs.trials)
 
     def let_record(self) -> None:
         """Let the engine record the program of the open stream; what was measured is forgotten."""
@@ -94,8 +95,7 @@ class Candidate:
     @property
     def seconds_of_a_line(self) -> str:
         """The time that a row or column takes, in words."""
-        seconds = self.measured.run_seconds / max(1, self.measured.lines)
-        return f"{duration(seconds)} a {self.line}"
+        return f"{duration(self.run_seconds / max(1, self.measured.lines))} a {self.line}"
 
     def fits(self, budget: int) -> bool:
         """Return whether a measured chunk size stays within a budget of bytes."""
@@ -142,6 +142,11 @@ class Search:
         return [each for each in self.candidates.values() if each.costs is not None]
 
     @property
+    def run_seconds(self) -> float:
+        """The shortest time of the whole run that was measured so far; infinite before."""
+        return min((each.run_seconds for each in self.measured), default=float("inf"))
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of memory that the open streams hold, about."""
         return memory_in_use(self.job.device) - self.occupied
@@ -154,7 +159,7 @@ class Search:
             remaining: How many strategies share the time that is left.
         """
         limits = self.thresholds
-        run = min((each.run_seconds for each in self.measured), default=float("inf"))
+        run = self.run_seconds
         # Where nothing is left to choose, probes only serve the prediction.
         share = limits.share_of_short_runs if self.has_choice else limits.share
         short = min(limits.seconds_at_most, limits.seconds_anyway + share * run)
@@ -174,7 +179,7 @@ class Search:
         seconds = node * stream.nodes + limits.lines_to_record * line
         # Each of many matrices has a program of its own.
         seconds *= max(1, len(bounds_of(stream) or ()) - 1)
-        return seconds <= limits.share_to_record * min(each.run_seconds for each in self.measured)
+        return seconds <= limits.share_to_record * self.run_seconds
 
     @property
     def has_choice(self) -> bool:

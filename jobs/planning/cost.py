@@ -128,11 +128,6 @@ class Costs:
         return computing + blocks * SECONDS_OF_A_BLOCK + last
 
     @property
-    def run_seconds(self) -> float:
-        """The shortest time of the whole run in chunks of a measured size."""
-        return min(self.seconds(trial.chunk_size) for trial in self.trials)
-
-    @property
     def line_memory(self) -> float:
         """Bytes by which the peak grows with each line of a chunk (m1)."""
         first, last = self.trials[0], self.trials[-1]

@@ -189,5 +189,5 @@ def _is_worth_trying(
 
 def _promises_more(search: Search, costs: Costs, seconds: float) -> bool:
     """Return whether a larger chunk may well save the time that it takes to measure it."""
-    best = min(each.run_seconds for each in search.measured)
+    best = search.run_seconds
     return seconds <= search.thresholds.share * best or best - costs.promised_seconds >= seconds

@@ -37,7 +37,7 @@ class BlocksStream(PaddedStream):
         """
         self._function, self._open = function, open_stream
         super().__init__(function.widths, function.widths)
-        self.waits = False
+        self._waits = False
         started = time.perf_counter()
         self._kept = (self.largest, self._at(self.largest))
         self.opening_seconds = (time.perf_counter() - started) * len(function.blocks)
@@ -64,7 +64,7 @@ class BlocksStream(PaddedStream):
 
     def record(self, records: bool) -> None:
         """Let the engine record each block from its next rows on, or no longer."""
-        self.waits = not records
+        self._waits = not records
         self._let_record(self._kept[1])
 
     @property
@@ -108,4 +108,4 @@ class BlocksStream(PaddedStream):
 
     def _let_record(self, stream: Stream) -> None:
         if stream.recorder is not None:
-            stream.recorder.record(not self.waits)
+            stream.recorder.record(not self._waits)

@@ -17,11 +17,6 @@ from autodiff_core import Axis, AxisLayout, Block
 class Recorder(Protocol):
     """Lets an engine record the derivative; until then the plain engine computes."""
 
-    @property
-    def waits(self) -> bool:
-        """Whether the plain engine computes for now."""
-        ...
-
     def record(self, records: bool) -> None:
         """Let the engine record and compute from the next block on, or no longer."""
         ...
