@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -144,7 +145,8 @@ class Lines:
         line = self._line(Group(0), 1, exponent)[1]
         self._evaluations.require_no_past()
         parts = (slice(0, self._skipped), slice(self._skipped, None))
-        self._weights = torch.cat([self._balanced(line, part) for part in parts])
+        noise = cache(lambda: self._noise_along(line))
+        self._weights = torch.cat([self._balanced(line, noise, part) for part in parts])
 
     def claim_of_gradient(self) -> Claim:
         """Return what the gradient says of the function, for second order."""
@@ -321,7 +323,12 @@ class Lines:
             [signed_vector(each, generator, real=False) for each in self._centre.point]
         )
 
-    def _balanced(self, line: Extrapolation, part: slice) -> Tensor:
+    def _noise_along(self, line: Extrapolation) -> Tensor:
+        """Return the noise of derivatives along a line, for each row the largest in its tensor."""
+        noise = line.noise(self._centre.epsilon**_NUDGE).nan_to_num(0.0)
+        return _of_tensors(noise, self._centre.values)
+
+    def _balanced(self, line: Extrapolation, noise: Callable[[], Tensor], part: slice) -> Tensor:
         """Return weights with which a part of the rows has about equal derivatives along a line.
 
         They are as they were where no row hides beside others. Rows whose derivative is within the
@@ -338,9 +345,7 @@ class Lines:
             sizes = torch.where(sizes > 0, sizes, sizes[sizes > 0].min())
         if not _hides(weights * sizes, tolerance):
             return weights
-        levels = _of_tensors(
-            line.noise(self._centre.epsilon**_NUDGE).nan_to_num(0.0), self._centre.values
-        )[part]
+        levels = noise()[part]
         is_noise = sizes <= levels / _VISIBLE
         sizes = torch.where(is_noise, torch.maximum(sizes, levels / tolerance), sizes)
         # Neither a weight may underflow in the dtype of the outputs, nor its square in float64.
