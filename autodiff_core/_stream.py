@@ -55,8 +55,8 @@ def blocks(
         rows: The rows of the matrix to compute, with step 1; None stands for all.
         columns: The columns to compute, with step 1; None stands for all.
         argnums: Which arguments to differentiate; None stands for all.
-        points: Whether all inputs have a leading dimension over points; the whole derivative is
-            computed at each of them.
+        points: Whether all inputs have a leading dimension over points, arguments that are not
+            differentiated included; the whole derivative is computed at each of them.
         engine: The engine that computes chunks: one that `engines` returns, or ``auto`` for the
             captured engine where it works and agrees with the plain one.
         check_modes: Whether a forward strategy refuses a function of which reverse mode gives

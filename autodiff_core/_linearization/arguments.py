@@ -63,6 +63,7 @@ class Arguments:
 
     Attributes:
         differentiated: The tensors with respect to which derivatives are taken, as given.
+        constants: The other arguments that are tensors.
     """
 
     def __init__(self, inputs: Any, argnums: int | Sequence[int] | None, operation: str) -> None:
@@ -95,11 +96,30 @@ class Arguments:
                 )
         self._is_single = argnums is None and not isinstance(inputs, tuple)
         self._is_single = self._is_single or isinstance(argnums, int)
+        self._places = [
+            place
+            for place, value in enumerate(self._positional)
+            if place not in self._positions and isinstance(value, Tensor)
+        ]
+        self.constants = tuple(self._positional[place] for place in self._places)
 
-    def call(self, func: Callable[..., Any], leaves: Sequence[Tensor]) -> Any:
-        """Call the function with other tensors in place of the differentiated ones."""
+    def call(
+        self,
+        func: Callable[..., Any],
+        leaves: Sequence[Tensor],
+        constants: Sequence[Tensor] | None = None,
+    ) -> Any:
+        """Call the function with other tensors in place of the differentiated ones.
+
+        Args:
+            func: The function.
+            leaves: The tensors in place of the differentiated ones.
+            constants: Those in place of the constants; None for the constants themselves.
+        """
         selected = self.differentiated.nest(leaves)
         replaced = list(self._positional)
+        for place, value in zip(self._places, constants or self.constants, strict=True):
+            replaced[place] = value
         for position, value in zip(
             self._positions, (selected,) if self._is_single else selected, strict=True
         ):
@@ -145,15 +165,21 @@ class FlatFunction:
         self.auxiliary: Any = None
         self.is_cut: bool | None = None
 
-    def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+    def __call__(
+        self, *leaves: Tensor, constants: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
         """Evaluate the function at other tensors.
+
+        Args:
+            leaves: The differentiated tensors.
+            constants: The other arguments that are tensors; None for those that were given.
 
         Raises:
             TypeError: The function returned something that is not a tensor.
             RuntimeError: It computed an output in inference mode.
         """
         with _as_written(), guarded_tensors(leaves):
-            result = self._arguments.call(self._func, leaves)
+            result = self._arguments.call(self._func, leaves, constants)
         auxiliary = None
         if self._has_aux:
             if not (isinstance(result, tuple) and len(result) == 2):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autodiff_core._engines.agreement import ReportFallback
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory, text_of
+from autodiff_core._linearization.arguments import FlatFunction
 from autodiff_core._linearization.second_order import custom_functions
 
 
@@ -34,23 +35,28 @@ class Direct:
     on it, before anything has changed, and from that evaluation on the function receives copies.
     """
 
-    def __init__(self, flat: Callable[..., tuple[Tensor, ...]]) -> None:
+    def __init__(self, flat: FlatFunction) -> None:
         """Store a function from tensors to a tuple of tensors."""
         self._flat = flat
         self._works_in_place = False
 
-    def __call__(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        """Evaluate the function."""
+    def __call__(
+        self, *primals: Tensor, constants: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Evaluate the function, with other constants where these are given."""
+        if constants is not None:
+            constants = [each.clone() for each in constants]
         if not self._works_in_place:
             try:
-                return self._flat(*(p if p.is_leaf else p.clone() for p in primals))
+                given = (p if p.is_leaf else p.clone() for p in primals)
+                return self._flat(*given, constants=constants)
             except RuntimeError as error:
                 if "leaf Variable that requires grad is being used in an in-place" not in text_of(
                     error
                 ):
                     raise
             self._works_in_place = True
-        return self._flat(*(primal.clone() for primal in primals))
+        return self._flat(*(primal.clone() for primal in primals), constants=constants)
 
     under_transform = __call__
 
@@ -63,10 +69,16 @@ class Pointwise:
     """
 
     def __init__(
-        self, flat: Callable[..., tuple[Tensor, ...]], *, strategy: str, report: ReportFallback
+        self,
+        direct: Direct,
+        constants: Sequence[Tensor],
+        *,
+        strategy: str,
+        report: ReportFallback,
     ) -> None:
-        """Store the function of one point."""
-        self._flat = flat
+        """Store the function of one point, and its constants at all points."""
+        self._direct = direct
+        self._constants = tuple(constants)
         self._strategy = strategy
         self._report = report
         self._is_batched: bool | None = None
@@ -81,7 +93,8 @@ class Pointwise:
 
     def _first(self, *primals: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            plain = self._flat(*(primal[0].clone() for primal in primals))
+            given = (*(primal.clone() for primal in primals), *self._constants)
+            plain = self._at_one(*(each[0] for each in given))
         try:
             # Copies: a function that works in place must not modify the arguments of the loop.
             values = self._batched(*(primal.clone() for primal in primals))
@@ -98,11 +111,16 @@ class Pointwise:
             self._is_batched = True
         return values
 
+    def _at_one(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        split = len(tensors) - len(self._constants)
+        return self._direct(*tensors[:split], constants=tensors[split:])
+
     def _batched(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        return torch.func.vmap(self._flat, randomness="different")(*primals)
+        given = (*primals, *self._constants)
+        return torch.func.vmap(self._at_one, randomness="different")(*given)
 
     def _looped(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        values = [self._flat(*point) for point in zip(*primals, strict=True)]
+        values = [self._at_one(*point) for point in zip(*primals, *self._constants, strict=True)]
         return tuple(torch.stack(parts) for parts in zip(*values, strict=True))
 
 

@@ -14,7 +14,7 @@ from autodiff_core._engines.agreement import ReportFallback
 from autodiff_core._errors import Fallback
 from autodiff_core._linearization.arguments import Arguments, FlatFunction, Tensors, prepare_primals
 from autodiff_core._linearization.forward import ForwardLoop, ForwardMode
-from autodiff_core._linearization.functions import Direct, Function, Gradient, Pointwise
+from autodiff_core._linearization.functions import Direct, Gradient, Pointwise
 from autodiff_core._linearization.linearization import Linearization, Request
 from autodiff_core._linearization.reverse import ReverseLoop, Vectorize
 from autodiff_core._linearization.second_order import check_second_order
@@ -168,9 +168,11 @@ class _Subject:
         primals = prepare_primals(
             given.leaves, create_graph=choices.create_graph, axis=strategy.axis
         )
-        direct: Function = Direct(self.flat)
+        direct: Direct | Pointwise = Direct(self.flat)
         if points is not None:
-            direct = Pointwise(direct, strategy=strategy.name, report=self.report)
+            constants = self.arguments.constants
+            _require_points(points, constants, name)
+            direct = Pointwise(direct, constants, strategy=strategy.name, report=self.report)
         randomness = ReplayedRandomness(primals)
         gradient = Gradient(direct, name, points=points)
         function = gradient if self.operation.is_second_order else direct
@@ -283,3 +285,17 @@ def _points(primals: Sequence[Tensor], name: str) -> int:
     (count,) = counts
     assert count is not None
     return count
+
+
+def _require_points(points: int, constants: Sequence[Tensor], name: str) -> None:
+    """Check that constants have a leading dimension over points as well.
+
+    Raises:
+        RuntimeError: One has not.
+    """
+    for each in constants:
+        if each.shape[:1] != (points,):
+            raise RuntimeError(
+                f"{name}: with points=True constant arguments need the leading dimension {points} "
+                f"of the others as well; the shape of one is {tuple(each.shape)}"
+            )

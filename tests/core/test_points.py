@@ -46,6 +46,38 @@ def test_every_point_has_its_own_derivative(operation, strategy, chunk_size):
     assert_same(given, _one_by_one(operation, _inputs()))
 
 
+@pytest.mark.parametrize("is_batched", [True, False])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_arguments_that_are_not_differentiated_are_those_of_each_point(strategy, is_batched):
+    (x, y), label = _inputs(), torch.tensor([2, 0, 1, 2])
+
+    def func(label, x, y):
+        label += 1  # a copy
+        weight = x[label - 1] if is_batched else x[int(label) - 1]
+        return weight * y.exp()
+
+    given = blocks(
+        func,
+        (label, x, y),
+        operation="jacobian",
+        strategy=strategy,
+        argnums=(1, 2),
+        points=True,
+    ).matrix()
+    assert label.tolist() == [2, 0, 1, 2]
+    for number, of_point in enumerate(given):
+        weights = torch.zeros(2, 3, dtype=x.dtype)
+        weights[:, label[number]] = y[number].exp()
+        scaled = torch.diag(x[number, label[number]] * y[number].exp())
+        assert_same(of_point, torch.cat([weights, scaled], dim=1))
+
+
+def test_constants_of_other_numbers_of_points_are_refused():
+    x, label = draw(COUNT, 3), torch.zeros(2)
+    with pytest.raises(RuntimeError, match=r"leading dimension 4 .* is \(2,\)"):
+        blocks(torch.mul, (x, label), operation="jacobian", argnums=0, points=True)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_function_that_cannot_be_batched_is_looped_with_a_warning(strategy):
     def func(x):
