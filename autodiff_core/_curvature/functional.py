@@ -140,6 +140,6 @@ class GaussNewtonStream:
             raise ValueError(f"block: rows {start} to {stop} are not within 0 to {self.shape[0]}")
         shape, device = (stop - start, self.shape[1]), self.matrix.outputs.device
         values = torch.zeros(shape, dtype=self.dtype, device=device)
-        self.matrix.add_rows(start, stop, values)
+        self.matrix.add_rows(torch.arange(start, stop, device=device), values)
         fallbacks = tuple(self.matrix.fallbacks.values())
         return Block(Axis.ROWS, start, stop, (values,), self.dtype, fallbacks)

@@ -82,26 +82,26 @@ class GaussNewton:
         """The loss at the point."""
         return self._loss(self.outputs).detach()
 
-    def add_rows(self, start: int, stop: int, total: Tensor) -> None:
-        """Add the rows start, ..., stop - 1 to others; the matrix is symmetric.
+    def add_rows(self, rows: Tensor, total: Tensor, columns: Tensor | None = None) -> None:
+        """Add some rows to others; the matrix is symmetric.
 
         Args:
-            start: The first row.
-            stop: One past the last.
-            total: What the rows are added to, in its own dtype: of shape (stop - start, elements
-                of all inputs).
+            rows: The numbers of the rows, int64, ascending.
+            total: What the rows are added to, in its own dtype: of shape (rows, columns).
+            columns: The numbers of the columns, likewise; None for all.
         """
         with outside_inference_mode():
             if self._is_by_columns:
-                total += self._pulled_back(self.curved(self._pushed_forward(start, stop)))
+                found = self._pulled_back(self.curved(self._pushed_forward(rows)))
+                total += found if columns is None else found.index_select(1, columns)
                 return
             jacobian = self.jacobian()
-            overlaps = self.layout.overlaps(start, stop)
-            columns = torch.cat([jacobian[i][:, first:last] for i, first, last in overlaps], dim=1)
-            curved = self.curved(columns.T).to(total.dtype)
+            chosen = torch.cat(_chosen(jacobian, rows, self.layout), dim=1)
+            curved = self.curved(chosen.T).to(total.dtype)
             # Input by input: to concatenate them would take a tenth of the time (measured).
-            sizes = [each.shape[1] for each in jacobian]
-            for part, of_input in zip(total.split(sizes, 1), jacobian, strict=True):
+            across = jacobian if columns is None else _chosen(jacobian, columns, self.layout)
+            sizes = [each.shape[1] for each in across]
+            for part, of_input in zip(total.split(sizes, 1), across, strict=True):
                 part.addmm_(curved, of_input.to(total.dtype))
 
     def product(self, vector: Sequence[Tensor], strategy: str = "forward-loop") -> list[Tensor]:
@@ -164,20 +164,17 @@ class GaussNewton:
         allowed = torch.finfo(self.dtype).eps ** 0.5 if tolerance is None else tolerance
         return largest <= allowed * size
 
-    def _pushed_forward(self, start: int, stop: int) -> Tensor:
-        """Return J times unit vectors, of shape (stop - start, elements of the outputs)."""
-        stream = blocks(
-            self._whole,
-            self._inputs,
-            operation="jacobian",
-            strategy=self._strategy,
-            engine="plain",
-            check_modes=False,
-        )
-        block = stream.block(start, stop)
+    def _pushed_forward(self, rows: Tensor) -> Tensor:
+        """Return J times the unit vectors of rows, of shape (rows, elements of the outputs)."""
+        offsets = self.layout.offsets
+        numbers, vectors = rows.unsqueeze(1), []
+        for start, each in zip(offsets, self._inputs, strict=False):
+            elements = torch.arange(start, start + each.numel(), device=rows.device)
+            vectors.append((numbers == elements).to(each).reshape(-1, *each.shape))
+        block = self._stream("jvp", self._strategy, tuple(vectors)).block(0, len(rows))
         for each in block.fallbacks:
             self._report(each)
-        return block.values.T
+        return block.values
 
     def _pulled_back(self, lines: Tensor) -> Tensor:
         strategy = "vectorize" if self._strategy == "forward-mode" else "reverse-loop"
@@ -218,6 +215,22 @@ class GaussNewton:
             engine="plain",
             check_modes=False,
         )
+
+
+def _chosen(jacobian: Sequence[Tensor], columns: Tensor, layout: AxisLayout) -> list[Tensor]:
+    """Return columns of a matrix, which has a tensor for each input; no copies of adjacent ones."""
+    bounds = torch.searchsorted(columns, torch.tensor(layout.offsets, device=columns.device))
+    found = []
+    for of_input, offset, first, last in zip(
+        jacobian, layout.offsets, bounds.tolist(), bounds[1:].tolist(), strict=False
+    ):
+        numbers = columns[first:last] - offset
+        if not len(numbers):
+            continue
+        start, stop = int(numbers[0]), int(numbers[-1]) + 1
+        is_range = stop - start == len(numbers)
+        found.append(of_input[:, start:stop] if is_range else of_input.index_select(1, numbers))
+    return found
 
 
 def _checked(outputs: object, data: Sequence[Tensor]) -> Tensor:

@@ -276,7 +276,7 @@ def _check_selection(config: JobConfig) -> None:
     if OPERATIONS[config.op].is_product:
         raise ConfigurationError(
             f"{given} op={config.op}: rows and columns are selected of a matrix, and a product has "
-            "one row for each vector; valid are op=jacobian and op=hessian"
+            "one row for each vector; valid are op=jacobian, hessian, ggn and fisher"
         )
     if config.points.are_many and (config.columns is not None or config.op == "hessian"):
         raise ConfigurationError(

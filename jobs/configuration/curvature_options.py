@@ -39,12 +39,5 @@ def check_curvature(config: JobConfig) -> None:
             "which the loss is the negative logarithm, which is known of mse and cross_entropy "
             "only; valid are these, fisher.kind=empirical, and op=ggn"
         )
-    for option in ("rows", "columns"):
-        if getattr(config, option) is not None:
-            raise ConfigurationError(
-                f"{option}={getattr(config, option)} op={op}: rows and columns are selected of "
-                "op=jacobian and op=hessian; a wrt.pattern selects the variables of a curvature "
-                "matrix"
-            )
     if config.dtype.startswith("complex"):
         raise ConfigurationError(f"op={op} dtype={config.dtype}: valid are real dtypes")

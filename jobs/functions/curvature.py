@@ -41,6 +41,7 @@ class Curvature(BatchSum):
     Attributes:
         kind: ``ggn`` or ``fisher``.
         base: The tensors of the point of the job.
+        width: How many elements the tensors have by which the outputs are differentiated.
     """
 
     def __init__(
@@ -68,18 +69,22 @@ class Curvature(BatchSum):
         super().__init__(lambda: ((loss_of(part), weight) for part, weight in batches()))
         self.kind = kind
         self.base = tuple(base)
+        self.width = sum(each.numel() for each in base)
         self._parts = batches
         self._loss_of = loss_of
         self._names = tuple(names)
         self._term_of = term_of
         self._reduction = reduction
 
-    def of_some(self, fill: Callable[..., Sequence[Tensor]], base: Sequence[Tensor]) -> Curvature:
+    def of_some(
+        self, fill: Callable[..., Sequence[Tensor]], base: Sequence[Tensor], width: int
+    ) -> Curvature:
         """Return the loss as a function of other tensors, which determine the point.
 
         Args:
             fill: Returns the point of these tensors.
             base: The tensors at the point of the job.
+            width: How many elements the tensors of the point have that they are parts of.
         """
 
         def term_of(part: Tensors, names: Sequence[str]) -> CurvatureTerm:
@@ -93,7 +98,7 @@ class Curvature(BatchSum):
         changed = self.mapped(lambda term: lambda *tensors: term(*fill(*tensors)))
         assert isinstance(changed, Curvature)
         changed._term_of = term_of
-        changed.base = tuple(base)
+        changed.base, changed.width = tuple(base), width
         return changed
 
     def curvature_terms(self, size: int | None = None) -> Iterator[tuple[int, CurvatureTerm]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError
 from jobs.functions.batch_sum import BatchSum
+from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction
@@ -175,8 +176,9 @@ def _part_of_hessian(
         for option, is_conflict in conflicts.items():
             if is_conflict:
                 raise ConfigurationError(
-                    f"op=hessian {option}: rows= and columns= select other lines, and go with real "
-                    "dtypes, verify=probe or off and sparsity=none; the same in both go with all"
+                    f"op={config.op} {option}: rows= and columns= select other lines, and go with "
+                    "real dtypes, verify=probe or off and sparsity=none; the same in both go with "
+                    "all"
                 )
         inside = _axis_tensors(point)
         of_rows, of_columns = (
@@ -210,9 +212,13 @@ def _of_elements(
         return function, point
     tensors = list(point.values())
     fill = _fill(tensors, columns)
-    call = _mapped(function.function, lambda term: lambda *elements: term(*fill(*elements)))
     names = tuple(part.tensor.name for part in columns.parts)
     selected = dict(zip(names, elements_of(tensors, columns), strict=True))
+    if isinstance(function.function, Curvature):
+        width = sum(tensors[part.position].numel() for part in columns.parts)
+        call = function.function.of_some(fill, tuple(selected.values()), width)
+    else:
+        call = _mapped(function.function, lambda term: lambda *given: term(*fill(*given)))
     return replace(function, function=call, arguments=names), selected
 
 

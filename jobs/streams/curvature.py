@@ -14,6 +14,7 @@ from autodiff_core import Axis, AxisLayout, Block, Fallback, GaussNewton
 from jobs.errors import JobError
 from jobs.functions.curvature import Curvature, CurvatureTerm
 from jobs.functions.evaluation import evaluated
+from jobs.functions.parts import Lines, elements_of
 from jobs.strategies import FORWARD
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -38,11 +39,11 @@ class CurvatureStream:
     """JᵀHJ, the sum over the data, as blocks of rows; the matrix is symmetric.
 
     Reverse strategies form the Jacobian J of the outputs, a few samples at a time, and multiply
-    matrices; forward strategies push unit vectors through the batches of the loss, and back. The
-    attributes are those of a `Stream`.
+    matrices; forward strategies push unit vectors through the batches of the loss, and back. Of
+    selected rows and columns the fewer are computed as rows. The attributes are those of a
+    `Stream`.
     """
 
-    axis = Axis.ROWS
     unit = 1
     is_divisible = True
     engine = "plain"
@@ -51,7 +52,12 @@ class CurvatureStream:
     nodes = 0
 
     def __init__(
-        self, function: Curvature, inputs: Sequence[Tensor], seed: int, strategy: str
+        self,
+        function: Curvature,
+        inputs: Sequence[Tensor],
+        seed: int,
+        strategy: str,
+        lines: Lines | None = None,
     ) -> None:
         """Evaluate the loss, and look at its first batch.
 
@@ -60,6 +66,7 @@ class CurvatureStream:
             inputs: The tensors of the point.
             seed: The seed of torch's generators; each batch uses it plus its number.
             strategy: The strategy.
+            lines: Which rows and columns are computed; None for all.
 
         Raises:
             JobError: The loss has no curvature in the outputs.
@@ -69,9 +76,23 @@ class CurvatureStream:
         self._seed = seed
         self._strategy = strategy
         self._pending: list[Fallback] = []
-        self.rows = self.columns = AxisLayout.of(self._inputs)
-        self.shape = (self.rows.size, self.rows.size)
-        self.passes = self.rows.size
+        layout = AxisLayout.of(self._inputs)
+        self.rows, self.columns = layout, layout
+        rows, columns = torch.arange(layout.size), None
+        if lines is not None:
+            self.rows, self.columns = (
+                AxisLayout.of(elements_of(self._inputs, each))
+                for each in (lines.rows, lines.columns)
+            )
+            rows, columns = (torch.from_numpy(s.numbers) for s in (lines.rows, lines.columns))
+        self.shape = (self.rows.size, self.columns.size)
+        self.axis = Axis.ROWS
+        if columns is not None and len(columns) < len(rows):
+            self.axis, rows, columns = Axis.COLUMNS, columns, rows
+        device = self._inputs[0].device
+        self._lines = rows.to(device)
+        self._across = None if columns is None else columns.to(device)
+        self.passes = len(rows)
         first = self._first()
         self.dtype = first.dtype
         self._samples_at_once = self._split(first)
@@ -81,7 +102,7 @@ class CurvatureStream:
         self.fewest_worth_measuring = 1 if strategy in FORWARD else _ROWS_AT_ONCE
 
     def block(self, start: int, stop: int) -> Block:
-        """Compute the rows start, ..., stop - 1 as the sum over all terms."""
+        """Compute the lines start, ..., stop - 1 as the sum over all terms."""
         return self._block(start, stop, None)
 
     def block_of_a_share(self, start: int, stop: int) -> tuple[Block, float]:
@@ -95,17 +116,18 @@ class CurvatureStream:
     def _block(self, start: int, stop: int, terms: int | None) -> Block:
         # Half precision would round small terms away beside a large sum.
         dtype = torch.float32 if self.dtype in _HALF else self.dtype
-        total = self._inputs[0].new_zeros((stop - start, self.shape[1]), dtype=dtype)
+        size = (stop - start, self.axis.across(self.shape))
+        total = self._inputs[0].new_zeros(size, dtype=dtype)
         fallbacks = {str(each): each for each in self._pending}
         self._pending.clear()
         for matrix in islice(self._matrices(), terms):
-            matrix.add_rows(start, stop, total)
+            matrix.add_rows(self._lines[start:stop], total, self._across)
             fallbacks |= matrix.fallbacks
         values = total.to(self.dtype)
-        return Block(Axis.ROWS, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
+        return Block(self.axis, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
 
     def rows_by_symmetry(self) -> None:
-        """Return None: the blocks are of rows already."""
+        """Return None: all blocks are of the axis with fewer lines."""
 
     def _matrices(self) -> Iterator[GaussNewton]:
         size = self._samples_at_once
@@ -125,7 +147,8 @@ class CurvatureStream:
         if self._strategy in FORWARD or not batch:
             return None
         outputs = max(1, first.outputs.numel() // batch)
-        most = max(_ENTRIES_AT_ONCE // max(1, outputs * self.rows.size), _ROWS_AT_ONCE // outputs)
+        width = max(1, self._function.width)
+        most = max(_ENTRIES_AT_ONCE // (outputs * width), _ROWS_AT_ONCE // outputs)
         if self._is_apart(first, batch, min(batch, max(1, most))):
             return max(1, most)
         self._pending.append(Fallback(self._strategy, "all samples of a batch at once", _NOT_APART))

@@ -81,6 +81,8 @@ def _blocks_stream(job: Job, function: BlocksFunction, strategy: str, engine: st
 
 def _lines_stream(job: Job, lines: Lines, strategy: str, engine: str) -> Stream:
     function, point = job.function.function, list(job.point.values())
+    if isinstance(function, Curvature):
+        return CurvatureStream(function, point, job.seed, strategy, lines)
     options = {"operation": "jacobian", "strategy": strategy, "engine": engine}
 
     def opened(gradient: Callable[..., Any], inputs: Any) -> Stream:

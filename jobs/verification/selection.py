@@ -82,9 +82,13 @@ def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Che
         is_product=is_product,
         notes=routes.notes,
         by_differences=routes.has_pushed_differences,
-        is_curvature=OPERATIONS[job.operation].is_curvature,
+        is_curvature=OPERATIONS[job.operation].is_curvature and not _is_of_lines(job),
         bounds=bounds_of(stream),
     )
+
+
+def _is_of_lines(job: Job) -> bool:
+    return job.part is not None and job.part.lines is not None
 
 
 def _without_product(stream: Stream, device: torch.device) -> Probe:

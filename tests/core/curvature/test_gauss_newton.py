@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from autodiff_core import FallbackWarning, ggn, ggn_blocks
+from autodiff_core import FallbackWarning, GaussNewton, ggn, ggn_blocks
 
 STRATEGIES = ("vectorize", "reverse-loop", "forward-mode", "forward-loop")
 
@@ -87,6 +87,21 @@ def test_a_single_tensor_and_its_nesting() -> None:
     jacobian = torch.diag(2 * WEIGHT.reshape(-1))
     expected = jacobian @ torch.full((12, 12), 2.0, dtype=torch.float64) @ jacobian
     torch.testing.assert_close(found, expected.reshape(3, 4, 3, 4))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("rows", [[0, 5, 11, 13], [3, 4, 5], [12]])
+@pytest.mark.parametrize("columns", [None, [2, 12], [1, 7]])
+def test_any_rows_and_columns_are_those_of_the_explicit_product(
+    rows: list[int], columns: list[int] | None, strategy: str
+) -> None:
+    loss, across = LOSSES["coupled"], torch.tensor(columns or range(14))
+    matrix = GaussNewton(model, loss, (WEIGHT, BIAS), data=(X,), strategy=strategy)
+    total = torch.ones(len(rows), len(across), dtype=torch.float64)
+    numbers = None if columns is None else across
+    matrix.add_rows(torch.tensor(rows), total, numbers)
+    expected = explicit("coupled")[rows][:, across] + 1
+    torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
