@@ -34,6 +34,7 @@ from jobs.functions.stages import Stage
 from jobs.functions.tracebacks import one_line
 from jobs.functions.variables import Variables, choose_variables
 from jobs.functions.vectors import load_vectors, vectors_to_draw
+from jobs.machine.accelerator import seed_generators
 from jobs.machine.devices import choose_devices
 from jobs.operations import OPERATIONS
 from jobs.paths import RunPaths, failure_directory
@@ -177,7 +178,7 @@ def resolve(config: JobConfig, devices: tuple[torch.device, ...] | None = None) 
     _refuse_lost_imaginary_parts()
     devices = devices or choose_devices(config.devices, config.dtype)
     dtype = getattr(torch, config.dtype)
-    torch.manual_seed(config.seed)
+    seed_generators(config.seed)
     notes: list[str] = []
     with _loading_to(devices[0]):
         variables = _variables(config, dtype, devices[0], notes)
@@ -363,7 +364,7 @@ def _points(config: JobConfig, point: dict[str, Tensor]) -> int | None:
 
 
 def _outputs(variables: Variables, seed: int) -> dict[str, Tensor]:
-    torch.manual_seed(seed)
+    seed_generators(seed)
     function = variables.function
     with torch.no_grad(), explaining_failures(function):
         value = function.function(*variables.point.values())

@@ -17,6 +17,7 @@ from jobs.functions.importing import import_target
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of
 from jobs.functions.tracebacks import error_with_frames
+from jobs.machine.accelerator import seed_generators
 from jobs.sources.live import held_arrays
 from jobs.sources.source_array import SourceArray
 from jobs.sources.tensor_digest import update_with_tensor
@@ -142,7 +143,7 @@ class Batches:
         iterator: Iterator[Any] | None = None
         while True:
             outside = torch.get_rng_state()
-            torch.manual_seed(self._seed) if state is None else torch.set_rng_state(state)
+            seed_generators(self._seed) if state is None else torch.set_rng_state(state)
             # The user's code may raise anything.
             try:
                 if iterator is None:

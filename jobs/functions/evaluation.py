@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jobs.functions.batch_sum import BatchSum
+from jobs.machine.accelerator import seed_generators
 
 
 def evaluated(function: Callable[..., Any], point: Sequence[Tensor], seed: int) -> Any:
@@ -36,7 +37,7 @@ def evaluated_on_copies(
 
     def attempt(pass_on: Callable[[Tensor], Tensor]) -> tuple[Any, list[Tensor]]:
         copies = [tensor.detach().clone().requires_grad_() for tensor in point]
-        torch.manual_seed(seed)
+        seed_generators(seed)
         return function(*map(pass_on, copies)), copies
 
     try:

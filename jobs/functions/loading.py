@@ -31,6 +31,7 @@ from jobs.functions.modules import prepared_module
 from jobs.functions.references import identity, reference, target_text, targets_of
 from jobs.functions.source_code import modules_of, project_modules
 from jobs.functions.tracebacks import error_with_frames, one_line
+from jobs.machine.accelerator import seed_generators
 from jobs.operations import OPERATIONS
 from jobs.problems import load_builder
 from jobs.sources.plain_tensors import plain
@@ -165,7 +166,7 @@ def _load_python(
     for text in [*targets_of(config)][:1]:
         if ":" in text:
             import_module("function.target", text)
-    torch.manual_seed(seed)
+    seed_generators(seed)
     is_live = isinstance(config, LiveFunction)
     target, function = (
         (config.held, config.held) if is_live else _make(_with_tensors(config, dtype, device))

@@ -18,6 +18,7 @@ from jobs.functions.conversions import Conversion, alike
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
 from jobs.functions.variables import Variables, choose_variables
+from jobs.machine.accelerator import seed_generators
 from jobs.sources.source_array import SourceArray
 
 # The name of the one-dimensional tensor that holds all points one after another.
@@ -101,7 +102,7 @@ class RaggedFunction(BatchSum):
         for number, point in enumerate(self.points):
             # The first evaluation of all takes longer than the others.
             for _ in range(2 if number == 0 else 1):
-                torch.manual_seed(self._seed + number)
+                seed_generators(self._seed + number)
                 started = time.perf_counter()
                 with torch.no_grad():
                     value = point.call(*point.tensors(self._numbers))

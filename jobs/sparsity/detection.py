@@ -32,6 +32,7 @@ from jobs.functions.batch_sum import BatchSum
 from jobs.functions.failures import explaining_failures
 from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
+from jobs.machine.accelerator import seed_generators
 from jobs.machine.activity import deaths_of
 from jobs.records.announcements import DETECTION, trying, trying_detection
 from jobs.sources.files import require_file
@@ -127,7 +128,7 @@ def find_sparsity(job: Job) -> Sparsity:
 def _detected(job: Job, rows: int, columns: int) -> Sparsity:
     """Detect and colour the pattern; no colouring where the dense matrix costs less."""
     started = time.perf_counter()
-    torch.manual_seed(job.seed)
+    seed_generators(job.seed)
     most = max(10**6, int(_DENSE_SHARE * rows * columns))
     try:
         pattern = detect_sparsity(
@@ -173,7 +174,7 @@ def matrix_shape(job: Job) -> tuple[int, int]:
 
 def function_value(job: Job) -> Any:
     """Return what the function of a job, which may take derivatives inside, returns."""
-    torch.manual_seed(job.seed)
+    seed_generators(job.seed)
     with torch.enable_grad():
         point = [each.detach().requires_grad_().clone() for each in job.point.values()]
         value = job.function.function(*point)

@@ -11,6 +11,7 @@ from torch import Tensor
 import autodiff_core
 from autodiff_core import Axis, AxisLayout, Block, BlockStream
 from jobs.functions.ragged import naming
+from jobs.machine.accelerator import seed_generators
 from jobs.streams.summed import value_and_product
 
 # The number of elements that the function's values and the products for the check may take at once,
@@ -85,7 +86,7 @@ class PointStream:
         if last - first == 1:
             values = self._within(first, start - first * self.unit, stop - first * self.unit)
         else:
-            torch.manual_seed(self._seed)
+            seed_generators(self._seed)
             inputs = tuple(tensor[first:last] for tensor in self._inputs)
             stream = autodiff_core.blocks(self._function, inputs, points=True, **self._options)
             shape, device = (last - first, *stream.shape), inputs[0].device
@@ -109,7 +110,7 @@ class PointStream:
         return stream.matrix()[start:stop]
 
     def _at(self, point: int) -> BlockStream:
-        torch.manual_seed(self._seed)
+        seed_generators(self._seed)
         inputs = tuple(tensor[point] for tensor in self._inputs)
         function = naming(self._function, f"at point {point}")
         return autodiff_core.blocks(function, inputs, **self._options)
@@ -120,7 +121,7 @@ def values_of_points(function: Callable[..., Any], inputs: Sequence[Tensor], see
     parts = []
     with torch.no_grad():
         for first, part in _parts(inputs):
-            torch.manual_seed(seed)
+            seed_generators(seed)
             parts.append(stacked(function, first)(*part))
     return _map(lambda *tensors: torch.cat(tensors), *parts)
 
@@ -153,7 +154,7 @@ def values_at_points(
 ) -> Iterator[Any]:
     """Yield the values at ranges of points, stacked, as a derivative evaluates them."""
     for first, part in _parts(inputs):
-        torch.manual_seed(seed)
+        seed_generators(seed)
         yield stacked(function, first)(
             *(tensor.detach().clone().requires_grad_() for tensor in part)
         )

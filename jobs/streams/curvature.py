@@ -15,6 +15,7 @@ from jobs.errors import JobError
 from jobs.functions.curvature import Curvature, CurvatureTerm
 from jobs.functions.evaluation import evaluated
 from jobs.functions.parts import Lines, elements_of
+from jobs.machine.accelerator import seed_generators
 from jobs.strategies import FORWARD
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -237,7 +238,7 @@ def _outputs(term: CurvatureTerm, seed: int) -> Callable[..., Tensor]:
     """Return the outputs of a term as a function that draws the same random numbers each time."""
 
     def outputs(*tensors: Tensor) -> Tensor:
-        torch.manual_seed(seed)
+        seed_generators(seed)
         return term.outputs(*tensors)
 
     return outputs

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 import autodiff_core
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.blocks import BlocksFunction
@@ -16,6 +14,7 @@ from jobs.functions.failures import explaining_failures
 from jobs.functions.parts import Lines
 from jobs.functions.ragged import RaggedFunction
 from jobs.job import Job
+from jobs.machine.accelerator import seed_generators
 from jobs.streams.at_points import PointStream
 from jobs.streams.blocks import BlocksStream
 from jobs.streams.curvature import CurvatureStream
@@ -110,5 +109,5 @@ def open_function_stream(
         return CurvatureStream(function, point, seed, options["strategy"])
     if isinstance(function, BatchSum):
         return SummedStream(function, inputs, seed, **options)
-    torch.manual_seed(seed)
+    seed_generators(seed)
     return SingleStream(autodiff_core.blocks(function, inputs, **options))

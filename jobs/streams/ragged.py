@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import autodiff_core
 from autodiff_core import Axis, BlockStream, Fallback
 from jobs.functions.evaluation import evaluated
 from jobs.functions.ragged import RaggedFunction, named_points
+from jobs.machine.accelerator import seed_generators
 from jobs.streams.padded import PaddedStream
 
 
@@ -72,6 +72,6 @@ class RaggedStream(PaddedStream):
         return stream.matrix()[start:stop], ()
 
     def _at(self, number: int) -> BlockStream:
-        torch.manual_seed(self._seed + number)
+        seed_generators(self._seed + number)
         call = self._function.points[number].call
         return autodiff_core.blocks(call, self._points[number], **self._options)

@@ -13,6 +13,7 @@ import autodiff_core
 from autodiff_core import AxisLayout, Block, BlockStream
 from jobs.functions.batch_sum import BatchSum, added
 from jobs.functions.curvature import Curvature
+from jobs.machine.accelerator import seed_generators
 from jobs.streams.curvature import curvature_value_and_product
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -80,7 +81,7 @@ class SummedStream:
 
     def _streams(self) -> Iterator[BlockStream]:
         for number, term in enumerate(self._function.terms()):
-            torch.manual_seed(self._seed + number)
+            seed_generators(self._seed + number)
             yield autodiff_core.blocks(term, self._inputs, **self._options)
 
 
@@ -127,7 +128,7 @@ def value_and_product(
             operation, function, inputs, vector, seed=seed, **options
         )
     if not isinstance(function, BatchSum):
-        torch.manual_seed(seed)
+        seed_generators(seed)
         return _value_and_product(operation, function, inputs, vector, **options)
     total: tuple[Any, Any, Any] | None = None
     for number, term in enumerate(function.terms()):

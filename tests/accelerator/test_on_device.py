@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 # Replacements of torch's functions stand in for what the software accelerator is not or has not.
 STAND_INS = "tests/jobs/machine/test_accelerator.py"
 OF_OTHER_KINDS = [
+    "seed_generators: torch.default_generator.manual_seed(seed)",
     "same_random_numbers: return torch.random.fork_rng(devices=[])",
     "has_statistics: return False",
     "has_statistics: return False",

@@ -128,6 +128,17 @@ def test_what_is_no_name_is_answered_with_what_is_here(
         resolved("op=jacobian", "function=mlp", "function.n=3", f"devices={value}")
 
 
+@pytest.mark.parametrize("is_available", [False, True])
+def test_generators_are_seeded_as_torch_does(
+    monkeypatch: pytest.MonkeyPatch, is_available: bool
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: is_available)
+    torch.manual_seed(-1)
+    expected = torch.rand(3)
+    accelerator.seed_generators(-1)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_generators_are_restored_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **options: None)
     torch.manual_seed(1)
