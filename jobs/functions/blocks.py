@@ -198,7 +198,7 @@ def _of_some(
 ) -> _Function:
     """Return a function of some tensors, which are put among the others; of a sum, such a sum."""
     if isinstance(function, Curvature):
-        return function.of_some(fill, base, sum(each.numel() for each in base))
+        return function.of_some(fill, base)
 
     def changed(term: _Function) -> _Function:
         return lambda *given: term(*fill(*given))

@@ -77,14 +77,17 @@ class Curvature(BatchSum):
         self._reduction = reduction
 
     def of_some(
-        self, fill: Callable[..., Sequence[Tensor]], base: Sequence[Tensor], width: int
+        self,
+        fill: Callable[..., Sequence[Tensor]],
+        base: Sequence[Tensor],
+        width: int | None = None,
     ) -> Curvature:
         """Return the loss as a function of other tensors, which determine the point.
 
         Args:
             fill: Returns the point of these tensors.
             base: The tensors at the point of the job.
-            width: How many elements the tensors of the point have that they are parts of.
+            width: How many elements the tensors have that they are parts of; None for whole ones.
         """
 
         def term_of(part: Tensors, names: Sequence[str]) -> CurvatureTerm:
@@ -98,7 +101,8 @@ class Curvature(BatchSum):
         changed = self.mapped(lambda term: lambda *tensors: term(*fill(*tensors)))
         assert isinstance(changed, Curvature)
         changed._term_of = term_of
-        changed.base, changed.width = tuple(base), width
+        changed.base = tuple(base)
+        changed.width = sum(each.numel() for each in base) if width is None else width
         return changed
 
     def curvature_terms(self, size: int | None = None) -> Iterator[tuple[int, CurvatureTerm]]:

@@ -226,7 +226,7 @@ def _write_header(
             version = VERSION_OF_CURVATURES
         version = VERSION_OF_RAGGED_FILES if description.is_ragged else version
     if description.selection is not None:
-        version = VERSION_OF_SELECTIONS
+        version = max(version, VERSION_OF_SELECTIONS)
     if description.drawn_vectors is not None:
         version = VERSION_OF_DRAWN_VECTORS
     if description.structure == DIAGONAL:
