@@ -15,7 +15,7 @@ from torch import Tensor
 from workloads import Instance
 
 import autodiff_core
-from jobs.functions.attention import math_attention
+from jobs.functions.kernels import differentiable_kernels
 
 CHUNK_SIZES: tuple[int | None, ...] = (1, 4, 16, 64, 256, None)
 
@@ -134,7 +134,7 @@ def our_lines(
     instance: Instance, strategy: str, engine: str, chunk_size: int, vectors: Any
 ) -> Lines:
     """Open a stream and return the function that computes its lines."""
-    with math_attention():  # as in a job
+    with differentiable_kernels():  # as in a job
         stream = autodiff_core.blocks(
             instance.function,
             instance.point,
@@ -148,7 +148,7 @@ def our_lines(
         stream = stream.rows_by_symmetry()
 
     def lines(start: int, stop: int) -> Tensor:
-        with math_attention():
+        with differentiable_kernels():
             values = stream.block(start, stop).values
         return values if stream.axis == "rows" else values.T
 

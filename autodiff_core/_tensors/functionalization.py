@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,16 +24,26 @@ def functionalized(*, wraps_copies: bool) -> Iterator[None]:
 
     A tensor that a function keeps stays wrapped, so no more are wrapped than necessary.
 
+    An error inside torch leaves guards in the frames of its traceback, which switch autograd off
+    for the thread when they are freed (`torch.quantile` under forward mode, torch 2.13). They are
+    freed here, and what was switched on before is put back.
+
     Args:
         wraps_copies: Whether `maybe_wrapped` wraps.
     """
-    torch._enable_functionalization(reapply_views=True)
-    _state.wraps_copies = wraps_copies
-    try:
-        yield
-    finally:
-        _state.wraps_copies = False
-        torch._disable_functionalization()
+    included = torch._C._dispatch_tls_local_include_set()
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded):
+        torch._enable_functionalization(reapply_views=True)
+        _state.wraps_copies = wraps_copies
+        try:
+            yield
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            _state.wraps_copies = False
+            torch._disable_functionalization()
 
 
 def wrapped(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from jobs.execution.dense import execute_dense, finished_result
 from jobs.execution.failure_status import clear_failures
 from jobs.execution.run_lock import computing_in, tidy
 from jobs.execution.sparse import execute_sparse
-from jobs.functions.attention import math_attention
+from jobs.functions.kernels import differentiable_kernels
 from jobs.job import Job
 from jobs.records.storage import Storage, option_in_words
 from jobs.reporting.terminal import Display
@@ -80,7 +80,7 @@ def _computed(job: Job, display: Display, *, overwrite: bool, plan_only: bool = 
     for note in job.notes:
         display.say(f"note: {note}")
     run = execute_dense if job.sparsity == "none" else execute_sparse
-    with math_attention(), silent_fallbacks():
+    with differentiable_kernels(), silent_fallbacks():
         return run(job, display, overwrite=overwrite, plan_only=plan_only)
 
 

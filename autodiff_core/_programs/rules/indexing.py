@@ -129,7 +129,7 @@ def along(shape: tuple[int, ...], dim: int, index: Tensor) -> tuple[int, tuple[i
     """
     if shape and index.numel():
         dim %= len(shape)
-        lines = index.movedim(dim, 0).flatten(1)
+        lines = index.movedim(dim, 0).reshape(index.shape[dim], -1)
         others = [size for place, size in enumerate(shape) if place != dim]
         is_whole = others == [size for place, size in enumerate(index.shape) if place != dim]
         if is_whole and bool((lines == lines[:, :1]).all()):

@@ -35,8 +35,8 @@ from jobs.execution.workers.messages import (
     TooLarge,
 )
 from jobs.execution.workers.shared_buffers import SharedBuffers
-from jobs.functions.attention import math_attention
 from jobs.functions.failures import explaining_failures
+from jobs.functions.kernels import differentiable_kernels
 from jobs.functions.live.transport import Parcel
 from jobs.job import Job, resolve
 from jobs.machine.accelerator import copies_overlap, device_name, make_current
@@ -78,7 +78,7 @@ def work(connection: Connection, parent: int) -> None:
         if isinstance(config, Parcel):
             assert shared is not None
             config = unpacked_config(config, shared)
-        with math_attention(), silent_fallbacks():
+        with differentiable_kernels(), silent_fallbacks():
             _Worker(assignment, config, connection, buffers).run()
     except StrategyError as error:
         connection.send(Failed(str(error), is_of_strategy=True, is_wrong=error.is_wrong))

@@ -275,3 +275,18 @@ def test_constants_that_are_changed_in_place_keep_their_values_in_a_program():
     program = lower(captured.record(linear, (vectors[0],)))
     (given,) = program.apply([dense_stack(vectors)], 4)
     assert_same(given, torch.stack([linear((each,))[0] for each in vectors]))
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+def test_an_error_inside_torch_while_recording_leaves_autograd_as_it_was(strategy):
+    """torch's quantiles work in place on a view and fail under functionalization."""
+    x, levels = draw(6, 4), torch.tensor([0.25, 0.6], dtype=torch.float64)
+
+    def quantiles(x):
+        return torch.quantile(x, levels, dim=1)
+
+    for _ in range(2):
+        stream = blocks(quantiles, x, operation="jacobian", strategy=strategy, chunk_size=5)
+        expected = torch.autograd.functional.jacobian(quantiles, x).reshape(12, 24)
+        assert_same(stream.matrix(), expected, 1e-10)
+    assert x.clone().requires_grad_().sin().requires_grad

@@ -28,6 +28,7 @@ OF_A_VECTOR = {
     "through all": lambda x: x.softmax(0) * x.log_softmax(0) + (x**2).mean(),
     "pieces": lambda x: functional.pad(x[2:9].sin(), (1, 4))[:, None].expand(12, 3) * x[:, None],
     "distances": lambda x: ((x[:, None] - x) ** 2).exp().sum(1),
+    "largest": lambda x: x.topk(5).values.sin() * x.sort(descending=True).values[3:8],
 }
 
 WEIGHT = draw(5, 4, seed=1) - 0.7
