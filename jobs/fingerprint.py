@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from jobs.configuration.schema import JobConfig, LiveLoss, LossConfig, PythonLoss
@@ -21,6 +20,7 @@ from jobs.functions.importing import (
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.source_code import SourceCode, modules_of, source_code
 from jobs.functions.variables import Variables
+from jobs.machine.arithmetic import Arithmetic
 from jobs.sources.source_array import SourceArray
 from jobs.sources.tensor_digest import update_with_tensor
 from outputs import DrawnVectors
@@ -63,9 +63,7 @@ def fingerprint(
         "dtype": f"torch.{config.dtype}",
         "seed": config.seed,
     }
-    # Of the process, so that a function can make tensors of it.
-    if (default := torch.get_default_dtype()) != torch.float32:
-        facts["default dtype"] = str(default)
+    facts |= Arithmetic.of_this_process().changes
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

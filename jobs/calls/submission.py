@@ -28,6 +28,7 @@ from jobs.execution.workers.live_configs import unpacked_config
 from jobs.functions.live.transport import Packed
 from jobs.functions.tracebacks import one_line
 from jobs.job import resolve
+from jobs.machine.arithmetic import Arithmetic
 from jobs.machine.launchers import accounting_problem, queueing_again_unharmed
 from jobs.reporting.display import SilentDisplay, display_for
 from jobs.reporting.terminal import Display
@@ -103,7 +104,7 @@ def submit(
             shard,
             job.fingerprint,
             tuple(map(os.path.abspath, sys.path)),
-            torch.get_default_dtype(),
+            Arithmetic.of_this_process(),
         )
         for shard in ([None] if shards is None else [f"{n}/{shards}" for n in range(shards)])
     ]
@@ -171,21 +172,21 @@ class ClusterTask:
         shard: The shard that it computes; None computes the whole matrix.
         fingerprint: The fingerprint that the job had when it was submitted.
         search_path: Where the program that submitted it found its modules.
-        default_dtype: The default dtype of torch in that program.
+        arithmetic: The settings of torch in that program.
     """
 
     folder: str
     shard: str | None
     fingerprint: str
     search_path: tuple[str, ...]
-    default_dtype: torch.dtype
+    arithmetic: Arithmetic
 
     def __call__(self) -> str:
         """Compute the result, and return its path."""
         folder = Path(self.folder)
         display = display_for("lines")
         with queueing_again_unharmed(), failures(), undisturbed(display.say):
-            torch.set_default_dtype(self.default_dtype)
+            self.arithmetic.restore()
             sys.path += [each for each in self.search_path if each not in sys.path]
             parcel = pickle.loads((folder / "job.pkl").read_bytes())
             descriptor = os.open(folder / "tensors.bin", os.O_RDONLY)

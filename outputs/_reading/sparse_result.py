@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -102,6 +102,17 @@ class SparseResult(ResultFile):
         return (
             f"<SparseResult, {self._state()}: {self.operation} of {self.function}: "
             f"{rows} x {columns} {self.dtype}, {self.entries} entries>"
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
+        """Refuse to become a dense array, as sparse matrices of scipy and torch do not either.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"{self.path} has a sparse matrix: as_scipy() reads it, and as_scipy().toarray() makes "
+            "a dense array."
         )
 
     def _repr_html_(self) -> str:

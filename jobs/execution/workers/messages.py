@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from autodiff_core import Axis
 from jobs.configuration.schema import JobConfig
 from jobs.functions.live.transport import Parcel
 from jobs.functions.stages import Stage
+from jobs.machine.arithmetic import Arithmetic
 from jobs.streams.nonfinite import Entries
 from jobs.verification.check import Check
 
@@ -25,7 +24,7 @@ class Assignment:
         compressed: The side from which the products of a sparse matrix are computed, ``right`` or
             ``left``; None where the job is no such products.
         device: The name of the device on which the worker computes.
-        default_dtype: The default dtype of torch in the process of the job.
+        arithmetic: The settings of torch in the process of the job.
         threads: The number of processor threads that it uses; None leaves it to torch.
         strategy: The chosen strategy.
         engine: ``auto``, or the chosen engine.
@@ -41,7 +40,7 @@ class Assignment:
     fingerprint: str
     compressed: str | None
     device: str
-    default_dtype: torch.dtype
+    arithmetic: Arithmetic
     threads: int | None
     strategy: str
     engine: str

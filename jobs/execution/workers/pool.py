@@ -39,6 +39,7 @@ from jobs.execution.workers.messages import (
 )
 from jobs.execution.workers.shared_buffers import SharedBuffers
 from jobs.execution.workers.worker import work
+from jobs.machine.arithmetic import Arithmetic
 from jobs.machine.devices import threads_of_a_worker
 from jobs.machine.supervision import FAULTS, out_of_memory_kills
 
@@ -116,7 +117,7 @@ class WorkerPool:
             config=self._packed.parcel if self._packed else job.config,
             fingerprint=job.fingerprint,
             compressed=job.compressed,
-            default_dtype=torch.get_default_dtype(),
+            arithmetic=Arithmetic.of_this_process(),
             threads=threads_of_a_worker(job.devices),
             strategy=decision.strategy,
             engine=decision.engine,

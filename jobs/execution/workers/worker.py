@@ -68,7 +68,7 @@ def work(connection: Connection, parent: int) -> None:
     # Descriptors arrive in the order in which they were sent.
     config = assignment.config
     shared = recv_handle(connection) if isinstance(config, Parcel) else None
-    torch.set_default_dtype(assignment.default_dtype)
+    assignment.arithmetic.restore()
     if assignment.threads is not None:
         torch.set_num_threads(assignment.threads)
     buffers = SharedBuffers(

@@ -217,6 +217,18 @@ def test_another_default_dtype_makes_another_job(compute: Any) -> None:
     assert wide.path != narrow.path
 
 
+def test_another_precision_of_products_makes_another_job(compute: Any) -> None:
+    x = torch.ones(4)
+    precise = compute("jacobian", torch.sin, x)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        fast = compute("jacobian", torch.sin, x)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert fast.path != precise.path
+    assert compute("jacobian", torch.sin, x).path == precise.path
+
+
 def state_of_the_process() -> dict[str, Any]:
     logger = logging.getLogger("jobs")
     return {

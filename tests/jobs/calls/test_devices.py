@@ -52,7 +52,9 @@ class Net(torch.nn.Module):
 
 
 def work():
+    # Else the fingerprint of a worker would be another.
     torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("high")
     options = dict(devices="cpu:2", strategy="forward-loop", chunk_size=2, progress="quiet")
     with jobs.compute("jacobian", Net(3.0), torch.arange(8.0), **options) as result:
         assert len(result.execution["workers"]) == 2

@@ -292,3 +292,10 @@ def test_copies_open_the_file_again(write, matrix):
         for other in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
             assert (other.as_scipy() != matrix).nnz == 0
             other.close()
+
+
+def test_it_does_not_become_a_dense_array_unasked(write, matrix):
+    with open_sparse_result(write(matrix)) as result:
+        with pytest.raises(TypeError, match=r"as_scipy\(\).toarray\(\)"):
+            np.asarray(result)
+        np.testing.assert_array_equal(result.as_scipy().toarray(), matrix.toarray())
