@@ -274,7 +274,7 @@ def _variables(
     arguments, batches = _data(config, function, dtype, notes)
     function = replace(function, is_batched=config.points.batched)
     if config.points.are_many:
-        variables = choose_at_points(function, arguments, config, dtype, device)
+        variables = choose_at_points(function, arguments, config, dtype, device, _curvature(config))
     else:
         variables = choose_variables(
             function,

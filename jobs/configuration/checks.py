@@ -228,12 +228,12 @@ def _check_direction(config: JobConfig) -> None:
 def _check_points(config: JobConfig) -> None:
     """Check that all other options mean the same at each of many points, and to a batch of one."""
     points, source = config.points, config.inputs
-    of_inputs = config.wrt.of == "inputs" and config.loss.kind == "none"
-    if points.batched and not of_inputs:
+    is_of_loss = config.loss.kind != "none"
+    if points.batched and (config.wrt.of != "inputs" or (is_of_loss and not points.are_many)):
         raise ConfigurationError(
             f"points.batched=true wrt={config.wrt.of} loss={config.loss.kind}: a point goes in as "
-            "a batch of one, with wrt=inputs and loss=none; of the data of a loss the leading "
-            "dimension is that of the batch"
+            "a batch of one, with wrt=inputs, and with a loss at each of many points; of the data "
+            "of a loss at one point the leading dimension is that of the batch"
         )
     if points.offsets is not None and points.by != "offsets":
         raise ConfigurationError(
@@ -242,6 +242,7 @@ def _check_points(config: JobConfig) -> None:
         )
     if not points.are_many:
         return
+    _check_points_of_a_loss(config)
     is_of_files = isinstance(source, FileSource) or (
         isinstance(source, NamedSource)
         and all(isinstance(each, FileSource) for each in source.tensors.values())
@@ -249,7 +250,6 @@ def _check_points(config: JobConfig) -> None:
     conflicts = {
         f"op={config.op}": not OPERATIONS[config.op].is_product,
         f"wrt={config.wrt.of}": config.wrt.of == "inputs",
-        f"loss={config.loss.kind}": config.loss.kind == "none",
         f"verify={config.verify.mode}": config.verify.mode != "sample",
         f"dtype={config.dtype}": not config.dtype.startswith("complex"),
         f"output.tile={config.output.tile}": config.output.tile is None,
@@ -257,13 +257,34 @@ def _check_points(config: JobConfig) -> None:
     require_all_fit(
         f"points={points.by}",
         conflicts,
-        "many points go with op=jacobian or op=hessian, with respect to inputs (wrt=inputs), "
-        "without loss, in real dtypes, with verify=probe or off, and no output.tile",
+        "many points go with op=jacobian, hessian, ggn or fisher, with respect to inputs "
+        "(wrt=inputs), of which there is one set for each point, while there is one set of "
+        "parameters only; in real dtypes, with verify=probe or off, and no output.tile",
     )
     if points.by == "files" and not is_of_files:
         raise ConfigurationError(
             f"points=files inputs={source.source}: a file is a point here; valid are sources with "
             "a path, such as inputs=numpy inputs.path='geometries/*.npy'"
+        )
+
+
+def _check_points_of_a_loss(config: JobConfig) -> None:
+    """Check that the data of a loss at many points are those of each point.
+
+    Raises:
+        ConfigurationError: They come in batches.
+    """
+    loss, given = config.loss, f"points={config.points.by}"
+    data = getattr(config.function, "data", None)
+    if data is not None:
+        raise ConfigurationError(
+            f"function.data={data} {given}: of many points each has its own data, labels among "
+            "them, as arrays of inputs=; batches of function.data belong to no point"
+        )
+    if isinstance(loss, BatchedLoss) and loss.batch_size is not None:
+        raise ConfigurationError(
+            f"loss.batch_size={loss.batch_size} {given}: the data of a point are evaluated at "
+            "once; valid is null, and memory= limits how many points are"
         )
 
 

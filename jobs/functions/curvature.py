@@ -90,20 +90,30 @@ class Curvature(BatchSum):
             width: How many elements the tensors have that they are parts of; None for whole ones.
         """
 
+        def changed(call: Callable[..., Any]) -> Callable[..., Any]:
+            count = len(base)
+            return lambda *tensors: call(*fill(*tensors[:count]), *tensors[count:])
+
+        found = self.changed(changed)
+        found.base = tuple(base)
+        found.width = sum(each.numel() for each in base) if width is None else width
+        return found
+
+    def changed(self, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Curvature:
+        """Return the loss with changed functions: that of the point, and those of the outputs.
+
+        Args:
+            change: Changes a function of the point and, after it, of data of samples.
+        """
+
         def term_of(part: Tensors, names: Sequence[str]) -> CurvatureTerm:
             term = self._term_of(part, names)
+            return replace(term, outputs=change(term.outputs))
 
-            def outputs(*tensors: Tensor) -> Tensor:
-                return term.outputs(*fill(*tensors[: len(base)]), *tensors[len(base) :])
-
-            return replace(term, outputs=outputs)
-
-        changed = self.mapped(lambda term: lambda *tensors: term(*fill(*tensors)))
-        assert isinstance(changed, Curvature)
-        changed._term_of = term_of
-        changed.base = tuple(base)
-        changed.width = sum(each.numel() for each in base) if width is None else width
-        return changed
+        found = self.mapped(change)
+        assert isinstance(found, Curvature)
+        found._term_of = term_of
+        return found
 
     def curvature_terms(self, size: int | None = None) -> Iterator[tuple[int, CurvatureTerm]]:
         """Yield the number of the batch and the term, for all terms of the curvature matrix.

@@ -93,6 +93,10 @@ def _losses(
         return lambda point, part, names: of_outputs(output(point, part), part[label])
 
     def own(point: Sequence[Tensor], part: Tensors, names: Sequence[str]) -> Tensor:
+        if not names:
+            # A point that goes in as a batch of one is the only sample.
+            return output(point, part).reshape(1)
+
         def one(*sample: Tensor) -> Tensor:
             return output(point, {**part, **dict(zip(names, sample, strict=True))})
 

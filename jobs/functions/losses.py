@@ -155,8 +155,17 @@ def _check_classes(output: Tensor, label: Tensor) -> None:
             f"{tuple(label.shape)} of {str(label.dtype).removeprefix('torch.')}; valid are "
             f"integers of shape {tuple(expected)}, or probabilities of the output's shape"
         )
+    label = _unwrapped(label)
     if label.numel() and not 0 <= int(label.min()) <= int(label.max()) < output.shape[1]:
         raise ConfigurationError(
             f"loss=cross_entropy: the labels go from {int(label.min())} to {int(label.max())}; "
             f"the output has the classes 0 to {output.shape[1] - 1}"
         )
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    """Return the numbers of a tensor inside transformations of `torch.func`, of all points."""
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError
+from jobs.functions.at_points import PointsFunction
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
@@ -93,7 +94,7 @@ def part_of(config: JobConfig, variables: Variables) -> Part | None:
     if isinstance(variables.function.function, RaggedFunction):
         raise ConfigurationError(
             f"rows={config.rows} points={config.points.by}: the points have matrices of different "
-            "sizes, or constants of their own; lines are selected where all have the same"
+            "sizes; lines are selected where all have the same"
         )
     inputs = _axis_tensors(variables.point, leading=int(config.points.are_many))
     is_second_order = OPERATIONS[config.op].is_second_order
@@ -270,4 +271,5 @@ def _index(numbers: np.ndarray | None, tensor: Tensor) -> Tensor | None:
 
 def _mapped(function: _Function, change: Callable[[_Function], _Function]) -> _Function:
     """Return a changed function; of a sum over batches the sum of its changed terms."""
-    return function.mapped(change) if isinstance(function, BatchSum) else change(function)
+    is_of_several = isinstance(function, BatchSum | PointsFunction)
+    return function.mapped(change) if is_of_several else change(function)

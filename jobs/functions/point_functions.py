@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,69 +13,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from jobs.configuration.schema import BatchedLoss, LossConfig, PythonLoss
 from jobs.errors import ConfigurationError
+from jobs.functions.at_points import PointsFunction
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.batches import Batches
 from jobs.functions.curvature import Curvature
 from jobs.functions.curvature_terms import Output, curvature_term
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of, load_loss
-from jobs.functions.modules import ModuleCall
 from jobs.functions.returned_values import chosen_output, flat_outputs, without_batch
+from jobs.functions.user_functions import Evaluate
 from jobs.sources.source_array import SourceArray
-
-# A function of the tensors of the point, in order, and of the constants, by name.
-Evaluate = Callable[[Sequence[Tensor], Mapping[str, Tensor]], Any]
-
-
-def of_parameters(function: LoadedFunction, names: Sequence[str], fed: Sequence[str]) -> Evaluate:
-    """Return a module as a function of some of its parameters.
-
-    Args:
-        function: The function, which is a module.
-        names: The names of the parameters.
-        fed: The names of its arguments, in order.
-    """
-    assert function.module is not None
-    call = ModuleCall(function.module, names)
-    by_position, by_name = _split(function, fed)
-
-    def evaluate(point: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Any:
-        inputs = [constants[name] for name in by_position]
-        return call(point, inputs, {name: constants[name] for name in by_name})
-
-    return evaluate
-
-
-def of_inputs(function: LoadedFunction, names: Sequence[str], fed: Sequence[str]) -> Evaluate:
-    """Return a function of some of its arguments.
-
-    Args:
-        function: The function.
-        names: The names of the arguments that are the point.
-        fed: The names of all its arguments, in order.
-    """
-    call = function.function
-    if function.module is not None:
-        module = ModuleCall(function.module)
-
-        def call(*inputs: Tensor, **named: Tensor) -> Any:
-            return module((), inputs, named)
-
-    by_position, by_name = _split(function, fed)
-    if list(names) == list(by_position) and not by_name:
-        return lambda point, constants: call(*point)
-
-    def evaluate(point: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Any:
-        tensors = {**constants, **dict(zip(names, point, strict=True))}
-        inputs = [tensors[name] for name in by_position]
-        return call(*inputs, **{name: tensors[name] for name in by_name})
-
-    return evaluate
-
-
-def _split(function: LoadedFunction, fed: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    signature = function.signature
-    return (fed, ()) if signature is None else signature.split(fed)
 
 
 def _brought_to(device: torch.device, evaluate: Evaluate) -> Evaluate:
@@ -120,22 +69,12 @@ def with_loss(
     Raises:
         JobError: An option of the loss is not valid.
     """
-    evaluate = _brought_to(device, evaluate)
-    real = dtype.to_real() if dtype.is_complex else dtype
-
-    def load(arrays: Mapping[str, SourceArray], rows: slice | None) -> dict[str, Tensor]:
-        return {
-            name: array.kept(dtype if array.is_complex else real, device, rows)
-            for name, array in arrays.items()
-        }
-
-    choices = {} if function.output is None else {"output": function.output}
+    evaluate, load = _brought_to(device, evaluate), _loader(function, config, dtype, device)
+    choices = _choices(function, config)
     if not isinstance(config, BatchedLoss):
-        choices |= {"batched": True} if function.is_batched else {}
         return _output_at(function, evaluate, load(constants, None)), choices
-    # Of a live loss its identity counts.
-    of_loss = {k: v for k, v in vars(config).items() if k not in ("covers", "modules", "held")}
-    choices = {**choices, "loss": of_loss}
+    if function.is_batched:
+        evaluate = _of_batches_of_one(evaluate)
     loss_of = _loss_of_a_batch(function, evaluate, config)
     if batches is not None:
         choices["data"] = [batches.count, batches.digest]
@@ -146,9 +85,7 @@ def with_loss(
         samples = _samples(constants, label_of(config))
         parts = _cut_batches(constants, load, config, samples, config.batch_size)
     if curvature is not None:
-        names = _names_over_samples(constants, batches, config)
-        if curvature[0] == "fisher" and not names and label_of(config) is None:
-            raise ConfigurationError(_NO_SAMPLES)
+        names = _names_of_samples(curvature[0], function, constants, batches, config)
         whole = parts or (lambda: iter([(load(constants, None), 1.0)]))
         term = curvature_term(curvature[0], _output_of(function, evaluate, config), config)
         return Curvature(*curvature, whole, names, loss_of, term, config.reduction), choices
@@ -157,9 +94,96 @@ def with_loss(
     return BatchSum(lambda: ((loss_of(part), weight) for part, weight in parts())), choices
 
 
+def at_points(
+    function: LoadedFunction,
+    evaluate: Evaluate,
+    constants: Mapping[str, SourceArray],
+    config: LossConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    differing: Sequence[str],
+    curvature: tuple[str, Sequence[Tensor]] | None = None,
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return a function of one of many points of one size, and the choices that it depends on.
+
+    Args:
+        function: The function; its `output` is chosen of what it returns.
+        evaluate: The function of one point and its constants.
+        constants: The constants, and the labels of a loss.
+        config: The option `loss`.
+        dtype: The dtype of the job.
+        device: The device of the constants.
+        differing: The names of the constants that have a leading dimension over points.
+        curvature: As for `with_loss`, of the tensors of all points.
+
+    Raises:
+        JobError: An option of the loss is not valid.
+    """
+    evaluate = _brought_to(device, evaluate)
+    choices = _choices(function, config)
+    tensors = _loader(function, config, dtype, device, differing)(constants, None)
+    if not isinstance(config, BatchedLoss):
+        make = lambda part: _output_at(function, evaluate, part)  # noqa: E731
+        return (PointsFunction(make, tensors, differing) if differing else make(tensors)), choices
+    if function.is_batched:
+        evaluate = _of_batches_of_one(evaluate)
+    loss_of = _loss_of_a_batch(function, evaluate, config)
+    if curvature is None:
+        return PointsFunction(loss_of, tensors, differing), choices
+    kind, base = curvature
+    first = {
+        name: replace(array, values=array.values[0]) if name in differing else array
+        for name, array in constants.items()
+    }
+    names = _names_of_samples(kind, function, first, None, config)
+    term = curvature_term(kind, _output_of(function, evaluate, config), config)
+    term_of = lambda part: term(part, names)  # noqa: E731
+    call = PointsFunction(loss_of, tensors, differing, kind=kind, term_of=term_of, base=base)
+    return call, choices
+
+
+def _choices(function: LoadedFunction, config: LossConfig) -> dict[str, Any]:
+    choices: dict[str, Any] = {} if function.output is None else {"output": function.output}
+    choices |= {"batched": True} if function.is_batched else {}
+    if isinstance(config, BatchedLoss):
+        # Of a live loss its identity counts.
+        left_out = ("covers", "modules", "held")
+        choices["loss"] = {k: v for k, v in vars(config).items() if k not in left_out}
+    return choices
+
+
 Tensors = Mapping[str, Tensor]
 Load = Callable[[Mapping[str, SourceArray], slice | None], dict[str, Tensor]]
 Parts = Callable[[], Iterator[tuple[Tensors, float]]]
+
+
+def _loader(
+    function: LoadedFunction,
+    config: LossConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    differing: Sequence[str] = (),
+) -> Load:
+    """Return what loads constants; with the loss of a batch of one each gets that dimension."""
+    real = dtype.to_real() if dtype.is_complex else dtype
+    is_of_one = function.is_batched and isinstance(config, BatchedLoss)
+
+    def load(arrays: Mapping[str, SourceArray], rows: slice | None) -> dict[str, Tensor]:
+        found = {
+            name: array.kept(dtype if array.is_complex else real, device, rows)
+            for name, array in arrays.items()
+        }
+        if not is_of_one:
+            return found
+        return {n: t.unsqueeze(1 if n in differing else 0) for n, t in found.items()}
+
+    return load
+
+
+def _of_batches_of_one(evaluate: Evaluate) -> Evaluate:
+    """Return a function of a point that goes in as a batch of one; its constants are batches."""
+    return lambda point, part: evaluate([tensor.unsqueeze(0) for tensor in point], part)
+
 
 _NO_SAMPLES = (
     "op=fisher: there are no samples, whose gradients the matrix consists of; it needs constants "
@@ -168,19 +192,32 @@ _NO_SAMPLES = (
 )
 
 
-def _names_over_samples(
-    constants: Mapping[str, SourceArray], batches: Batches | None, config: BatchedLoss
+def _names_of_samples(
+    kind: str,
+    function: LoadedFunction,
+    constants: Mapping[str, SourceArray],
+    batches: Batches | None,
+    config: BatchedLoss,
 ) -> Sequence[str]:
-    """Return the names of the constants with a dimension over samples; none if there are none."""
-    label = label_of(config)
+    """Return the names of the constants with a dimension over samples; none if there are none.
+
+    Raises:
+        ConfigurationError: A Fisher matrix consists of the gradients of samples, and has none.
+    """
+    label, names = label_of(config), ()
+    # The point itself is the only sample of a batch of one.
+    if function.is_batched:
+        return names
     if batches is not None:
         is_over_samples = batches.samples is not None and set(batches.names) - {label}
-        return batches.names if is_over_samples else ()
-    try:
-        _samples(constants, label)
-    except ConfigurationError:
-        return ()
-    return tuple(constants)
+        names = batches.names if is_over_samples else ()
+    else:
+        with suppress(ConfigurationError):
+            _samples(constants, label)
+            names = tuple(constants)
+    if kind == "fisher" and not names and label is None:
+        raise ConfigurationError(_NO_SAMPLES)
+    return names
 
 
 def _output_of(function: LoadedFunction, evaluate: Evaluate, config: BatchedLoss) -> Output:

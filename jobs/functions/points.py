@@ -24,43 +24,50 @@ def choose_at_points(
     config: JobConfig,
     dtype: torch.dtype,
     device: torch.device,
+    curvature: str | None = None,
 ) -> Variables:
     """Make a function of one point, or of the numbers of all points where their sizes differ.
 
-    Points of one size whose constants are the same have one function, which can compute several of
-    them together.
+    Points of one size have one function, which can compute several of them together.
 
     Args:
         function: The function of one point.
-        arguments: Its arguments, with a leading dimension over points.
+        arguments: Its arguments and, for a loss, the labels, with a leading dimension over points.
         config: The options.
         dtype: The dtype of the points.
         device: Their device.
+        curvature: ``ggn`` or ``fisher`` for the curvature matrix of the loss.
 
     Raises:
         JobError: The options do not fit.
     """
     wrt, loss = config.wrt, config.loss
+    what = (wrt, loss, dtype, device, None, curvature)
     is_plain = wrt.pattern == "*" and not any(
         isinstance(array, SeparatePoints) or array.is_integral for array in arguments.values()
     )
-    if is_plain:
-        return choose_variables(function, arguments, wrt, loss, dtype, device)
+    if is_plain and loss.kind == "none":
+        return choose_variables(function, arguments, *what, ())
     points = separated(arguments, count_points(arguments))
-    first = choose_variables(function, points[0], wrt, loss, dtype, device)
+    first = choose_variables(function, points[0], *what)
     if any(tensor.is_complex() for tensor in first.point.values()):
         raise ConfigurationError(f"points={config.points.by}: many points go with real inputs")
-    names = [name for name in arguments if name in first.point]
-    shared = [name for name in arguments if name not in first.point]
-    if _have_one_shape(points, names) and _are_equal(points, shared):
-        whole = {name: stacked(points[0][name].origin, [p[name] for p in points]) for name in names}
-        given = {name: whole.get(name, points[0][name]) for name in arguments}
-        return choose_variables(function, given, wrt, loss, dtype, device)
+    if all(_have_one_shape(points, name) for name in arguments):
+        differing = [
+            name for name in arguments if name not in first.point and not _is_equal(points, name)
+        ]
+        given = {
+            name: _together(array, points, name)
+            if name in first.point or name in differing
+            else points[0][name]
+            for name, array in arguments.items()
+        }
+        return choose_variables(function, given, *what, differing)
     if config.shard or config.rows or config.columns or config.output.compression != "none":
         raise ConfigurationError(
-            f"points={config.points.by}: the points have different sizes or constants, and their "
-            "result has neither shards, selected rows nor compression; valid are shard=null, "
-            "rows=null and output.compression=none"
+            f"points={config.points.by}: the points have different sizes, and their result has "
+            "neither shards, selected rows nor compression; valid are shard=null, rows=null and "
+            "output.compression=none"
         )
     return ragged_variables(
         function,
@@ -71,15 +78,22 @@ def choose_at_points(
         device,
         is_second_order=OPERATIONS[config.op].is_second_order,
         seed=config.seed,
+        curvature=curvature,
     )
 
 
-def _have_one_shape(points: Sequence[Mapping[str, SourceArray]], names: Sequence[str]) -> bool:
-    return len({tuple(point[name].shape for name in names) for point in points}) == 1
+def _together(
+    array: SourceArray, points: Sequence[Mapping[str, SourceArray]], name: str
+) -> SourceArray:
+    if not isinstance(array, SeparatePoints):
+        return array
+    return stacked(points[0][name].origin, [point[name] for point in points])
 
 
-def _are_equal(points: Sequence[Mapping[str, SourceArray]], names: Sequence[str]) -> bool:
-    first = {name: as_numpy(points[0][name]) for name in names}
-    return all(
-        np.array_equal(first[name], as_numpy(point[name])) for point in points for name in names
-    )
+def _have_one_shape(points: Sequence[Mapping[str, SourceArray]], name: str) -> bool:
+    return len({(point[name].shape, point[name].is_integral) for point in points}) == 1
+
+
+def _is_equal(points: Sequence[Mapping[str, SourceArray]], name: str) -> bool:
+    first = as_numpy(points[0][name])
+    return all(np.array_equal(first, as_numpy(point[name])) for point in points[1:])

@@ -15,6 +15,7 @@ from jobs.configuration.schema import LossConfig, WrtConfig
 from jobs.errors import ConfigurationError
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.conversions import Conversion, alike
+from jobs.functions.curvature import Curvature
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
 from jobs.functions.variables import Variables, choose_variables
@@ -64,7 +65,7 @@ class RaggedFunction(BatchSum):
 
     Attributes:
         points: The function at each point.
-        is_second_order: Whether the operation is a Hessian.
+        is_second_order: Whether the operation is a Hessian, or a curvature matrix.
         seconds: How long an evaluation at each point took; empty before `outputs` are known.
     """
 
@@ -137,6 +138,9 @@ class RaggedFunction(BatchSum):
             before += 0 if self.is_second_order else self.heights[number]
 
     def _term(self, point: AtPoint, before: int, after: int) -> Callable[..., Any]:
+        if isinstance(point.call, Curvature):
+            return point.call.of_some(point.tensors, (self._numbers,))
+
         def term(numbers: Tensor) -> Any:
             value = point.call(*point.tensors(numbers))
             if self.is_second_order:
@@ -157,6 +161,7 @@ def ragged_variables(
     *,
     is_second_order: bool,
     seed: int,
+    curvature: str | None = None,
 ) -> Variables:
     """Make a function of the numbers of all points, whose constants may differ by point.
 
@@ -169,6 +174,7 @@ def ragged_variables(
         device: Their device.
         is_second_order: Whether the operation is a Hessian.
         seed: The seed of torch's generators.
+        curvature: ``ggn`` or ``fisher`` for the curvature matrix of the loss.
 
     Raises:
         JobError: As `choose_variables`.
@@ -180,7 +186,7 @@ def ragged_variables(
     first: Variables | None = None
     start = 0
     for number, arguments in enumerate(points):
-        here = choose_variables(function, arguments, wrt, loss, dtype, device)
+        here = choose_variables(function, arguments, wrt, loss, dtype, device, curvature=curvature)
         first = first or here
         names, shapes = tuple(here.point), tuple(each.shape for each in here.point.values())
         if names != tuple(first.point):
@@ -216,7 +222,9 @@ def ragged_variables(
 
 
 def naming(call: Callable[..., Any], place: str) -> Callable[..., Any]:
-    """Return a function whose exceptions have a note of the place."""
+    """Return a function, or a loss over data, whose exceptions have a note of the place."""
+    if isinstance(call, Curvature):
+        return call.changed(lambda term: naming(term, place))
 
     def at_place(*tensors: Tensor) -> Any:
         try:

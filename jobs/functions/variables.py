@@ -18,8 +18,9 @@ from jobs.functions.conversions import Conversion, conversions_of_arrays
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of
 from jobs.functions.modules import frozen, trainable
-from jobs.functions.point_functions import of_inputs, of_parameters, with_loss
+from jobs.functions.point_functions import at_points, with_loss
 from jobs.functions.tracebacks import one_line
+from jobs.functions.user_functions import of_inputs, of_parameters
 from jobs.sources.source_array import SourceArray, converted, source_of_tensor
 
 
@@ -53,6 +54,7 @@ def choose_variables(
     device: torch.device,
     batches: Batches | None = None,
     curvature: str | None = None,
+    differing: Sequence[str] | None = None,
 ) -> Variables:
     """Make a function of the tensors with respect to which it is differentiated.
 
@@ -65,6 +67,8 @@ def choose_variables(
         device: The device of point and constants.
         batches: Further arguments, constants, which the user gives batch by batch; None for none.
         curvature: ``ggn`` or ``fisher`` for the curvature matrix of the loss.
+        differing: Of many points of one size, the constants that have a leading dimension over
+            them, as the point has; None for one point.
 
     Raises:
         JobError: No tensor has such a name, or the options do not fit.
@@ -93,9 +97,11 @@ def choose_variables(
     for name, array in constants.items():
         array.require_numbers(dtype.to_complex(), name)
     of_curvature = None if curvature is None else (curvature, tuple(point.values()))
-    call, choices = with_loss(
-        function, evaluate, constants, loss, dtype, device, batches, of_curvature
-    )
+    what = (function, evaluate, constants, loss, dtype, device)
+    if differing is None:
+        call, choices = with_loss(*what, batches, of_curvature)
+    else:
+        call, choices = at_points(*what, differing, of_curvature)
     if wrt.of == "params":
         choices["wrt"] = "params"
     if function.module is not None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import autodiff_core
-from autodiff_core import Axis, AxisLayout, Block, BlockStream
+from autodiff_core import Axis, AxisLayout, Block, BlockStream, Fallback
+from jobs.functions.at_points import with_constants
 from jobs.functions.ragged import naming
 from jobs.machine.accelerator import seed_generators
-from jobs.streams.summed import value_and_product
 
 # The number of elements that the function's values and the products for the check may take at once,
 # about.
@@ -47,13 +47,13 @@ class PointStream:
         """Linearise at the first point to learn the layout, and evaluate at all points.
 
         Args:
-            function: The function of one point.
+            function: The function of one point, or a `PointsFunction`.
             inputs: Its arguments, each with a leading dimension over points.
             seed: The seed of torch's generators.
             operation: ``jacobian`` or ``hessian``.
             strategy: A strategy of `autodiff_core`.
         """
-        self._function = function
+        self._call, self._constants = with_constants(function)
         self._inputs = tuple(inputs)
         self._seed = seed
         self._options: dict[str, Any] = {
@@ -82,18 +82,16 @@ class PointStream:
             stop: One past the last.
         """
         first, last = start // self.unit, -(-stop // self.unit)
-        fallbacks: dict[str, Any] = {}
+        fallbacks: dict[str, Fallback] = {}
         if last - first == 1:
             values = self._within(first, start - first * self.unit, stop - first * self.unit)
         else:
             seed_generators(self._seed)
-            inputs = tuple(tensor[first:last] for tensor in self._inputs)
-            stream = autodiff_core.blocks(self._function, inputs, points=True, **self._options)
-            shape, device = (last - first, *stream.shape), inputs[0].device
-            values = torch.empty(shape, dtype=self.dtype, device=device)
-            for block in stream:
-                values[:, *block.axis.region(block.start, block.stop)] = block.values
-                fallbacks.update({str(each): each for each in block.fallbacks})
+            part = slice(first, last)
+            stream = blocks_at_points(
+                self._call, self._inputs, self._constants, part, **self._options
+            )
+            values, fallbacks = matrices(stream)
             values = values.reshape(-1, self.shape[1])
             values = values[start - first * self.unit : stop - first * self.unit]
         return Block(Axis.ROWS, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
@@ -112,18 +110,56 @@ class PointStream:
     def _at(self, point: int) -> BlockStream:
         seed_generators(self._seed)
         inputs = tuple(tensor[point] for tensor in self._inputs)
-        function = naming(self._function, f"at point {point}")
+        constants = [tensor[point] for tensor in self._constants]
+        function = naming(lambda *given: self._call(*given, *constants), f"at point {point}")
         return autodiff_core.blocks(function, inputs, **self._options)
+
+
+def blocks_at_points(
+    call: Callable[..., Any],
+    inputs: Sequence[Tensor],
+    constants: Sequence[Tensor],
+    part: slice,
+    **options: Any,
+) -> BlockStream:
+    """Return the blocks of the derivative at each of some points.
+
+    Args:
+        call: A function of one point and its constants.
+        inputs: The tensors of all points.
+        constants: The constants of all points.
+        part: Which points.
+        **options: Further options of `autodiff_core.blocks`.
+    """
+    given = tuple(tensor[part] for tensor in (*inputs, *constants))
+    differentiated = tuple(range(len(inputs)))
+    return autodiff_core.blocks(call, given, argnums=differentiated, points=True, **options)
+
+
+def matrices(stream: BlockStream) -> tuple[Tensor, dict[str, Fallback]]:
+    """Return the matrices at all points, and the fallbacks that were taken, by their texts.
+
+    Args:
+        stream: The blocks at many points.
+    """
+    assert stream.points is not None
+    device, fallbacks = stream.linearized.primals[0].device, {}
+    values = torch.empty((stream.points, *stream.shape), dtype=stream.dtype, device=device)
+    for block in stream:
+        values[:, *block.axis.region(block.start, block.stop)] = block.values
+        fallbacks.update({str(each): each for each in block.fallbacks})
+    return values, fallbacks
 
 
 def values_of_points(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -> Any:
     """Return the function's values at all points, nested as it returns them, stacked."""
+    call, constants = with_constants(function)
     parts = []
     with torch.no_grad():
-        for first, part in _parts(inputs):
+        for first, part in parts_of_points((*inputs, *constants)):
             seed_generators(seed)
-            parts.append(stacked(function, first)(*part))
-    return _map(lambda *tensors: torch.cat(tensors), *parts)
+            parts.append(stacked(call, first)(*part))
+    return mapped(lambda *tensors: torch.cat(tensors), *parts)
 
 
 def stacked(function: Callable[..., Any], first: int = 0) -> Callable[..., Any]:
@@ -144,7 +180,7 @@ def stacked(function: Callable[..., Any], first: int = 0) -> Callable[..., Any]:
                 naming(function, f"at point {number}")(*point)
                 for number, point in enumerate(zip(*inputs, strict=True), first)
             ]
-            return _map(lambda *tensors: torch.stack(tensors), *values)
+            return mapped(lambda *tensors: torch.stack(tensors), *values)
 
     return at_all
 
@@ -153,68 +189,15 @@ def values_at_points(
     function: Callable[..., Any], inputs: Sequence[Tensor], seed: int
 ) -> Iterator[Any]:
     """Yield the values at ranges of points, stacked, as a derivative evaluates them."""
-    for first, part in _parts(inputs):
+    call, constants = with_constants(function)
+    count = len(inputs)
+    for first, part in parts_of_points((*inputs, *constants)):
         seed_generators(seed)
-        yield stacked(function, first)(
-            *(tensor.detach().clone().requires_grad_() for tensor in part)
-        )
+        copies = (tensor.detach().clone().requires_grad_() for tensor in part[:count])
+        yield stacked(call, first)(*copies, *part[count:])
 
 
-def value_and_product_at_points(
-    operation: str,
-    function: Callable[..., Any],
-    inputs: Sequence[Tensor],
-    vector: Sequence[Tensor],
-    *,
-    seed: int,
-    strategy: str,
-) -> tuple[Any, list[Tensor], list[Tensor]]:
-    """Return values at all points, of second order gradients, and a product for each point.
-
-    Args:
-        operation: ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
-        function: The function of one point.
-        inputs: Its arguments, each with a leading dimension over points.
-        vector: The vectors, each tensor with a leading dimension over points.
-        seed: The seed of torch's generators.
-        strategy: A strategy of `autodiff_core`.
-
-    Returns:
-        The values, stacked, of second order their sum; the gradients; and the products, one tensor
-        with a leading dimension over points for each tensor of the image.
-    """
-    is_second_order = operation in ("vhp", "hvp")
-    values, gradients, products = [], [], []
-    for start, part in _parts(inputs):
-        stop = start + len(part[0])
-        at_all = stacked(function, start)
-
-        def total(*point: Tensor, at_all: Callable[..., Any] = at_all) -> Any:
-            # The points are independent of one another, so that the Hessian of the sum is block
-            # diagonal, with the Hessians of the points as blocks.
-            return at_all(*point).sum()
-
-        value, gradient, image = value_and_product(
-            operation,
-            total if is_second_order else at_all,
-            part,
-            tuple(tensor[start:stop] for tensor in vector),
-            seed=seed,
-            strategy=strategy,
-        )
-        values.append(value)
-        gradients.append(gradient)
-        products.append(image)
-    join = sum if is_second_order else torch.cat
-    value = _map(lambda *tensors: join(tensors), *values)
-    gradient, image = (
-        [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
-        for parts in (gradients, products)
-    )
-    return value, gradient, image
-
-
-def _parts(inputs: Sequence[Tensor]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+def parts_of_points(inputs: Sequence[Tensor]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
     """Yield ranges of points that are not too many at once: the first number, and the inputs."""
     elements = max(1, sum(tensor[0].numel() for tensor in inputs))
     step = max(1, _ELEMENTS_AT_ONCE // (64 * elements))
@@ -222,11 +205,11 @@ def _parts(inputs: Sequence[Tensor]) -> Iterator[tuple[int, tuple[Tensor, ...]]]
         yield start, tuple(tensor[start : start + step] for tensor in inputs)
 
 
-def _map(apply: Callable[..., Any], *values: Any) -> Any:
+def mapped(apply: Callable[..., Any], *values: Any) -> Any:
     """Return equally nested values with a function applied to their corresponding tensors."""
     first = values[0]
     if isinstance(first, dict):
-        return {key: _map(apply, *(value[key] for value in values)) for key in first}
+        return {key: mapped(apply, *(value[key] for value in values)) for key in first}
     if isinstance(first, tuple | list):
-        return tuple(_map(apply, *parts) for parts in zip(*values, strict=True))
+        return tuple(mapped(apply, *parts) for parts in zip(*values, strict=True))
     return apply(*values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import islice
 from typing import Any
@@ -59,6 +59,8 @@ class CurvatureStream:
         seed: int,
         strategy: str,
         lines: Lines | None = None,
+        *,
+        may_be_zero: bool = False,
     ) -> None:
         """Evaluate the loss, and look at its first batch.
 
@@ -68,11 +70,12 @@ class CurvatureStream:
             seed: The seed of torch's generators; each batch uses it plus its number.
             strategy: The strategy.
             lines: Which rows and columns are computed; None for all.
+            may_be_zero: Whether a loss without curvature in the outputs is one of several.
 
         Raises:
-            JobError: The loss has no curvature in the outputs.
+            JobError: The loss has no curvature in the outputs, and is the only one.
         """
-        self._function = function
+        self._function, self._may_be_zero = function, may_be_zero
         self._inputs = tuple(inputs)
         self._seed = seed
         self._strategy = strategy
@@ -129,6 +132,11 @@ class CurvatureStream:
 
     def rows_by_symmetry(self) -> None:
         """Return None: all blocks are of the axis with fewer lines."""
+
+    @property
+    def kind(self) -> str:
+        """What the matrix is made as: ``ggn`` or ``fisher``."""
+        return self._function.kind
 
     def _matrices(self) -> Iterator[GaussNewton]:
         size = self._samples_at_once
@@ -188,21 +196,37 @@ class CurvatureStream:
             JobError: The loss has no curvature in the outputs of any term.
         """
         generator = torch.Generator().manual_seed(self._seed)
-        values, count, is_curved = [], 0, self._function.kind == "fisher"
+        values, count = [], 0
+        is_curved = self._may_be_zero or self._function.kind == "fisher"
         for number, loss, terms in self._function.losses_and_terms(self._samples_at_once):
             values.append(evaluated(loss, self._inputs, self._seed + number).detach())
             for term in terms:
                 count += 1
-                is_curved = is_curved or self._is_curved(term, number, generator)
-        if not is_curved:
-            raise JobError(_NO_CURVATURE.format(kind=self._function.kind))
+                if not is_curved:
+                    is_curved = has_curvature(self._matrix(term, number), generator)
+        require_curvature(self._function.kind, [is_curved])
         return reduce(torch.add, values), max(1, count)
 
-    def _is_curved(self, term: CurvatureTerm, number: int, generator: torch.Generator) -> bool:
-        matrix = self._matrix(term, number)
-        line = torch.randn(1, matrix.outputs.numel(), generator=generator)
-        curved = matrix.curved(line.to(matrix.outputs.device))
-        return bool(curved.any()) or not bool(torch.isfinite(matrix.outputs).all())
+
+def has_curvature(matrix: GaussNewton, generator: torch.Generator) -> bool:
+    """Return whether a loss has curvature in its outputs, or outputs that are not finite."""
+    line = torch.randn(1, matrix.outputs.numel(), generator=generator)
+    curved = matrix.curved(line.to(matrix.outputs.device))
+    return bool(curved.any()) or not bool(torch.isfinite(matrix.outputs).all())
+
+
+def require_curvature(kind: str, are_curved: Iterable[bool]) -> None:
+    """Refuse losses without curvature in the outputs, of which all matrices are zero.
+
+    Args:
+        kind: ``ggn`` or ``fisher``, which needs none.
+        are_curved: Whether each of them has curvature; only as many are asked as is needed.
+
+    Raises:
+        JobError: None has.
+    """
+    if kind != "fisher" and not any(are_curved):
+        raise JobError(_NO_CURVATURE.format(kind=kind))
 
 
 def gauss_newton(

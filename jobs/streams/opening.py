@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import autodiff_core
+from jobs.functions.at_points import PointsFunction
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.blocks import BlocksFunction
 from jobs.functions.curvature import Curvature
@@ -18,6 +19,7 @@ from jobs.machine.accelerator import seed_generators
 from jobs.streams.at_points import PointStream
 from jobs.streams.blocks import BlocksStream
 from jobs.streams.curvature import CurvatureStream
+from jobs.streams.curvature_at_points import CurvaturePointStream
 from jobs.streams.of_lines import lines_of_hessian
 from jobs.streams.ragged import RaggedStream
 from jobs.streams.single import SingleStream
@@ -49,13 +51,7 @@ def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
                 strategy=strategy,
             )
         if job.points is not None:
-            return PointStream(
-                job.function.function,
-                tuple(job.point.values()),
-                seed=job.seed,
-                operation=job.operation,
-                strategy=strategy,
-            )
+            return _point_stream(job, strategy)
         if job.part is not None and job.part.lines is not None:
             return _lines_stream(job, job.part.lines, strategy, engine)
         return open_function_stream(
@@ -67,6 +63,13 @@ def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
             engine=engine,
             vectors=vectors_of(job),
         )
+
+
+def _point_stream(job: Job, strategy: str) -> Stream:
+    function, inputs = job.function.function, tuple(job.point.values())
+    if isinstance(function, PointsFunction) and function.kind is not None:
+        return CurvaturePointStream(function, inputs, seed=job.seed, strategy=strategy)
+    return PointStream(function, inputs, seed=job.seed, operation=job.operation, strategy=strategy)
 
 
 def _blocks_stream(job: Job, function: BlocksFunction, strategy: str, engine: str) -> Stream:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import autodiff_core
 from autodiff_core import Axis, BlockStream, Fallback
+from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
 from jobs.functions.ragged import RaggedFunction, named_points
 from jobs.machine.accelerator import seed_generators
+from jobs.streams.curvature import (
+    CurvatureStream,
+    gauss_newton,
+    has_curvature,
+    require_curvature,
+)
 from jobs.streams.padded import PaddedStream
 
 
@@ -36,8 +45,11 @@ class RaggedStream(PaddedStream):
             function: The function at all points.
             numbers: The numbers of all points.
             seed: The seed of torch's generators; that of a point is greater by its number.
-            operation: ``jacobian`` or ``hessian``.
+            operation: ``jacobian``, ``hessian``, ``ggn`` or ``fisher``.
             strategy: A strategy of `autodiff_core`.
+
+        Raises:
+            JobError: The loss of a curvature matrix has no curvature in the outputs of any point.
         """
         self._points = named_points(function, numbers)
         self._function, self._seed = function, seed
@@ -61,17 +73,32 @@ class RaggedStream(PaddedStream):
         self.is_divisible = largest.axis is Axis.ROWS
         self.passes = largest.axis.lines(largest.shape)
         self.value: Any = evaluated(function, [numbers], seed).detach()
+        if isinstance(largest, CurvatureStream):
+            self.fewest_worth_measuring = largest.fewest_worth_measuring
+            require_curvature(largest.kind, self._are_curved())
 
     def _within(self, number: int, start: int, stop: int) -> tuple[Tensor, tuple[Fallback, ...]]:
         if self._kept[0] != number:
             self._kept = (number, self._at(number))
         stream = self._kept[1]
-        if self.is_divisible:
+        if isinstance(stream, CurvatureStream) or self.is_divisible:
             block = stream.block(start, stop)
             return block.values, block.fallbacks
         return stream.matrix()[start:stop], ()
 
-    def _at(self, number: int) -> BlockStream:
+    def _at(self, number: int) -> BlockStream | CurvatureStream:
         seed_generators(self._seed + number)
-        call = self._function.points[number].call
-        return autodiff_core.blocks(call, self._points[number], **self._options)
+        call, point = self._function.points[number].call, self._points[number]
+        if isinstance(call, Curvature):
+            tensors = point if isinstance(point, tuple) else (point,)
+            seed, strategy = self._seed + number, self._options["strategy"]
+            return CurvatureStream(call, tensors, seed, strategy, may_be_zero=True)
+        return autodiff_core.blocks(call, point, **self._options)
+
+    def _are_curved(self) -> Iterator[bool]:
+        generator = torch.Generator().manual_seed(self._seed)
+        for number, point in enumerate(self._function.points):
+            assert isinstance(point.call, Curvature)
+            for _, term in point.call.curvature_terms():
+                matrix = gauss_newton(term, point.call.base, self._seed + number)
+                yield has_curvature(matrix, generator)

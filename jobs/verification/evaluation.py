@@ -18,7 +18,8 @@ from jobs.machine.measurement import limited_memory
 from jobs.machine.memory import memory_budget
 from jobs.machine.process_memory import resident_memory
 from jobs.operations import OPERATIONS
-from jobs.streams.at_points import value_and_product_at_points, values_at_points
+from jobs.streams.at_points import values_at_points
+from jobs.streams.products_at_points import value_and_product_at_points
 from jobs.streams.summed import value_and_product
 from jobs.verification.numerics import root_mean_square, signed_vector
 from jobs.verification.widening import Widening

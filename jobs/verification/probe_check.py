@@ -211,13 +211,17 @@ class ProbeCheck:
 
     def _rayleigh(self) -> float | None:
         """Return the smallest vᵀMv / vᵀv of the probes and matrices; None where there is none."""
-        probes = [probe for probe in (self.right, self.left) if probe is not None]
-        quotients = []
-        for probe in probes:
-            for start, stop in pairwise(self._bounds or (0, len(probe.product))):
-                vector = probe.vector[: stop - start].double()
-                product = probe.product[start:stop].double()
-                quotients.append(float(vector @ product / (vector @ vector)))
+        quotients: list[float] = []
+        for probe in (self.right, self.left):
+            if probe is None:
+                continue
+            vector, product = probe.vector.double(), probe.product.double()
+            # Of many points of one size there is one vector for all of them.
+            ends = self._bounds or (0, len(product))
+            for start, stop in pairwise(ends):
+                within = vector if self._bounds is None else vector[: stop - start]
+                part = product[start:stop].reshape(-1, len(within))
+                quotients += (part @ within / (within @ within)).tolist()
         return min(filter(math.isfinite, quotients), default=None)
 
     def probes(self) -> Probes | None:

@@ -239,7 +239,7 @@ def test_a_wrong_block_is_found(
             ("points=leading", "points.batched=true", "function.target=./own.py:flat"),
             "points.batched=true: for a batch of one flat returns the shape (3,)",
         ),
-        (("points=leading", "op=hvp"), "op=hvp: many points go with op=jacobian or op=hessian"),
+        (("points=leading", "op=hvp"), "op=hvp: many points go with op=jacobian, hessian"),
         (("points=leading", "verify=sample"), "verify=sample: many points"),
         (("points=leading", "output.tile=[4,4]"), "no output.tile"),
         (("points=files", "inputs=random"), "a file is a point here"),
