@@ -299,7 +299,7 @@ def _check_selection(config: JobConfig) -> None:
             f"{given} op={config.op}: rows and columns are selected of a matrix, and a product has "
             "one row for each vector; valid are op=jacobian, hessian, ggn and fisher"
         )
-    if config.points.are_many and (config.columns is not None or config.op == "hessian"):
+    if config.points.are_many and (config.columns is not None or config.op != "jacobian"):
         raise ConfigurationError(
             f"{given} points={config.points.by}: at many points only the rows of op=jacobian are "
             "selected"
