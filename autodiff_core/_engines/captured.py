@@ -23,6 +23,7 @@ from autodiff_core._engines.denormals import (
 )
 from autodiff_core._engines.fusion import predictions
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
+from autodiff_core._programs.collection import without_collection
 from autodiff_core._programs.flat import Tracer
 from autodiff_core._programs.program import Memory, Program
 from autodiff_core._programs.recording import Recording, record
@@ -165,7 +166,7 @@ class Captured:
         if program.gains_when_flat and program.lacks_flat_forms(count):
             generator = torch.Generator().manual_seed(count)
             weights = torch.randn(count, generator=generator, dtype=torch.float64)
-            with Tracer() as tracer:
+            with Tracer() as tracer, without_collection():
                 images = program.apply(stacks, count, tracer=tracer)
             with torch.no_grad():
                 expected = [image for image in combination(weights, images) if image is not None]
@@ -241,7 +242,7 @@ class Captured:
             places = range(len(self._space)) if index is None else (index,)
             generator = torch.Generator().manual_seed(5)
             probe = [_random(self._space[place], generator) for place in places]
-            with torch.no_grad():
+            with torch.no_grad(), without_collection():
                 recording = self._recorded(places, [part[-1] for part in probe])
                 program = lower(recording)
                 images = program.apply([dense_stack(part) for part in probe], PROBES)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autodiff_core._programs.recording import is_zero_tensor, writes_into
+from autodiff_core._programs.recording import writes_into
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._tensors.tree import leaves_of_arguments
 
@@ -94,7 +94,8 @@ class Flat:
     def result(self, given: Sequence[Tensor]) -> Any:
         """Return the value that the step gives."""
         found = self.run(*given)
-        return found if self.like is None else replace(self.like, data=found)
+        like = self.like
+        return found if like is None else Stack(found, like.shape, like.dim, like.support)
 
 
 class Tracer(TorchDispatchMode):
@@ -166,19 +167,23 @@ class _Source:
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Add the line that repeats an operator, if it receives a named tensor."""
-        leaves = leaves_of_arguments((args, kwargs))
-        used = {self._names[id(leaf)] for leaf in leaves if id(leaf) in self._names}
+        tensors = [
+            leaf for leaf in leaves_of_arguments((*args, kwargs)) if isinstance(leaf, Tensor)
+        ]
+        used = {self._names[id(each)] for each in tensors if id(each) in self._names}
         if not used:
             # A constant that is modified would have to be made anew each time.
-            self.is_unusable |= writes_into(func)
+            self.is_unusable |= bool(writes_into(func))
             return
         written = [
-            leaf
-            for leaf in _written(func, args, kwargs)
-            if isinstance(leaf, Tensor) and id(leaf) not in self._names
+            args[place] if place < len(args) else kwargs.get(name)
+            for place, name in writes_into(func)
         ]
+        is_constant_written = any(
+            isinstance(each, Tensor) and id(each) not in self._names for each in written
+        )
         is_read = func.overloadpacket is _aten._local_scalar_dense
-        if written or is_read or any(map(is_zero_tensor, leaves)):
+        if is_constant_written or is_read or any(map(Tensor._is_zerotensor, tensors)):
             self.is_unusable = True
             return
         given = [self._text(each) for each in args]
@@ -244,15 +249,6 @@ class _Source:
     def _constant(self, value: Any) -> str:
         self._constants.append(value)
         return f"c{len(self._constants) - 1}"
-
-
-def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Return the arguments that an operator writes into."""
-    found = []
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            found.append(args[place] if place < len(args) else kwargs.get(argument.name))
-    return found
 
 
 def _indented(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -175,7 +175,8 @@ class _Recorder(TorchDispatchMode):
         # The identity of a tensor is unique only while the tensor is alive.
         self._alive: list[Tensor] = []
         self._count = 0
-        self._calls: list[Call] = []
+        # The operators with their arguments and results; constants are filled in at the end.
+        self._calls: list[tuple[Any, Any, Any, tuple[Reference | None, ...]]] = []
         self.writes = ""
         self.has_met_zero_tensors = False
         # Autograd copies and expands such tensors without an operator: they cannot be told apart.
@@ -197,23 +198,24 @@ class _Recorder(TorchDispatchMode):
             return self._constants[leaf.number] if isinstance(leaf, _Constant) else leaf
 
         return tuple(
-            replace(
-                call, args=with_leaves(filled, call.args), kwargs=with_leaves(filled, call.kwargs)
-            )
-            for call in self._calls
+            [
+                Call(operator, with_leaves(filled, args), with_leaves(filled, kwargs), outputs)
+                for operator, args, kwargs, outputs in self._calls
+            ]
         )
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        leaves = leaves_of_arguments((args, kwargs))
-        if any(map(is_zero_tensor, leaves)):
+        leaves = leaves_of_arguments((*args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if any(map(Tensor._is_zerotensor, tensors)):
             self.has_met_zero_tensors |= not self._makes_zero_tensors
             args, kwargs = with_leaves(_materialised, args), with_leaves(_materialised, kwargs)
         # Most operators belong to the function's own evaluation and receive no tracked tensor. All
         # tracked tensors are kept alive, so a known identity is that of a tracked tensor.
-        is_tracked = any(id(leaf) in self._references for leaf in leaves)
+        is_tracked = not self._references.keys().isdisjoint(map(id, tensors))
         name = func.overloadpacket.__name__
         if not is_tracked or name in _OF_SHAPE_ALONE:
             if name.endswith("_") and args and isinstance(args[0], Tensor):
@@ -228,13 +230,13 @@ class _Recorder(TorchDispatchMode):
             self.writes = self.writes or str(func)
         result = func(*args, **kwargs)
         found_args = with_leaves(self._argument, args)
-        found_kwargs = with_leaves(self._argument, kwargs)
+        found_kwargs = with_leaves(self._argument, kwargs) if kwargs else kwargs
         results = result if isinstance(result, tuple | list) else (result,)
         outputs = tuple(
             self._track(part) if isinstance(part, Tensor) and part.device.type != "meta" else None
             for part in results
         )
-        self._calls.append(Call(func, found_args, found_kwargs, outputs))
+        self._calls.append((func, found_args, found_kwargs, outputs))
         return result
 
     def _argument(self, leaf: Any) -> Any:
@@ -275,10 +277,12 @@ class _Recorder(TorchDispatchMode):
 
 
 @cache
-def writes_into(func: Any) -> bool:
-    """Return whether an operator writes into an argument."""
-    return any(
-        each.alias_info is not None and each.alias_info.is_write for each in func._schema.arguments
+def writes_into(func: Any) -> tuple[tuple[int, str], ...]:
+    """Return the places and the names of the arguments that an operator writes into."""
+    return tuple(
+        (place, each.name)
+        for place, each in enumerate(func._schema.arguments)
+        if each.alias_info is not None and each.alias_info.is_write
     )
 
 

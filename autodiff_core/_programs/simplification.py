@@ -24,7 +24,8 @@ def simplified(
     merged: dict[int, Step] = {}
     same: dict[int, int] = {}
     for number, step in steps.items():
-        step = replace(step, inputs=tuple(same.get(index, index) for index in step.inputs))
+        if not same.keys().isdisjoint(step.inputs):
+            step = replace(step, inputs=tuple(same.get(index, index) for index in step.inputs))
         if step.kind == "combine":
             step = _merged(step, merged, uses)
         elif step.kind in ("reshape", "permute"):

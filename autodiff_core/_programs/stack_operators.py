@@ -144,18 +144,23 @@ def cut(stack: Stack, dim: int, start: int, stop: int) -> Stack:
     if stack.dim != dim or stack.support is None:
         data = stack.spread().data.narrow(dim + 1, start, stop - start)
         return Stack(data, shape, stack.dim, stack.support)
-    stack = stack.spread()
     support = stack.support
     if isinstance(support, range):
         first, last = max(start, support.start), min(stop, support.stop)
         last = max(first, last)
         offset = min(first - support.start, len(support))
-        data = stack.data.narrow(dim + 1, offset, last - first)
         inside = range(
             min(first - start, stop - start), min(first - start, stop - start) + last - first
         )
-        return Stack(data, shape, dim, inside)
-    assert support is not None
+        if stack.diagonal and len(inside) == len(support):
+            return Stack(stack.data, shape, dim, inside, diagonal=True)
+        if stack.diagonal:
+            data = stack.written_out(offset, offset + last - first)
+        else:
+            data = stack.data.narrow(dim + 1, offset, last - first)
+        is_whole = len(inside) == stop - start
+        return Stack(data, shape) if is_whole else Stack(data, shape, dim, inside)
+    stack = stack.spread()
     bounds = torch.tensor([start, stop], device=support.device)
     first, last = torch.searchsorted(support, bounds).tolist()
     data = stack.data.narrow(dim + 1, first, last - first)

@@ -41,12 +41,18 @@ class Stack:
         """Return the same vectors, with the data of a diagonal stack written out."""
         if not self.diagonal:
             return self
+        return Stack(self.written_out(0, self.count), self.shape, self.dim, self.support)
+
+    def written_out(self, first: int, last: int) -> Tensor:
+        """Return the data of a diagonal stack at positions first, ..., last - 1 of its support."""
         assert self.dim is not None
-        whole = replace(self, diagonal=False)
-        data = self.data.new_zeros((self.count, *whole.compact_shape()))
-        each = torch.arange(self.count, device=data.device)
-        data.movedim(self.dim + 1, 1)[each, each] = self.data.squeeze(self.dim + 1)
-        return replace(whole, data=data)
+        shape = list(self.data.shape)
+        shape[self.dim + 1] = last - first
+        data = self.data.new_zeros(shape)
+        where = data.narrow(0, first, last - first).diagonal(dim1=0, dim2=self.dim + 1)
+        given = self.data.narrow(0, first, last - first).squeeze(self.dim + 1)
+        where.copy_(given.movedim(0, -1))
+        return data
 
     def dense(self) -> Tensor:
         """Return the dense vectors, shape (vectors, *shape)."""

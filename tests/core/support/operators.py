@@ -15,7 +15,15 @@ REFUSED = {
     ("jacobian", "cumulative", "forward-mode"),
 }
 
+
 # Each function of 12 numbers: the stacks of one-hot vectors are diagonal.
+def _filtered(x):
+    states = [x[0]]
+    for each in x[1:]:
+        states.append(each + (states[-1] * x[3]).tanh())
+    return torch.stack(states) * x[2:5].sum()
+
+
 OF_A_VECTOR = {
     "scaled": lambda x: x.sin() * x[0] + 3 * x.exp() - x.roll(3),
     "samples": lambda x: (x[:, None] * draw(4)).tanh().sum(1),
@@ -28,6 +36,7 @@ OF_A_VECTOR = {
     "through all": lambda x: x.softmax(0) * x.log_softmax(0) + (x**2).mean(),
     "pieces": lambda x: functional.pad(x[2:9].sin(), (1, 4))[:, None].expand(12, 3) * x[:, None],
     "distances": lambda x: ((x[:, None] - x) ** 2).exp().sum(1),
+    "step by step": _filtered,
     "largest": lambda x: x.topk(5).values.sin() * x.sort(descending=True).values[3:8],
 }
 
