@@ -23,6 +23,7 @@ from autodiff_core._errors import (
     without_internals,
 )
 from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
+from autodiff_core._linearization.adjoint import KnownPullback
 from autodiff_core._linearization.graph import dtypes_of, nodes_between
 from autodiff_core._linearization.linearize import engines
 from autodiff_core._stream import BlockStream, blocks
@@ -39,6 +40,7 @@ __all__ = [
     "FallbackWarning",
     "GaussNewton",
     "GaussNewtonStream",
+    "KnownPullback",
     "LazyVectors",
     "MissingForwardDerivativeError",
     "MissingReverseDerivativeError",

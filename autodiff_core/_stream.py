@@ -13,6 +13,7 @@ from torch import Tensor
 from autodiff_core._block import Axis, AxisLayout, Block
 from autodiff_core._engines.choice import EngineChoice
 from autodiff_core._errors import Fallback
+from autodiff_core._linearization.adjoint import KnownPullback
 from autodiff_core._linearization.arguments import Tensors, check_vectors, prepare_vectors
 from autodiff_core._linearization.complex import complex_columns, complex_rows
 from autodiff_core._linearization.linearize import Choices, Linearized, linearize
@@ -37,7 +38,9 @@ def blocks(
     points: bool = False,
     engine: str = "auto",
     check_modes: bool = True,
+    check_second_order: bool = True,
     random_vectors: bool = False,
+    known: KnownPullback | None = None,
 ) -> BlockStream:
     """Linearize a function at a point and stream its derivative block by block.
 
@@ -62,8 +65,12 @@ def blocks(
         check_modes: Whether a forward strategy refuses a function of which reverse mode gives
             another derivative. If not, the first block reports it among its fallbacks: for callers
             who compare the blocks with numbers of their own.
+        check_second_order: Whether second derivatives through a custom `torch.autograd.Function`
+            are compared with differences of the gradient; for callers who do so themselves.
         random_vectors: Whether the vectors are random: a forward strategy then compares its modes
             with the first of them, not with one of its own, which saves an evaluation.
+        known: A product in reverse mode with which a forward strategy compares itself, in place of
+            an evaluation and a product of its own.
 
     Returns:
         A stream; no derivative is computed before it is iterated over.
@@ -81,7 +88,9 @@ def blocks(
         points=points,
         engine=engine,
         check_modes=check_modes,
+        check_second_order=check_second_order,
         tangent=_first(vectors, operation) if random_vectors else None,
+        known=known,
     )
     with outside_inference_mode():
         linearized = linearize(operation, func, inputs, choices, pending.append)

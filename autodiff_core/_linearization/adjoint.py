@@ -8,12 +8,30 @@ random u and v.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from autodiff_core._engines.agreement import agreement_tolerance
 from autodiff_core._tensors.vectors import Vector
+
+
+@dataclass(frozen=True)
+class KnownPullback:
+    """A product in reverse mode that a caller knows already.
+
+    Attributes:
+        outputs: The outputs at the point; of second order the gradient.
+        cotangent: A random u, a tensor for each output.
+        image: Jᵀ u, a tensor for each input.
+        precision: The least precise dtype that the derivative runs through.
+    """
+
+    outputs: tuple[Tensor, ...]
+    cotangent: tuple[Tensor, ...]
+    image: tuple[Tensor, ...]
+    precision: torch.dtype
 
 
 class AdjointIdentity:

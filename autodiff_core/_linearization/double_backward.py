@@ -10,6 +10,7 @@ from torch import Tensor
 from autodiff_core._errors import DoubleBackwardError
 from autodiff_core._linearization.adjoint import AdjointIdentity, is_inexact, lengths, random_vector
 from autodiff_core._linearization.graph import least_precise, nodes_between
+from autodiff_core._tensors.backward_pass import backward_pass
 from autodiff_core._tensors.vectors import Vector
 
 
@@ -38,14 +39,8 @@ def pull(
     ]
     if not pairs:
         return tuple(torch.zeros_like(tensor) for tensor in inputs)
-    return torch.autograd.grad(
-        [output for output, _ in pairs],
-        inputs,
-        [vector for _, vector in pairs],
-        retain_graph=True,
-        create_graph=create_graph,
-        materialize_grads=True,
-    )
+    used, vectors = zip(*pairs, strict=True)
+    return backward_pass(used, inputs, vectors, create_graph=create_graph)
 
 
 class TransposedPullback:

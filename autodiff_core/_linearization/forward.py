@@ -25,7 +25,12 @@ from autodiff_core._linearization.adjoint import AdjointIdentity, random_vector
 from autodiff_core._linearization.disagreement import disagreement
 from autodiff_core._linearization.double_backward import pull
 from autodiff_core._linearization.linearization import Linearization, Request
-from autodiff_core._linearization.nesting import exclusive_forward_level, is_wrapped
+from autodiff_core._linearization.nesting import (
+    dual_number,
+    exclusive_forward_level,
+    has_decompositions,
+    is_wrapped,
+)
 from autodiff_core._linearization.steadiness import require_same_values
 from autodiff_core._tensors.functionalization import maybe_wrapped
 from autodiff_core._tensors.randomness import ReplayedRandomness
@@ -59,7 +64,8 @@ class ForwardLoop(Linearization):
     def __init__(self, request: Request) -> None:
         """Evaluate the function at the point, and find a way that agrees with reverse mode.
 
-        The graph of that evaluation gives one product in reverse mode, and is released.
+        The graph of that evaluation gives one product in reverse mode, and is released. Nothing is
+        evaluated where such a product is known.
 
         Raises:
             MissingForwardDerivativeError: Tangents cannot pass through the function.
@@ -68,6 +74,18 @@ class ForwardLoop(Linearization):
         """
         super().__init__(request)
         self._randomness = ReplayedRandomness(request.primals)
+        self._way = _WAYS[0]
+        self._check_modes = request.check_modes
+        self._given = request.tangent
+        # The given tangent and its image, until that is asked for.
+        self._pushed: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
+        if (known := request.known) is not None:
+            self.outputs, self._precision = known.outputs, known.precision
+            identity = AdjointIdentity(
+                known.outputs, request.primals, known.cotangent, known.image, known.precision
+            )
+            self._choose_way(known.outputs, identity, None)
+            return
         # A function may modify its arguments in place, or ask for the `grad` of a leaf.
         inputs = tuple(map(_copy if request.create_graph else _leaf_copy, request.primals))
         with explained(self.name), torch.enable_grad():
@@ -76,11 +94,6 @@ class ForwardLoop(Linearization):
         # Later there is no graph to tell.
         with suppress(Exception):
             self._examine(outputs, inputs)
-        self._way = _WAYS[0]
-        self._check_modes = request.check_modes
-        self._given = request.tangent
-        # The given tangent and its image, until that is asked for.
-        self._pushed: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
         self._choose_way(outputs, *self._identity(outputs, inputs))
 
     def pushforward(self, tangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
@@ -191,6 +204,16 @@ class ForwardLoop(Linearization):
         if self._way.is_transformed:
             with exclusive_forward_level():
                 return self._push_under_transform(tangent)
+        decomposing = has_decompositions()
+        try:
+            return self._push_duals(tangent, decomposing=decomposing)
+        except NotImplementedError:
+            # An operator has no forward derivative of its own.
+            if decomposing:
+                raise
+        return self._push_duals(tangent, decomposing=True)
+
+    def _push_duals(self, tangent: Vector, *, decomposing: bool) -> tuple[Tensor, ...]:
         with (
             exclusive_forward_level(),
             self._randomness.replayed(),
@@ -198,7 +221,7 @@ class ForwardLoop(Linearization):
             forward_ad.dual_level(),
         ):
             inputs = [
-                copy if part is None else forward_ad.make_dual(copy, part.clone())
+                copy if part is None else dual_number(copy, part.clone(), decomposing=decomposing)
                 for copy, part in zip(self._copies(), tangent, strict=True)
             ]
             duals = [forward_ad.unpack_dual(output) for output in self._function(*inputs)]

@@ -12,6 +12,7 @@ from autodiff_core._engines.agreement import ReportFallback
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory, text_of
 from autodiff_core._linearization.arguments import FlatFunction
 from autodiff_core._linearization.second_order import custom_functions
+from autodiff_core._tensors.backward_pass import backward_pass
 
 
 class Function(Protocol):
@@ -166,13 +167,7 @@ class Gradient:
                 self.custom_functions = custom_functions(value)
             if not value.requires_grad:
                 return tuple(torch.zeros_like(primal) for primal in inputs)
-            return torch.autograd.grad(
-                value,
-                inputs,
-                torch.ones_like(value),
-                create_graph=True,
-                materialize_grads=True,
-            )
+            return backward_pass([value], inputs, [torch.ones_like(value)], create_graph=True)
 
     def under_transform(self, *primals: Tensor) -> tuple[Tensor, ...]:
         """Return the gradient by `torch.func.vjp`, the only method inside other transformations.

@@ -16,6 +16,7 @@ from autodiff_core._engines.agreement import LinearMap, ReportFallback
 from autodiff_core._engines.batched import Batched
 from autodiff_core._engines.captured import Apply
 from autodiff_core._engines.choice import PLAIN, EngineChoice
+from autodiff_core._linearization.adjoint import KnownPullback
 from autodiff_core._linearization.functions import Function
 from autodiff_core._linearization.graph import least_precise, nodes_between
 from autodiff_core._tensors.vectors import Vectors
@@ -33,6 +34,7 @@ class Request:
         engine: One of the strategy's `engines`, or ``auto``.
         check_modes: Whether forward mode is refused where reverse mode disagrees with it.
         tangent: As in `Choices`.
+        known: As in `Choices`.
     """
 
     function: Function
@@ -42,6 +44,7 @@ class Request:
     engine: str = "plain"
     check_modes: bool = True
     tangent: tuple[Tensor, ...] | None = None
+    known: KnownPullback | None = None
 
 
 class Linearization(ABC):

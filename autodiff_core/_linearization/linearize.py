@@ -12,6 +12,7 @@ from torch import Tensor
 from autodiff_core._block import Axis
 from autodiff_core._engines.agreement import ReportFallback
 from autodiff_core._errors import Fallback
+from autodiff_core._linearization.adjoint import KnownPullback
 from autodiff_core._linearization.arguments import Arguments, FlatFunction, Tensors, prepare_primals
 from autodiff_core._linearization.forward import ForwardLoop, ForwardMode
 from autodiff_core._linearization.functions import Direct, Gradient, Pointwise
@@ -75,8 +76,11 @@ class Choices:
         points: Whether the inputs have a leading dimension over points.
         engine: The engine's name, one of `engines`, or ``auto``.
         check_modes: Whether forward mode is refused where reverse mode disagrees with it.
+        check_second_order: Whether second derivatives through a custom backward are compared with
+            differences of the gradient.
         tangent: A random tangent to compare the modes with, which the caller is going to push
             forward; None draws one.
+        known: What forward mode is compared with, in place of an evaluation and a product.
     """
 
     strategy: str
@@ -87,7 +91,9 @@ class Choices:
     points: bool = False
     engine: str = "plain"
     check_modes: bool = True
+    check_second_order: bool = True
     tangent: tuple[Tensor, ...] | None = None
+    known: KnownPullback | None = None
 
 
 def engines(operation: str, strategy: str) -> tuple[str, ...]:
@@ -185,6 +191,7 @@ class _Subject:
                 choices.engine,
                 choices.check_modes,
                 choices.tangent,
+                choices.known,
             )
         )
         structure = self.flat.structure
@@ -193,7 +200,7 @@ class _Subject:
             self.report(Fallback(strategy.name, "zeros", _NO_PATH))
         if self.operation.is_second_order:
             _check_single_output(structure, name)
-        if gradient.custom_functions:
+        if gradient.custom_functions and choices.check_second_order:
             _check_second_order(gradient, linearization, primals, randomness)
         value = linearization.outputs if gradient.value is None else (gradient.value,)
         return Linearized(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import _C, Tensor
+import torch.autograd.forward_ad as forward_ad
+from torch import _C, _VF, Tensor
 from torch.overrides import TorchFunctionMode
 
 _FORWARD_LEVEL = threading.RLock()
@@ -62,6 +64,29 @@ def recording(*, create_graph: bool) -> Iterator[None]:
     is_enabled = create_graph or torch.is_grad_enabled()
     with outside_inference_mode(), torch.set_grad_enabled(is_enabled):
         yield
+
+
+_DECOMPOSITIONS = "torch._decomp.decompositions_for_jvp"
+
+
+def has_decompositions() -> bool:
+    """Return whether torch has loaded how operators without a forward derivative are composed."""
+    return _DECOMPOSITIONS in sys.modules
+
+
+def dual_number(tensor: Tensor, tangent: Tensor, *, decomposing: bool) -> Tensor:
+    """Return a dual number of forward mode.
+
+    Args:
+        tensor: The tensor.
+        tangent: Its tangent.
+        decomposing: Whether torch loads decompositions for operators that have no forward
+            derivative, which takes longer than a small derivative and is not needed by most.
+    """
+    make = None if decomposing else getattr(_VF, "_make_dual", None)
+    if make is None:
+        return forward_ad.make_dual(tensor, tangent)
+    return make(tensor, tangent, level=forward_ad._current_level)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from jobs.functions.returned_values import leaves_of
 from jobs.functions.tracebacks import line_of_user
 from jobs.sources.source_array import name_of
 
+_WITHOUT_TENSORS = {type(None), bool, int, float, complex, str, torch.dtype, torch.device}
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -127,7 +129,7 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = _tensors((args, kwargs))
+        given = _tensors((args, *(kwargs or {}).values()))
         self._note_returned(given)
         for tensor in _tensors(args[:1] if func is Tensor.__setitem__ else result):
             self._note(tensor, getattr(func, "__name__", str(func)), given)
@@ -172,6 +174,14 @@ class _Watch(TorchFunctionMode):
 
 
 def _tensors(nested: Any) -> list[Tensor]:
+    # Almost all that torch's functions take and return is nested in tuples, lists and dicts alone.
+    kind = type(nested)
+    if kind is tuple or kind is list:
+        return [tensor for each in nested for tensor in _tensors(each)]
+    if isinstance(nested, Tensor):
+        return [nested]
+    if kind in _WITHOUT_TENSORS:
+        return []
     return [each for each in tree_leaves(nested) if isinstance(each, Tensor)]
 
 

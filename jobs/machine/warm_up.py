@@ -5,22 +5,21 @@ from __future__ import annotations
 import torch
 
 from jobs.machine.torch_compiler import spare_compiler
+from jobs.machine.zero_tensors import quicken_zero_tensors
 
 # Slightly less than the largest block that glibc ever takes from its heap, 32 MiB.
 _LARGEST_ON_THE_HEAP = 32 * 2**20 - 2**16
 
 
 def warm_up() -> None:
-    """Make torch load the modules of its first derivative, and start its threads.
+    """Make torch load the modules of its first batch of vectors, and start its threads.
 
     No strategy is to be charged with this time; and threads cannot be started once memory is
     limited.
     """
     spare_compiler()
-    point = torch.ones(2**16)
-    torch.func.vmap(lambda tangent: torch.func.jvp(torch.sin, (point,), (tangent,))[1])(
-        torch.ones(2, 2**16)
-    )
+    quicken_zero_tensors()
+    torch.func.vmap(torch.sin)(torch.ones(2, 2**16))
     # glibc returns freed memory to the system, and the system fills its pages with zeros when they
     # are allocated again (measured: half of the time of a Hessian). Once a large block has been
     # freed, glibc keeps up to twice its size instead; this block is the largest that counts.

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from autodiff_core import KnownPullback
 from jobs.errors import JobError
+from jobs.functions.batch_sum import BatchSum
+from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
 from jobs.functions.stages import Stage
@@ -127,14 +130,27 @@ class Evaluations:
         point: Sequence[Tensor],
         vector: Sequence[Tensor],
         strategy: str = "reverse-loop",
+        known: KnownPullback | None = None,
     ) -> tuple[object, list[Tensor], list[Tensor]]:
-        """Return the value at a point, of second order the gradient, and a product."""
+        """Return the value at a point, of second order the gradient, and a product.
+
+        Args:
+            operation: ``vjp``, ``jvp``, ``vhp`` or ``hvp``.
+            point: The point.
+            vector: The vector.
+            strategy: The strategy.
+            known: As `autodiff_core.blocks` takes it, where it `is_of_one_function`.
+        """
         self.count += 1
         if self.points is not None:
             function = self._function.function
             return value_and_product_at_points(
                 operation, function, point, vector, seed=self._seed, strategy=strategy
             )
+        # Differences of the gradient are compared with its derivative in any case.
+        options = {"check_second_order": not self._job.differences, "known": known}
+        if not self.is_of_one_function:
+            options = {}
         inputs = nested({str(number): tensor.detach() for number, tensor in enumerate(point)})
         value, gradient, image = value_and_product(
             operation,
@@ -143,8 +159,15 @@ class Evaluations:
             tuple(vector),
             seed=self._seed,
             strategy=strategy,
+            **options,
         )
         return value, list(gradient), leaves_of(image)
+
+    @property
+    def is_of_one_function(self) -> bool:
+        """Whether a product is that of one function at one point, not a sum of products."""
+        is_sum = isinstance(self._function.function, BatchSum | Curvature)
+        return self.points is None and not is_sum
 
     def require_repeatable(self, value: object = None, gradient: Sequence[Tensor] = ()) -> None:
         """Compare an evaluation at the point with what the function has returned there before.

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from autodiff_core import KnownPullback
 from jobs.functions.blocks import BlocksFunction
 from jobs.functions.returned_values import leaves_of
 from jobs.job import Job
@@ -160,8 +161,23 @@ class Routes:
         """
         operation = OPERATIONS[self.job.operation].from_right
         point = self.evaluations.point if centre is None else centre.point
+        known = self._known_pullback() if strategy in FORWARD and centre is None else None
         with nullcontext() if centre is None else centre.mode:
-            return self.evaluations.product(operation, point, tangent, strategy)[-1]
+            return self.evaluations.product(operation, point, tangent, strategy, known)[-1]
+
+    def _known_pullback(self) -> KnownPullback | None:
+        """Return a product by reverse mode at the point of the job, if one is kept."""
+        evaluations, stage = self.evaluations, self.job.stage
+        if not evaluations.is_of_one_function or self.is_rejected("reverse"):
+            return None
+        for point, cotangent, (value, gradient, image) in self._pulled:
+            if point is evaluations.point:
+                outputs = gradient if evaluations.is_second_order else leaves_of(value)
+                dtypes = [each.dtype for each in (*outputs, *point) if is_inexact(each)]
+                dtypes += [] if stage is None else [stage.dtype]
+                precision = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+                return KnownPullback(tuple(outputs), tuple(cotangent), tuple(image), precision)
+        return None
 
     def push_by_differences(self, tangent: Sequence[Tensor]) -> list[Tensor]:
         """Return M v by differences along v; NaN where they have not converged.

@@ -55,8 +55,29 @@ def test_forward_derivatives_do_not_load_the_compiler(program: str):
     assert done.returncode == 0, done.stderr
 
 
+DECOMPOSED = """
+import sys
+import torch
+import autodiff_core
+
+def function(x):
+    return torch.trace(x.reshape(2, 2)) * x.sin()
+
+x = torch.linspace(0.1, 1, 4, dtype=torch.float64)
+found = autodiff_core.jacobian(function, x, strategy="forward-loop")
+torch.testing.assert_close(found, torch.autograd.functional.jacobian(function, x))
+"""
+
+
+def test_operators_without_a_forward_derivative_are_decomposed():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DECOMPOSED], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("operation", ["jacobian", "hessian"])
-def test_a_small_job_does_not_load_the_compiler(operation: str, tmp_path):
+def test_a_small_job_loads_neither_the_compiler_nor_sympy(operation: str, tmp_path):
     program = (
         "import sys\n"
         f"sys.argv[1:] = ['op={operation}', 'function=rosenbrock', 'function.n=4',\n"
@@ -64,6 +85,8 @@ def test_a_small_job_does_not_load_the_compiler(operation: str, tmp_path):
         "from jobs.run import main\n"
         "main()\n"
         "assert 'torch' in sys.modules and 'torch._dynamo' not in sys.modules\n"
+        "assert 'sympy' not in sys.modules\n"
+        "assert 'torch._decomp.decompositions_for_jvp' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

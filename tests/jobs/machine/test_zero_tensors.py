@@ -1,0 +1,66 @@
+"""Shapes of sums and products without numbers are those of torch's references."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.machine.zero_tensors import quicken_zero_tensors
+
+OPERATORS = ("add", "sub", "mul", "div")
+OPERANDS = {
+    "vector": torch.zeros(3),
+    "double": torch.zeros(3, dtype=torch.float64),
+    "row": torch.zeros(1, 3),
+    "column": torch.zeros(2, 1),
+    "matrix": torch.zeros(2, 3),
+    "transposed": torch.zeros(3, 2).T,
+    "number tensor": torch.zeros(()),
+    "double number tensor": torch.zeros((), dtype=torch.float64),
+    "empty": torch.zeros(0, 1),
+    "integers": torch.zeros(3, dtype=torch.int64),
+    "half": torch.zeros(1, 3, dtype=torch.bfloat16),
+    "complex": torch.zeros(3, dtype=torch.complex64),
+    "integer": 2,
+    "float": 0.5,
+    "complex number": 1j,
+}
+
+
+def on_meta(operand: Any) -> Any:
+    if not isinstance(operand, torch.Tensor):
+        return operand
+    shape, strides = operand.shape, operand.stride()
+    return torch.empty_strided(shape, strides, dtype=operand.dtype, device="meta")
+
+
+def pairs() -> list[tuple[Any, Any]]:
+    """Return operands of which one at least is a tensor, and which may be combined."""
+    found = []
+    for one, other in itertools.product(OPERANDS, repeat=2):
+        is_empty = "empty" in (one, other) and {one, other} & {"column", "matrix", "transposed"}
+        operands = OPERANDS[one], OPERANDS[other]
+        if not is_empty and any(isinstance(each, torch.Tensor) for each in operands):
+            found.append(operands)
+    return found
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_results_without_numbers_are_like_those_with_numbers(name: str) -> None:
+    quicken_zero_tensors()
+    operator = getattr(torch, name)
+    for one, other in pairs():
+        expected, found = operator(one, other), operator(on_meta(one), on_meta(other))
+        assert found.is_meta
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        assert found.stride() == expected.stride() or not found.numel()
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
+    quicken_zero_tensors()
+    with pytest.raises(RuntimeError, match=r"size|shape|broadcast"):
+        getattr(torch, name)(torch.empty(2, device="meta"), torch.empty(3, device="meta"))
