@@ -299,11 +299,6 @@ def _check_selection(config: JobConfig) -> None:
             f"{given} op={config.op}: rows and columns are selected of a matrix, and a product has "
             "one row for each vector; valid are op=jacobian, hessian, ggn and fisher"
         )
-    if config.points.are_many and (config.columns is not None or config.op != "jacobian"):
-        raise ConfigurationError(
-            f"{given} points={config.points.by}: at many points only the rows of op=jacobian are "
-            "selected"
-        )
     if config.output.tile is not None:
         raise ConfigurationError(
             f"{given} output.tile={config.output.tile}: the tile of a part is left to the layout"

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from jobs.configuration.schema import JobConfig
@@ -21,9 +20,11 @@ from jobs.errors import ConfigurationError
 from jobs.functions.at_points import PointsFunction
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.curvature import Curvature
+from jobs.functions.elements import Filling, Lines, elements_of, gradient_of
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction
+from jobs.functions.parts_at_points import ElementsAtPoints
 from jobs.functions.ragged import RaggedFunction
 from jobs.functions.returned_values import named_outputs
 from jobs.functions.selections import AxisTensor, SelectedAxis, selected_axis
@@ -31,19 +32,6 @@ from jobs.functions.variables import Variables
 from jobs.operations import OPERATIONS
 
 _Function = Callable[..., object]
-
-
-@dataclass(frozen=True)
-class Lines:
-    """The lines of a Hessian that are computed, where rows and columns are not the same.
-
-    Attributes:
-        rows: The rows, among the elements of the point.
-        columns: The columns, likewise.
-    """
-
-    rows: SelectedAxis
-    columns: SelectedAxis
 
 
 @dataclass(frozen=True)
@@ -107,7 +95,7 @@ def part_of(config: JobConfig, variables: Variables) -> Part | None:
         return None
     if is_second_order:
         return _part_of_hessian(config, variables, rows, columns)
-    function, point = _of_elements(variables.function, variables.point, columns)
+    function, point = _of_elements(config, variables, columns)
     if config.rows is None:
         rows = selected_axis("rows", None, _axis_tensors(_outputs(config, variables)), config.seed)
     elif not rows.is_whole:
@@ -127,38 +115,7 @@ def gradient(function: _Function, point: Sequence[Tensor], lines: Lines) -> _Fun
         A function of the selected columns, which returns the selected rows: a tuple of tensors.
     """
     fill = _fill(point, lines.columns)
-
-    def changed(term: _Function) -> _Function:
-        def call(*elements: Tensor) -> tuple[Tensor, ...]:
-            with torch.enable_grad():
-                tensors = [
-                    each if each.requires_grad else each.view_as(each).requires_grad_()
-                    for each in fill(*elements)
-                ]
-                # What works in place on its arguments changes copies.
-                value = term(*(each.clone() for each in tensors))
-                assert isinstance(value, Tensor)
-                wanted = [tensors[each.position] for each in lines.rows.parts]
-                found = torch.autograd.grad(
-                    value.reshape(()),
-                    wanted,
-                    create_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-            pairs = zip(found, lines.rows.parts, strict=True)
-            return tuple(_elements(each, part.numbers, part.tensor.shape) for each, part in pairs)
-
-        return call
-
-    return _mapped(function, changed)
-
-
-def elements_of(point: Sequence[Tensor], axis: SelectedAxis) -> tuple[Tensor, ...]:
-    """Return the selected elements of the tensors of a point."""
-    return tuple(
-        _elements(point[part.position], part.numbers, part.tensor.shape) for part in axis.parts
-    )
+    return _mapped(function, lambda term: gradient_of(term, fill, lines.rows))
 
 
 def _part_of_hessian(
@@ -166,7 +123,7 @@ def _part_of_hessian(
 ) -> Part:
     both = np.union1d(rows.numbers, columns.numbers)
     union = SelectedAxis.of(columns.whole, both)
-    function, point = _of_elements(variables.function, variables.point, union)
+    function, point = _of_elements(config, variables, union)
     lines = None
     if not np.array_equal(rows.numbers, columns.numbers):
         conflicts = {
@@ -181,7 +138,7 @@ def _part_of_hessian(
                     "real dtypes, verify=probe or off and sparsity=none; the same in both go with "
                     "all"
                 )
-        inside = _axis_tensors(point)
+        inside = _axis_tensors(point, leading=int(config.points.are_many))
         of_rows, of_columns = (
             SelectedAxis.of(inside, np.searchsorted(both, axis.numbers)) for axis in (rows, columns)
         )
@@ -206,14 +163,19 @@ def _axis_tensors(tensors: Mapping[str, Tensor], leading: int = 0) -> list[AxisT
 
 
 def _of_elements(
-    function: LoadedFunction, point: dict[str, Tensor], columns: SelectedAxis
+    config: JobConfig, variables: Variables, columns: SelectedAxis
 ) -> tuple[LoadedFunction, dict[str, Tensor]]:
-    """Return a function of selected elements of its point, and these elements."""
+    """Return a function of selected elements of its point, or of each point, and these elements."""
+    function, point = variables.function, variables.point
     if columns.is_whole:
         return function, point
     tensors = list(point.values())
-    fill = _fill(tensors, columns)
     names = tuple(part.tensor.name for part in columns.parts)
+    if config.points.are_many:
+        at_points = ElementsAtPoints(function.function, tensors, columns)
+        selected = dict(zip(names, at_points.base, strict=True))
+        return replace(function, function=at_points, arguments=names), selected
+    fill = _fill(tensors, columns)
     selected = dict(zip(names, elements_of(tensors, columns), strict=True))
     if isinstance(function.function, Curvature):
         width = sum(tensors[part.position].numel() for part in columns.parts)
@@ -243,30 +205,8 @@ def _with_rows(function: LoadedFunction, rows: SelectedAxis) -> LoadedFunction:
 def _fill(point: Sequence[Tensor], columns: SelectedAxis) -> Callable[..., list[Tensor]]:
     """Return what puts selected elements into a point whose other elements are constants."""
     constants = [tensor.detach() for tensor in point]
-    indices = [_index(part.numbers, constants[part.position]) for part in columns.parts]
-
-    def fill(*elements: Tensor) -> list[Tensor]:
-        tensors = list(constants)
-        for part, index, given in zip(columns.parts, indices, elements, strict=True):
-            if index is None:
-                tensors[part.position] = given
-                continue
-            # The verification evaluates in double precision as well.
-            whole = constants[part.position].to(given.dtype)
-            flat = whole.reshape(-1).index_copy(0, index, given.reshape(-1))
-            tensors[part.position] = flat.reshape(whole.shape)
-        return tensors
-
-    return fill
-
-
-def _elements(tensor: Tensor, numbers: np.ndarray | None, shape: tuple[int, ...]) -> Tensor:
-    index = _index(numbers, tensor)
-    return tensor if index is None else tensor.reshape(-1).index_select(0, index).reshape(shape)
-
-
-def _index(numbers: np.ndarray | None, tensor: Tensor) -> Tensor | None:
-    return None if numbers is None else torch.from_numpy(numbers).to(tensor.device)
+    fill = Filling(columns, constants[0].device)
+    return lambda *elements: fill(constants, elements)
 
 
 def _mapped(function: _Function, change: Callable[[_Function], _Function]) -> _Function:

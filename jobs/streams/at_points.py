@@ -43,6 +43,8 @@ class PointStream:
         seed: int,
         operation: str,
         strategy: str,
+        value: Any = None,
+        is_transposed: bool = False,
     ) -> None:
         """Linearise at the first point to learn the layout, and evaluate at all points.
 
@@ -52,7 +54,10 @@ class PointStream:
             seed: The seed of torch's generators.
             operation: ``jacobian`` or ``hessian``.
             strategy: A strategy of `autodiff_core`.
+            value: The function's values at all points, if they are known.
+            is_transposed: Whether the matrices are the transposed derivatives.
         """
+        self._is_transposed = is_transposed
         self._call, self._constants = with_constants(function)
         self._inputs = tuple(inputs)
         self._seed = seed
@@ -64,15 +69,17 @@ class PointStream:
         }
         self._kept = (0, self._at(0))
         first = self._kept[1]
-        self.rows: AxisLayout = first.rows
-        self.columns: AxisLayout = first.columns
+        layouts: tuple[AxisLayout, AxisLayout] = (first.rows, first.columns)
+        self.rows, self.columns = layouts[::-1] if is_transposed else layouts
         self.dtype = first.dtype
-        self.is_divisible = first.axis is Axis.ROWS
-        self.unit, across = first.shape
+        self.is_divisible = (first.axis is Axis.ROWS) is not is_transposed
+        self.unit, across = self.rows.size, self.columns.size
         self.passes = self.unit if self.is_divisible else across
         count = len(self._inputs[0])
         self.shape = (count * self.unit, across)
-        self.value: Any = values_of_points(function, self._inputs, seed)
+        self.value: Any = value
+        if value is None:
+            self.value = values_of_points(function, self._inputs, seed)
 
     def block(self, start: int, stop: int) -> Block:
         """Compute one block.
@@ -92,7 +99,7 @@ class PointStream:
                 self._call, self._inputs, self._constants, part, **self._options
             )
             values, fallbacks = matrices(stream)
-            values = values.reshape(-1, self.shape[1])
+            values = self._turned(values).reshape(-1, self.shape[1])
             values = values[start - first * self.unit : stop - first * self.unit]
         return Block(Axis.ROWS, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
 
@@ -104,8 +111,11 @@ class PointStream:
             self._kept = (point, self._at(point))
         stream = self._kept[1]
         if self.is_divisible:
-            return stream.block(start, stop).values
-        return stream.matrix()[start:stop]
+            return self._turned(stream.block(start, stop).values)
+        return self._turned(stream.matrix())[start:stop]
+
+    def _turned(self, values: Tensor) -> Tensor:
+        return values.transpose(-1, -2) if self._is_transposed else values
 
     def _at(self, point: int) -> BlockStream:
         seed_generators(self._seed)

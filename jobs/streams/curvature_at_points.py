@@ -11,6 +11,7 @@ from torch import Tensor
 from autodiff_core import Axis, AxisLayout, Block, Fallback, GaussNewton
 from jobs.functions.at_points import PointsFunction
 from jobs.machine.accelerator import seed_generators
+from jobs.functions.elements import Lines, elements_of
 from jobs.streams.at_points import (
     blocks_at_points,
     matrices,
@@ -37,7 +38,13 @@ class CurvaturePointStream:
     nodes = 0
 
     def __init__(
-        self, function: PointsFunction, inputs: Sequence[Tensor], *, seed: int, strategy: str
+        self,
+        function: PointsFunction,
+        inputs: Sequence[Tensor],
+        *,
+        seed: int,
+        strategy: str,
+        lines: Lines | None = None,
     ) -> None:
         """Evaluate at all points.
 
@@ -46,6 +53,7 @@ class CurvaturePointStream:
             inputs: The tensors of the points, each with a leading dimension over points.
             seed: The seed of torch's generators.
             strategy: A strategy of `autodiff_core`.
+            lines: Which rows and columns are computed; None for all.
 
         Raises:
             JobError: The loss has no curvature in the outputs of any point.
@@ -53,10 +61,15 @@ class CurvaturePointStream:
         assert function.kind is not None
         self._function, self._inputs, self._seed = function, tuple(inputs), seed
         self._strategy = strategy
-        self.rows = self.columns = AxisLayout.of([tensor[0] for tensor in self._inputs])
+        first = [tensor[0] for tensor in self._inputs]
+        self._lines: list[Tensor | slice] = [slice(None), slice(None)]
+        self.rows = self.columns = AxisLayout.of(first)
+        if lines is not None:
+            sides = (lines.rows, lines.columns)
+            self.rows, self.columns = (AxisLayout.of(elements_of(first, each)) for each in sides)
+            self._lines = [torch.from_numpy(each.numbers).to(first[0].device) for each in sides]
         self.unit = self.passes = self.rows.size
-        count = len(self._inputs[0])
-        self.shape = (count * self.unit, self.unit)
+        self.shape = (len(self._inputs[0]) * self.unit, self.columns.size)
         self.value: Any = values_of_points(function, self._inputs, seed)
         self._kept: tuple[int, GaussNewton, Tensor] | None = None
         self.dtype = self._at(slice(0, 1))[0].dtype
@@ -73,17 +86,33 @@ class CurvaturePointStream:
         before = first * self.unit
         if last - first > 1:
             matrix, jacobians, fallbacks = self._jacobians(slice(first, last))
-            values = _rows(matrix, jacobians, 0, self.unit).reshape(-1, self.unit)
+            values = self._rows(matrix, jacobians, 0, self.unit).reshape(-1, self.shape[1])
             values = values[start - before : stop - before]
         else:
             matrix, jacobians, fallbacks = self._kept_at(first)
-            values = _rows(matrix, jacobians, start - before, stop - before)[0]
+            values = self._rows(matrix, jacobians, start - before, stop - before)[0]
         fallbacks |= matrix.fallbacks
         values = values.to(self.dtype)
         return Block(Axis.ROWS, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
 
     def rows_by_symmetry(self) -> None:
         """Return None: the blocks are of rows already."""
+
+    def _rows(self, matrix: GaussNewton, jacobians: Tensor, start: int, stop: int) -> Tensor:
+        """Return rows of each point, of shape (points, stop - start, columns).
+
+        Args:
+            matrix: JᵀHJ of all points as one matrix, whose outputs are those of all of them.
+            jacobians: J of each point.
+            start: The first row of each point.
+            stop: One past the last.
+        """
+        count, outputs, _ = jacobians.shape
+        rows, columns = (jacobians[:, :, lines] for lines in self._lines)
+        chosen = rows[:, :, start:stop].permute(2, 0, 1)
+        curved = matrix.curved(chosen.reshape(stop - start, -1))
+        lines = curved.reshape(stop - start, count, outputs).transpose(0, 1)
+        return lines.to(jacobians.dtype) @ columns
 
     def _kept_at(self, point: int) -> tuple[GaussNewton, Tensor, dict[str, Fallback]]:
         fallbacks: dict[str, Fallback] = {}
@@ -117,22 +146,6 @@ class CurvaturePointStream:
         for first, part in parts_of_points(self._inputs):
             matrix = self._at(slice(first, first + len(part[0])))[0]
             yield has_curvature(matrix, generator)
-
-
-def _rows(matrix: GaussNewton, jacobians: Tensor, start: int, stop: int) -> Tensor:
-    """Return rows of each point, of shape (points, stop - start, inputs).
-
-    Args:
-        matrix: JᵀHJ of all points as one matrix, whose outputs are those of all of them.
-        jacobians: J of each point.
-        start: The first row of each point.
-        stop: One past the last.
-    """
-    count, outputs, _ = jacobians.shape
-    columns = jacobians[:, :, start:stop].permute(2, 0, 1)
-    curved = matrix.curved(columns.reshape(stop - start, -1))
-    lines = curved.reshape(stop - start, count, outputs).transpose(0, 1)
-    return lines.to(jacobians.dtype) @ jacobians
 
 
 def _seeded(call: Callable[..., Any], seed: int) -> Callable[..., Any]:

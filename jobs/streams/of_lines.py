@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Axis, Block
-from jobs.functions.parts import Lines, elements_of, gradient
+from jobs.functions.elements import Lines, elements_of
+from jobs.functions.parts import gradient
+from jobs.functions.parts_at_points import GradientAtPoints
 from jobs.strategies import FORWARD
+from jobs.streams.at_points import PointStream, values_of_points
 from jobs.streams.single import OverAnother
 from jobs.streams.stream import Stream
 
@@ -81,4 +84,35 @@ def lines_of_hessian(
     inputs = selected[0] if len(selected) == 1 else selected
     return LinesStream(
         open_stream(gradient(function, point, of), inputs), value, is_transposed=turned
+    )
+
+
+def lines_at_points(
+    function: Callable[..., Any],
+    point: Sequence[Tensor],
+    lines: Lines,
+    strategy: str,
+    seed: int,
+) -> PointStream:
+    """Open the blocks of some lines of a Hessian at each of many points.
+
+    Args:
+        function: The scalar function of one point, or a `PointsFunction`.
+        point: The tensors of all points.
+        lines: The rows and columns.
+        strategy: The strategy.
+        seed: The seed of torch's generators.
+    """
+    turned = is_transposed(lines, strategy)
+    gradients = GradientAtPoints(
+        function, point, Lines(lines.columns, lines.rows) if turned else lines
+    )
+    return PointStream(
+        gradients,
+        gradients.base,
+        seed=seed,
+        operation="jacobian",
+        strategy=strategy,
+        value=values_of_points(function, point, seed),
+        is_transposed=turned,
     )

@@ -10,9 +10,9 @@ from jobs.functions.at_points import PointsFunction
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.blocks import BlocksFunction
 from jobs.functions.curvature import Curvature
+from jobs.functions.elements import Lines
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
-from jobs.functions.parts import Lines
 from jobs.functions.ragged import RaggedFunction
 from jobs.job import Job
 from jobs.machine.accelerator import seed_generators
@@ -20,7 +20,7 @@ from jobs.streams.at_points import PointStream
 from jobs.streams.blocks import BlocksStream
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.curvature_at_points import CurvaturePointStream
-from jobs.streams.of_lines import lines_of_hessian
+from jobs.streams.of_lines import lines_at_points, lines_of_hessian
 from jobs.streams.ragged import RaggedStream
 from jobs.streams.single import SingleStream
 from jobs.streams.stream import Stream
@@ -67,8 +67,11 @@ def open_job_stream(job: Job, strategy: str, engine: str = "auto") -> Stream:
 
 def _point_stream(job: Job, strategy: str) -> Stream:
     function, inputs = job.function.function, tuple(job.point.values())
+    lines = None if job.part is None else job.part.lines
     if isinstance(function, PointsFunction) and function.kind is not None:
-        return CurvaturePointStream(function, inputs, seed=job.seed, strategy=strategy)
+        return CurvaturePointStream(function, inputs, seed=job.seed, strategy=strategy, lines=lines)
+    if lines is not None:
+        return lines_at_points(function, inputs, lines, strategy, job.seed)
     return PointStream(function, inputs, seed=job.seed, operation=job.operation, strategy=strategy)
 
 

@@ -173,7 +173,9 @@ class ProbeProducts:
             torch.from_numpy(axis.numbers).to(probe.vector.device)
             for axis in (axes if is_right else axes[::-1])
         )
-        return Probe(probe.vector[of_vector], probe.product[of_product])
+        # Of many points a vector is that of one, and its products are those of all.
+        products = probe.product.reshape(-1, len(probe.vector))[:, of_product]
+        return Probe(probe.vector[of_vector], products.reshape(-1))
 
     def _pull(self, vector: Sequence[Tensor]) -> tuple[list[Tensor] | None, str]:
         """Return uᵀ M by a plain reverse pass, for a Hessian else by differences."""
