@@ -24,7 +24,8 @@ from jobs.functions.conversions import Conversion, lossy
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
 from jobs.functions.losses import label_of
-from jobs.functions.parts import Part, part_of
+from jobs.functions.part import Part
+from jobs.functions.parts import part_of
 from jobs.functions.points import choose_at_points
 from jobs.functions.ragged import RaggedFunction
 from jobs.functions.references import content_digest

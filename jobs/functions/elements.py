@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from jobs.functions.at_points import PointsFunction
+from jobs.functions.batch_sum import BatchSum
+from jobs.functions.curvature import Curvature
+from jobs.functions.loading import LoadedFunction
+from jobs.functions.returned_values import named_outputs
 from jobs.functions.selections import SelectedAxis, SelectedTensor
 
 _Function = Callable[..., object]
-
-
-@dataclass(frozen=True)
-class Lines:
-    """The lines of a second derivative that are computed, where rows and columns are not the same.
-
-    Attributes:
-        rows: The rows, among the elements of the point.
-        columns: The columns, likewise.
-    """
-
-    rows: SelectedAxis
-    columns: SelectedAxis
 
 
 class Filling:
@@ -102,6 +94,53 @@ def gradient_of(
         return tuple(_selected(a, part) for a, part in zip(found, rows.parts, strict=True))
 
     return call
+
+
+def of_elements(
+    function: _Function, point: Sequence[Tensor], columns: SelectedAxis
+) -> tuple[_Function, tuple[Tensor, ...]]:
+    """Return a function of selected elements of a point, and these elements.
+
+    Args:
+        function: A function of the point, or a sum of such.
+        point: The point; its other elements are constants.
+        columns: The selection.
+    """
+    selected, fill = elements_of(point, columns), filled(point, columns)
+    if isinstance(function, Curvature):
+        width = sum(point[part.position].numel() for part in columns.parts)
+        return function.of_some(fill, selected, width), selected
+    return mapped(function, lambda term: lambda *given: term(*fill(*given))), selected
+
+
+def filled(point: Sequence[Tensor], columns: SelectedAxis) -> Callable[..., list[Tensor]]:
+    """Return what puts selected elements into a point whose other elements are constants."""
+    constants = [tensor.detach() for tensor in point]
+    fill = Filling(columns, constants[0].device)
+    return lambda *elements: fill(constants, elements)
+
+
+def with_rows(function: LoadedFunction, rows: SelectedAxis) -> LoadedFunction:
+    """Return a function of which only selected elements of the values are left."""
+
+    def changed(term: _Function) -> _Function:
+        def call(*point: Tensor) -> object:
+            value = term(*point)
+            leaves = list(named_outputs(function, value).values())
+            found = elements_of(leaves, rows)
+            names = (part.tensor.name for part in rows.parts)
+            return found[0] if isinstance(value, Tensor) else dict(zip(names, found, strict=True))
+
+        return call
+
+    names = tuple(part.tensor.name for part in rows.parts)
+    return replace(function, function=mapped(function.function, changed), outputs=names)
+
+
+def mapped(function: _Function, change: Callable[[_Function], _Function]) -> _Function:
+    """Return a changed function; of a sum over batches the sum of its changed terms."""
+    is_of_several = isinstance(function, BatchSum | PointsFunction)
+    return function.mapped(change) if is_of_several else change(function)
 
 
 def _selected(tensor: Tensor, part: SelectedTensor, leading: int = 0) -> Tensor:

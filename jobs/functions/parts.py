@@ -10,61 +10,27 @@ the smaller point has the elements of all selected rows and columns; where these
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
 from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError
-from jobs.functions.at_points import PointsFunction
-from jobs.functions.batch_sum import BatchSum
-from jobs.functions.curvature import Curvature
-from jobs.functions.elements import Filling, Lines, elements_of, gradient_of
+from jobs.functions.elements import filled, gradient_of, mapped, of_elements, with_rows
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction
+from jobs.functions.part import Lines, Part
 from jobs.functions.parts_at_points import ElementsAtPoints
 from jobs.functions.ragged import RaggedFunction
+from jobs.functions.ragged_parts import part_of_ragged
 from jobs.functions.returned_values import named_outputs
 from jobs.functions.selections import AxisTensor, SelectedAxis, selected_axis
 from jobs.functions.variables import Variables
 from jobs.operations import OPERATIONS
 
 _Function = Callable[..., object]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The part of a matrix that a job computes.
-
-    Attributes:
-        rows: The selected rows of the whole matrix.
-        columns: The selected columns of the whole matrix.
-        whole: The function of the whole point.
-        point: The whole point.
-        function: The function of the selected elements.
-        selected: The selected elements of the point, by the names of their tensors.
-        lines: Which lines of its Hessian are computed; None where all are.
-    """
-
-    rows: SelectedAxis
-    columns: SelectedAxis
-    whole: LoadedFunction
-    point: dict[str, Tensor]
-    function: LoadedFunction
-    selected: dict[str, Tensor]
-    lines: Lines | None = None
-
-    @property
-    def whole_shape(self) -> tuple[int, int]:
-        """(rows, columns) of the whole matrix, of one point."""
-        return self.rows.size, self.columns.size
-
-    def choices(self) -> dict[str, str]:
-        """Return what the fingerprint covers of the selection."""
-        axes = {"rows": self.rows, "columns": self.columns}
-        return {name: axis.digest for name, axis in axes.items() if not axis.is_whole}
 
 
 def part_of(config: JobConfig, variables: Variables) -> Part | None:
@@ -79,11 +45,8 @@ def part_of(config: JobConfig, variables: Variables) -> Part | None:
     """
     if config.rows is None and config.columns is None:
         return None
-    if isinstance(variables.function.function, RaggedFunction):
-        raise ConfigurationError(
-            f"rows={config.rows} points={config.points.by}: the points have matrices of different "
-            "sizes; lines are selected where all have the same"
-        )
+    if isinstance(ragged := variables.function.function, RaggedFunction):
+        return part_of_ragged(config, variables, ragged)
     inputs = _axis_tensors(variables.point, leading=int(config.points.are_many))
     is_second_order = OPERATIONS[config.op].is_second_order
     outputs = inputs
@@ -99,7 +62,7 @@ def part_of(config: JobConfig, variables: Variables) -> Part | None:
     if config.rows is None:
         rows = selected_axis("rows", None, _axis_tensors(_outputs(config, variables)), config.seed)
     elif not rows.is_whole:
-        function = _with_rows(function, rows)
+        function = with_rows(function, rows)
     return Part(rows, columns, variables.function, variables.point, function, point)
 
 
@@ -114,8 +77,8 @@ def gradient(function: _Function, point: Sequence[Tensor], lines: Lines) -> _Fun
     Returns:
         A function of the selected columns, which returns the selected rows: a tuple of tensors.
     """
-    fill = _fill(point, lines.columns)
-    return _mapped(function, lambda term: gradient_of(term, fill, lines.rows))
+    fill = filled(point, lines.columns)
+    return mapped(function, lambda term: gradient_of(term, fill, lines.rows))
 
 
 def _part_of_hessian(
@@ -175,41 +138,6 @@ def _of_elements(
         at_points = ElementsAtPoints(function.function, tensors, columns)
         selected = dict(zip(names, at_points.base, strict=True))
         return replace(function, function=at_points, arguments=names), selected
-    fill = _fill(tensors, columns)
-    selected = dict(zip(names, elements_of(tensors, columns), strict=True))
-    if isinstance(function.function, Curvature):
-        width = sum(tensors[part.position].numel() for part in columns.parts)
-        call = function.function.of_some(fill, tuple(selected.values()), width)
-    else:
-        call = _mapped(function.function, lambda term: lambda *given: term(*fill(*given)))
+    call, elements = of_elements(function.function, tensors, columns)
+    selected = dict(zip(names, elements, strict=True))
     return replace(function, function=call, arguments=names), selected
-
-
-def _with_rows(function: LoadedFunction, rows: SelectedAxis) -> LoadedFunction:
-    """Return a function of which only selected elements of the values are left."""
-
-    def changed(term: _Function) -> _Function:
-        def call(*point: Tensor) -> object:
-            value = term(*point)
-            leaves = list(named_outputs(function, value).values())
-            found = elements_of(leaves, rows)
-            names = (part.tensor.name for part in rows.parts)
-            return found[0] if isinstance(value, Tensor) else dict(zip(names, found, strict=True))
-
-        return call
-
-    names = tuple(part.tensor.name for part in rows.parts)
-    return replace(function, function=_mapped(function.function, changed), outputs=names)
-
-
-def _fill(point: Sequence[Tensor], columns: SelectedAxis) -> Callable[..., list[Tensor]]:
-    """Return what puts selected elements into a point whose other elements are constants."""
-    constants = [tensor.detach() for tensor in point]
-    fill = Filling(columns, constants[0].device)
-    return lambda *elements: fill(constants, elements)
-
-
-def _mapped(function: _Function, change: Callable[[_Function], _Function]) -> _Function:
-    """Return a changed function; of a sum over batches the sum of its changed terms."""
-    is_of_several = isinstance(function, BatchSum | PointsFunction)
-    return function.mapped(change) if is_of_several else change(function)

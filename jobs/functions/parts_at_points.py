@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from jobs.functions.at_points import PointsFunction, with_constants
-from jobs.functions.elements import Filling, Lines, elements_of, gradient_of
+from jobs.functions.elements import Filling, elements_of, gradient_of
+from jobs.functions.part import Lines
 from jobs.functions.selections import SelectedAxis
 
 

@@ -63,11 +63,10 @@ def choose_at_points(
             for name, array in arguments.items()
         }
         return choose_variables(function, given, *what, differing)
-    if config.shard or config.rows or config.columns or config.output.compression != "none":
+    if config.shard or config.output.compression != "none":
         raise ConfigurationError(
             f"points={config.points.by}: the points have different sizes, and their result has "
-            "neither shards, selected rows nor compression; valid are shard=null, rows=null and "
-            "output.compression=none"
+            "neither shards nor compression; valid are shard=null and output.compression=none"
         )
     return ragged_variables(
         function,

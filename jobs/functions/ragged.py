@@ -17,6 +17,7 @@ from jobs.functions.batch_sum import BatchSum
 from jobs.functions.conversions import Conversion, alike
 from jobs.functions.curvature import Curvature
 from jobs.functions.loading import LoadedFunction
+from jobs.functions.part import Lines
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
 from jobs.functions.variables import Variables, choose_variables
 from jobs.machine.accelerator import seed_generators
@@ -66,6 +67,7 @@ class RaggedFunction(BatchSum):
     Attributes:
         points: The function at each point.
         is_second_order: Whether the operation is a Hessian, or a curvature matrix.
+        lines: Which lines of a second derivative are computed at each point; None for all.
         seconds: How long an evaluation at each point took; empty before `outputs` are known.
     """
 
@@ -77,6 +79,7 @@ class RaggedFunction(BatchSum):
         *,
         is_second_order: bool,
         seed: int,
+        lines: Sequence[Lines] | None = None,
     ) -> None:
         """Keep the points; nothing is evaluated yet.
 
@@ -86,9 +89,11 @@ class RaggedFunction(BatchSum):
             numbers: The numbers of all points.
             is_second_order: Whether the operation is a Hessian.
             seed: The seed of torch's generators; that of a point is greater by its number.
+            lines: Which lines of a second derivative are computed at each point; None for all.
         """
         super().__init__(lambda: iter(()))
         self.points, self.is_second_order = tuple(points), is_second_order
+        self.lines = lines
         self._function, self._numbers, self._seed = function, numbers, seed
         self.seconds: list[float] = []
 
@@ -120,11 +125,15 @@ class RaggedFunction(BatchSum):
     @property
     def widths(self) -> list[int]:
         """How many columns the matrix of each point has."""
+        if self.lines is not None:
+            return [len(each.columns.numbers) for each in self.lines]
         return [point.width for point in self.points]
 
     @cached_property
     def heights(self) -> list[int]:
         """How many rows the matrix of each point has."""
+        if self.lines is not None:
+            return [len(each.rows.numbers) for each in self.lines]
         if self.is_second_order:
             return [point.width for point in self.points]
         return [sum(each.numel() for each in outputs.values()) for outputs in self.outputs]

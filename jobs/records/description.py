@@ -14,7 +14,7 @@ from jobs.errors import ConfigurationError
 from jobs.functions.blocks import BlocksFunction
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
-from jobs.functions.parts import Part
+from jobs.functions.part import Part
 from jobs.functions.ragged import RaggedFunction
 from jobs.functions.returned_values import named_outputs
 from jobs.functions.selections import AxisTensor, SelectedAxis
@@ -96,11 +96,16 @@ def _describe_ragged(
     job: Job, function: RaggedFunction, stream: Stream, strategy: str, commit: str
 ) -> ResultDescription:
     """Describe a result of many points of different sizes."""
-    (numbers,) = job.point.values()
+    if job.part is not None:
+        assert isinstance(job.part.whole.function, RaggedFunction)
+        function = job.part.whole.function
+    (numbers,) = job.whole_point.values()
     points = [dict(zip(p.names, p.tensors(numbers), strict=True)) for p in function.points]
     outputs = function.outputs
     columns = tuple(spec for point in points for spec in _specs_at(point))
     rows = columns if function.is_second_order else tuple(s for o in outputs for s in _specs_at(o))
+    if job.part is not None:
+        rows, columns = _specs_of(job.part.rows), _specs_of(job.part.columns)
     inputs_are_tuple, outputs_are_tuple = len(points[0]) > 1, len(outputs[0]) > 1
     return ResultDescription(
         operation=job.operation,
@@ -119,6 +124,7 @@ def _describe_ragged(
         configuration=job.configuration,
         provenance=provenance(job, commit),
         points=len(points),
+        selection=_selection(job.part),
         is_ragged=True,
     )
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from autodiff_core import Axis, AxisLayout, Block, Fallback, GaussNewton
 from jobs.errors import JobError
 from jobs.functions.curvature import Curvature, CurvatureTerm
-from jobs.functions.elements import Lines, elements_of
+from jobs.functions.elements import elements_of
 from jobs.functions.evaluation import evaluated
+from jobs.functions.part import Lines
 from jobs.machine.accelerator import seed_generators
 from jobs.strategies import FORWARD
 

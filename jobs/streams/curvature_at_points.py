@@ -10,8 +10,9 @@ from torch import Tensor
 
 from autodiff_core import Axis, AxisLayout, Block, Fallback, GaussNewton
 from jobs.functions.at_points import PointsFunction
+from jobs.functions.elements import elements_of
+from jobs.functions.part import Lines
 from jobs.machine.accelerator import seed_generators
-from jobs.functions.elements import Lines, elements_of
 from jobs.streams.at_points import (
     blocks_at_points,
     matrices,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Axis, Block
-from jobs.functions.elements import Lines, elements_of
+from jobs.functions.elements import elements_of
+from jobs.functions.part import Lines
 from jobs.functions.parts import gradient
 from jobs.functions.parts_at_points import GradientAtPoints
 from jobs.strategies import FORWARD

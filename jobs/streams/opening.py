@@ -10,9 +10,9 @@ from jobs.functions.at_points import PointsFunction
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.blocks import BlocksFunction
 from jobs.functions.curvature import Curvature
-from jobs.functions.elements import Lines
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
+from jobs.functions.part import Lines
 from jobs.functions.ragged import RaggedFunction
 from jobs.job import Job
 from jobs.machine.accelerator import seed_generators

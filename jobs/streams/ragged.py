@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,7 +21,9 @@ from jobs.streams.curvature import (
     has_curvature,
     require_curvature,
 )
+from jobs.streams.of_lines import LinesStream, lines_of_hessian
 from jobs.streams.padded import PaddedStream
+from jobs.streams.single import SingleStream
 
 
 class RaggedStream(PaddedStream):
@@ -81,19 +83,29 @@ class RaggedStream(PaddedStream):
         if self._kept[0] != number:
             self._kept = (number, self._at(number))
         stream = self._kept[1]
-        if isinstance(stream, CurvatureStream) or self.is_divisible:
+        if stream.axis is Axis.ROWS:
             block = stream.block(start, stop)
             return block.values, block.fallbacks
-        return stream.matrix()[start:stop], ()
+        if isinstance(stream, BlockStream):
+            return stream.matrix()[start:stop], ()
+        block = stream.block(0, stream.shape[1])
+        return block.values[start:stop], block.fallbacks
 
-    def _at(self, number: int) -> BlockStream | CurvatureStream:
+    def _at(self, number: int) -> BlockStream | CurvatureStream | LinesStream:
         seed_generators(self._seed + number)
         call, point = self._function.points[number].call, self._points[number]
+        tensors = point if isinstance(point, tuple) else (point,)
+        seed, strategy = self._seed + number, self._options["strategy"]
+        lines = None if self._function.lines is None else self._function.lines[number]
         if isinstance(call, Curvature):
-            tensors = point if isinstance(point, tuple) else (point,)
-            seed, strategy = self._seed + number, self._options["strategy"]
-            return CurvatureStream(call, tensors, seed, strategy, may_be_zero=True)
+            return CurvatureStream(call, tensors, seed, strategy, lines, may_be_zero=True)
+        if lines is not None:
+            return lines_of_hessian(call, tensors, lines, strategy, self._opened, None)
         return autodiff_core.blocks(call, point, **self._options)
+
+    def _opened(self, gradient: Callable[..., Any], inputs: Any) -> SingleStream:
+        options = {**self._options, "operation": "jacobian"}
+        return SingleStream(autodiff_core.blocks(gradient, inputs, **options))
 
     def _are_curved(self) -> Iterator[bool]:
         generator = torch.Generator().manual_seed(self._seed)

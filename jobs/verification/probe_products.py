@@ -155,7 +155,7 @@ class ProbeProducts:
     def _within(self, vector: list[Tensor], *, is_right: bool = False) -> list[Tensor]:
         """Return a vector that is zero outside the selected columns, or from the left the rows."""
         part = self._job.part
-        if part is None or part.lines is None:
+        if part is None or part.lines is None or self._job.is_ragged:
             return vector
         axis = part.lines.columns if is_right else part.lines.rows
         numbers = torch.from_numpy(axis.numbers).to(vector[0].device)
@@ -168,6 +168,9 @@ class ProbeProducts:
         part = self._job.part
         if part is None or part.lines is None:
             return probe
+        if self._job.is_ragged:
+            rows = torch.from_numpy(part.lines.rows.numbers).to(probe.product.device)
+            return Probe(probe.vector, probe.product[rows])
         axes = (part.lines.columns, part.lines.rows)
         of_vector, of_product = (
             torch.from_numpy(axis.numbers).to(probe.vector.device)
@@ -204,6 +207,9 @@ class ProbeProducts:
         if self._job.is_ragged:
             like = self._routes.evaluations.point
             entries = torch.cat([vector[0][:width] for width in self._widths])
+            if self._job.part is not None and (lines := self._job.part.lines) is not None:
+                numbers = torch.from_numpy(lines.columns.numbers).to(entries.device)
+                entries = entries.new_zeros(like[0].numel()).index_copy(0, numbers, entries)
             parts = entries.split([each.numel() for each in like])
             return self._pushed([a.reshape(b.shape) for a, b in zip(parts, like, strict=True)])
         if points is None:

@@ -34,6 +34,7 @@ from outputs._format.names import (
     VERSION_OF_PARTS,
     VERSION_OF_POINTS,
     VERSION_OF_RAGGED_FILES,
+    VERSION_OF_RAGGED_SELECTIONS,
     VERSION_OF_SELECTIONS,
     VERSION_OF_SPARSE_FILES,
     VERSION_OF_WHOLE_FILES,
@@ -227,6 +228,7 @@ def _write_header(
         version = VERSION_OF_RAGGED_FILES if description.is_ragged else version
     if description.selection is not None:
         version = max(version, VERSION_OF_SELECTIONS)
+        version = VERSION_OF_RAGGED_SELECTIONS if description.is_ragged else version
     if description.drawn_vectors is not None:
         version = VERSION_OF_DRAWN_VECTORS
     if description.structure == DIAGONAL:

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import numpy as np
 
 FORMAT = "autodiff-jobs"
-FORMAT_VERSION = 10
+FORMAT_VERSION = 11
 # The attribute that counts additions, which earlier readers of the same version may ignore.
 MINOR_VERSION = "format_minor_version"
 CURRENT_MINOR_VERSION = 1
@@ -23,6 +23,7 @@ VERSION_OF_RAGGED_FILES = 7
 VERSION_OF_DRAWN_VECTORS = 8
 VERSION_OF_DIAGONALS = 9
 VERSION_OF_BLOCKS = 10
+VERSION_OF_RAGGED_SELECTIONS = 11
 
 LEDGER_DTYPE = np.dtype(
     [

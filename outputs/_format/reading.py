@@ -36,6 +36,7 @@ from outputs._format.names import (
     STRUCTURE,
     VERSION_OF_BLOCKS,
     VERSION_OF_RAGGED_FILES,
+    VERSION_OF_RAGGED_SELECTIONS,
     VERSION_OF_SELECTIONS,
     VERSION_OF_SPARSE_FILES,
     VIRTUAL,
@@ -69,7 +70,8 @@ def is_sparse(file: h5py.File) -> bool:
 
 def is_ragged(file: h5py.File) -> bool:
     """Return whether a result holds matrices of different sizes, of points or diagonal blocks."""
-    return scalar(file, "format_version") in (VERSION_OF_RAGGED_FILES, VERSION_OF_BLOCKS)
+    versions = (VERSION_OF_RAGGED_FILES, VERSION_OF_BLOCKS, VERSION_OF_RAGGED_SELECTIONS)
+    return scalar(file, "format_version") in versions
 
 
 def read_description(file: h5py.File) -> ResultDescription:

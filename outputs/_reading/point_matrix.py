@@ -13,6 +13,7 @@ from outputs._errors import ResultError
 from outputs._format.axes import TensorSpec
 from outputs._format.description import BLOCKS
 from outputs._format.ragged_matrices import RaggedMatrices
+from outputs._format.selection import Selection
 from outputs._format.stacked_matrices import Matrix
 from outputs._reading.matrix_in_memory import MatrixInMemory
 from outputs._storage.files import translated
@@ -25,6 +26,8 @@ class PointMatrix(MatrixInMemory):
         number: The number of the point, from 0.
         rows: The tensors of its rows.
         columns: The tensors of its columns.
+        row_numbers: The numbers of the rows in the whole matrix at the point, int64.
+        column_numbers: Likewise of the columns.
         point: The inputs there, by name, in their natural shapes.
         value: What the function returns there, by name.
         shape: (rows, columns).
@@ -37,11 +40,13 @@ class PointMatrix(MatrixInMemory):
         values: np.ndarray,
         rows: tuple[TensorSpec, ...],
         columns: tuple[TensorSpec, ...],
+        numbers: tuple[np.ndarray, np.ndarray],
         point: dict[str, np.ndarray],
         value: dict[str, np.ndarray],
     ) -> None:
         super().__init__(values, rows, columns)
         self.number, self.point, self.value = number, point, value
+        self.row_numbers, self.column_numbers = numbers
 
     def __repr__(self) -> str:
         rows, columns = self.shape
@@ -58,6 +63,17 @@ class OfPoints:
     stored_matrix: Matrix
     rows: tuple[TensorSpec, ...]
     columns: tuple[TensorSpec, ...]
+    selection: Selection | None
+
+    @property
+    @abstractmethod
+    def row_numbers(self) -> np.ndarray:
+        """The numbers of the rows in the whole matrix, of each point or counted over all."""
+
+    @property
+    @abstractmethod
+    def column_numbers(self) -> np.ndarray:
+        """The numbers of the columns, likewise."""
 
     @property
     @abstractmethod
@@ -144,16 +160,45 @@ def _point_matrix(result: OfPoints, number: int) -> PointMatrix:
             {name: array[number] for name, array in arrays.items()}
             for arrays in (result.points, result.value)
         )
-        return PointMatrix(number, result[number], result.rows, result.columns, point, value)
+        numbers = (result.row_numbers, result.column_numbers)
+        return PointMatrix(
+            number, result[number], result.rows, result.columns, numbers, point, value
+        )
     with translated(result.path):
         values = matrix.matrix(number)
     rows, columns = (
         table[number * len(table) // count : (number + 1) * len(table) // count]
         for table in (result.rows, result.columns)
     )
-    point = _parts_of_point(result.points, result.columns, count, number)
-    value = _parts_of_point(result.value, result.rows, count, number)
-    return PointMatrix(number, values, rows, columns, point, value)
+    part, wholes = result.selection, (result.rows, result.columns)
+    numbers = (np.arange(values.shape[0]), np.arange(values.shape[1]))
+    if part is not None:
+        wholes = (part.whole_rows, part.whole_columns)
+        numbers = (
+            _numbers_of_point(part.rows, part.whole_rows, count, number),
+            _numbers_of_point(part.columns, part.whole_columns, count, number),
+        )
+    point = _parts_of_point(result.points, wholes[1], count, number)
+    value = _parts_of_point(result.value, wholes[0], count, number)
+    return PointMatrix(number, values, rows, columns, numbers, point, value)
+
+
+def _numbers_of_point(
+    numbers: np.ndarray, tensors: tuple[TensorSpec, ...], count: int, number: int
+) -> np.ndarray:
+    """Return the lines of a point among those that are counted over all points.
+
+    Args:
+        numbers: The lines of all points, ascending.
+        tensors: The whole tensors of all points, point after point.
+        count: The number of points.
+        number: The number of the point.
+    """
+    sizes = [tensor.size for tensor in tensors]
+    per_point = len(sizes) // count
+    start = sum(sizes[: number * per_point])
+    stop = start + sum(sizes[number * per_point : (number + 1) * per_point])
+    return numbers[slice(*np.searchsorted(numbers, (start, stop)))] - start
 
 
 def _parts_of_point(

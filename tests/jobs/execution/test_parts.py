@@ -207,13 +207,6 @@ def test_many_points_have_selected_rows(tmp_path: Path) -> None:
         assert r.shape == (3, 2, 4)
         assert r.value["output"].shape == (3, 2, 4)
         np.testing.assert_allclose(r[...], whole[:, [1, 6]], rtol=1e-12)
-    for number, size in enumerate((2, 3)):
-        np.save(tmp_path / f"{number}.npy", np.ones(size))
-    inputs = {"source": "numpy", "path": str(tmp_path / "*.npy")}
-    with pytest.raises(ConfigurationError, match="different sizes"):
-        jobs.compute("jacobian", function, inputs=inputs, points="files", rows=[1], runs=tmp_path)
-    with pytest.raises(ConfigurationError, match="only the rows of op=jacobian"):
-        jobs.compute("jacobian", function, points, points="leading", columns=[1], runs=tmp_path)
 
 
 def test_a_loss_in_batches_has_selected_parameters(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def test_a_selection_goes_with_constants_of_each_point(tmp_path: Path) -> None:
         "jacobian", function, {"x": X, "number": number}, points="leading", columns="1:3",
         rows=[0, 2], runs=tmp_path,
     ) as result:  # fmt: skip
+        assert isinstance(result, Result)
         for found, x, n in zip(result[...], X, number, strict=True):
             np.testing.assert_allclose(found, jacrev(function)(x, n)[[0, 2], 1:3], rtol=1e-12)
 
