@@ -156,7 +156,9 @@ class ResultDescription:
             )
 
     def _require_ragged(self) -> None:
-        tables = (self.rows, self.columns)
+        tables = [self.rows, self.columns]
+        if self.selection is not None:
+            tables += [self.selection.whole_rows, self.selection.whole_columns]
         if not self.points or any(not table or len(table) % self.points for table in tables):
             raise ResultError(
                 f"The tensors of the rows and columns are not those of {self.points} points."

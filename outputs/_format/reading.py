@@ -165,7 +165,10 @@ def _ragged(file: h5py.File, entries: h5py.Dataset) -> RaggedMatrices:
 
 
 def _sizes(file: h5py.File) -> Sizes:
-    points, tables = read_points(file), [read_table(file, n) for n in (Names.ROWS, Names.COLUMNS)]
+    names, points = [Names.ROWS, Names.COLUMNS], read_points(file)
+    if file.get(Names.ROW_NUMBERS, getlink=True) is not None:
+        names += [Names.WHOLE_ROWS, Names.WHOLE_COLUMNS]
+    tables = [read_table(file, name) for name in names]
     if groups := read_groups(file):
         return sizes_of_groups(tables[0], groups)
     if points is None or any(not table or len(table) % points for table in tables):

@@ -124,6 +124,8 @@ def write_bases(folder: Path) -> list[Path]:
     rows = (TensorSpec("y", (3, 4), "float64"),) * 2
     sizes = (TensorSpec("w/0", (4, 5), "float64"), TensorSpec("w/0", (4, 4), "float64"))
     at_points = {"point": {"w/0": np.ones(36)}, "value": {"y": np.ones(24)}, "probes": None}
+    wholes = (TensorSpec("w/0", (5, 5), "float64"), TensorSpec("w/0", (4, 5), "float64"))
+    of_points = Selection(np.arange(24), np.r_[0:20, 25:41], rows, wholes)
     return [
         dense("plain"),
         dense("tiles", axis="columns", tile=(5, 4), compression="gzip"),
@@ -131,6 +133,15 @@ def write_bases(folder: Path) -> list[Path]:
         dense("ragged", points=2, is_ragged=True, rows=rows, columns=sizes, **at_points),
         dense("part", stop=7, finish=False),
         dense("selected", selection=selection),
+        dense(
+            "ragged-selected",
+            points=2,
+            is_ragged=True,
+            rows=rows,
+            columns=sizes,
+            selection=of_points,
+            **{**at_points, "point": {"w/0": np.ones(45)}},
+        ),
         shards[0],
         folder / "virtual.h5",
         folder / "sparse.h5",

@@ -226,7 +226,7 @@ def test_commands_know_the_file_or_refuse_it(
     ("name", "more", "message"),
     [
         ("energy", ["shard=0/2", "strategy=vectorize"], "have different sizes, and"),
-        ("energy", ["output.compression=gzip"], "neither shards, selected rows nor compression"),
+        ("energy", ["output.compression=gzip"], "neither shards nor compression"),
         (
             "energy",
             ["points=leading", "inputs.path=all.npz", "points.offsets=[0,3]"],
