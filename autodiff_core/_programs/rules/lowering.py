@@ -24,6 +24,7 @@ from autodiff_core._programs.rules import (
     layout,  # noqa: F401
     overwriting,  # noqa: F401
     products,  # noqa: F401
+    resampling,  # noqa: F401
     scattering,  # noqa: F401
     solves,  # noqa: F401
     windows,  # noqa: F401

@@ -114,6 +114,18 @@ OPERATORS = {
     "pooling": lambda x: functional.max_pool2d(x[None], 2),
     "norms": lambda x: x.norm(dim=1) * x.norm(),
     "cumulative": lambda x: x.cumsum(0) * x.cumprod(1),
+    "interpolation": lambda x: functional.interpolate(
+        x.sin().reshape(1, 2, 3, 4), size=(5, 3), mode="bilinear"
+    ),
+    "cubic interpolation": lambda x: functional.interpolate(
+        x.sin().reshape(2, 1, 3, 4), scale_factor=(1.4, 2), mode="bicubic", align_corners=True
+    ),
+    "interpolation of lines": lambda x: functional.interpolate(
+        x.sin().reshape(2, 3, 4), scale_factor=1.6, mode="linear"
+    ),
+    "antialiasing": lambda x: functional.interpolate(
+        x.exp().reshape(1, 1, 4, 6), scale_factor=0.5, mode="bilinear", antialias=True
+    ),
     "sorting": lambda x: x.sort(0).values ** 2,
     "in place": lambda x: x.sin().mul_(x).add_(x.exp()),
     "into a buffer": lambda x: _into_a_buffer(x),
