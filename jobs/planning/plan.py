@@ -98,12 +98,13 @@ class Plan:
     def passes(self) -> dict[str, int]:
         """How many passes reverse and forward mode need for the matrix of one point.
 
-        A Hessian is symmetric, and its rows are computed as columns where these are fewer.
+        A second derivative is symmetric, and its rows are computed as columns where these are
+        fewer.
         """
         rows, columns = self.rows_of_a_point, self.columns
         if self.structure != "full":
             columns = rows
-        if self.operation == "hessian":
+        if self.operation in ("hessian", "ggn", "fisher"):
             rows = columns = min(rows, columns)
         return {"reverse": rows, "forward": columns}
 

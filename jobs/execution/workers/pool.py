@@ -112,6 +112,8 @@ class WorkerPool:
         self._waker, self._woken = multiprocessing.Pipe()
         self._packed = packed_config(job.config) if is_live(job.config) else None
         self._shared = self._packed and shared_memory(self._packed)
+        # Where a point is not divisible a block of it may be larger than a chunk.
+        lines = max(1, decision.chunk_size, self._facts.smallest)
         self._assignment = partial(
             Assignment,
             config=self._packed.parcel if self._packed else job.config,
@@ -126,7 +128,7 @@ class WorkerPool:
             check=prepared.check.on(torch.device("cpu")),
             stage=prepared.job.stage,
             buffers=_BUFFERS,
-            buffer_bytes=max(1, decision.chunk_size * self._across * self._stored.itemsize),
+            buffer_bytes=max(1, lines * self._across * self._stored.itemsize),
         )
 
     def __enter__(self) -> Self:

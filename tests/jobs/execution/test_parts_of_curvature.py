@@ -91,6 +91,13 @@ def test_a_part_has_the_entries_of_the_explicit_matrix(
         assert result.file.attrs["format_version"] == 6
 
 
+def test_the_plan_has_the_passes_of_the_shorter_side() -> None:
+    options: dict[str, Any] = {"loss": "cross_entropy", "wrt": "params", "rows": ENTRY_1}
+    planned = jobs.plan("ggn", network(), {"x": X, "label": LABEL}, **options)
+    assert planned.plan is not None
+    assert planned.plan.passes == {"reverse": 3, "forward": 3}
+
+
 def test_one_point_has_selected_elements_of_inputs(tmp_path: Path) -> None:
     torch.manual_seed(1)
     x, y, theta = torch.randn(7, 3).double(), torch.randn(7).double(), torch.randn(3).double()

@@ -131,6 +131,17 @@ def test_a_part_that_was_interrupted_is_resumed_bit_for_bit(
             np.testing.assert_array_equal(result.point(number)[:], matrix)
 
 
+def test_several_processes_compute_points_that_are_larger_than_a_chunk(
+    compute: Callable[..., Result], tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"strategy": "forward-mode", "columns": {"tensor": "positions"}}
+    with compute("hessian", devices="cpu:2", chunk_size=2, **options) as result:
+        for number, size in enumerate(SIZES):
+            expected = whole("hessian", number)[:, : 3 * size]
+            np.testing.assert_allclose(result.point(number)[:], expected, rtol=1e-12, atol=1e-13)
+        assert result.verdict.state is VerificationState.VERIFIED
+
+
 @pytest.mark.parametrize(
     ("op", "options", "message"),
     [
