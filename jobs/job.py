@@ -368,7 +368,8 @@ def _outputs(variables: Variables, seed: int) -> dict[str, Tensor]:
     seed_generators(seed)
     function = variables.function
     with torch.no_grad(), explaining_failures(function):
-        value = function.function(*variables.point.values())
+        # Copies: a function may work in place on its arguments.
+        value = function.function(*(tensor.clone() for tensor in variables.point.values()))
     return named_outputs(function, value)
 
 

@@ -64,7 +64,7 @@ class GaussNewton:
         self._strategy = strategy
         self._is_by_columns = strategy in _BY_COLUMNS
         with torch.no_grad(), outside_inference_mode():
-            outputs = self._whole(*self._inputs)
+            outputs = self._whole(*(each.clone() for each in self._inputs))
         self.outputs = _checked(outputs, self._data)
         self.layout = AxisLayout.of(self._inputs)
         tensors = (*self._inputs, self.outputs)
@@ -72,7 +72,8 @@ class GaussNewton:
         self.fallbacks: dict[str, Fallback] = {}
 
     def _whole(self, *inputs: Tensor) -> Tensor:
-        return self._func(*inputs, *self._data)
+        # A function may work in place on its arguments.
+        return self._func(*inputs, *(each.clone() for each in self._data))
 
     def _report(self, fallback: Fallback) -> None:
         self.fallbacks.setdefault(str(fallback), fallback)

@@ -52,7 +52,9 @@ def jacobian_of_samples(
 def _of_one(outputs: Outputs, sample: Sequence[Tensor]) -> Outputs:
     def of_one(*inputs: Tensor) -> Tensor:
         with guarded_tensors(inputs):
-            return outputs(*inputs, *(each.unsqueeze(0) for each in sample))[0]
+            # Copies: a function may work in place on its arguments.
+            given = (*inputs, *(each.unsqueeze(0) for each in sample))
+            return outputs(*(each.clone() for each in given))[0]
 
     return of_one
 

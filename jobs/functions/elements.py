@@ -39,7 +39,9 @@ class Filling:
             constants: All tensors of the point.
             elements: What the selected elements are replaced by.
         """
-        tensors = list(constants)
+        selected = {part.position for part in self._parts}
+        # Copies: a function may work in place on its arguments.
+        tensors = [x if n in selected else x.clone() for n, x in enumerate(constants)]
         for part, index, given in zip(self._parts, self._indices, elements, strict=True):
             if index is None:
                 tensors[part.position] = given

@@ -49,10 +49,10 @@ class AtPoint:
         return sum(shape.numel() for shape in self.shapes)
 
     def tensors(self, numbers: Tensor) -> list[Tensor]:
-        """Return the tensors of the point, views of the numbers of all points."""
+        """Return the tensors of the point: copies, because a function may work in place."""
         found, start = [], self.start
         for shape in self.shapes:
-            found.append(numbers[start : start + shape.numel()].reshape(shape))
+            found.append(numbers[start : start + shape.numel()].reshape(shape).clone())
             start += shape.numel()
         return found
 

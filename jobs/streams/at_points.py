@@ -182,12 +182,14 @@ def stacked(function: Callable[..., Any], first: int = 0) -> Callable[..., Any]:
 
     def at_all(*inputs: Tensor) -> Any:
         try:
-            return torch.func.vmap(function, randomness="different")(*inputs)
+            # Copies: a function may work in place on its arguments.
+            copies = (tensor.clone() for tensor in inputs)
+            return torch.func.vmap(function, randomness="different")(*copies)
         # A function that cannot be batched may raise an exception of any type; one that is itself
         # at fault raises it again below.
         except Exception:
             values = [
-                naming(function, f"at point {number}")(*point)
+                naming(function, f"at point {number}")(*(tensor.clone() for tensor in point))
                 for number, point in enumerate(zip(*inputs, strict=True), first)
             ]
             return mapped(lambda *tensors: torch.stack(tensors), *values)

@@ -264,7 +264,8 @@ def _outputs(term: CurvatureTerm, seed: int) -> Callable[..., Tensor]:
 
     def outputs(*tensors: Tensor) -> Tensor:
         seed_generators(seed)
-        return term.outputs(*tensors)
+        # Copies: a function may work in place on its arguments.
+        return term.outputs(*(each.clone() for each in tensors))
 
     return outputs
 
