@@ -17,8 +17,23 @@ from jobs.functions.attention import math_attention
 @contextmanager
 def differentiable_kernels() -> Iterator[None]:
     """Let torch evaluate by kernels that have all derivatives, and rules for vmap."""
-    with math_attention(), _recurrence_by_steps():
+    with math_attention(), _recurrence_by_steps(), _layers_by_operators():
         yield
+
+
+@contextmanager
+def _layers_by_operators() -> Iterator[None]:
+    """Let torch evaluate attention's modules and encoder layers operator by operator.
+
+    In inference they have a kernel of their own, which forward mode takes for a module with frozen
+    parameters, and which has no derivatives.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

@@ -111,6 +111,15 @@ def _embedding(builder: Builder, call: Call) -> Any:
     return gathered(builder, weight, 0, weight.shape, positions, output_of(call))
 
 
+@rule(_aten.take)
+def _take(builder: Builder, call: Call) -> Any:
+    source, positions = call.args
+    count = torch.Size(source.shape).numel()
+    if not only_first(builder, call) or not count:
+        return NotImplemented
+    return gathered(builder, source, 0, (count,), positions % count, output_of(call))
+
+
 @rule(_aten.gather)
 def _gather(builder: Builder, call: Call) -> Any:
     source, dim, index = call.args

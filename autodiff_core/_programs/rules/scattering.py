@@ -22,7 +22,7 @@ from autodiff_core._programs.rules.registry import (
     step_of,
 )
 from autodiff_core._programs.stacks import Stack
-from autodiff_core._programs.steps import combination
+from autodiff_core._programs.steps import combination, permutation
 
 _aten = torch.ops.aten
 
@@ -63,6 +63,33 @@ def _scatter_add(builder: Builder, call: Call) -> Any:
     places = along(tuple(target.shape), dim, index)
     adds = call.operator.overloadpacket is _aten.scatter_add
     return _put(builder, call, values, places, adds)
+
+
+@rule(_aten.put)
+def _put_in_order(builder: Builder, call: Call) -> Any:
+    """Write at positions in the order of elements, the derivative of `take`."""
+    target, positions, values, *rest = call.args
+    count = torch.Size(target.shape).numel()
+    if isinstance(positions, Reference) or call.kwargs or values.shape != positions.shape:
+        return NotImplemented
+    if not count:
+        return NotImplemented
+    places = 0, (count,), positions.flatten() % count
+    return _put(builder, call, values, places, bool(rest and rest[0]))
+
+
+@rule(_aten.unfold_backward)
+def _unfold_backward(builder: Builder, call: Call) -> Any:
+    """Sum what overlapping windows along a dimension read; their last dimension is the window's."""
+    windows, sizes, dim, size, step = call.args
+    if not sizes or not only_first(builder, call):
+        return NotImplemented
+    out, dim = output_of(call), dim % len(sizes)
+    places = torch.arange(sizes[dim], device=out.device).unfold(0, size, step).flatten()
+    order = (*range(dim + 1), len(sizes), *range(dim + 1, len(sizes)))
+    shape = [windows.shape[place] for place in order]
+    number = builder.add(permutation(step_of(builder, windows), order, shape, out.dtype))
+    return scattered(builder, number, dim, places, tuple(sizes), out)
 
 
 def _put(

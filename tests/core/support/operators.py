@@ -123,6 +123,9 @@ OPERATORS = {
     "interpolation of lines": lambda x: functional.interpolate(
         x.sin().reshape(2, 3, 4), scale_factor=1.6, mode="linear"
     ),
+    "windows of lines": lambda x: (x.sin().unfold(0, 3, 2) * x[:2, :, None]).cumsum(-1),
+    "windows of columns": lambda x: x.sin().unfold(1, 2, 1).prod(-1) * x[:, 1:],
+    "take": lambda x: torch.take(x.exp(), INDEX * 3 - 7) * torch.take(x, INDEX[:1]),
     "antialiasing": lambda x: functional.interpolate(
         x.exp().reshape(1, 1, 4, 6), scale_factor=0.5, mode="bilinear", antialias=True
     ),
