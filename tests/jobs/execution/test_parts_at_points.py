@@ -229,3 +229,18 @@ def test_a_wrong_derivative_at_one_point_is_found_where_it_is_selected(
         compute(op, function, columns={"tensor": "cell"}, strategy="vectorize")
     with compute(op, function, columns={"tensor": "positions"}, rows=[0]) as result:
         assert result.verdict.state is VerificationState.VERIFIED
+
+
+def test_a_wrong_entry_of_one_point_is_found(
+    compute: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    within = PointStream._within
+
+    def changed(self: PointStream, point: int, start: int, stop: int) -> Tensor:
+        values = within(self, point, start, stop).clone()
+        values[-1, -1] += 1e-4 if point == 1 else 0
+        return values
+
+    monkeypatch.setattr(PointStream, "_within", changed)
+    with pytest.raises(JobError, match="disagree with an independent product"):
+        compute("hessian", columns=ATOM_1, rows=[0, 9], strategy="vectorize", chunk_size=2)

@@ -233,3 +233,19 @@ def test_each_point_has_lines_of_the_matrices_of_a_loss(op: str, tmp_path: Path)
             expected = matrix[[1, 4]] if op == "hessian" else matrix[[1, 4]][:, 3:6]
             np.testing.assert_allclose(result.point(number)[:], expected, rtol=1e-11, atol=1e-13)
         assert result.verdict.state is VerificationState.VERIFIED
+
+
+def test_a_wrong_entry_of_one_point_is_found(
+    compute: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    within = RaggedStream._within
+
+    def changed(self: RaggedStream, number: int, start: int, stop: int) -> Any:
+        values, fallbacks = within(self, number, start, stop)
+        values = values.clone()
+        values[-1, -1] += 1e-4 if number == 1 else 0
+        return values, fallbacks
+
+    monkeypatch.setattr(RaggedStream, "_within", changed)
+    with pytest.raises(JobError, match="disagree with an independent product"):
+        compute("hessian", rows={"tensor": "charges"}, columns=ATOM_1, strategy="vectorize")
