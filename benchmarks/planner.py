@@ -1,11 +1,12 @@
 """Measure how accurate the plan of a job is, and how good its choice.
 
 For each problem and operation a default job runs in a separate process; its record has the
-predicted and the actual figures. Then this process times chunks of every strategy and of many
-sizes, interleaved with the choice of the job: the ratio of the choice to the best is what an
-exhaustive search would have gained.
+predicted and the actual figures. Then this process plans and computes the matrix as the job does,
+and times chunks of every strategy, engine and many sizes: what a user who knew the best of them
+would wait for, its opening included, is compared with what the job takes, its planning included.
+Both are in processor time, which other programs disturb less.
 
-    python benchmarks/planner.py [--seconds 1.0] [--only mlp ...] [--json FILE]
+    python benchmarks/planner.py [--set problems|users] [--seconds 1.0] [--only mlp ...]
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ from typing import Any
 
 import numpy as np
 from whole_jobs import job_of
+from workloads import USERS
 
-from jobs.errors import JobError
+from autodiff_core import engines
+from jobs.errors import JobError, OutOfMemoryError
 from jobs.job import Job
+from jobs.machine.memory import memory_budget
 from jobs.machine.warm_up import warm_up
+from jobs.planning.search import decide
 from jobs.strategies import LOOPS
 from jobs.streams.opening import open_job_stream
 from jobs.streams.stream import Stream, to_numpy
 from outputs import open_result
 
-CASES = {
+PROBLEMS = {
     ("jacobian", "mlp"): ["function.n=1024"],
     ("jacobian", "mlp_parameters"): ["function.n=40", "function.samples=256"],
     ("hessian", "mlp_parameters"): ["function.n=20"],
@@ -49,7 +54,17 @@ CASES = {
     ("jvp", "mlp"): ["function.n=512", "vectors.count=200"],
     ("vhp", "rosenbrock"): ["function.n=2000", "vectors.count=200"],
 }
-ROUNDS = 5
+CASES = {
+    "problems": {
+        f"{operation} {problem}": [f"op={operation}", f"function={problem}", *options]
+        for (operation, problem), options in PROBLEMS.items()
+    },
+    "users": {
+        each.name: [f"op={each.operation}", *each.job_options({}), "dtype=float32"]
+        for each in USERS
+    },
+}
+ROUNDS = 3
 SIZES = (1, 4, 16, 64, 256, 10**9)
 FORWARD = ("forward-mode", "forward-loop")
 REVERSE = ("vectorize", "reverse-loop")
@@ -59,20 +74,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--set", choices=sorted(CASES), default="problems")
     parser.add_argument("--seconds", type=float, default=1.0, help="a chunk at most, about")
-    parser.add_argument("--only", nargs="*", default=[], help="problems")
+    parser.add_argument("--only", nargs="*", default=[], help="parts of names")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     found = []
-    print(f"{'case':28} {'chosen':>22} {'peak':>6} {'time':>6} {'best by hand':>22} {'ratio':>6}")
-    for (operation, problem), options in CASES.items():
-        if given.only and problem not in given.only:
+    print(
+        f"{'case':28} {'peak':>6} {'time':>6} {'chosen':>26} {'s':>7} {'best by hand':>26} "
+        f"{'s':>7} {'ratio':>6}"
+    )
+    for name, options in CASES[given.set].items():
+        if given.only and not any(each in name for each in given.only):
             continue
-        found.append(case([f"op={operation}", f"function={problem}", *options], given.seconds))
-        one = found[-1]
+        found.append(one := {"name": name, **predicted(options), **choice(options, given.seconds)})
         print(
-            f"{operation + ' ' + problem:28} {one['chosen']:>22} {one['memory_ratio']:6.2f} "
-            f"{one['time_ratio']:6.2f} {one['best']:>22} {one['choice_ratio']:6.2f}",
+            f"{name:28} {one['memory_ratio']:6.2f} {one['time_ratio']:6.2f} {one['chosen']:>26} "
+            f"{one['chosen_seconds']:7.3f} {one['best']:>26} {one['best_seconds']:7.3f} "
+            f"{one['choice_ratio']:6.2f}",
             flush=True,
         )
     ratios = [one["choice_ratio"] for one in found]
@@ -83,73 +102,119 @@ def main() -> None:
         given.json.write_text(json.dumps(found, indent=1))
 
 
-def case(options: list[str], seconds: float) -> dict[str, Any]:
+def predicted(options: list[str]) -> dict[str, Any]:
+    """Run a job, and compare what it took with what its plan predicted."""
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-m", "jobs.run", *options, f"runs={place}/runs"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=place)
         with open_result(done.stdout.splitlines()[-1]) as result:
-            record, strategy, lines = result.execution, result.strategy, result.shape
+            record, shape = result.execution, result.shape
     plan = record["plan"]
-    chosen = (strategy, record["chunk_size"])
-    times = sweep(job_of(options), chosen, seconds)
-    best = min(times, key=lambda key: times[key])
     return {
         "options": options,
-        "shape": lines,
-        "chosen": f"{chosen[0]} {chosen[1]}",
+        "shape": shape,
         "memory_ratio": record["peak_memory_bytes"] / plan["predicted_peak_bytes"],
         "time_ratio": record["seconds"] / plan["predicted_seconds"],
         "probing_seconds": plan["probing_seconds"],
         "seconds": record["seconds"],
-        "best": f"{best[0]} {best[1]}",
-        "choice_ratio": times[chosen] / times[best],
-        "all": {f"{name} {size}": value for (name, size), value in times.items()},
     }
 
 
-def sweep(job: Job, chosen: tuple[str, int], seconds: float) -> dict[tuple[str, int], float]:
-    """Predict the seconds of the whole run, from the median of interleaved timings of chunks."""
-    pullback_only = job.operation in ("vjp", "vhp")
-    streams = {}
-    # A job does so first.
+def choice(options: list[str], seconds: float) -> dict[str, Any]:
+    """Compare what a job takes, its planning included, with the best that a user could choose."""
+    job = job_of(options)
+    # A process does so once, whatever it computes.
     warm_up()
-    for strategy in (*REVERSE, *(() if pullback_only else FORWARD)):
+    first_batch(job)
+    taken = [planned(job) for _ in range(ROUNDS)]
+    chosen, chosen_seconds = min(taken, key=lambda each: each[1])
+    times = by_hand(job, seconds)
+    best = min(times, key=lambda key: times[key])
+    return {
+        "chosen": chosen,
+        "chosen_seconds": chosen_seconds,
+        "best": best,
+        "best_seconds": times[best],
+        "choice_ratio": chosen_seconds / times[best],
+        "all": times,
+        "choices": taken,
+    }
+
+
+def first_batch(job: Job) -> None:
+    """Let torch load what the first batch and the first recording of a process load."""
+    for strategy in ("vectorize", *(() if job.operation in ("vjp", "vhp") else ("forward-mode",))):
         try:
-            streams[strategy] = open_job_stream(job, strategy)
+            stream = open_job_stream(job, strategy)
+            stream.block(0, min(2, stream.axis.lines(stream.shape)))
         except JobError:
             continue
-    samples: dict[tuple[str, int], list[float]] = {}
-    for strategy, stream in streams.items():
-        lines = stream.axis.lines(stream.shape)
-        stream.block(0, 1)  # verifies the batching
-        line = timed(job, stream, 1)
-        asked = {chosen[1]} if strategy == chosen[0] else set()
-        # The time of a loop does not depend on the size of its chunks.
-        wanted = {1} if strategy in LOOPS.values() else {min(size, lines) for size in SIZES}
-        for size in sorted(wanted | asked):
-            if size * line <= 4 * seconds or size in asked:
-                line = timed(job, stream, size)
-                samples[strategy, size] = [line * lines]
-    for _ in range(ROUNDS - 1):
-        for (strategy, size), found in samples.items():
-            stream = streams[strategy]
-            lines = stream.axis.lines(stream.shape)
-            found.append(timed(job, stream, size) * lines)
-    return {key: statistics.median(found) for key, found in samples.items()}
 
 
-def timed(job: Job, stream: Stream, size: int) -> float:
-    """Return the seconds per line of one chunk, with columns transposed for writing."""
+def planned(job: Job) -> tuple[str, float]:
+    """Plan a job and compute all blocks; return the choice, and the processor time of both."""
+    began = time.process_time()
+    decision = decide(job, memory_budget(job.memory, job.device), strategy="auto")
+    stream, size = decision.stream, decision.chunk_size
     lines = stream.axis.lines(stream.shape)
-    start = (lines - size) // 2
-    # Consecutive chunks reuse memory, as in a run.
-    stream.block(start, start + size)
-    began = time.perf_counter()
-    values = to_numpy(stream.block(start, start + size).values)
+    for start in range(0, lines, size):
+        on_host(job, stream, start, min(start + size, lines))
+    return f"{decision.strategy} {stream.engine} {size}", time.process_time() - began
+
+
+def by_hand(job: Job, seconds: float) -> dict[str, float]:
+    """Return the processor time of the whole matrix for each strategy, engine and chunk size.
+
+    That of the first chunk counts once, the others are as the median of a few.
+    """
+    times: dict[str, float] = {}
+    pullback_only = job.operation in ("vjp", "vhp")
+    for strategy in (*REVERSE, *(() if pullback_only else FORWARD)):
+        names = engines(job.operation, strategy)
+        for engine in ("plain", "captured") if "captured" in names else ("plain",):
+            line = 0.0
+            for size in SIZES if strategy not in LOOPS.values() else (1,):
+                if size * line > 4 * seconds:
+                    break
+                try:
+                    found = one_by_hand(job, strategy, engine, size, seconds)
+                except (JobError, OutOfMemoryError):
+                    break
+                name, total, line = found
+                times[name] = min(total, times.get(name, math.inf))
+    return times
+
+
+def one_by_hand(
+    job: Job, strategy: str, engine: str, size: int, seconds: float
+) -> tuple[str, float, float]:
+    """Time one choice; return its name, the seconds of all lines, and those of one."""
+    began = time.process_time()
+    stream = open_job_stream(job, strategy, engine)
+    opening = time.process_time() - began
+    lines = stream.axis.lines(stream.shape)
+    size = min(size, lines)
+    chunks = [(start, min(start + size, lines)) for start in range(0, lines, size)]
+    samples: list[float] = []
+    # The first two chunks prepare: they record, and verify.
+    for start, stop in (*chunks[:2], *chunks[2 : 2 + ROUNDS]):
+        began = time.process_time()
+        on_host(job, stream, start, stop)
+        samples.append(time.process_time() - began)
+        if sum(samples) > 4 * seconds:
+            break
+    rest = len(chunks) - len(samples)
+    line = samples[-1] / size
+    total = opening + sum(samples) + rest * statistics.median(samples[2:] or samples[-1:])
+    return f"{strategy} {stream.engine} {size}", total, line
+
+
+def on_host(job: Job, stream: Stream, start: int, stop: int) -> None:
+    """Compute a block and bring it to the host, with columns turned to be written."""
+    values = to_numpy(stream.block(start, stop).values)
     # The columns of a Hessian are written as rows.
     if job.operation != "hessian":
         np.ascontiguousarray(values)
-    return (time.perf_counter() - began) / size
 
 
 if __name__ == "__main__":

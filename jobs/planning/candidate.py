@@ -9,7 +9,6 @@ from jobs.job import Job
 from jobs.machine.memory import Budget, memory_in_use
 from jobs.planning.cost import Costs
 from jobs.planning.thresholds import Thresholds
-from jobs.strategies import FORWARD
 from jobs.streams.stream import Stream, bounds_of
 from jobs.units import duration
 
@@ -168,15 +167,15 @@ class Search:
     def affords_recording(self, candidate: Candidate) -> bool:
         """Return whether recording takes a small share of the run as the plain engine computes it.
 
-        Operators are counted by the graph of autograd: nothing is evaluated to find out.
+        Recording runs the derivative once in Python, with some work for each operator. Operators
+        are counted by the graph of autograd: nothing is evaluated to find out.
         """
         if self.job.compile == "always":
             return True
         limits, costs, stream = self.thresholds, candidate.measured, candidate.opened
-        is_forward = candidate.strategy in FORWARD
-        node = limits.seconds_of_a_tangent if is_forward else limits.seconds_of_a_node
         line = costs.line_seconds(costs.smallest)
-        seconds = node * stream.nodes + limits.lines_to_record * line
+        operators = limits.seconds_of_a_node * stream.nodes + limits.lines_to_record * line
+        seconds = min(operators, limits.lines_of_python_to_record * line)
         # Each of many matrices has a program of its own.
         seconds *= max(1, len(bounds_of(stream) or ()) - 1)
         return seconds <= limits.share_to_record * self.run_seconds

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from jobs.machine.measurement import measuring, timing
 from jobs.planning.candidate import UNDECIDED, Candidate, Growth, Search
-from jobs.planning.cost import Costs, Trial
+from jobs.planning.cost import LADDER, Costs, Trial
 from jobs.planning.trials import measure_chunk
 from jobs.records.announcements import trying_strategy
 from jobs.streams.curvature import CurvatureStream
@@ -47,9 +47,7 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
         elif remaining > 1 and _is_small(search):
             return
         else:
-            candidate.let_record()
-            growth.costs = replace(growth.costs, trials=(), first_seconds=0.0)
-            growth.sizes = _sizes(search, candidate, growth.costs)
+            _decide_on_recording(search, candidate, growth, remaining)
     while growth.sizes:
         chunk_size = growth.sizes[0]
         if growth.costs.trials:
@@ -58,14 +56,46 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
                 return
             if remaining > 1 and _can_wait(search, growth.costs, chunk_size):
                 return
-        growth.sizes.pop(0)
-        _measure_size(search, candidate, growth, chunk_size, remaining)
-        # Where other work occupies a core, chunks that are just large enough for several threads
-        # are slow, and still larger ones are not: a single worse chunk does not end the growth.
-        trials = growth.costs.trials
-        growth.worse = growth.worse + 1 if _is_worse(search, trials[-1], trials) else 0
-        if growth.worse == search.thresholds.worse_in_a_row:
-            growth.sizes.clear()
+        _measure_next(search, candidate, growth, remaining)
+
+
+def _measure_next(search: Search, candidate: Candidate, growth: Growth, remaining: int) -> None:
+    """Measure the next larger chunk, and no more of them after several that were worse."""
+    _measure_size(search, candidate, growth, growth.sizes.pop(0), remaining)
+    # Where other work occupies a core, chunks that are just large enough for several threads
+    # are slow, and still larger ones are not: a single worse chunk does not end the growth.
+    trials = growth.costs.trials
+    growth.worse = growth.worse + 1 if _is_worse(search, trials[-1], trials) else 0
+    if growth.worse == search.thresholds.worse_in_a_row:
+        growth.sizes.clear()
+
+
+def _decide_on_recording(
+    search: Search, candidate: Candidate, growth: Growth, remaining: int
+) -> None:
+    """Record if that takes a small share of the run in batches of the plain engine.
+
+    Batches of that engine grow as long as each halves the time of a line at least: then most of the
+    time is that of Python, which recording saves as well.
+    """
+    while growth.sizes and search.job.chunk_size is None:
+        before, chunk_size = growth.costs.trials[-1], growth.sizes[0]
+        if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
+            break
+        _measure_next(search, candidate, growth, remaining)
+        last = growth.costs.trials[-1]
+        if 2 * last.seconds / last.chunk_size > before.seconds / before.chunk_size:
+            break
+    if not search.affords_recording(candidate):
+        candidate.recording = "not recorded in so short a run"
+        return
+    best = growth.costs.best_chunk(search.budget.bytes) or 1
+    candidate.let_record()
+    growth.worse = 0
+    growth.costs = replace(growth.costs, trials=(), first_seconds=0.0)
+    sizes = _sizes(search, candidate, growth.costs)
+    # Smaller chunks of a recorded program pay no more than those of the plain engine.
+    growth.sizes = [each for each in sizes if LADDER * each >= best]
 
 
 def _measure_memory(search: Search, candidate: Candidate, growth: Growth, remaining: int) -> None:

@@ -50,5 +50,13 @@ def test_sleep_is_no_delay() -> None:
 
 
 def test_delays_of_threads_do_not_add_up() -> None:
-    assert longest_delay({"1": 1.0, "2": 5.0}, {"1": 1.5, "2": 5.25, "3": 0.125}) == 0.5
+    before = {"1": (0.0, 1.0), "2": (3.0, 5.0)}
+    after = {"1": (1.0, 1.5), "2": (4.0, 5.25), "3": (1.0, 0.125)}
+    assert longest_delay(before, after) == 0.5
     assert longest_delay({}, {}) == 0.0
+
+
+def test_a_thread_that_hardly_computes_delays_nothing() -> None:
+    before = {"1": (1.0, 0.0), "2": (0.0, 0.0)}
+    after = {"1": (1.5, 0.25), "2": (0.01, 3.0)}
+    assert longest_delay(before, after) == 0.25
