@@ -75,9 +75,22 @@ class BlocksFunction(BatchSum):
         """How many columns each block has."""
         return [block.width for block in self.blocks]
 
-    def term(self, number: int) -> tuple[_Function, tuple[Tensor, ...]]:
-        """Return the function of the tensors of a block, and these tensors."""
-        block = self.blocks[number]
+    @property
+    def is_of_curvature(self) -> bool:
+        """Whether the blocks are those of a curvature matrix."""
+        return isinstance(self._function, Curvature)
+
+    def term(self, number: int, last: int | None = None) -> tuple[_Function, tuple[Tensor, ...]]:
+        """Return the function of the tensors of a block, or of several, and these tensors.
+
+        Args:
+            number: The number of the block.
+            last: That of the last block; None for one block.
+        """
+        blocks = self.blocks[number : (number if last is None else last) + 1]
+        names = tuple(name for block in blocks for name in block.names)
+        width = sum(block.width for block in blocks)
+        block = DiagonalBlock(names, blocks[0].first, width)
         given = tuple(self.point[name] for name in block.names)
         return _of_some(self._function, self._fill(block, 0), given), given
 

@@ -12,12 +12,13 @@ from jobs.planning.cost import LADDER, Costs, Trial
 from jobs.planning.trials import measure_chunk
 from jobs.records.announcements import trying_strategy
 from jobs.streams.curvature import CurvatureStream
+from jobs.streams.curvature_blocks import CurvatureBlocksStream
 
 
 def start_growth(search: Search, candidate: Candidate, costs: Costs) -> None:
     """Let the growth of a candidate begin anew, with the chunk sizes that are worth measuring."""
     sizes, stream = _sizes(search, candidate, costs), candidate.opened
-    if isinstance(stream, CurvatureStream):
+    if isinstance(stream, CurvatureStream | CurvatureBlocksStream):
         sizes = [each for each in sizes if each >= stream.fewest_worth_measuring] or sizes[-1:]
     candidate.growth = Growth(costs, sizes)
 

@@ -262,7 +262,7 @@ def _costs(job: Job, strategy: str, stream: Stream) -> Costs:
         on_host=job.device.type == "cpu",
         unit=stream.unit,
         is_divisible=stream.is_divisible,
-        largest=stream.unit if isinstance(stream, PaddedStream) else None,
+        largest=stream.unit if isinstance(stream, PaddedStream) and not stream.is_joint else None,
         share=stream.share if isinstance(stream, PaddedStream) else 1.0,
         opening_seconds=stream.opening_seconds if isinstance(stream, PaddedStream) else 0.0,
         has_long_blocks=isinstance(stream, CurvatureStream | PaddedStream)

@@ -15,8 +15,8 @@ from jobs.machine.measurement import Measurement, limited_memory, measuring
 from jobs.machine.process_memory import resident_memory
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
-from jobs.streams.blocks import BlocksStream
 from jobs.streams.curvature import CurvatureStream
+from jobs.streams.curvature_blocks import CurvatureBlocksStream
 from jobs.streams.nonfinite import entries_not_finite
 from jobs.streams.single import forget_kept, keep, kept_lines
 from jobs.streams.stream import Stream, block_end, start_of_trial, stored_dtype, to_numpy
@@ -60,7 +60,7 @@ def measure_chunk(
 
 def _computed(stream: Stream, start: int, stop: int) -> tuple[Block, float]:
     """Return a block, of a sum over much data of a share of the terms, and that share."""
-    if isinstance(stream, CurvatureStream | BlocksStream):
+    if isinstance(stream, CurvatureStream | CurvatureBlocksStream):
         return stream.block_of_a_share(start, stop)
     return stream.block(start, stop), 1.0
 

@@ -1,4 +1,4 @@
-"""The diagonal blocks of a Hessian or curvature matrix, as the rows of all blocks."""
+"""The diagonal blocks of a Hessian, as the rows of all blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from autodiff_core import Axis, Block, Fallback
 from jobs.functions.blocks import BlocksFunction
-from jobs.streams.curvature import CurvatureStream
 from jobs.streams.padded import PaddedStream
 from jobs.streams.stream import Stream
 
@@ -44,8 +43,6 @@ class BlocksStream(PaddedStream):
         largest = self._kept[1]
         self.rows, self.columns, self.dtype = largest.rows, largest.columns, largest.dtype
         self.passes, self.value = largest.passes, largest.value
-        if isinstance(largest, CurvatureStream):
-            self.fewest_worth_measuring = largest.fewest_worth_measuring
 
     @property
     def engine(self) -> str:
@@ -71,22 +68,6 @@ class BlocksStream(PaddedStream):
     def engine_refusal(self) -> str | None:
         """Why the plain engine replaced another there, in one line; None if it did not."""
         return self._kept[1].engine_refusal
-
-    def block_of_a_share(self, start: int, stop: int) -> tuple[Block, float]:
-        """Compute rows of the largest block, of a curvature matrix of some of the data.
-
-        Args:
-            start: The first row, counted over all blocks.
-            stop: One past the last.
-
-        Returns:
-            The rows, and the share of the data.
-        """
-        stream, first = self._stream(self.largest), self.bounds[self.largest]
-        if not isinstance(stream, CurvatureStream):
-            return self.block(start, stop), 1.0
-        block, share = stream.block_of_a_share(start - first, stop - first)
-        return Block(Axis.ROWS, start, stop, block.pieces, block.dtype, block.fallbacks), share
 
     def _within(self, number: int, start: int, stop: int) -> tuple[Tensor, tuple[Fallback, ...]]:
         block = self._stream(number).block(start, stop)

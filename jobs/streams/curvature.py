@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from itertools import islice
 from typing import Any
@@ -102,34 +102,61 @@ class CurvatureStream:
         self.dtype = first.dtype
         self._samples_at_once = self._split(first)
         self.value: Any
-        self.value, self._terms = self._evaluated()
+        self.value, self._lengths = self._evaluated()
         # Fewer rows take as long, because each block forms the Jacobian of the outputs.
         self.fewest_worth_measuring = 1 if strategy in FORWARD else _ROWS_AT_ONCE
 
     def block(self, start: int, stop: int) -> Block:
         """Compute the lines start, ..., stop - 1 as the sum over all terms."""
-        return self._block(start, stop, None)
+        return self._block(start, stop, is_share=False)[0]
 
     def block_of_a_share(self, start: int, stop: int) -> tuple[Block, float]:
-        """Compute a block of some of the data, which takes that share of the time, and the share.
+        """Compute a block of a share of the data, which takes that share of the time."""
+        return self._block(start, stop, is_share=True)
 
-        Terms take about equally long; so many are computed that differences even out.
-        """
-        terms = -(-self._terms // _TERMS_FOR_ONE_MEASURED)
-        return self._block(start, stop, terms), terms / self._terms
+    def _block(self, start: int, stop: int, *, is_share: bool) -> tuple[Block, float]:
+        total = self.zeros(stop - start, self.axis.across(self.shape))
+        parts = [(self._lines[start:stop], total, self._across)]
+        fallbacks, share = self.add_parts(self._function, self._inputs, parts, is_share=is_share)
+        values = (total.to(self.dtype),)
+        return Block(self.axis, start, stop, values, self.dtype, fallbacks), share
 
-    def _block(self, start: int, stop: int, terms: int | None) -> Block:
-        # Half precision would round small terms away beside a large sum.
+    def zeros(self, lines: int, across: int) -> Tensor:
+        """Return what terms are added to; half precision would round small ones away."""
         dtype = torch.float32 if self.dtype in _HALF else self.dtype
-        size = (stop - start, self.axis.across(self.shape))
-        total = self._inputs[0].new_zeros(size, dtype=dtype)
+        return self._inputs[0].new_zeros((lines, across), dtype=dtype)
+
+    def add_parts(
+        self,
+        function: Curvature,
+        inputs: Sequence[Tensor],
+        parts: Sequence[tuple[Tensor, Tensor, Tensor | None]],
+        *,
+        is_share: bool,
+    ) -> tuple[tuple[Fallback, ...], float]:
+        """Add parts of the matrix by some of the tensors in one pass over the data.
+
+        Args:
+            function: The loss as a function of these tensors.
+            inputs: The tensors.
+            parts: As for `GaussNewton.add_parts`.
+            is_share: Whether some of the data are enough, to tell the time. Terms take about
+                equally long; so many are computed that differences even out.
+
+        Returns:
+            The fallbacks that were taken, and the share of the data.
+        """
+        size = None if self._samples_at_once is None else self._most_samples(function.width)
+        count = sum(-(-each // size) if size and each else 1 for each in self._lengths)
+        terms = -(-count // _TERMS_FOR_ONE_MEASURED) if is_share else count
         fallbacks = {str(each): each for each in self._pending}
         self._pending.clear()
-        for matrix in islice(self._matrices(), terms):
-            matrix.add_rows(self._lines[start:stop], total, self._across)
+        for number, term in islice(function.curvature_terms(size), terms):
+            seed, data = self._seed + number, term.data if size else ()
+            matrix = gauss_newton(term, inputs, seed, strategy=self._strategy, data=data)
+            matrix.add_parts(parts)
             fallbacks |= matrix.fallbacks
-        values = total.to(self.dtype)
-        return Block(self.axis, start, stop, (values,), self.dtype, tuple(fallbacks.values()))
+        return tuple(fallbacks.values()), terms / count
 
     def rows_by_symmetry(self) -> None:
         """Return None: all blocks are of the axis with fewer lines."""
@@ -138,11 +165,6 @@ class CurvatureStream:
     def kind(self) -> str:
         """What the matrix is made as: ``ggn`` or ``fisher``."""
         return self._function.kind
-
-    def _matrices(self) -> Iterator[GaussNewton]:
-        size = self._samples_at_once
-        for number, term in self._function.curvature_terms(size):
-            yield self._matrix(term, number, term.data if size else ())
 
     def _matrix(self, term: CurvatureTerm, number: int, data: Sequence[Tensor] = ()) -> GaussNewton:
         seed = self._seed + number
@@ -156,13 +178,17 @@ class CurvatureStream:
         batch = next(self._function.curvature_terms())[1].samples
         if self._strategy in FORWARD or not batch:
             return None
-        outputs = max(1, first.outputs.numel() // batch)
-        width = max(1, self._function.width)
-        most = max(_ENTRIES_AT_ONCE // (outputs * width), _ROWS_AT_ONCE // outputs)
-        if self._is_apart(first, batch, min(batch, max(1, most))):
-            return max(1, most)
+        self._outputs = max(1, first.outputs.numel() // batch)
+        most = self._most_samples(self._function.width)
+        if self._is_apart(first, batch, min(batch, most)):
+            return most
         self._pending.append(Fallback(self._strategy, "all samples of a batch at once", _NOT_APART))
         return None
+
+    def _most_samples(self, width: int) -> int:
+        """Return of how many samples J is formed at once, for a number of columns."""
+        entries = _ENTRIES_AT_ONCE // (self._outputs * max(1, width))
+        return max(1, entries, _ROWS_AT_ONCE // self._outputs)
 
     def _is_apart(self, first: GaussNewton, batch: int, size: int) -> bool:
         """Return whether samples of the first batch by themselves give what they do together."""
@@ -190,23 +216,26 @@ class CurvatureStream:
             for one, other in pairs
         )
 
-    def _evaluated(self) -> tuple[Tensor, int]:
-        """Return the loss and the number of terms, in one pass over the data.
+    def _evaluated(self) -> tuple[Tensor, list[int]]:
+        """Return the loss and the number of samples of each batch, in one pass over the data.
+
+        Where batches are differentiated whole their samples count as none.
 
         Raises:
             JobError: The loss has no curvature in the outputs of any term.
         """
         generator = torch.Generator().manual_seed(self._seed)
-        values, count = [], 0
+        values, lengths = [], []
         is_curved = self._may_be_zero or self._function.kind == "fisher"
         for number, loss, terms in self._function.losses_and_terms(self._samples_at_once):
             values.append(evaluated(loss, self._inputs, self._seed + number).detach())
+            lengths.append(0)
             for term in terms:
-                count += 1
+                lengths[-1] += term.samples or 0
                 if not is_curved:
                     is_curved = has_curvature(self._matrix(term, number), generator)
         require_curvature(self._function.kind, [is_curved])
-        return reduce(torch.add, values), max(1, count)
+        return reduce(torch.add, values), lengths
 
 
 def has_curvature(matrix: GaussNewton, generator: torch.Generator) -> bool:

@@ -20,6 +20,7 @@ from jobs.streams.at_points import PointStream
 from jobs.streams.blocks import BlocksStream
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.curvature_at_points import CurvaturePointStream
+from jobs.streams.curvature_blocks import CurvatureBlocksStream
 from jobs.streams.of_lines import lines_at_points, lines_of_hessian
 from jobs.streams.ragged import RaggedStream
 from jobs.streams.single import SingleStream
@@ -76,6 +77,8 @@ def _point_stream(job: Job, strategy: str) -> Stream:
 
 
 def _blocks_stream(job: Job, function: BlocksFunction, strategy: str, engine: str) -> Stream:
+    if function.is_of_curvature:
+        return CurvatureBlocksStream(function, job.seed, strategy)
     options = {"operation": job.operation, "strategy": strategy, "engine": engine}
 
     def opened(of_block: Callable[..., Any], inputs: Any) -> Stream:

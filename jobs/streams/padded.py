@@ -25,6 +25,7 @@ class PaddedStream:
         share: The mean time of a row relative to that of a row of the largest matrix.
         opening_seconds: The time to open all matrices, as far as the times of evaluations tell.
         fewest_worth_measuring: The number of rows that take as long as fewer.
+        is_joint: Whether rows of several matrices can be computed together.
     """
 
     axis = Axis.ROWS
@@ -37,6 +38,7 @@ class PaddedStream:
     share = 1.0
     opening_seconds = 0.0
     fewest_worth_measuring = 1
+    is_joint = False
 
     def __init__(self, heights: Sequence[int], widths: Sequence[int]) -> None:
         """Keep the sizes.

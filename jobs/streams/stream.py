@@ -111,6 +111,7 @@ class StreamFacts:
         is_divisible: Whether a part of a point can be computed by itself.
         bounds: Where the rows of each of many points of different sizes begin, and where the last
             ones end; None for points of one size.
+        is_joint: Whether rows of several of these points can be computed together.
     """
 
     axis: Axis
@@ -119,6 +120,7 @@ class StreamFacts:
     unit: int
     is_divisible: bool
     bounds: tuple[int, ...] | None = None
+    is_joint: bool = False
 
     @classmethod
     def of(cls, stream: Stream) -> StreamFacts:
@@ -130,6 +132,7 @@ class StreamFacts:
             stream.unit,
             stream.is_divisible,
             bounds_of(stream),
+            is_joint(stream),
         )
 
     @property
@@ -151,7 +154,8 @@ def block_end(stream: Stream | StreamFacts, start: int, size: int) -> int:
         start: The first line of the block.
         size: The largest number of lines; exceeded only where a point is not divisible.
     """
-    if bounds := bounds_of(stream):
+    bounds = bounds_of(stream)
+    if bounds and not is_joint(stream):
         end = bounds[bisect_right(bounds, start)]
         return min(start + size, end) if stream.is_divisible else end
     inner = start % stream.unit
@@ -164,6 +168,11 @@ def block_end(stream: Stream | StreamFacts, start: int, size: int) -> int:
 def bounds_of(stream: Stream | StreamFacts) -> tuple[int, ...] | None:
     """Return where the rows of points of different sizes begin and end; None for other streams."""
     return getattr(stream, "bounds", None)
+
+
+def is_joint(stream: Stream | StreamFacts) -> bool:
+    """Return whether rows of several matrices of different sizes can be computed together."""
+    return getattr(stream, "is_joint", False)
 
 
 def start_of_trial(stream: Stream, size: int, number: int = 0) -> int:
@@ -179,7 +188,8 @@ def start_of_trial(stream: Stream, size: int, number: int = 0) -> int:
     """
     if bounds := bounds_of(stream):
         heights = [stop - start for start, stop in pairwise(bounds)]
-        return bounds[heights.index(max(heights))]
+        largest = bounds[heights.index(max(heights))]
+        return min(largest, max(0, bounds[-1] - size)) if is_joint(stream) else largest
     lines = stream.axis.lines(stream.shape)
     grid = stream.unit if size % stream.unit else size
     start = lines // 2 // grid * grid
