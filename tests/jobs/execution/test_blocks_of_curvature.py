@@ -11,6 +11,7 @@ import jobs
 from jobs.streams.curvature import CurvatureStream
 from outputs import Result, VerificationState
 from tests.jobs.support.explicit_curvature import Network, curvature
+from tests.jobs.support.interruption import interrupted_after
 
 STRATEGIES = ["reverse-loop", "vectorize", "forward-loop", "forward-mode"]
 
@@ -90,3 +91,35 @@ def test_several_blocks_take_one_pass_over_the_data(
                 found = result.block_of(name)[:]
                 np.testing.assert_allclose(found, expected[lines, lines], rtol=1e-11, atol=1e-14)
             assert result.verdict.state is VerificationState.VERIFIED
+
+
+def test_a_chunk_of_several_blocks_continues_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net, x, label = Network().double(), torch.randn(7, 3).double(), torch.arange(7) % 2
+
+    def compute(runs: Path) -> Result:
+        result = jobs.compute(
+            "ggn",
+            net,
+            {"x": x, "label": label},
+            loss={"kind": "cross_entropy", "batch_size": 3},
+            wrt="params",
+            structure="blocks",
+            strategy="vectorize",
+            chunk_size=7,
+            runs=runs,
+            progress="quiet",
+        )
+        assert isinstance(result, Result)
+        return result
+
+    with interrupted_after(2, monkeypatch):
+        compute(tmp_path / "interrupted")
+    with compute(tmp_path / "interrupted") as resumed, compute(tmp_path / "whole") as whole:
+        assert resumed.execution["lines_resumed"] == 14
+        for name in whole.groups:
+            found, expected = (each.block_of(name[0])[:] for each in (resumed, whole))
+            np.testing.assert_array_equal(found, expected)
+        assert resumed.verdict.state is VerificationState.VERIFIED
