@@ -13,6 +13,7 @@ from autodiff_core._errors import Fallback, first_line, is_out_of_memory, text_o
 from autodiff_core._linearization.arguments import FlatFunction
 from autodiff_core._linearization.second_order import custom_functions
 from autodiff_core._tensors.backward_pass import backward_pass
+from autodiff_core._tensors.randomness import ReplayedRandomness
 
 
 class Function(Protocol):
@@ -66,7 +67,8 @@ class Pointwise:
     """A function applied to each of many points along the leading dimension of its inputs.
 
     The points are batched with `torch.func.vmap` if the function allows it and the batched values
-    agree with plain ones; otherwise they are evaluated in a loop.
+    agree with plain ones; otherwise they are evaluated in a loop. Each point draws the random
+    numbers that it would draw by itself.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Pointwise:
     under_transform = __call__
 
     def _first(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), ReplayedRandomness(primals).replayed():
             given = (*(primal.clone() for primal in primals), *self._constants)
             plain = self._at_one(*(each[0] for each in given))
         try:
@@ -118,10 +120,14 @@ class Pointwise:
 
     def _batched(self, *primals: Tensor) -> tuple[Tensor, ...]:
         given = (*primals, *self._constants)
-        return torch.func.vmap(self._at_one, randomness="different")(*given)
+        with ReplayedRandomness(primals).replayed():
+            return torch.func.vmap(self._at_one, randomness="same")(*given)
 
     def _looped(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        values = [self._at_one(*point) for point in zip(*primals, *self._constants, strict=True)]
+        randomness, values = ReplayedRandomness(primals), []
+        for point in zip(*primals, *self._constants, strict=True):
+            with randomness.replayed():
+                values.append(self._at_one(*point))
         return tuple(torch.stack(parts) for parts in zip(*values, strict=True))
 
 

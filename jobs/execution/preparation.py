@@ -13,6 +13,7 @@ from jobs.errors import JobError, OutOfMemoryError
 from jobs.execution.begun import SEPARATOR, Begun
 from jobs.functions.evaluation import evaluated
 from jobs.functions.failures import explaining_failures
+from jobs.functions.reductions import require_reduction
 from jobs.functions.returned_values import named_outputs
 from jobs.job import Job
 from jobs.machine.activity import deaths_of
@@ -117,6 +118,7 @@ def prepare(
             status.update(state="planned", strategy=strategy, chunk_size=chunk_size)
 
     with git_commit(job) as commit, _threads(threads_of_a_worker(job.devices)):
+        require_reduction(job.function.function, job.first_point, job.seed)
         with _outputs_examined(job):
             decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
         job = with_stage(job)

@@ -45,6 +45,7 @@ class BlocksFunction(BatchSum):
 
     Attributes:
         blocks: The blocks.
+        function: The function of the whole point.
         whole_point: The tensors in the order of the function.
         point: The tensors in the order of the blocks.
     """
@@ -60,7 +61,7 @@ class BlocksFunction(BatchSum):
             groups: The names of the tensors of each block.
         """
         super().__init__(lambda: iter(()))
-        self._function, self.whole_point = function, point
+        self.function, self.whole_point = function, point
         names = [name for group in groups for name in group]
         self.point = {name: point[name] for name in names}
         self._places = [names.index(name) for name in point]
@@ -78,7 +79,7 @@ class BlocksFunction(BatchSum):
     @property
     def is_of_curvature(self) -> bool:
         """Whether the blocks are those of a curvature matrix."""
-        return isinstance(self._function, Curvature)
+        return isinstance(self.function, Curvature)
 
     def term(self, number: int, last: int | None = None) -> tuple[_Function, tuple[Tensor, ...]]:
         """Return the function of the tensors of a block, or of several, and these tensors.
@@ -92,13 +93,13 @@ class BlocksFunction(BatchSum):
         width = sum(block.width for block in blocks)
         block = DiagonalBlock(names, blocks[0].first, width)
         given = tuple(self.point[name] for name in block.names)
-        return _of_some(self._function, self._fill(block, 0), given), given
+        return _of_some(self.function, self._fill(block, 0), given), given
 
     def terms(self) -> Iterator[_Function]:
         """Yield the functions of the blocks, as functions of all tensors."""
         for block in self.blocks:
             fill = self._fill(block, block.first)
-            yield _of_some(self._function, fill, tuple(self.point.values()))
+            yield _of_some(self.function, fill, tuple(self.point.values()))
 
     def seed_of(self, seed: int, number: int) -> int:
         """Return the seed of a term: all are the same function, with the same random numbers."""
@@ -110,7 +111,7 @@ class BlocksFunction(BatchSum):
         def fill(*given: Tensor) -> list[Tensor]:
             return [given[place] for place in self._places]
 
-        whole = _of_some(self._function, fill, tuple(self.point.values()))
+        whole = _of_some(self.function, fill, tuple(self.point.values()))
         return whole.sample() if isinstance(whole, BatchSum) else whole
 
     def total(self, value: Tensor) -> Tensor:

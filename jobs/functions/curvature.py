@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jobs.functions.batch_sum import BatchSum
+from jobs.functions.batch_sum import BatchSum, Halves
 
 Tensors = Mapping[str, Tensor]
 
@@ -53,6 +53,7 @@ class Curvature(BatchSum):
         loss_of: Callable[[Tensors], Callable[..., Any]],
         term_of: MakeTerm,
         reduction: str,
+        halves: Callable[[], Halves | None] = lambda: None,
     ) -> None:
         """Describe the sum; nothing is loaded yet.
 
@@ -65,8 +66,9 @@ class Curvature(BatchSum):
             loss_of: Returns the loss of a batch as a function of the point.
             term_of: Makes a term of some samples, without a weight.
             reduction: ``mean`` or ``sum``: how the loss combines samples.
+            halves: As for `BatchSum`.
         """
-        super().__init__(lambda: ((loss_of(part), weight) for part, weight in batches()))
+        super().__init__(lambda: ((loss_of(part), weight) for part, weight in batches()), halves)
         self.kind = kind
         self.base = tuple(base)
         self.width = sum(each.numel() for each in base)

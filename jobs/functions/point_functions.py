@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from jobs.configuration.schema import BatchedLoss, LossConfig, PythonLoss
 from jobs.errors import ConfigurationError
 from jobs.functions.at_points import PointsFunction
-from jobs.functions.batch_sum import BatchSum
+from jobs.functions.batch_sum import BatchSum, Halves, halves_of
 from jobs.functions.batches import Batches
 from jobs.functions.curvature import Curvature
 from jobs.functions.curvature_terms import Output, curvature_term
@@ -84,14 +84,24 @@ def with_loss(
     else:
         samples = _samples(constants, label_of(config))
         parts = _cut_batches(constants, load, config, samples, config.batch_size)
+    whole = parts or (lambda: iter([(load(constants, None), 1.0)]))
+
+    def halves(names: Sequence[str]) -> Halves | None:
+        # The reductions of the built-in losses are known.
+        if config.kind in ("mse", "cross_entropy"):
+            return None
+        return halves_of(next(whole())[0], names, loss_of, config.reduction)
+
     if curvature is not None:
         names = _names_of_samples(curvature[0], function, constants, batches, config)
-        whole = parts or (lambda: iter([(load(constants, None), 1.0)]))
         term = curvature_term(curvature[0], _output_of(function, evaluate, config), config)
-        return Curvature(*curvature, whole, names, loss_of, term, config.reduction), choices
+        what = (whole, names, loss_of, term, config.reduction, lambda: halves(names))
+        return Curvature(*curvature, *what), choices
     if parts is None:
         return loss_of(load(constants, None)), choices
-    return BatchSum(lambda: ((loss_of(part), weight) for part, weight in parts())), choices
+    names = tuple(constants) if batches is None else batches.names
+    terms = lambda: ((loss_of(part), weight) for part, weight in parts())  # noqa: E731
+    return BatchSum(terms, lambda: halves(names)), choices
 
 
 def at_points(

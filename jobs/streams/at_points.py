@@ -12,7 +12,7 @@ import autodiff_core
 from autodiff_core import Axis, AxisLayout, Block, BlockStream, Fallback
 from jobs.functions.at_points import with_constants
 from jobs.functions.ragged import naming
-from jobs.machine.accelerator import seed_generators
+from jobs.machine.accelerator import same_random_numbers, seed_generators
 
 # The number of elements that the function's values and the products for the check may take at once,
 # about.
@@ -175,23 +175,27 @@ def values_of_points(function: Callable[..., Any], inputs: Sequence[Tensor], see
 def stacked(function: Callable[..., Any], first: int = 0) -> Callable[..., Any]:
     """Return a function of many points: batched where that is possible, else point by point.
 
+    Each point draws the random numbers that it would draw by itself, and no state is advanced.
+
     Args:
         function: The function of one point.
         first: The number of the first point, to name the one at which the function fails.
     """
 
     def at_all(*inputs: Tensor) -> Any:
+        # Copies: a function may work in place on its arguments.
         try:
-            # Copies: a function may work in place on its arguments.
-            copies = (tensor.clone() for tensor in inputs)
-            return torch.func.vmap(function, randomness="different")(*copies)
+            with same_random_numbers():
+                copies = (tensor.clone() for tensor in inputs)
+                return torch.func.vmap(function, randomness="same")(*copies)
         # A function that cannot be batched may raise an exception of any type; one that is itself
         # at fault raises it again below.
         except Exception:
-            values = [
-                naming(function, f"at point {number}")(*(tensor.clone() for tensor in point))
-                for number, point in enumerate(zip(*inputs, strict=True), first)
-            ]
+            values = []
+            for number, point in enumerate(zip(*inputs, strict=True), first):
+                with same_random_numbers():
+                    copies = (tensor.clone() for tensor in point)
+                    values.append(naming(function, f"at point {number}")(*copies))
             return mapped(lambda *tensors: torch.stack(tensors), *values)
 
     return at_all

@@ -14,7 +14,7 @@ import torch
 from jobs.errors import JobError
 from jobs.streams.at_points import PointStream, values_of_points
 from jobs.streams.stream import block_end
-from outputs import open_result, part_path, verify_result
+from outputs import VerificationState, open_result, part_path, verify_result
 from outputs.merge import main as merge
 from tests.support.processes import committed, start_job, wait_for
 
@@ -53,6 +53,12 @@ def reduced(x):
 
 def undefined(x):
     return x / (x[1] != 0)
+
+def dropped(x):
+    return torch.nn.functional.dropout(x.sin(), 0.5).cumsum(0)
+
+def noisy_one_by_one(x):
+    return (x * torch.bernoulli(torch.full_like(x, 0.5))).sin().sum() ** 2
 
 def slow(x):
     time.sleep(float(os.environ["SECONDS"]))
@@ -107,6 +113,25 @@ def test_matrices_are_those_of_each_point(
     report = verify_result(result.path)
     assert report.ok
     assert report.lines_checked == matrices.shape[0] * matrices.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [("dropped", "jacobian"), ("noisy_one_by_one", "jacobian"), ("noisy_one_by_one", "hessian")],
+)
+@pytest.mark.parametrize("strategy", ["reverse-loop", "vectorize", "forward-mode"])
+def test_each_point_draws_the_random_numbers_that_it_draws_by_itself(
+    run_job: Callable[..., Any], points: np.ndarray, name: str, operation: str, strategy: str
+) -> None:
+    result = run_job(*options(name, f"op={operation}", f"strategy={strategy}", "seed=3"))
+    assert result.verdict.state is VerificationState.VERIFIED
+    space: dict[str, Any] = {}
+    exec(FUNCTIONS, space)
+    derivative = getattr(torch.autograd.functional, operation)
+    for point, matrix in zip(points, result[:], strict=True):
+        torch.manual_seed(3)
+        expected = derivative(space[name], torch.from_numpy(point))
+        np.testing.assert_allclose(matrix, expected.reshape(matrix.shape), rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("many", [True, False])
