@@ -148,6 +148,8 @@ def _point_matrix(result: OfPoints, number: int) -> PointMatrix:
         ResultError: There is no such point.
     """
     count, matrix = result.point_count, result.stored_matrix
+    if not isinstance(number, int | np.integer):
+        raise ResultError(f"result.point({number!r}): valid is the number of a point.")
     if result.structure == BLOCKS:
         result.require_all_entries("result.point()")
     if count is None:

@@ -150,7 +150,8 @@ class ResultFile(Answers):
         if self.selection is not None:
             raise ResultError(
                 f"{purpose} needs the whole matrix, and {self.path} holds {self.selection}; "
-                "result[...] and block() read these, row_numbers and column_numbers say which."
+                "result[...] and block() read these, of points of different sizes those of "
+                "result.point(i), and row_numbers and column_numbers say which."
             )
 
     @property

@@ -131,11 +131,15 @@ def translated(path: Path) -> Iterator[None]:
 
     Raises:
         ResultError: In place of OSError, RuntimeError and KeyError.
+        KeyboardInterrupt: Ctrl-C has come while h5py called Python.
     """
     try:
         yield
     except (OSError, RuntimeError, KeyError) as error:
         raise ResultError(_sentence(path, error)) from error
+    except SystemError as error:
+        _raise_interruption(error)
+        raise
 
 
 @contextlib.contextmanager
@@ -147,12 +151,14 @@ def parsed(path: Path) -> Iterator[None]:
 
     Raises:
         ResultError: In place of every other exception.
+        KeyboardInterrupt: Ctrl-C has come while h5py called Python.
     """
     try:
         yield
     except ResultError:
         raise
     except Exception as error:
+        _raise_interruption(error)
         raise ResultError(_sentence(path, error)) from error
 
 
@@ -276,6 +282,15 @@ def _fsync(path: Path) -> None:
         )
     finally:
         os.close(descriptor)
+
+
+def _raise_interruption(error: Exception) -> None:
+    """Raise the interruption that is the cause of an error, if one is.
+
+    Python makes a SystemError of what a handler of signals raises between two steps of C.
+    """
+    if isinstance(error, SystemError) and isinstance(error.__cause__, KeyboardInterrupt):
+        raise error.__cause__.with_traceback(None) from None
 
 
 def _sentence(path: Path, error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Selected rows and columns of curvature matrices: those of explicit matrices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +205,13 @@ def test_a_wrong_derivative_of_a_selected_line_is_found(
 def test_blocks_of_an_honest_part_that_are_changed_are_found(
     compute: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_rows = GaussNewton.add_rows
+    add_parts = GaussNewton.add_parts
 
-    def changed(self: GaussNewton, rows: Tensor, total: Tensor, columns: Tensor | None) -> None:
-        add_rows(self, rows, total, columns)
-        total[0, -1] *= 1.001
+    def changed(self: GaussNewton, parts: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> None:
+        add_parts(self, parts)
+        for _, total, _ in parts:
+            total[0, -1] *= 1.001
 
-    monkeypatch.setattr(GaussNewton, "add_rows", changed)
+    monkeypatch.setattr(GaussNewton, "add_parts", changed)
     with pytest.raises(JobError, match="disagree"):
         compute("ggn", rows="2:5", columns="4:9", strategy="vectorize")

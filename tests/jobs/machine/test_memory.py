@@ -213,7 +213,7 @@ def test_a_job_that_the_system_kills_for_memory_continues_with_less(
 
 
 def test_an_allocation_that_fails_halves_the_chunk(tmp_path: Path) -> None:
-    done = run_in(None, tmp_path, *HUNGRY_JOB, limit=3 * 2**29)
+    done = run_in(None, tmp_path, *HUNGRY_JOB, limit=1300 * MIB)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "note: out of memory at columns 0" in done.stdout
     with open_result(done.stdout.splitlines()[-1]) as result:

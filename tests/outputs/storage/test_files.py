@@ -2,13 +2,22 @@
 
 import errno
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from outputs import ResultExistsError, claimed_directory, remove_orphans, scratch_file, scratch_for
+from outputs import (
+    ResultError,
+    ResultExistsError,
+    claimed_directory,
+    remove_orphans,
+    scratch_file,
+    scratch_for,
+)
 from outputs._storage import files
-from outputs._storage.files import publish
+from outputs._storage.files import parsed, publish, translated
 from outputs._writing.directories import shared_directory
 
 
@@ -91,3 +100,15 @@ def test_a_shared_directory_cleans_a_finished_file(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with shared_directory(tmp_path / "f"):
         assert {path.name for path in tmp_path.iterdir()} == {"f", "g.part"}
+
+
+@pytest.mark.parametrize("converting", [parsed, translated])
+def test_what_python_makes_of_an_interruption_in_a_call_of_c_is_one(
+    converting: Callable[[Path], AbstractContextManager[None]], tmp_path: Path
+) -> None:
+    asked = KeyboardInterrupt(2)
+    with pytest.raises(KeyboardInterrupt) as found, converting(tmp_path):
+        raise SystemError("seek returned a result with an exception set") from asked
+    assert found.value is asked
+    with pytest.raises((SystemError, ResultError), match="bad argument"), converting(tmp_path):
+        raise SystemError("bad argument to internal function")
