@@ -21,7 +21,7 @@ def quicken_zero_tensors() -> torch.library.Library | None:
     another tensor, torch computes the shape of the result by its operator for tensors without
     numbers, on the device meta, which is a reference in Python: 0.25 ms a call were measured, more
     than the operation itself in many functions, and the first call loads sympy. For contiguous
-    tensors of one dtype the shape is that of broadcasting; the reference does the rest.
+    tensors the shape is that of broadcasting; the reference does the rest.
 
     Returns:
         What holds the operators; None where torch's references are not those of torch 2.11 to 2.13.
@@ -39,10 +39,11 @@ def quicken_zero_tensors() -> torch.library.Library | None:
 
 def _by_shapes(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def result(first: Any, second: Any, **options: Any) -> Tensor:
-        shape = _shape(first, second)
-        if shape is None:
-            return reference(first, second, **options)
-        return (first if isinstance(first, Tensor) else second).new_empty(shape)
+        if (shape := _shape(first, second)) is not None:
+            dtype = torch.result_type(first, second)
+            if dtype.is_floating_point:
+                return torch.empty(shape, dtype=dtype, device="meta")
+        return reference(first, second, **options)
 
     return result
 
@@ -50,8 +51,7 @@ def _by_shapes(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _shape(first: Any, second: Any) -> tuple[int, ...] | None:
     """Return the shape of the sum or product of two operands; None where more has to be asked."""
     tensors = [each for each in (first, second) if type(each) is Tensor]
-    is_simple = all(each.is_contiguous() and each.is_floating_point() for each in tensors)
-    if not is_simple or len({each.dtype for each in tensors}) != 1:
+    if not all(each.is_meta and each.is_contiguous() for each in tensors):
         return None
     if len(tensors) == 1:
         number = second if tensors[0] is first else first
