@@ -67,11 +67,8 @@ class ElementsAtPoints(PointsFunction):
         return [*self._fill(whole, elements), *constants[: -self._whole]]
 
 
-class GradientAtPoints(PointsFunction):
-    """Selected rows of the gradient of a function, as a function of selected columns.
-
-    The attributes are those of a `PointsFunction`; its `base` are the selected columns.
-    """
+class GradientAtPoints(ElementsAtPoints):
+    """Selected rows of the gradient of a scalar function, as a function of selected columns."""
 
     def __init__(self, function: Callable[..., Any], point: Sequence[Tensor], lines: Lines) -> None:
         """Keep the points; nothing is evaluated yet.
@@ -81,19 +78,16 @@ class GradientAtPoints(PointsFunction):
             point: The tensors of all points.
             lines: The elements of the gradient, as rows, and of the point, as columns.
         """
-        self._function, constants = with_constants(function)
-        self.constants = (*constants, *point)
-        self.kind = None
-        self.base = elements_of(point, lines.columns, leading=1)
-        self._rows, self._count, self._whole = lines.rows, len(lines.columns.parts), len(point)
-        self._fill = Filling(lines.columns, point[0].device)
+        super().__init__(function, point, lines.columns)
+        self._rows = lines.rows
 
     def call(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the rows of the gradient of the columns and, after them, constants of a point."""
         elements, constants = tensors[: self._count], tensors[self._count :]
         rest, whole = constants[: -self._whole], constants[-self._whole :]
+        call, _ = with_constants(self._function)
         gradient = gradient_of(
-            lambda *point: self._function(*point, *rest),
+            lambda *point: call(*point, *rest),
             lambda *elements: self._fill(whole, elements),
             self._rows,
         )

@@ -13,13 +13,14 @@ from autodiff_core import Axis, AxisLayout, Block, BlockStream, Fallback
 from jobs.functions.at_points import with_constants
 from jobs.functions.ragged import naming
 from jobs.machine.accelerator import same_random_numbers, seed_generators
+from jobs.streams.stream import PlainStream
 
 # The number of elements that the function's values and the products for the check may take at once,
 # about.
 _ELEMENTS_AT_ONCE = 2**22
 
 
-class PointStream:
+class PointStream(PlainStream):
     """The derivatives at many points as blocks of rows, those of one point after another's.
 
     A block of several points is computed for all of them at once. A block within one point is
@@ -30,10 +31,6 @@ class PointStream:
     """
 
     axis = Axis.ROWS
-    engine = "plain"
-    engine_refusal = None
-    recorder = None
-    nodes = 0
 
     def __init__(
         self,

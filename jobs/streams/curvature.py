@@ -18,6 +18,7 @@ from jobs.functions.evaluation import evaluated
 from jobs.functions.part import Lines
 from jobs.machine.accelerator import seed_generators
 from jobs.strategies import FORWARD
+from jobs.streams.stream import PlainStream
 
 _HALF = (torch.float16, torch.bfloat16)
 # The Jacobian of the outputs that reverse mode holds at once has about so many entries, and so many
@@ -37,7 +38,7 @@ _NOT_APART = (
 )
 
 
-class CurvatureStream:
+class CurvatureStream(PlainStream):
     """JᵀHJ, the sum over the data, as blocks of rows; the matrix is symmetric.
 
     Reverse strategies form the Jacobian J of the outputs, a few samples at a time, and multiply
@@ -48,10 +49,6 @@ class CurvatureStream:
 
     unit = 1
     is_divisible = True
-    engine = "plain"
-    engine_refusal = None
-    recorder = None
-    nodes = 0
 
     def __init__(
         self,

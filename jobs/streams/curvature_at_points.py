@@ -21,9 +21,10 @@ from jobs.streams.at_points import (
     values_of_points,
 )
 from jobs.streams.curvature import has_curvature, require_curvature
+from jobs.streams.stream import PlainStream
 
 
-class CurvaturePointStream:
+class CurvaturePointStream(PlainStream):
     """JᵀHJ at many points as blocks of rows, those of one point after another's.
 
     The Jacobians J of the outputs at all points of a block are formed together, and so are the
@@ -33,10 +34,6 @@ class CurvaturePointStream:
 
     axis = Axis.ROWS
     is_divisible = True
-    engine = "plain"
-    engine_refusal = None
-    recorder = None
-    nodes = 0
 
     def __init__(
         self,
@@ -125,7 +122,6 @@ class CurvaturePointStream:
 
     def _jacobians(self, points: slice) -> tuple[GaussNewton, Tensor, dict[str, Fallback]]:
         """Return JᵀHJ of some points as one matrix, and J of shape (points, outputs, inputs)."""
-        seed_generators(self._seed)
         stream = blocks_at_points(
             _seeded(self._function.outputs, self._seed),
             self._inputs,

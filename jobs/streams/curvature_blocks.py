@@ -12,9 +12,10 @@ from jobs.functions.blocks import BlocksFunction
 from jobs.functions.curvature import Curvature
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.padded import PaddedStream
+from jobs.streams.stream import PlainStream
 
 
-class CurvatureBlocksStream(PaddedStream):
+class CurvatureBlocksStream(PaddedStream, PlainStream):
     """Rows of diagonal blocks, padded with zeros to those of the widest.
 
     Rows of several blocks take one pass over the data: the Jacobian of the outputs is formed for
@@ -23,10 +24,6 @@ class CurvatureBlocksStream(PaddedStream):
 
     is_divisible = True
     is_joint = True
-    engine = "plain"
-    engine_refusal = None
-    recorder = None
-    nodes = 0
 
     def __init__(self, function: BlocksFunction, seed: int, strategy: str) -> None:
         """Evaluate the loss, and look at its first batch.

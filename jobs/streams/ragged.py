@@ -24,19 +24,15 @@ from jobs.streams.curvature import (
 from jobs.streams.of_lines import LinesStream, lines_of_hessian
 from jobs.streams.padded import PaddedStream
 from jobs.streams.single import SingleStream
+from jobs.streams.stream import PlainStream
 
 
-class RaggedStream(PaddedStream):
+class RaggedStream(PaddedStream, PlainStream):
     """Blocks of rows of one point each; rows are padded with zeros to those of the widest point.
 
     Each point has a linearization of its own, which is kept for the next block of the same point.
     Forward mode computes a point's matrix whole.
     """
-
-    engine = "plain"
-    engine_refusal = None
-    recorder = None
-    nodes = 0
 
     def __init__(
         self, function: RaggedFunction, numbers: Tensor, *, seed: int, operation: str, strategy: str

@@ -99,6 +99,15 @@ class Stream(Protocol):
         ...
 
 
+class PlainStream:
+    """What a `Stream` has whose blocks the plain engine computes, because it opens many others."""
+
+    engine = "plain"
+    engine_refusal = None
+    recorder = None
+    nodes = 0
+
+
 @dataclass(frozen=True)
 class StreamFacts:
     """What a process that does not compute the blocks of a stream needs to know of it.

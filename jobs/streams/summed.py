@@ -15,11 +15,12 @@ from jobs.functions.batch_sum import BatchSum, added
 from jobs.functions.curvature import Curvature
 from jobs.machine.accelerator import seed_generators
 from jobs.streams.curvature import curvature_value_and_product
+from jobs.streams.stream import PlainStream
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
-class SummedStream:
+class SummedStream(PlainStream):
     """The derivative of a sum as blocks: each block is the sum of the blocks of its terms.
 
     Each term is linearized anew for every block and discarded after it: memory holds the graph of
@@ -30,10 +31,6 @@ class SummedStream:
 
     unit = 1
     is_divisible = True
-    engine = "plain"
-    engine_refusal = None
-    recorder = None
-    nodes = 0
 
     def __init__(self, function: BatchSum, inputs: Any, seed: int, **options: Any) -> None:
         """Evaluate the sum, and linearize its first term to learn the layout.
