@@ -14,6 +14,7 @@ import jobs
 from jobs.errors import JobError
 from jobs.streams.at_points import PointStream
 from outputs import Result, VerificationState, merge_shards, open_result, verify_result
+from tests.jobs.support.wrong_derivatives import wrong_at
 
 COUNT, ATOMS = 4, 3
 _positions = torch.linspace(0.1, 2.0, 3 * COUNT * ATOMS, dtype=torch.float64).sin()
@@ -198,31 +199,14 @@ def test_shards_merge_and_readers_name_the_lines(
         np.testing.assert_array_equal(data.sel(row=row, column=4), result[:, 2, 1])
 
 
-class Wrong(torch.autograd.Function):
-    """The identity, with a wrong derivative of positive numbers."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return gradient * torch.where(x == POINTS["cell"][2, 0], 1.1, 1.0)
-
-
 @pytest.mark.parametrize("op", ["jacobian", "hessian"])
 def test_a_wrong_derivative_at_one_point_is_found_where_it_is_selected(
     compute: Callable[..., Result], op: str
 ) -> None:
+    wrong = wrong_at(POINTS["cell"][2, 0])
+
     def function(positions: Tensor, cell: Tensor) -> Tensor:
-        value = energy(positions, Wrong.apply(cell))
+        value = energy(positions, wrong(cell))
         return value if op == "hessian" else value.reshape(1)
 
     with pytest.raises(JobError, match="contradict"):

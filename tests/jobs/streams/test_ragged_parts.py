@@ -14,6 +14,7 @@ import jobs
 from jobs.errors import ConfigurationError, JobError
 from jobs.streams.ragged import RaggedStream
 from outputs import Result, VerificationState, verify_result
+from tests.jobs.support.wrong_derivatives import wrong_at
 
 SIZES = [4, 6, 2]
 OFFSETS = np.cumsum([0, *SIZES]).tolist()
@@ -162,31 +163,14 @@ def test_a_selection_that_means_something_else_at_a_point_is_refused(
     assert not [*tmp_path.rglob("*.h5*")]
 
 
-class Wrong(torch.autograd.Function):
-    """The identity, with a wrong derivative of one number of the last point."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return gradient * torch.where(x == CHARGES[-1], 1.1, 1.0)
-
-
 @pytest.mark.parametrize("op", ["jacobian", "hessian"])
 def test_a_wrong_derivative_at_one_point_is_found_where_it_is_selected(
     compute: Callable[..., Result], op: str
 ) -> None:
+    wrong = wrong_at(CHARGES[-1])
+
     def function(positions: Tensor, charges: Tensor) -> Tensor:
-        value = energy(positions, Wrong.apply(charges))
+        value = energy(positions, wrong(charges))
         return value if op == "hessian" else value.reshape(1)
 
     with pytest.raises(JobError, match="contradict"):
