@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from jobs.functions.batch_sum import Halves
 from jobs.functions.curvature import CurvatureTerm
 
 # Makes a function of one point, or the term of its curvature matrix, of the constants there.
@@ -24,6 +25,7 @@ class PointsFunction:
         constants: The constants that differ, each with a leading dimension over points.
         kind: ``ggn`` or ``fisher`` for a curvature matrix; None for the derivative of the function.
         base: The tensors of all points of the job.
+        halves: Cuts the samples of the first point in halves, where the loss is to be compared.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class PointsFunction:
         kind: str | None = None,
         term_of: TermOf | None = None,
         base: Sequence[Tensor] = (),
+        halves: Callable[[], Halves | None] = lambda: None,
     ) -> None:
         """Keep the constants; nothing is evaluated yet.
 
@@ -45,7 +48,9 @@ class PointsFunction:
             kind: ``ggn`` or ``fisher`` for a curvature matrix.
             term_of: Makes the term of the curvature matrix at one point, of its constants.
             base: The tensors of all points of the job.
+            halves: Cuts the samples of the first point in halves, as `BatchSum` takes it.
         """
+        self.halves = halves
         self._make, self._term_of = make, term_of
         self._names = tuple(differing)
         self._shared = {name: each for name, each in constants.items() if name not in differing}

@@ -147,9 +147,43 @@ def at_points(
     }
     names = _names_of_samples(kind, function, first, None, config)
     term = curvature_term(kind, _output_of(function, evaluate, config), config)
-    term_of = lambda part: term(part, names)  # noqa: E731
-    call = PointsFunction(loss_of, tensors, differing, kind=kind, term_of=term_of, base=base)
+    here = {name: each[0] if name in differing else each for name, each in tensors.items()}
+    call = PointsFunction(
+        loss_of,
+        tensors,
+        differing,
+        kind=kind,
+        term_of=lambda part: term(part, names),
+        base=base,
+        # The other matrix does not take the loss of a point apart.
+        halves=lambda: (
+            _halves_of_outputs(_output_of(function, evaluate, config), config, here)
+            if kind == "fisher"
+            else None
+        ),
+    )
     return call, choices
+
+
+def _halves_of_outputs(output: Output, config: BatchedLoss, constants: Tensors) -> Halves | None:
+    """Return the loss of the outputs at a point, and of their halves, of a loss of the user's.
+
+    Args:
+        output: The outputs of the point and the constants, with a leading dimension over samples.
+        config: The option `loss`.
+        constants: The constants of the point, labels among them.
+    """
+    loss, label = load_loss(config), label_of(config)
+    if not isinstance(config, PythonLoss) or loss is None or label is None:
+        return None
+    if not constants[label].dim():
+        return None
+
+    def loss_of(part: Tensors) -> Callable[..., Any]:
+        return lambda *point: loss(output(point, constants)[part["places"]], part[label])
+
+    given = {label: constants[label], "places": torch.arange(len(constants[label]))}
+    return halves_of(given, (label, "places"), loss_of, config.reduction)
 
 
 def _choices(function: LoadedFunction, config: LossConfig) -> dict[str, Any]:

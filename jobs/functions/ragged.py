@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -195,7 +196,11 @@ def ragged_variables(
     first: Variables | None = None
     start = 0
     for number, arguments in enumerate(points):
-        here = choose_variables(function, arguments, wrt, loss, dtype, device, curvature=curvature)
+        place = f"at point {number} ({next(iter(arguments.values())).origin})"
+        with named_place(place):
+            here = choose_variables(
+                function, arguments, wrt, loss, dtype, device, curvature=curvature
+            )
         first = first or here
         names, shapes = tuple(here.point), tuple(each.shape for each in here.point.values())
         if names != tuple(first.point):
@@ -203,7 +208,6 @@ def ragged_variables(
                 f"points: {', '.join(names)} is differentiated at point {number}, and "
                 f"{', '.join(first.point)} at the first; integers are constants"
             )
-        place = f"at point {number} ({arguments[names[0]].origin})"
         at_points.append(AtPoint(naming(here.function.function, place), names, shapes, start))
         conversions += here.conversions[len(function.conversions) :]
         numbers += [tensor.reshape(-1) for tensor in here.point.values()]
@@ -236,13 +240,22 @@ def naming(call: Callable[..., Any], place: str) -> Callable[..., Any]:
         return call.changed(lambda term: naming(term, place))
 
     def at_place(*tensors: Tensor) -> Any:
-        try:
+        with named_place(place):
             return call(*tensors)
-        except Exception as error:
-            error.add_note(place)
-            raise
 
     return at_place
+
+
+@contextmanager
+def named_place(place: str) -> Iterator[None]:
+    """Say in exceptions of the body where they are from, in messages of ours and by notes."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}, {place}") from error
+    except Exception as error:
+        error.add_note(place)
+        raise
 
 
 def named_points(function: RaggedFunction, numbers: Tensor) -> list[Any]:

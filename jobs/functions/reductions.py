@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jobs.errors import ConfigurationError
+from jobs.functions.at_points import PointsFunction
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.blocks import BlocksFunction
 from jobs.functions.evaluation import evaluated
@@ -21,7 +22,7 @@ def require_reduction(function: Callable[..., Any], point: Sequence[Tensor], see
 
     Args:
         function: The function of the job.
-        point: The tensors of the point.
+        point: The tensors of the point; of many points of one size, of the first.
         seed: The seed of torch's generators.
 
     Raises:
@@ -29,7 +30,7 @@ def require_reduction(function: Callable[..., Any], point: Sequence[Tensor], see
     """
     if isinstance(function, BlocksFunction):
         function, point = function.function, tuple(function.whole_point.values())
-    halves = function.halves() if isinstance(function, BatchSum) else None
+    halves = function.halves() if isinstance(function, BatchSum | PointsFunction) else None
     if halves is None:
         return
     # A function may raise anything for fewer samples than it is made for; one that is itself at

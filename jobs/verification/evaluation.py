@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import KnownPullback
-from jobs.errors import JobError
+from jobs.errors import ConfigurationError, JobError
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
@@ -188,6 +188,7 @@ class Evaluations:
             difference = torch.nan_to_num(value - other.to(value)).abs()
             most = float(difference.max()) if value.numel() else 0.0
             if most > max(torch.finfo(value.dtype).eps, self.epsilon) ** 0.5 * scale:
+                self._require_sum_over_samples(before)
                 raise JobError(
                     f"function={self.reference} returns a different value on each call: {name} "
                     f"differs by {most:.3g} between two evaluations at the same point, where its "
@@ -195,6 +196,26 @@ class Evaluations:
                     "depends on its inputs alone. Random numbers are reproducible by torch's own "
                     "generators, which seed= sets"
                 )
+
+    def _require_sum_over_samples(self, before: Sequence[Tensor]) -> None:
+        """Refuse a loss that is evaluated to the same again, but not by its samples.
+
+        Args:
+            before: What was returned at the point.
+
+        Raises:
+            ConfigurationError: The loss of a Fisher matrix does not combine samples as it says.
+        """
+        if self._job.operation != "fisher":
+            return
+        again = self.outputs(self.point).values()
+        if all(_agree(a, b, self.epsilon**0.5) for a, b in zip(again, before, strict=True)):
+            raise ConfigurationError(
+                "op=fisher: the loss of samples together is not what their losses by themselves "
+                "add up to, as loss.reduction= says: the matrix consists of the gradients of "
+                "these. Valid is a loss that is a mean or a sum over the leading dimension of "
+                "its data; with points.batched=true a point is one sample"
+            )
 
     def require_no_past(self) -> None:
         """Compare evaluations near the point with and without what earlier ones have stored.

@@ -28,6 +28,9 @@ those.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import torch
 
 from autodiff_core import Axis
@@ -60,6 +63,7 @@ def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Che
     probes = ProbeProducts(routes, tolerance)
     is_product = OPERATIONS[job.operation].is_product
     right, reason = probes.of_product() if is_product else probes.right()
+    right = right and _known_whole(right, stream)
     # Of many points only the sum of uᵀ M over them would be known, which checks no single line.
     is_right_only = is_product or job.points is not None or job.is_ragged
     left, left_reason = (None, "") if is_right_only else probes.left()
@@ -85,6 +89,19 @@ def prepare_check(job: Job, stream: Stream, routes: Routes | None = None) -> Che
         is_curvature=OPERATIONS[job.operation].is_curvature and not _is_of_lines(job),
         bounds=bounds_of(stream),
     )
+
+
+def _known_whole(probe: Probe, stream: Stream) -> Probe:
+    """Return a probe whose products are known of all rows of one of many matrices, or of none.
+
+    Where one is not finite, routes differ in the other rows of the matrix: 0 times infinity is NaN.
+    """
+    bounds = bounds_of(stream) or range(0, len(probe.product) + 1, stream.unit)
+    heights = torch.tensor([stop - start for start, stop in pairwise(bounds)])
+    numbers = torch.arange(len(heights)).repeat_interleave(heights).to(probe.product.device)
+    unknown = torch.zeros(len(heights), dtype=torch.bool, device=numbers.device)
+    unknown[numbers[~probe.product.isfinite()]] = True
+    return replace(probe, product=probe.product.masked_fill(unknown[numbers], torch.nan))
 
 
 def _is_of_lines(job: Job) -> bool:
