@@ -24,7 +24,7 @@ MANY_STEPS = 16
 """A program of fewer steps, all with rules, takes longer to trace than that saves."""
 
 # The kinds of steps whose results have memory of their own.
-_MAKES_NEW = ("matmul", "solve", "combine", "overwrite")
+_MAKES_NEW = ("matmul", "solve", "combine", "overwrite", "gather", "scatter", "transform")
 
 
 @dataclass
@@ -280,10 +280,12 @@ class Builder:
     Attributes:
         program: The program built so far.
         numbers: For each recorded value the number of its step, or None if it is zero.
+        notes: What rules know of the steps that they appended, by number, for the rules of others.
     """
 
     program: Program
     numbers: dict[int, int | None] = field(default_factory=dict)
+    notes: dict[Any, Any] = field(default_factory=dict)
     _next: int = 0
 
     def add(self, step: Step) -> int:

@@ -119,9 +119,16 @@ def gather(stack: Stack, dim: int, index: Gather) -> Stack:
     shape = (*stack.shape[:dim], len(index.index), *stack.shape[dim + 1 :])
     if stack.dim == dim and stack.support is not None:
         taken, where = index.taken_from(stack.support)
-        data = stack.data.index_select(dim + 1, where)
-        return Stack(data, shape, dim, taken)
-    return Stack(stack.data.index_select(dim + 1, index.index), shape, stack.dim, stack.support)
+        return Stack(_selected(stack.data, dim + 1, where), shape, dim, taken)
+    return Stack(_selected(stack.data, dim + 1, index.index), shape, stack.dim, stack.support)
+
+
+def _selected(data: Tensor, dim: int, positions: Tensor) -> Tensor:
+    """Return positions along a dimension; torch takes a fifth of the time for the last of two."""
+    if dim < data.dim() - 1:
+        return data.index_select(dim, positions)
+    lines = data.reshape(-1, data.shape[dim]).index_select(1, positions)
+    return lines.view(*data.shape[:dim], len(positions))
 
 
 def scatter(stack: Stack, dim: int, index: Tensor, size: int) -> Stack:

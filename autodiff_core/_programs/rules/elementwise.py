@@ -18,6 +18,7 @@ from autodiff_core._programs.rules.registry import (
     step_of,
     weighted_sum,
 )
+from autodiff_core._programs.rules.transforms import to_complex
 
 _aten = torch.ops.aten
 
@@ -108,17 +109,15 @@ def _same(builder: Builder, call: Call) -> Any:
     return step_of(builder, call.args[0])
 
 
-@rule(_aten._to_copy, _aten._conj)
+@rule(_aten._to_copy)
 def _to_copy(builder: Builder, call: Call) -> Any:
-    out = output_of(call)
-    if (
-        out.dtype.is_complex
-        or call.args[0].dtype.is_complex
-        or call.kwargs.get("device", "") is None
-    ):
+    out, source = output_of(call), call.args[0]
+    if out.dtype == source.dtype:
+        return step_of(builder, source)
+    if source.dtype.is_complex:
         return NotImplemented
-    if out.dtype == call.args[0].dtype:
-        return step_of(builder, call.args[0])
+    if out.dtype.is_complex:
+        return to_complex(builder, step_of(builder, source), out)
     return scaled(builder, call, call.args[0], None)
 
 

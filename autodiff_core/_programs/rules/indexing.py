@@ -178,5 +178,12 @@ def _flip(builder: Builder, call: Call) -> Any:
     if len(dims) != 1:
         return NotImplemented
     dim = dims[0] % len(source.shape)
-    positions = torch.arange(source.shape[dim], device=source.device).flip(0)
-    return gathered(builder, source, dim, source.shape, positions, output_of(call))
+    index = Gather(torch.arange(source.shape[dim], device=source.device).flip(0))
+
+    def apply(stack: Stack) -> Stack:
+        if stack.dim == dim:
+            return stack_operators.gather(stack, dim, index)
+        return replace(stack, data=stack.data.flip(dim + 1))
+
+    out = output_of(call)
+    return builder.step("gather", step_of(builder, source), out.shape, out.dtype, apply)

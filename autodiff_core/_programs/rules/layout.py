@@ -12,6 +12,8 @@ from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
 from autodiff_core._programs.rules.registry import (
+    Padding,
+    Part,
     check_zero,
     is_live,
     output_of,
@@ -19,6 +21,7 @@ from autodiff_core._programs.rules.registry import (
     rule_of_several,
     step_of,
 )
+from autodiff_core._programs.rules.transforms import real_part
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step, combination, permutation
 
@@ -121,6 +124,12 @@ def _cut(builder: Builder, call: Call) -> Any:
         start, stop, step = slice_of(given[1:], size)
     if step != 1:
         return NotImplemented
+    if out.shape == source.shape:
+        return step_of(builder, source)
+    if (dim, size, range(start, stop)) == (rank - 1, 2, range(1)):
+        number = real_part(builder, step_of(builder, source), out)
+        if number is not None:
+            return number
     return _part(builder, source, dim, range(start, stop), out)
 
 
@@ -133,7 +142,9 @@ def _part(builder: Builder, source: Reference, dim: int, taken: range, out: Refe
             stack_operators.cut(stack, dim, taken.start, taken.stop), out.shape
         )
 
-    return builder.step("cut", step_of(builder, source), out.shape, out.dtype, apply)
+    number = builder.step("cut", step_of(builder, source), out.shape, out.dtype, apply)
+    builder.notes[number] = Part(step_of(builder, source), dim, taken)
+    return number
 
 
 @rule_of_several(_aten.unbind, _aten.split, _aten.split_with_sizes, _aten.unsafe_split)
@@ -173,7 +184,9 @@ def _pad(builder: Builder, call: Call) -> Any:
     def apply(stack: Stack) -> Stack:
         return stack_operators.pad(stack_operators.reshape(stack, part), dim, start, sizes[dim])
 
-    return builder.step("pad", step_of(builder, source), out.shape, out.dtype, apply)
+    number = builder.step("pad", step_of(builder, source), out.shape, out.dtype, apply)
+    builder.notes[number] = Padding(step_of(builder, source), tuple(source.shape), dim, start)
+    return number
 
 
 @rule(_aten.cat, _aten.stack)

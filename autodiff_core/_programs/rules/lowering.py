@@ -27,6 +27,7 @@ from autodiff_core._programs.rules import (
     resampling,  # noqa: F401
     scattering,  # noqa: F401
     solves,  # noqa: F401
+    transforms,  # noqa: F401
     windows,  # noqa: F401
 )
 from autodiff_core._programs.rules.registry import (

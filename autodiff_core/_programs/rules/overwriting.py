@@ -14,10 +14,13 @@ from autodiff_core._programs.recording import Call, Reference
 from autodiff_core._programs.rules.indexing import gathered
 from autodiff_core._programs.rules.layout import slice_of
 from autodiff_core._programs.rules.registry import (
+    Padding,
+    Part,
     check_zero,
     is_live,
     output_of,
     rule,
+    scaled,
     step_of,
 )
 from autodiff_core._programs.rules.scattering import scattered
@@ -42,12 +45,22 @@ def _scatter_part(builder: Builder, call: Call) -> Any:
         taken = range(*slice_of(given[1:], size))
     if taken.step != 1:
         return NotImplemented
+    if len(taken) == size and call.operator.overloadpacket is _aten.slice_scatter:
+        return builder.numbers[source.value] if isinstance(source, Reference) else NotImplemented
     for each in (target, source):
         if not isinstance(each, Reference):
             check_zero(each)
     part = (*out.shape[:dim], len(taken), *out.shape[dim + 1 :])
     if not is_live(builder, target):
         return _padded(builder, source, dim, taken, part, out)
+
+    if is_live(builder, source):
+        factor = _scaling(builder, step_of(builder, source), step_of(builder, target), dim, taken)
+        if factor is not None:
+            factors = torch.ones(size, dtype=factor.dtype, device=out.device)
+            factors[taken.start : taken.stop] = factor
+            factors = factors.view(-1, *(1,) * (len(out.shape) - 1 - dim))
+            return scaled(builder, call, target, factors)
 
     def write(data: Tensor, written: Tensor | None) -> None:
         place = data.narrow(dim + 1, taken.start, len(taken))
@@ -57,6 +70,23 @@ def _scatter_part(builder: Builder, call: Call) -> Any:
             place.copy_(written.reshape(place.shape))
 
     return _overwritten(builder, call, write)
+
+
+def _scaling(builder: Builder, written: int, target: int, dim: int, taken: range) -> Tensor | None:
+    """Return the factor of what is written, if it is a multiple of what it overwrites."""
+    step, factor = builder.program.steps.get(written), 1.0
+    while step is not None and step.kind == "combine" and len(step.inputs) == 1:
+        own = step.coefficients[0]
+        if isinstance(own, Tensor):
+            return None
+        factor *= 1.0 if own is None else own
+        written = step.inputs[0]
+        if builder.notes.get(written) == Part(target, dim, taken):
+            real = torch.empty((), dtype=step.dtype).real.dtype
+            is_real = not isinstance(factor, complex)
+            return torch.tensor(factor, dtype=real if is_real else step.dtype)
+        step = builder.program.steps.get(written)
+    return None
 
 
 @rule(_aten.as_strided_scatter)
@@ -117,7 +147,9 @@ def _padded(
             stack_operators.reshape(stack, part), dim, taken.start, out.shape[dim]
         )
 
-    return builder.step("pad", step_of(builder, source), out.shape, out.dtype, apply)
+    number = builder.step("pad", step_of(builder, source), out.shape, out.dtype, apply)
+    builder.notes[number] = Padding(step_of(builder, source), source.shape, dim, taken.start)
+    return number
 
 
 @rule(_aten.as_strided)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +21,32 @@ RULES: dict[Any, Lowering] = {}
 
 SEVERAL: dict[Any, Lowering] = {}
 """The rules of operators with several outputs, all of which these number, or NotImplemented."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """A note that a step pads what another gives with zeros, along one dimension.
+
+    Attributes:
+        source: The number of the other step.
+        shape: The shape of its result, which may lack the dimension where its length is one.
+        dim: The dimension.
+        start: Where the result begins.
+    """
+
+    source: int
+    shape: tuple[int, ...]
+    dim: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A note that a step gives a range of positions of another one along a dimension."""
+
+    source: int
+    dim: int
+    taken: range
 
 
 def references(call: Call) -> list[Reference]:
