@@ -25,7 +25,12 @@ def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
     before = torch.Size(stack.shape[: stack.dim]).numel()
     size = stack.shape[stack.dim]
     for dim, length in enumerate(shape):
-        if torch.Size(shape[:dim]).numel() != before or length < size or not size:
+        if torch.Size(shape[:dim]).numel() != before or not size:
+            continue
+        if length < size:
+            split = _divided(stack, shape, dim)
+            if split is not None:
+                return split
             continue
         inner, rest = divmod(length, size)
         if not rest:
@@ -43,6 +48,26 @@ def _merged(stack: Stack, shape: tuple[int, ...], dim: int, inner: int) -> Stack
         each = torch.arange(inner, device=support.device)
         support = (support[:, None] * inner + each).flatten()
     moved = replace(stack, shape=shape, dim=dim, support=support)
+    return replace(moved, data=stack.data.reshape(stack.count, *moved.compact_shape()))
+
+
+def _divided(stack: Stack, shape: tuple[int, ...], dim: int) -> Stack | None:
+    """Return a stack in a shape where its support's dimension has become several.
+
+    None if the support is not a range of whole positions of the first of them.
+    """
+    assert stack.dim is not None
+    length, support = shape[dim], stack.support
+    inner, rest = divmod(stack.shape[stack.dim], length or 1)
+    end = dim + 1
+    while end < len(shape) and torch.Size(shape[dim + 1 : end]).numel() < inner:
+        end += 1
+    is_split = torch.Size(shape[dim + 1 : end]).numel() == inner and not rest
+    if stack.diagonal or not is_split or not isinstance(support, range):
+        return None
+    if support.start % inner or support.stop % inner:
+        return None
+    moved = Stack(stack.data, shape, dim, range(support.start // inner, support.stop // inner))
     return replace(moved, data=stack.data.reshape(stack.count, *moved.compact_shape()))
 
 

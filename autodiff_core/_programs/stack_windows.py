@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -97,6 +98,91 @@ def _convolved(
         given, weight, None, windows.stride, sizes, windows.dilation, False, zeros, 1
     )
     return made.reshape(*data.shape[:2], *made.shape[1:])
+
+
+def windows_of(stack: Stack, windows: Windows, counts: Sequence[int]) -> Stack:
+    """Return what each window of a stack reads.
+
+    Args:
+        stack: Each vector of shape (samples, channels, *positions).
+        windows: Where they read.
+        counts: The numbers of windows.
+
+    Returns:
+        Each vector of shape (samples, channels, *kernel, *counts).
+    """
+    stack, spatial = stack.spread(), len(counts)
+    shape = (*stack.shape[:2], *windows.kernel, *counts)
+    dim, support, lengths = stack.dim, stack.support, list(counts)
+    starts = [-each for each in windows.padding]
+    if dim is not None and dim > 1:
+        if not isinstance(support, range) or not support:
+            stack = Stack(stack.dense(), stack.shape)
+            dim, support = None, None
+        else:
+            place = dim - 2
+            found, read = windows.reached(place, support, counts[place])
+            if not found:
+                return Stack(stack.data.new_zeros(()).expand(stack.count, *shape), shape)
+            starts[place], lengths[place] = read.start - support.start, len(found)
+            dim, support = 2 + spatial + place, found
+    placed = replace(windows, padding=tuple(-each for each in starts))
+    data = unfolded(stack.data.flatten(0, 1), placed, lengths)
+    data = data.view(*stack.data.shape[:3], *windows.kernel, *lengths)
+    return simplest(Stack(data, shape, dim, support))
+
+
+def summed_windows(stack: Stack, windows: Windows, shape: tuple[int, ...]) -> Stack:
+    """Return the sums of what windows hold, by position: transposed `windows_of`.
+
+    Args:
+        stack: Each vector of shape (samples, channels, *kernel, *counts).
+        windows: Where they read.
+        shape: The shape of one result, (samples, channels, *positions).
+    """
+    stack, spatial = stack.spread(), len(windows.kernel)
+    if stack.dim is not None and (stack.dim < 2 + spatial or not isinstance(stack.support, range)):
+        stack = Stack(stack.dense(), stack.shape) if stack.dim > 1 else stack
+    counts = stack.data.shape[3 + spatial :]
+    firsts = [0] * spatial
+    if isinstance(stack.support, range) and stack.dim is not None and stack.dim > 1:
+        firsts[stack.dim - 2 - spatial] = stack.support.start
+    sizes, starts = [], []
+    for place, (first, count) in enumerate(zip(firsts, counts, strict=True)):
+        stride = windows.stride[place]
+        reach = windows.dilation[place] * (windows.kernel[place] - 1)
+        sizes.append(max(count - 1, 0) * stride + reach + 1)
+        starts.append(first * stride - windows.padding[place])
+    total = stack.data.new_zeros((*stack.data.shape[:3], *sizes))
+    for element in product(*map(range, windows.kernel)):
+        part = stack.data[(slice(None),) * 3 + element]
+        target = total
+        for place, offset in enumerate(element):
+            at, stride = offset * windows.dilation[place], windows.stride[place]
+            target = _every(target, 3 + place, at, stride, counts[place])
+        target.add_(part)
+    kept = []
+    for place, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        inside = range(max(start, 0), min(start + size, shape[2 + place]))
+        inside = range(inside.start, max(inside.start, inside.stop))
+        total = total.narrow(3 + place, inside.start - start, len(inside)) if inside else total
+        kept.append(inside)
+    if not all(kept):
+        return Stack(total.new_zeros(()).expand(stack.count, *shape), shape)
+    if stack.dim is not None and stack.dim < 2:
+        return Stack(_padded(total, kept, shape), shape, stack.dim, stack.support)
+    partial = [place for place, each in enumerate(kept) if len(each) < shape[2 + place]]
+    if len(partial) == 1:
+        return Stack(total, shape, 2 + partial[0], kept[partial[0]])
+    return Stack(_padded(total, kept, shape), shape)
+
+
+def _padded(data: Tensor, kept: Sequence[range], shape: Sequence[int]) -> Tensor:
+    """Return spatial positions with zeros where none are kept."""
+    pads = []
+    for inside, size in zip(reversed(kept), reversed(shape[2:]), strict=False):
+        pads += [inside.start, size - inside.stop]
+    return functional.pad(data, pads) if any(pads) else data
 
 
 def unfolded(given: Tensor, windows: Windows, counts: Sequence[int]) -> Tensor:

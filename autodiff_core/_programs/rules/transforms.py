@@ -76,9 +76,10 @@ def to_complex(builder: Builder, source: int, out: Reference) -> int:
 def _view_as_complex(builder: Builder, call: Call) -> Any:
     source, out = step_of(builder, call.args[0]), output_of(call)
     padding = builder.notes.get(source)
-    is_padded = isinstance(padding, Padding) and padding.shape == tuple(out.shape)
-    if is_padded and padding.dim == len(out.shape) and padding.start == 0:
-        return to_complex(builder, padding.source, out)
+    if isinstance(padding, Padding) and padding.shape == tuple(out.shape):
+        is_first = padding.dim == len(out.shape) and padding.start == 0
+        if is_first:
+            return to_complex(builder, padding.source, out)
 
     def apply(stack: Stack) -> Stack:
         stack = _dense_along(stack, (len(out.shape),))
@@ -114,11 +115,12 @@ def _conj(builder: Builder, call: Call) -> int:
             elif factor is not None:
                 factor = factor.conjugate()
             return builder.add(combination((note.source,), (factor,), out.shape, out.dtype))
-        if step is None or step.kind != "combine" or len(step.inputs) > 1:
+        if step is None or step.kind != "combine" or len(step.coefficients) != 1:
             break
         if step.shape != out.shape or step.dtype != out.dtype:
             break
-        number, factor = step.inputs[0], composed(step.coefficients[0], factor, out.dtype)
+        number = step.inputs[0]
+        factor = composed(step.coefficients[0], factor, out.dtype)
 
     def apply(stack: Stack) -> Stack:
         return replace(stack, data=stack.data.conj().resolve_conj())

@@ -188,6 +188,55 @@ def _summed(builder: Builder, source: int, out: Reference, rank: int) -> int:
     return builder.step("sum", source, out.shape, out.dtype, apply)
 
 
+@rule(_aten.im2col)
+def _im2col(builder: Builder, call: Call) -> Any:
+    source, *given = call.args
+    out = output_of(call)
+    if len(source.shape) != 4:
+        return NotImplemented
+    windows, counts = _columns(source.shape[2:], *given)
+
+    def apply(stack: Stack) -> Stack:
+        read = stack_windows.windows_of(stack, windows, counts)
+        return stack_operators.reshape(read, out.shape)
+
+    return builder.step("convolution", step_of(builder, source), out.shape, out.dtype, apply)
+
+
+@rule(_aten.col2im)
+def _col2im(builder: Builder, call: Call) -> Any:
+    source, sizes, *given = call.args
+    out = output_of(call)
+    if len(source.shape) != 3:
+        return NotImplemented
+    windows, counts = _columns(sizes, *given)
+    shape = (*out.shape[:2], *windows.kernel, *counts)
+
+    def apply(stack: Stack) -> Stack:
+        columns = stack_operators.reshape(stack, shape)
+        return stack_windows.summed_windows(columns, windows, out.shape)
+
+    return builder.step("convolution", step_of(builder, source), out.shape, out.dtype, apply)
+
+
+def _columns(
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> tuple[Windows, list[int]]:
+    """Return the windows of an image of given sizes that are columns of a matrix, and how many."""
+    windows = Windows(tuple(kernel), tuple(stride), tuple(padding), tuple(dilation))
+    counts = [
+        (size + 2 * before - apart * (length - 1) - 1) // step + 1
+        for size, length, step, before, apart in zip(
+            sizes, kernel, stride, padding, dilation, strict=True
+        )
+    ]
+    return windows, counts
+
+
 @rule(_aten.avg_pool2d, _aten.avg_pool2d_backward)
 def _average(builder: Builder, call: Call) -> Any:
     is_backward = call.operator.overloadpacket is _aten.avg_pool2d_backward
