@@ -50,6 +50,7 @@ class Candidate:
         opening_seconds: How long it took to open: an evaluation, and what forward mode compares.
         recording: Why its program is not recorded, in words; ``UNDECIDED`` until a line of the
             plain engine was measured; empty if it is recorded, or no engine could.
+        plain: What was measured of the plain engine before recording; None if it was not.
     """
 
     strategy: str
@@ -65,6 +66,7 @@ class Candidate:
     line: str = ""
     opening_seconds: float = 0.0
     recording: str = ""
+    plain: Costs | None = None
 
     @property
     def run_seconds(self) -> float:
@@ -73,11 +75,11 @@ class Candidate:
         return min(costs.seconds(trial.chunk_size) for trial in costs.trials)
 
     def let_record(self) -> None:
-        """Let the engine record the program of the open stream; what was measured is forgotten."""
+        """Let the engine record the program of the open stream, to be measured anew."""
         recorder = self.opened.recorder
         assert recorder is not None
         recorder.record(True)
-        self.engine, self.recording, self.costs = "auto", "", None
+        self.engine, self.recording, self.plain, self.costs = "auto", "", self.costs, None
 
     @property
     def measured(self) -> Costs:

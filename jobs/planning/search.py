@@ -25,6 +25,7 @@ from jobs.planning.chunk_choice import choose_chunk, largest_chunk, too_large
 from jobs.planning.compilation import may_compile, try_compiling
 from jobs.planning.cost import Costs
 from jobs.planning.decision import Decision
+from jobs.planning.engines import try_plain
 from jobs.planning.growth import grow, start_growth
 from jobs.planning.thresholds import THRESHOLDS
 from jobs.planning.trials import within_budget
@@ -88,6 +89,8 @@ def _decide(search: Search, strategy: str, started: float) -> Decision:
     if chosen.recording not in ("", UNDECIDED):
         reason += f"; {chosen.recording}"
     with failing_strategy(chosen.strategy):
+        if chosen.stream is not None and (note := try_plain(search, chosen, chunk_size)):
+            reason += f"; {note}"
         _open_chosen(search, chosen)
         if may_compile(search, chosen, chunk_size):
             reason += f"; {try_compiling(search, chosen, chunk_size)}"

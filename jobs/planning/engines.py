@@ -1,0 +1,52 @@
+"""Compare the recorded program of the chosen candidate with the plain engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autodiff_core._engines.choice import EngineChoice
+from jobs.planning.candidate import Candidate, Search
+from jobs.planning.cost import Trial
+from jobs.planning.trials import measure_chunk
+from jobs.streams.single import kept_lines
+from jobs.units import duration
+
+
+def try_plain(search: Search, chosen: Candidate, chunk_size: int) -> str:
+    """Let the plain engine compute if its chunks are faster, and return that in words.
+
+    The run keeps the chunk that is measured. The plain engine was measured before recording, in
+    chunks that may have been smaller: by these times a chunk must be affordable.
+
+    Args:
+        search: The search.
+        chosen: The candidate; its stream is open.
+        chunk_size: The chunk size that was chosen for its recorded program.
+
+    Returns:
+        An empty string if the recorded program computes.
+    """
+    stream, costs, before = chosen.opened, chosen.measured, chosen.plain
+    recorder = stream.recorder
+    if not isinstance(recorder, EngineChoice) or stream.engine != "captured":
+        return ""
+    if before is None or search.job.compile == "always":
+        return ""
+    line = min(trial.seconds / trial.chunk_size for trial in before.trials)
+    if not search.affords(chunk_size * line, remaining=1):
+        return ""
+    recorded = chunk_size * costs.line_seconds(chunk_size)
+    with recorder.waiting():
+        trial = measure_chunk(search.job, chosen, chunk_size, number=len(kept_lines(stream)))
+    if trial.seconds >= recorded:
+        return ""
+    # The recorded program may have been disturbed.
+    again = measure_chunk(search.job, chosen, chunk_size, number=len(kept_lines(stream)))
+    if trial.seconds >= again.seconds:
+        return ""
+    recorder.record(False)
+    plain = Trial(chunk_size, trial.seconds, trial.peak_bytes, share=trial.share)
+    chosen.engine, chosen.costs = "plain", replace(costs, trials=(plain,))
+    return (
+        f"not recorded, which gives {duration(recorded)} a chunk and not {duration(plain.seconds)}"
+    )

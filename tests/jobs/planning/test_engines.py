@@ -1,0 +1,64 @@
+"""The plain engine computes where its chunks were measured to be faster than recorded ones."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.job import Job
+from jobs.machine.memory import Budget
+from jobs.planning import engines, search
+from jobs.planning.candidate import Candidate
+from jobs.planning.cost import Trial
+from jobs.planning.search import decide
+from jobs.planning.thresholds import THRESHOLDS
+
+FUNCTION = """
+import torch
+
+def steps(x):
+    for _ in range(4):
+        x = x + 0.1 * (x.roll(1) * x.roll(-2)).sin()
+    return x
+def point(): return torch.linspace(0, 1, 300, dtype=torch.float64)
+"""
+
+
+@pytest.mark.parametrize(
+    ("plain", "recorded", "expected"),
+    [(1e-9, 1.0, "plain"), (10.0, 1.0, "captured"), (1e-9, 1e-10, "captured")],
+)
+def test_the_faster_engine_computes(
+    plain: float,
+    recorded: float,
+    expected: str,
+    directory: Path,
+    resolved: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (directory / "stepping.py").write_text(FUNCTION)
+    long_run = replace(THRESHOLDS, share_to_record=1e9, share=1e9, seconds_anyway=1e9)
+    monkeypatch.setattr(search, "THRESHOLDS", long_run)
+    measured: list[str] = []
+    measure = engines.measure_chunk
+
+    def trial(job: Job, candidate: Candidate, chunk_size: int, number: int) -> Trial:
+        engine = candidate.opened.engine
+        measured.append(engine)
+        found = measure(job, candidate, chunk_size, number=number)
+        return replace(found, seconds=plain if engine == "plain" else recorded)
+
+    monkeypatch.setattr(engines, "measure_chunk", trial)
+    target = ("function.target=stepping:steps", "function.point=stepping:point")
+    job = resolved("op=jacobian", "compile=never", "function=python", *target)
+    decision = decide(job, Budget(2**33, "tests"), strategy="vectorize")
+    assert measured[0] == "plain"
+    assert decision.stream.engine == expected
+    assert ("not recorded, which gives" in decision.strategy_reason) == (expected == "plain")
+    names: dict[str, Callable[..., torch.Tensor]] = {}
+    exec(FUNCTION, names)
+    rows = torch.func.jacrev(names["steps"])(names["point"]())
+    block = decision.stream.block(40, 60)
+    torch.testing.assert_close(block.values, rows[40:60], rtol=1e-12, atol=1e-14)
