@@ -11,6 +11,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from autodiff_core._programs.stack_products import contraction
 from autodiff_core._programs.steps import Step, combination, permutation
 from autodiff_core._tensors.linear_combination import Coefficient, composed, numeric
 
@@ -31,6 +32,8 @@ def simplified(
         elif step.kind in ("reshape", "permute"):
             step = _merged_with_same_kind(step, merged, uses)
             step = _joined_in_order(step, merged, uses)
+        elif step.kind == "sum":
+            step = _contracted(step, merged, uses)
         if _is_sum_of_multiple(step, merged, uses):
             # Scale what there is less of: the sum.
             before = step.inputs[0]
@@ -63,6 +66,31 @@ def _is_sum_of_multiple(step: Step, steps: dict[int, Step], uses: dict[int, int]
     source = steps.get(inner.inputs[0])
     is_alike = source is not None and (source.shape, source.dtype) == (inner.shape, inner.dtype)
     return is_alike and len(inner.inputs) == 1 and isinstance(inner.coefficients[0], float | int)
+
+
+def _contracted(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
+    """Sum a product of which one factor lacks a dimension as a matrix product.
+
+    The product, with the dimensions of both, is then never written.
+    """
+    before = step.inputs[0]
+    inner = steps.get(before)
+    if inner is None or inner.kind != "combine" or len(inner.coefficients) != 1:
+        return step
+    factor, source = inner.coefficients[0], steps.get(inner.inputs[0])
+    if not isinstance(factor, Tensor) or factor.dtype != step.dtype or source is None:
+        return step
+    shape = (1,) * (len(inner.shape) - len(source.shape)) + source.shape
+    summed = [dim for dim in step.dims if shape[dim] > 1]
+    added = [d for d, n in enumerate(inner.shape) if shape[d] < n and d not in step.dims]
+    if source.dtype != step.dtype or not summed or not added or len(summed) < len(step.dims):
+        return step
+    kept = [dim for dim in range(len(shape)) if dim not in (*summed, *added)]
+    apply = contraction(factor.expand(inner.shape), shape, kept, summed, added, step.shape)
+    uses[before] -= 1
+    if uses[before]:
+        uses[inner.inputs[0]] += 1
+    return Step("matmul", inner.inputs, step.shape, step.dtype, apply)
 
 
 def uses_of(steps: dict[int, Step], outputs: Sequence[int | None]) -> Counter[int]:

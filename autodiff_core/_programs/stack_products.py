@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from autodiff_core._programs.stack_operators import transposed
+from autodiff_core._programs.stack_operators import permute, reshape, transposed
 from autodiff_core._programs.stacks import Stack, take, take_each
 from autodiff_core._tensors.matrix_product import matrix_product
 
@@ -52,6 +53,41 @@ def times(stack: Stack, matrix: Tensor, shape: tuple[int, ...], out: Tensor | No
     if stack.dim is not None and stack.support is not None and stack.dim < batch:
         matrix = take(matrix, stack.dim, stack.support)
     return Stack(_product(stack.data, matrix), shape, stack.dim, stack.support)
+
+
+def contraction(
+    factor: Tensor,
+    shape: tuple[int, ...],
+    kept: Sequence[int],
+    summed: Sequence[int],
+    added: Sequence[int],
+    result: tuple[int, ...],
+) -> Callable[[Stack], Stack]:
+    """Return what sums the product of a stack with a constant over dimensions.
+
+    Args:
+        factor: The constant, of the shape of the product.
+        shape: The shape of one vector, of as many dimensions.
+        kept: The dimensions of both that are not summed.
+        summed: Those that are.
+        added: Those of the constant alone, of length 1 in the vectors.
+        result: The shape of one sum.
+    """
+    order = (*kept, *summed, *added)
+    lengths = [[factor.shape[dim] for dim in dims] for dims in (kept, summed, added)]
+    batch, terms, columns = (torch.Size(each).numel() for each in lengths)
+    matrix = factor.permute(order).reshape(*(() if batch == 1 else (batch,)), terms, columns)
+    places = (*kept, *added)
+    back = tuple(sorted(range(len(places)), key=places.__getitem__))
+    lines = (1, terms) if batch == 1 else (batch, 1, terms)
+
+    def apply(stack: Stack) -> Stack:
+        turned = permute(reshape(stack, shape), order)
+        product = times(reshape(turned, lines), matrix, (*lines[:-1], columns))
+        whole = reshape(product, (*lengths[0], *lengths[2]))
+        return reshape(permute(whole, back), result)
+
+    return apply
 
 
 def times_from_left(

@@ -101,13 +101,8 @@ def _total(builder: Builder, call: Call) -> Any:
         number = builder.add(
             combination((number,), (1 / max(count, 1),), source.shape, source.dtype)
         )
-    return builder.step(
-        "sum",
-        number,
-        out.shape,
-        out.dtype,
-        partial(stack_operators.total, dims=dims, keepdim=keepdim),
-    )
+    apply = partial(stack_operators.total, dims=dims, keepdim=keepdim)
+    return builder.add(Step("sum", (number,), out.shape, out.dtype, apply, dims=dims))
 
 
 @rule(_aten.slice, _aten.select)

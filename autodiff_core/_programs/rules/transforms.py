@@ -18,7 +18,14 @@ from torch import Tensor
 
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
-from autodiff_core._programs.rules.registry import Padding, output_of, rule, step_of
+from autodiff_core._programs.rules.registry import (
+    Padding,
+    check_zero,
+    is_live,
+    output_of,
+    rule,
+    step_of,
+)
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import combination
 from autodiff_core._tensors.linear_combination import Coefficient, composed, numeric
@@ -70,6 +77,20 @@ def to_complex(builder: Builder, source: int, out: Reference) -> int:
     number = builder.step("convert", source, out.shape, out.dtype, apply)
     builder.notes[number] = _Reals(source)
     return number
+
+
+@rule(_aten.complex)
+def _complex(builder: Builder, call: Call) -> Any:
+    out, numbers, factors = output_of(call), [], []
+    for part, factor in zip(call.args, (None, 1j), strict=True):
+        if isinstance(part, Tensor):
+            check_zero(part)
+        elif is_live(builder, part):
+            numbers.append(
+                to_complex(builder, step_of(builder, part), replace(out, shape=part.shape))
+            )
+            factors.append(factor)
+    return builder.add(combination(numbers, factors, out.shape, out.dtype))
 
 
 @rule(_aten.view_as_complex)

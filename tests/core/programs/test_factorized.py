@@ -189,3 +189,27 @@ def test_numbers_are_those_of_torch(name, operation, strategy):
 @pytest.mark.parametrize("name", FIRST_ORDER)
 def test_bags_of_rows(name):
     assert_rows(FIRST_ORDER[name], "jacobian", "vectorize")
+
+
+CONTRACTIONS = {
+    "vector and matrix": lambda x: ((x[0, :, None] - draw(5)) ** 2).logsumexp(0),
+    "batch of vectors": lambda x: ((x[:, :, None] * draw(4, 4, 5)).sin()).sum(1) ** 2,
+    "several dimensions": lambda x: (x[:, None, :, None] * draw(4, 3, 4, 2)).sum((0, 2)).tanh(),
+    "two of the result": lambda x: (x[None, :, None] * draw(3, 4, 2, 4)).sum(-1, keepdim=True) ** 2,
+    "also the product": lambda x: _of_product(x[:, :, None] * draw(4, 4, 3)),
+    "nothing to add": lambda x: (x * draw(4, 4)).sum(0) ** 2,
+}
+
+
+def _of_product(product):
+    return product.sum(1).sin()[:, None] * product
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+@pytest.mark.parametrize("operation", MATRICES)
+@pytest.mark.parametrize("name", CONTRACTIONS)
+def test_sums_of_products_with_another_dimension(name, operation, strategy):
+    inner = CONTRACTIONS[name]
+    assert_rows(
+        inner if operation == "jacobian" else lambda x: (inner(x) ** 2).sum(), operation, strategy
+    )

@@ -74,6 +74,7 @@ OTHERS = {
     "back first": lambda x: torch.fft.fft(torch.fft.ifft(x**2) * 1j * _waves(5)).real,
     "forth twice": lambda x: torch.fft.fft(torch.fft.fft(x.sin()) * draw(5)).real,
     "conjugates": lambda x: torch.fft.ifft((-torch.fft.fft(x.cos()).conj() * 2j).conj()).real,
+    "one part": lambda x: (torch.complex(x.cos(), draw(6, 5)) ** 3).abs() * x,
     "complex point": lambda x: torch.fft.ifft(torch.complex(x.sin(), x**2) * 1j).real,
     "padded": lambda x: torch.fft.ifft(torch.fft.rfft(x, n=5) ** 2, n=8).real,
     "cut": lambda x: torch.fft.irfft(torch.fft.rfft(x**2)[:, :2], n=4),
