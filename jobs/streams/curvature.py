@@ -97,6 +97,8 @@ class CurvatureStream(PlainStream):
         self.passes = len(rows)
         first = self._first()
         self.dtype = first.dtype
+        # Two parts of a batch show whether its samples are independent of one another.
+        self._samples_of_a_part: int | None = None
         self._samples_at_once = self._split(first)
         self.value: Any
         self.value, self._lengths = self._evaluated()
@@ -179,8 +181,13 @@ class CurvatureStream(PlainStream):
         most = self._most_samples(self._function.width)
         if self._is_apart(first, batch, min(batch, most)):
             return most
-        self._pending.append(Fallback(self._strategy, "all samples of a batch at once", _NOT_APART))
+        self._join_samples()
         return None
+
+    def _join_samples(self) -> None:
+        """Differentiate batches whole, and say why."""
+        self._samples_at_once = None
+        self._pending.append(Fallback(self._strategy, "all samples of a batch at once", _NOT_APART))
 
     def _most_samples(self, width: int) -> int:
         """Return of how many samples J is formed at once, for a number of columns."""
@@ -190,8 +197,7 @@ class CurvatureStream(PlainStream):
     def _is_apart(self, first: GaussNewton, batch: int, size: int) -> bool:
         """Return whether samples of the first batch by themselves give what they do together."""
         tolerance = torch.finfo(self.dtype).eps ** 0.5
-        # Two parts show whether the loss is a sum or mean over samples.
-        part = min(size, -(-batch // 2))
+        part = self._samples_of_a_part = min(size, -(-batch // 2))
         values, outputs = [], []
         # A function may raise anything for fewer samples than it is made for.
         try:
@@ -216,7 +222,8 @@ class CurvatureStream(PlainStream):
     def _evaluated(self) -> tuple[Tensor, list[int]]:
         """Return the loss and the number of samples of each batch, in one pass over the data.
 
-        Where batches are differentiated whole their samples count as none.
+        Where batches are differentiated whole their samples count as none. So are all from the
+        first one on whose samples depend on one another.
 
         Raises:
             JobError: The loss has no curvature in the outputs of any term.
@@ -224,15 +231,34 @@ class CurvatureStream(PlainStream):
         generator = torch.Generator().manual_seed(self._seed)
         values, lengths = [], []
         is_curved = self._may_be_zero or self._function.kind == "fisher"
-        for number, loss, terms in self._function.losses_and_terms(self._samples_at_once):
+        size = None if self._samples_at_once is None else self._samples_of_a_part
+        for number, loss, terms in self._function.losses_and_terms(size):
             values.append(evaluated(loss, self._inputs, self._seed + number).detach())
             lengths.append(0)
+            parts: list[Tensor] = []
             for term in terms:
                 lengths[-1] += term.samples or 0
+                if self._samples_at_once is not None:
+                    parts.append(self._value(term, number))
                 if not is_curved:
                     is_curved = has_curvature(self._matrix(term, number), generator)
+            if parts and not _adds_up(parts, values[-1]):
+                self._join_samples()
         require_curvature(self._function.kind, [is_curved])
-        return reduce(torch.add, values), lengths
+        is_whole = self._samples_at_once is None
+        return reduce(torch.add, values), [0] * len(lengths) if is_whole else lengths
+
+    def _value(self, term: CurvatureTerm, number: int) -> Tensor:
+        with torch.no_grad():
+            z = _outputs(term, self._seed + number)(*self._inputs, *term.data)
+            return term.loss(z, z)
+
+
+def _adds_up(parts: Sequence[Tensor], value: Tensor) -> bool:
+    """Return whether losses of parts of a batch are together that of the batch."""
+    difference = (reduce(torch.add, parts) - value.reshape(())).abs()
+    size = reduce(torch.add, [part.abs() for part in parts])
+    return not bool(difference > torch.finfo(value.dtype).eps ** 0.5 * size)
 
 
 def has_curvature(matrix: GaussNewton, generator: torch.Generator) -> bool:

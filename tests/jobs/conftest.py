@@ -10,7 +10,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from jobs.job import Job, resolve
 from jobs.paths import config_directory
 from jobs.reporting.terminal import Display
 from jobs.run import main
+from outputs._verification import isolated
 from tests.jobs.support.own_functions import FUNCTIONS
 from tests.support import warm_interpreter
 from tests.support.remembered_composition import remembered_compositions
@@ -37,6 +40,10 @@ def pytest_configure() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
+
+
+# In place of the module, for what runs `outputs.verify`.
+WARM = SimpleNamespace(run=lambda command, **options: run_warm(command))
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,6 @@ def run_cli() -> Callable[..., Finished]:
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_workers() -> Iterator[None]:
-    """Let the worker processes of jobs in this process begin with what they import."""
-    with warm_interpreter.warm_workers():
+    """Let worker processes, and those that verify files, begin with what they import."""
+    with warm_interpreter.warm_workers(), patch.object(isolated, "subprocess", WARM):
         yield

@@ -1,5 +1,6 @@
 """Jobs in separate processes, for tests that stop and kill them."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -32,6 +33,8 @@ def forked(action: Callable[[], object]) -> int:
     """
     process = os.fork()
     if not process:
+        # Collections would copy the memory of all that was here before.
+        gc.freeze()
         # Whatever happens, this process must not continue as a second one of the tests.
         try:
             action()

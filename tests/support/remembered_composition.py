@@ -15,6 +15,7 @@ from unittest.mock import patch
 from hydra import compose, initialize_config_dir
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 
@@ -55,7 +56,12 @@ def remembered_compositions() -> Iterator[None]:
             _compositions[id(defaults)] = plain_composition(loader, defaults, repo)
         return copy.deepcopy(_compositions[id(defaults)])
 
+    def repository(caching: Any, delegate: Any) -> None:
+        # Hydra copies all schemas; other sources take the place of these, and nothing changes them.
+        caching.delegate, caching.cache = copy.copy(delegate), {}
+
     with (
+        patch.object(CachingConfigRepository, "__init__", repository),
         patch.object(config_loader_impl, _LIST, defaults_list),
         patch.object(ConfigLoaderImpl, _COMPOSITION, composition),
     ):

@@ -62,8 +62,9 @@ def test_results_are_differentiable_in_inputs_and_vectors(operation, strategy, i
     vectors = _vectors(operation) if operation in PRODUCTS else ()
     arguments = tuple(part.requires_grad_() for part in (*_point(), *vectors))
     assert derivative(*arguments)
-    assert gradcheck(derivative, arguments)
-    assert gradgradcheck(derivative, arguments)
+    # Along random directions, of which one misses an error with probability zero.
+    assert gradcheck(derivative, arguments, fast_mode=True)
+    assert gradgradcheck(derivative, arguments, fast_mode=True)
 
 
 @pytest.mark.parametrize(("operation", "strategy"), WAYS)

@@ -252,16 +252,16 @@ def shards_of(command_line: Run, name: str, first: str = "", second: str = "") -
 
 
 @pytest.mark.usefixtures("functions")
-@pytest.mark.parametrize("virtual", [[], ["--virtual"]])
 @pytest.mark.parametrize(
-    ("name", "second", "state"),
+    # A virtual file has its state by the same code as another one.
+    ("name", "second", "state", "virtual"),
     [
-        ("right", "", VERIFIED),
-        ("kinks", "", PARTLY),
-        ("right", "verify=off", NOT),
-        ("right", "verify=sample", PARTLY),
-        ("frozen", "", CONTRADICTED),
-        ("frozen", "verify.differences=false", CONTRADICTED),
+        ("right", "", VERIFIED, []),
+        ("kinks", "", PARTLY, ["--virtual"]),
+        ("right", "verify=off", NOT, []),
+        ("right", "verify=sample", PARTLY, ["--virtual"]),
+        ("frozen", "", CONTRADICTED, []),
+        ("frozen", "verify.differences=false", CONTRADICTED, ["--virtual"]),
     ],
 )
 def test_a_merged_result_is_as_weak_as_its_weakest_shard(

@@ -16,6 +16,7 @@ from jobs.streams.at_points import PointStream, values_of_points
 from jobs.streams.stream import block_end
 from outputs import VerificationState, open_result, part_path, verify_result
 from outputs.merge import main as merge
+from tests.support.pairs import pairs
 from tests.support.processes import committed, start_job, wait_for
 
 POINTS = 23
@@ -91,19 +92,21 @@ def expected(name: str, points: np.ndarray, operation: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("name", "operation"),
-    [("vector", "jacobian"), ("scalar", "hessian"), ("scalar", "jacobian"), ("branch", "jacobian")],
+    ("function", "strategy", "chunk_size"),
+    pairs(
+        ["vector jacobian", "scalar hessian", "scalar jacobian", "branch jacobian"],
+        ["reverse-loop", "vectorize", "forward-mode", "auto"],
+        ["auto", 1, 3, 8, 10**6],
+    ),
 )
-@pytest.mark.parametrize("strategy", ["reverse-loop", "vectorize", "forward-mode", "auto"])
-@pytest.mark.parametrize("chunk_size", ["auto", 1, 3, 8, 10**6])
 def test_matrices_are_those_of_each_point(
     run_job: Callable[..., Any],
     points: np.ndarray,
-    name: str,
-    operation: str,
+    function: str,
     strategy: str,
     chunk_size: str | int,
 ) -> None:
+    name, operation = function.split()
     result = run_job(
         *options(name, f"op={operation}", f"strategy={strategy}", f"chunk_size={chunk_size}")
     )

@@ -19,6 +19,7 @@ from jobs.planning import trials
 from jobs.streams import single
 from jobs.streams.stream import Stream
 from outputs import Result, part_path, verify_result
+from tests.support.pairs import pairs
 
 SIZES = {
     "rosenbrock": ("n=40",),
@@ -115,12 +116,14 @@ def overrides(operation: str, strategy: str, problem: str, *more: str) -> list[s
     return [f"op={operation}", f"strategy={strategy}", f"function={problem}", *sizes, *more]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
-@pytest.mark.parametrize(("operation", "problem"), CLEAN)
+@pytest.mark.parametrize(
+    ("case", "strategy", "dtype"),
+    pairs(CLEAN, ["vectorize", "forward-mode"], ["float32", "float64"]),
+)
 def test_an_undisturbed_job_passes(
-    operation: str, problem: str, strategy: str, dtype: str, run_job: Callable[..., Result]
+    case: tuple[str, str], strategy: str, dtype: str, run_job: Callable[..., Result]
 ) -> None:
+    operation, problem = case
     result = run_job(*overrides(operation, strategy, problem, f"dtype={dtype}", "chunk_size=7"))
     figures = result.execution["verification"]
     # The columns of a symmetric matrix are its rows.

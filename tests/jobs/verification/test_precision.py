@@ -16,6 +16,7 @@ from jobs.streams.opening import open_job_stream
 from jobs.verification.precision import advice, allowed_error, with_stage
 from jobs.verification.selection import prepare_check
 from outputs import Result, verify_result
+from tests.support.pairs import pairs
 
 Run = Callable[..., Result]
 Resolve = Callable[..., Job]
@@ -122,9 +123,9 @@ def truth(folder: Path, name: str, operation: str) -> np.ndarray:
         torch.set_default_dtype(before)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("operation", ["jacobian", "hessian"])
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    ("name", "operation", "strategy"), pairs([*STAGES], ["jacobian", "hessian"], STRATEGIES)
+)
 def test_a_stage_of_lower_precision_is_verified_and_named(
     low: Path, run_job: Run, name: str, operation: str, strategy: str
 ) -> None:
