@@ -7,7 +7,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,6 +64,7 @@ class LoadedFunction:
         notes: What the user should know of it, as sentences.
         kept: What the user's objects hold before the first evaluation.
         is_batched: Whether it takes a batch, so that a point goes in as a batch of one.
+        changed: The names of the constants that its evaluations have changed in place.
     """
 
     name: str
@@ -85,6 +86,7 @@ class LoadedFunction:
     kept: KeptValues | None = None
     output: str | None = None
     is_batched: bool = False
+    changed: set[str] = field(default_factory=set)
 
 
 def load_function(

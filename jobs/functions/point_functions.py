@@ -21,7 +21,7 @@ from jobs.functions.curvature_terms import Output, curvature_term
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.losses import label_of, load_loss
 from jobs.functions.returned_values import chosen_output, flat_outputs, without_batch
-from jobs.functions.user_functions import Evaluate
+from jobs.functions.user_functions import Evaluate, noting_changes
 from jobs.sources.source_array import SourceArray
 
 
@@ -69,7 +69,8 @@ def with_loss(
     Raises:
         JobError: An option of the loss is not valid.
     """
-    evaluate, load = _brought_to(device, evaluate), _loader(function, config, dtype, device)
+    evaluate = _brought_to(device, noting_changes(function, evaluate))
+    load = _loader(function, config, dtype, device)
     choices = _choices(function, config)
     if not isinstance(config, BatchedLoss):
         return _output_at(function, evaluate, load(constants, None)), choices
@@ -129,7 +130,7 @@ def at_points(
     Raises:
         JobError: An option of the loss is not valid.
     """
-    evaluate = _brought_to(device, evaluate)
+    evaluate = _brought_to(device, noting_changes(function, evaluate))
     choices = _choices(function, config)
     tensors = _loader(function, config, dtype, device, differing)(constants, None)
     if not isinstance(config, BatchedLoss):

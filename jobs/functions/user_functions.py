@@ -60,6 +60,19 @@ def of_inputs(function: LoadedFunction, names: Sequence[str], fed: Sequence[str]
     return evaluate
 
 
+def noting_changes(function: LoadedFunction, evaluate: Evaluate) -> Evaluate:
+    """Return the same function, which adds the constants that it changes to `function.changed`."""
+
+    def noted(point: Sequence[Tensor], constants: Mapping[str, Tensor]) -> Any:
+        before = {name: tensor._version for name, tensor in constants.items()}
+        value = evaluate(point, constants)
+        changed = {name for name, version in before.items() if constants[name]._version != version}
+        function.changed.update(changed)
+        return value
+
+    return noted
+
+
 def _split(function: LoadedFunction, fed: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     signature = function.signature
     return (fed, ()) if signature is None else signature.split(fed)

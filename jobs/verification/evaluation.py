@@ -188,6 +188,12 @@ class Evaluations:
             difference = torch.nan_to_num(value - other.to(value)).abs()
             most = float(difference.max()) if value.numel() else 0.0
             if most > max(torch.finfo(value.dtype).eps, self.epsilon) ** 0.5 * scale:
+                if changed := sorted(self._job.function.changed):
+                    raise JobError(
+                        f"function={self.reference} changes {', '.join(changed)} in place, so that "
+                        f"{name} differs by {most:.3g} between two evaluations at the same point; "
+                        f"let it change a copy: {changed[0]} = {changed[0]}.clone()"
+                    )
                 self._require_sum_over_samples(before)
                 raise JobError(
                     f"function={self.reference} returns a different value on each call: {name} "
