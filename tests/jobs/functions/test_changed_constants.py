@@ -30,7 +30,8 @@ def files(directory: Path) -> None:
     (directory / "own.py").write_text(FUNCTIONS)
     random = np.random.default_rng(0)
     names = ("x", "factor", "rest", "data", "label")
-    np.savez("given.npz", **{name: random.standard_normal((6, 4)) for name in names})
+    given = {name: random.standard_normal((6, 4)) for name in names}
+    np.savez("given.npz", **given)  # pyright: ignore[reportArgumentType]
 
 
 def options(name: str, *more: str) -> tuple[str, ...]:
