@@ -38,6 +38,8 @@ class ElementsAtPoints(PointsFunction):
         self.base = elements_of(point, columns, leading=1)
         self._count, self._whole = len(columns.parts), len(point)
         self._fill = Filling(columns, point[0].device)
+        # The loss of the whole point is no function of selected elements alone.
+        self.halves = lambda: None
 
     def call(self, *tensors: Tensor) -> Any:
         """Return the value of selected elements and, after them, the constants of a point."""

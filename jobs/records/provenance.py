@@ -83,7 +83,9 @@ def git_commit(job: Job) -> Iterator[Callable[[], str]]:
 
 def _git_status(folder: Path) -> subprocess.Popen[str] | None:
     # One call returns commit and changes: starting git takes longer than its work.
-    command = ["git", "-C", str(folder), "status", "--porcelain=v2", "--branch"]
+    # Without locks: killed, it would leave one in the user's repository.
+    command = ["git", "--no-optional-locks", "-C", str(folder), "status"]
+    command += ["--porcelain=v2", "--branch"]
     try:
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"

@@ -15,6 +15,7 @@ from jobs.errors import JobError
 from jobs.streams.at_points import PointStream
 from outputs import Result, VerificationState, merge_shards, open_result, verify_result
 from tests.jobs.support.wrong_derivatives import wrong_at
+from tests.support.pairs import pairs
 
 COUNT, ATOMS = 4, 3
 _positions = torch.linspace(0.1, 2.0, 3 * COUNT * ATOMS, dtype=torch.float64).sin()
@@ -74,19 +75,17 @@ SELECTIONS = [
 ]
 
 
-@pytest.mark.parametrize("chunk_size", [2, 33, "auto"])
-@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
-@pytest.mark.parametrize(("op", "rows", "columns", "numbers", "others"), SELECTIONS)
+@pytest.mark.parametrize(
+    ("selection", "strategy", "chunk_size"),
+    pairs(SELECTIONS, ["vectorize", "forward-mode"], [2, 33, "auto"]),
+)
 def test_each_point_has_the_entries_of_its_whole_matrix(
     compute: Callable[..., Result],
-    op: str,
-    rows: Any,
-    columns: Any,
-    numbers: Any,
-    others: Any,
+    selection: tuple[Any, ...],
     strategy: str,
     chunk_size: Any,
 ) -> None:
+    op, rows, columns, numbers, others = selection
     options = {"rows": rows, "columns": columns, "chunk_size": chunk_size}
     with compute(op, strategy=strategy, **options) as result:
         expected = WHOLE[op][:, [*numbers]][:, :, [*others]]

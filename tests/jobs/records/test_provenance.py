@@ -36,6 +36,11 @@ def test_the_commit_is_that_of_the_users_code(own: Path, resolved: Resolve, quie
     (own / ".git/info/exclude").write_text("__pycache__\n")
     commit = git("rev-parse", "HEAD")
     assert found() == commit
+    # Git would note in the index that the file is the same, and lock it meanwhile.
+    os.utime(own / "own.py", (1, 1))
+    index = (own / ".git/index").read_bytes()
+    assert found() == commit
+    assert (own / ".git/index").read_bytes() == index
     (own / "own.py").write_text(FUNCTIONS + "\n")
     assert found() == commit + "+"
 

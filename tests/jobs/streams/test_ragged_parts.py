@@ -15,6 +15,7 @@ from jobs.errors import ConfigurationError, JobError
 from jobs.streams.ragged import RaggedStream
 from outputs import Result, VerificationState, verify_result
 from tests.jobs.support.wrong_derivatives import wrong_at
+from tests.support.pairs import pairs
 
 SIZES = [4, 6, 2]
 OFFSETS = np.cumsum([0, *SIZES]).tolist()
@@ -76,19 +77,17 @@ SELECTIONS: list[tuple[str, Any, Any, Callable[[int], Any], Callable[[int], Any]
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("chunk_size", [4, "auto"])
-@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
-@pytest.mark.parametrize(("op", "rows", "columns", "numbers", "others"), SELECTIONS)
+@pytest.mark.parametrize(
+    ("selection", "strategy", "chunk_size"),
+    pairs(SELECTIONS, ["vectorize", "forward-mode"], [4, "auto"]),
+)
 def test_each_point_has_the_entries_of_its_whole_matrix(
     compute: Callable[..., Result],
-    op: str,
-    rows: Any,
-    columns: Any,
-    numbers: Callable[[int], Any],
-    others: Callable[[int], Any],
+    selection: tuple[Any, ...],
     strategy: str,
     chunk_size: Any,
 ) -> None:
+    op, rows, columns, numbers, others = selection
     options = {"rows": rows, "columns": columns, "chunk_size": chunk_size}
     with compute(op, strategy=strategy, **options) as result:
         for number, size in enumerate(SIZES):
