@@ -1,8 +1,8 @@
 """Measure what the comparison with differences costs a job, in evaluations and in CPU seconds.
 
 Each job runs with `verify.differences=true` and with `false` by turns. The function counts its
-calls by what the job does: planning (strategies are opened and measured), finding the least precise
-stage, the differences, and the products of the check. A call under `vmap` counts once, and so does
+calls by what the job does: planning (strategies are opened and measured), the differences, the first
+of which shows the least precise stage, and the products of the check. A call under `vmap` counts once, and so does
 one that a derivative follows.
 
     python benchmarks/verification_cost.py [--rounds 5] [--only mlp ...]
@@ -52,8 +52,7 @@ CASES = {
 }
 PHASES = {
     "decide": "planning",
-    "with_stage": "stage",
-    "_differences": "differences",
+    "differences_of_job": "differences",
     "_check": "products",
 }
 
@@ -116,9 +115,9 @@ def main() -> None:
     options = parser.parse_args()
     names = [name for name in CASES if any(each in name for each in options.only)]
     print(
-        "| job | CPU s without | with | share | calls: planning | stage | differences | products |"
+        "| job | CPU s without | with | share | calls: planning | differences | products |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for name in names:
         # The first job warms torch up.
         run(CASES[name], differences=True)

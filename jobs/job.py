@@ -31,7 +31,7 @@ from jobs.functions.ragged import RaggedFunction
 from jobs.functions.references import content_digest
 from jobs.functions.returned_values import named_outputs, nested
 from jobs.functions.source_code import SourceCode
-from jobs.functions.stages import Stage
+from jobs.functions.stages import Observed, Stage
 from jobs.functions.tracebacks import one_line
 from jobs.functions.variables import Variables, choose_variables
 from jobs.functions.vectors import load_vectors, vectors_to_draw
@@ -83,8 +83,7 @@ class Job:
             of the blocks.
         compressed: The side, ``right`` or ``left``, from which the job computes compressed products
             of a sparse matrix; None for any other job.
-        stage: The least precise stage of the function, where that is less precise than the point;
-            None until it is looked for.
+        observed: What is known of the arithmetic of the function; None until it is looked for.
         conversions: What was cast, moved and frozen of the user's arrays and module.
         notes: What the user should know before the job computes, as sentences.
         dense_reason: Why the matrix is computed densely although `sparsity` is not ``none``; empty
@@ -128,7 +127,7 @@ class Job:
     structure: str = "full"
     compressed: str | None = None
     dense_reason: str = ""
-    stage: Stage | None = None
+    observed: Observed | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
     part: Part | None = None
     drawn: DrawnVectors | None = None
@@ -136,6 +135,11 @@ class Job:
     is_ragged: bool = False
     conversions: tuple[Conversion, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> Stage | None:
+        """The least precise stage of the function, where that is less precise than the point."""
+        return None if self.observed is None else self.observed.stage
 
     @property
     def configuration(self) -> str:

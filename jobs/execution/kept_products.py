@@ -12,7 +12,7 @@ from jobs.records.description import arrays
 from jobs.sparsity.compressed_products import SIDES, compressed_jobs
 from jobs.sparsity.detection import Sparsity, colouring_file, function_value, matrix_shape
 from jobs.verification.numerics import probes_for_the_file, rounding_floor
-from jobs.verification.precision import allowed_error, with_stage
+from jobs.verification.precision import allowed_error, with_observed
 from jobs.verification.probe_products import ProbeProducts
 from jobs.verification.routes import Routes
 from outputs import Probes, ResultWriter, open_result, part_path
@@ -56,9 +56,9 @@ def _difference(job: Job) -> str:
     kept = [p for p in (job.paths.result, job.paths.whole) if p.exists() or part_path(p).exists()]
     if not kept:
         return ""
-    job = with_stage(job)
     with explaining_failures(job.function):
         value = function_value(job)
+        job = with_observed(job)
         probes = _probes(job, value) if job.verify == "probe" else None
     now = reference_of(job, arrays(named_outputs(job.function, value)), probes)
     for path in dict.fromkeys(kept):

@@ -32,7 +32,6 @@ from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.comparison import Comparison
 from jobs.verification.differences import differences_of_job
-from jobs.verification.precision import with_stage
 from jobs.verification.routes import Routes
 from jobs.verification.selection import prepare_check
 from outputs import Probes, ResultDescription
@@ -121,12 +120,12 @@ def prepare(
         require_reduction(job.function.function, job.first_point, job.seed)
         with _outputs_examined(job):
             decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
-        job = with_stage(job)
         # Before the check, because it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy, commit())
         routes = Routes(job, decision.stream.value, decision.strategy)
         # Before the products of the check, which come from routes that are not found wrong.
         differences = differences_of_job(job, routes)
+        job = routes.with_observed()
         check = _check(job, decision.stream, routes)
         probes = check.probes() or (_earlier_probes(job, decision.stream) if begun else None)
         decision, check = rows_by_symmetry(job, decision, check, axis)

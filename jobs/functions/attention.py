@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+Kernel = Literal["", "fused", "math"]
+
 _FUSED = re.compile(r"ScaledDotProduct\w*Attention")
+# Only the math kernel calls this softmax, which gives zeros for a row that is masked as a whole.
+_MATH = re.compile(r"SafeSoftmax")
 _KERNELS = [
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
@@ -43,6 +48,9 @@ def default_attention() -> Iterator[None]:
         yield
 
 
-def uses_fused_attention(nodes: Iterable[Node]) -> bool:
-    """Return whether the nodes of a graph are of a fused kernel of attention."""
-    return any(_FUSED.search(node.name()) for node in nodes)
+def attention_kernel(nodes: Iterable[Node]) -> Kernel:
+    """Return the kernel of attention that nodes of a graph are of."""
+    names = [node.name() for node in nodes]
+    if any(map(_FUSED.search, names)):
+        return "fused"
+    return "math" if any(map(_MATH.search, names)) else ""

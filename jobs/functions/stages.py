@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,14 +20,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from autodiff_core import dtypes_of, nodes_between
-from jobs.functions.attention import default_attention, uses_fused_attention
+from jobs.functions.attention import Kernel, attention_kernel, default_attention
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.evaluation import evaluated_on_copies
 from jobs.functions.returned_values import leaves_of
 from jobs.functions.tracebacks import line_of_user
 from jobs.sources.source_array import name_of
 
-_WITHOUT_TENSORS = {type(None), bool, int, float, complex, str, torch.dtype, torch.device}
+_NUMBERS = {type(None), bool, int, float, complex, str, torch.dtype, torch.device, torch.Size}
 
 
 @dataclass(frozen=True)
@@ -54,27 +55,59 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class Observed:
     """What an evaluation shows of the arithmetic of a function.
 
     Attributes:
         stage: The least precise stage of its derivative; None where all of them are as precise as
             the point, and where the function cannot be evaluated or has no derivative by autograd.
         real_casts: Where imaginary parts are dropped, as ``file:line``.
-        has_fused_attention: Whether it would evaluate attention by a fused kernel outside of a job.
+        attention: The kernel that evaluated attention, ``fused`` or ``math``; empty without any.
     """
 
     stage: Stage | None = None
     real_casts: tuple[str, ...] = ()
-    has_fused_attention: bool = False
+    attention: Kernel = ""
 
 
-def arithmetic(function: Callable[..., Any], point: Sequence[Tensor], seed: int) -> Arithmetic:
-    """Evaluate a function once and look at its arithmetic.
+class ObservedFunction:
+    """A function that notes the arithmetic of its first evaluation that has a graph.
 
     A stage counts where a path of the autograd graph from an output to the point runs through it;
     masks, integers, and constants that were computed in another dtype are on no such path. Inside a
     `torch.autograd.Function` there is no graph: there, what its results are computed from counts.
+
+    Attributes:
+        found: What was seen; None before that evaluation.
+    """
+
+    def __init__(self, function: Callable[..., Any], point: Sequence[Tensor]) -> None:
+        """Keep the function and a point, whose precision stages are compared with."""
+        self.found: Observed | None = None
+        self._function = function
+        self._epsilon = max(map(_precision, point))
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Evaluate the function."""
+        inputs = [each for each in _tensors(arguments) if each.requires_grad]
+        if self.found is not None or not inputs:
+            return self._function(*arguments)
+        # What works in place on an argument must not change where its graph leads to.
+        given = (
+            each.clone() if isinstance(each, Tensor) and not each.is_leaf else each
+            for each in arguments
+        )
+        with _real_casts() as real_casts, _Watch(self._epsilon) as watch:
+            value = self._function(*given)
+        outputs = _tensors(leaves_of(value))
+        nodes = nodes_between(outputs, inputs)
+        stage, kernel = watch.narrowest(outputs, nodes), attention_kernel(nodes)
+        self.found = Observed(stage, tuple(real_casts), kernel)
+        return value
+
+
+def observed(function: Callable[..., Any], point: Sequence[Tensor], seed: int) -> Observed:
+    """Evaluate a function once, as outside of a job, and look at its arithmetic.
 
     Args:
         function: The function; of a sum over batches the first batch is evaluated.
@@ -83,16 +116,11 @@ def arithmetic(function: Callable[..., Any], point: Sequence[Tensor], seed: int)
     """
     if isinstance(function, BatchSum):
         function = function.sample()
-    epsilon = max(map(_precision, point))
-    stage, is_fused = None, False
+    watched = ObservedFunction(function, point)
     # What is wrong with the function itself is said where it is differentiated.
-    with _real_casts() as real_casts, suppress(Exception), torch.enable_grad():
-        with default_attention(), _Watch(epsilon) as watch:
-            value, inputs = evaluated_on_copies(function, point, seed)
-        outputs = _tensors(leaves_of(value))
-        stage = watch.narrowest(outputs, inputs)
-        is_fused = uses_fused_attention(nodes_between(outputs, inputs))
-    return Arithmetic(stage, tuple(real_casts), is_fused)
+    with suppress(Exception), torch.enable_grad(), default_attention():
+        evaluated_on_copies(watched, point, seed)
+    return watched.found or Observed()
 
 
 @contextmanager
@@ -129,11 +157,28 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if self._is_of_no_interest(result, (*args, *(kwargs or {}).values())):
+            return result
         given = _tensors((args, *(kwargs or {}).values()))
         self._note_returned(given)
         for tensor in _tensors(args[:1] if func is Tensor.__setitem__ else result):
             self._note(tensor, getattr(func, "__name__", str(func)), given)
         return result
+
+    def _is_of_no_interest(self, result: Any, given: Iterable[Any]) -> bool:
+        """Return at once that there is nothing to note, as of almost all calls of a function."""
+        if type(result) is not Tensor:
+            # A call that returns nothing may have written into a tensor.
+            return result is not None and type(result) in _NUMBERS
+        if len(self._hidden) or _epsilon(result.dtype) > self._epsilon:
+            return False
+        if result.requires_grad:
+            return True
+        for each in given:
+            kind = type(each)
+            if each.requires_grad if kind is Tensor else kind not in _NUMBERS:
+                return False
+        return True
 
     def _note(self, tensor: Tensor, operation: str, given: Sequence[Tensor]) -> None:
         stage = None
@@ -156,10 +201,14 @@ class _Watch(TorchFunctionMode):
             if stage is not None:
                 self._seen.append((stage, tensor.grad_fn))
 
-    def narrowest(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> Stage | None:
-        """Return the first stage of the least precise dtype between outputs and inputs."""
+    def narrowest(self, outputs: Sequence[Tensor], nodes: Sequence[Node]) -> Stage | None:
+        """Return the first stage of the least precise dtype in the graph of outputs.
+
+        Args:
+            outputs: What the function returned.
+            nodes: Those between outputs and inputs.
+        """
         self._note_returned(outputs)
-        nodes = nodes_between(outputs, inputs)
         on_path = set(nodes)
         stages = [stage for stage, node in self._seen if node in on_path]
         # Where torch computes several steps in one call, only the graph shows what is between.
@@ -180,14 +229,19 @@ def _tensors(nested: Any) -> list[Tensor]:
         return [tensor for each in nested for tensor in _tensors(each)]
     if isinstance(nested, Tensor):
         return [nested]
-    if kind in _WITHOUT_TENSORS:
+    if kind in _NUMBERS:
         return []
     return [each for each in tree_leaves(nested) if isinstance(each, Tensor)]
 
 
 def _precision(tensor: Tensor) -> float:
-    is_inexact = tensor.is_floating_point() or tensor.is_complex()
-    return torch.finfo(tensor.dtype).eps if is_inexact else 0.0
+    return _epsilon(tensor.dtype)
+
+
+@cache
+def _epsilon(dtype: torch.dtype) -> float:
+    is_inexact = dtype.is_floating_point or dtype.is_complex
+    return torch.finfo(dtype).eps if is_inexact else 0.0
 
 
 def _least_precise(stages: Iterable[Stage | None]) -> Stage | None:

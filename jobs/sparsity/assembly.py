@@ -19,7 +19,6 @@ from jobs.records.description import describe_sparse, require_storage
 from jobs.sparsity.detection import Sparsity, colouring_file, function_value, seconds_since
 from jobs.streams.stream import stored_dtype
 from jobs.verification.differences import differences_of_job
-from jobs.verification.precision import with_stage
 from jobs.verification.routes import Routes
 from jobs.verification.sparse_check import Matrix, check_sparse
 from jobs.verification.verdict import (
@@ -83,7 +82,7 @@ def assemble(job: Job, sparsity: Sparsity, products: list[Path]) -> tuple[Verdic
     with explaining_failures(job.function):
         value = function_value(job)
         # Products have compared the function with differences; a matrix without entries has none.
-        alone = () if products else differences_of_job(job, Routes(with_stage(job), value))
+        alone = () if products else differences_of_job(job, Routes(job, value))
         check, probes = check_sparse(job, value, matrix)
     differences = [each for record in records for each in record.get("differences", [])]
     differences += difference_figures(alone)

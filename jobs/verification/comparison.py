@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from jobs.verification.lines import Claim, Measured
+from jobs.verification.claims import Claim, Measured
 from jobs.verification.routes import BEYOND, Mode
 
 # Where the estimated error exceeds this share of the derivative, the differences say nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ class Evaluations:
         is_second_order: Whether values include the gradient.
         count: How often the function was evaluated.
         reference: The function's name in messages.
-        epsilon: The unit of rounding of the function's least precise stage.
+        job: The job.
     """
 
     def __init__(self, job: Job, like: Sequence[Tensor] = ()) -> None:
@@ -75,13 +76,17 @@ class Evaluations:
         self.is_second_order = OPERATIONS[job.operation].is_second_order
         self.count = 0
         self.reference = job.function.reference
-        self.epsilon = _epsilon(self.point, job.stage)
-        self._job = job
+        self.job = job
         self._function = job.function
         self._seed = job.seed
         self._like = [each.detach() for each in like]
         self._centre: list[Tensor] | None = None
         self._widest: Centre | None = None
+
+    @property
+    def epsilon(self) -> float:
+        """The unit of rounding of the function's least precise stage, as far as it is known."""
+        return _epsilon(self.point, self.job.stage)
 
     @property
     def like(self) -> list[Tensor]:
@@ -131,6 +136,7 @@ class Evaluations:
         vector: Sequence[Tensor],
         strategy: str = "reverse-loop",
         known: KnownPullback | None = None,
+        function: Callable[..., Any] | None = None,
     ) -> tuple[object, list[Tensor], list[Tensor]]:
         """Return the value at a point, of second order the gradient, and a product.
 
@@ -140,21 +146,22 @@ class Evaluations:
             vector: The vector.
             strategy: The strategy.
             known: As `autodiff_core.blocks` takes it, where it `is_of_one_function`.
+            function: What is evaluated; by default the function of the job.
         """
         self.count += 1
+        function = function or self._function.function
         if self.points is not None:
-            function = self._function.function
             return value_and_product_at_points(
                 operation, function, point, vector, seed=self._seed, strategy=strategy
             )
         # Differences of the gradient are compared with its derivative in any case.
-        options = {"check_second_order": not self._job.differences, "known": known}
+        options = {"check_second_order": not self.job.differences, "known": known}
         if not self.is_of_one_function:
             options = {}
         inputs = nested({str(number): tensor.detach() for number, tensor in enumerate(point)})
         value, gradient, image = value_and_product(
             operation,
-            self._function.function,
+            function,
             inputs,
             tuple(vector),
             seed=self._seed,
@@ -291,7 +298,7 @@ class Evaluations:
         # devices have no double precision.
         try:
             doubles = [tensor.to(double_of(tensor)) for tensor in given.point]
-            with _within_memory(self._job):
+            with _within_memory(self.job):
                 found = values_at(Centre(doubles, [], given.epsilon, mode))
         except Exception:
             return None

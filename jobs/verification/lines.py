@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from jobs.verification.claims import Claim, Group, Measured, of_entries
 from jobs.verification.evaluation import Centre, is_inexact
 from jobs.verification.extrapolation import Extrapolation
 from jobs.verification.numerics import root_mean_square, signed_vector
@@ -33,76 +34,10 @@ _ROUNDING = 1 / 30
 _VISIBLE = 0.1
 # A point that is moved by this power of ε has the same derivatives, and other rounding.
 _NUDGE = 0.6
+# By chance an entry that is rounding stays the same; rarely at so many points.
+_NUDGES = 3
 # How many directions are drawn, of which the derivative along one is to cancel least.
 _DRAWS = 8
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a route says of the derivative of <u, value> along any direction.
-
-    Attributes:
-        order: 1 for the derivative of the function, 2 for that of its gradient.
-        cotangent: u, float64 of shape (values,).
-        terms: Takes a direction; returns terms whose sum is the derivative.
-        epsilon: The unit of rounding that the route computes with.
-        entries: The derivative by each entry of the point, float64, by reverse mode; empty if
-            unknown.
-        entries_at: Takes another point and returns the `entries` there.
-    """
-
-    order: int
-    cotangent: Tensor
-    terms: Callable[[Sequence[Tensor]], Tensor]
-    epsilon: float
-    entries: Tensor
-    entries_at: Callable[[Sequence[Tensor]], Tensor]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A derivative along a line as a route claims it, and as differences show it.
-
-    Attributes:
-        slope: The claimed derivative.
-        scale: The size that the two are compared with.
-        value: The derivative by differences.
-        error: The estimated error of `value`.
-        rounding: The part of it that is rounding.
-        step: The smallest step.
-        size: The size of <u, value>, to whose rounding the claim is relative as well.
-        parts: What each entry of the point contributes to the derivative, in size, float64; empty
-            if unknown.
-    """
-
-    slope: float
-    scale: float
-    value: float
-    error: float
-    rounding: float
-    step: float
-    size: float
-    parts: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Lines along which the same entries of the point are moved.
-
-    Attributes:
-        number: The number of the first line; negative where some entries are left where they are.
-        members: Which entries are moved, boolean; None for all.
-        rounding: How large the rounding of the differences may be relative to the derivative; 0 for
-            a part of the tolerance.
-    """
-
-    number: int
-    members: Tensor | None = None
-    rounding: float = 0.0
-
-    def other(self, further: int) -> Group:
-        """Return the group for another line."""
-        return replace(self, number=self.number + further)
 
 
 class Lines:
@@ -125,6 +60,7 @@ class Lines:
         self._routes = routes
         self._evaluations = routes.evaluations
         self._lines: dict[tuple[int, int], tuple[list[Tensor], Extrapolation]] = {}
+        routes.with_observed()
         u = real_vector([each for each in routes.cotangent() if is_inexact(each)])
         value, gradient = None, []
         # Torch or the function may raise anything where there is no derivative by this route.
@@ -163,7 +99,7 @@ class Lines:
                 [torch.tensordot(chosen.to(each), each, dims=1) for each in gradient]
             )
 
-        return _of_entries(
+        return of_entries(
             1,
             weights,
             self._centre.epsilon,
@@ -200,7 +136,7 @@ class Lines:
                 return pulled(replace(given, point=[x.to(like.dtype) for x, like in pairs]))
 
             entries = pulled(centre)
-            self._by_pullback = _of_entries(order, weights, epsilon, entries, entries_at)
+            self._by_pullback = of_entries(order, weights, epsilon, entries, entries_at)
             return self._by_pullback
 
         def terms(direction: Sequence[Tensor]) -> Tensor:
@@ -248,26 +184,34 @@ class Lines:
         size = float(torch.linalg.vector_norm(expected))
         return 0.0 if difference <= rounding else difference / (size or rounding)
 
-    def is_rounding(self, claim: Claim) -> Tensor:
+    def is_rounding(self, claim: Claim, asked: Tensor) -> Tensor:
         """Return which entries of a claim are rounding of zero.
 
         Such entries change altogether if the point moves by very little; so does at least one of
-        those of about their size in the same tensor, where one of them happens to stay.
+        those of about their size in the same tensor, where one of them happens to stay. They are
+        few multiples of ε, so that all of a tensor may stay; then the point moves elsewhere.
 
         Args:
             claim: The claim, with entries.
+            asked: Which of them the caller asks for, boolean; of others rounding may be missed.
         """
         generator = torch.Generator().manual_seed(self._routes.seed)
         step = claim.epsilon**_NUDGE
-        moved = [
-            x + step * _sizes(x) * signed_vector(x, generator, real=False)
-            for x in self._centre.point
-        ]
         entries = claim.entries.abs()
-        change = (claim.entries_at(moved) - claim.entries).abs()
-        is_other = change > _VISIBLE * entries
-        levels = _of_tensors(torch.where(is_other, entries.maximum(change), 0), self._centre.point)
-        return is_other | (_VISIBLE * entries <= levels)
+        found = torch.zeros_like(asked)
+        for _ in range(_NUDGES):
+            moved = [
+                x + step * _sizes(x) * signed_vector(x, generator, real=False)
+                for x in self._centre.point
+            ]
+            change = (claim.entries_at(moved) - claim.entries).abs()
+            is_other = change > _VISIBLE * entries
+            sizes = torch.where(is_other, entries.maximum(change), 0)
+            levels = _of_tensors(sizes, self._centre.point)
+            found |= is_other | (_VISIBLE * entries <= levels)
+            if bool(found[asked].all()):
+                break
+        return found
 
     def _line(
         self, group: Group, steps: int, exponent: float, claim: Claim | None = None
@@ -382,16 +326,3 @@ def _hides(parts: Tensor, tolerance: float) -> bool:
     if not len(parts) or not bool(torch.isfinite(parts).all()):
         return False
     return _VISIBLE * float(parts.min()) < tolerance * float(torch.linalg.vector_norm(parts))
-
-
-def _of_entries(
-    order: int,
-    cotangent: Tensor,
-    epsilon: float,
-    entries: Tensor,
-    entries_at: Callable[[Sequence[Tensor]], Tensor],
-) -> Claim:
-    def terms(direction: Sequence[Tensor]) -> Tensor:
-        return entries * real_vector(direction)
-
-    return Claim(order, cotangent, terms, epsilon, entries, entries_at)

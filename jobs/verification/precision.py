@@ -8,17 +8,24 @@ from typing import Any
 import torch
 
 from jobs.functions import attention
-from jobs.functions.stages import arithmetic
+from jobs.functions.stages import Observed, observed
 from jobs.job import Job
 from jobs.sources.source_array import name_of
 
 
-def with_stage(job: Job) -> Job:
-    """Return a job that knows the arithmetic of its function, by one evaluation."""
-    found = arithmetic(job.function.function, job.first_point, job.seed)
+def with_observed(job: Job, found: Observed | None = None) -> Job:
+    """Return a job that knows the arithmetic of its function.
+
+    Args:
+        job: The job.
+        found: What an evaluation within the job has shown; None evaluates the function now, and so
+            does attention, for which torch may choose another kernel outside of a job.
+    """
+    if found is None or found.attention:
+        found = observed(job.function.function, job.first_point, job.seed)
     notes = [f"the function drops imaginary parts in {line}" for line in found.real_casts]
-    notes += [attention.NOTE] if found.has_fused_attention else []
-    return replace(job, stage=found.stage, notes=(*job.notes, *notes))
+    notes += [attention.NOTE] if found.attention == "fused" else []
+    return replace(job, observed=found, notes=(*job.notes, *notes))
 
 
 def allowed_error(job: Job) -> float:

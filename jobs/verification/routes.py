@@ -7,7 +7,7 @@ route that is known to be wrong verifies nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, Literal
 
@@ -17,12 +17,14 @@ from torch import Tensor
 from autodiff_core import KnownPullback
 from jobs.functions.blocks import BlocksFunction
 from jobs.functions.returned_values import leaves_of
+from jobs.functions.stages import ObservedFunction
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.strategies import FORWARD
 from jobs.verification.evaluation import Centre, Evaluations, double_of, is_inexact
 from jobs.verification.extrapolation import Extrapolation
 from jobs.verification.numerics import root_mean_square, signed_vector
+from jobs.verification.precision import with_observed
 
 Mode = Literal["reverse", "forward"]
 
@@ -45,7 +47,6 @@ class Routes:
     """The routes to the derivative of a job, of many points at all of them.
 
     Attributes:
-        job: The job.
         family: The mode of the job's strategy.
         evaluations: The function itself.
         agrees_to: The relative error to which reverse mode agrees with differences; None where it
@@ -65,7 +66,6 @@ class Routes:
             value: What its function returns, of many points stacked; None if that is not known.
             strategy: The strategy that computes the blocks; that of the job by default.
         """
-        self.job = job
         self.family: Mode = "forward" if (strategy or job.strategy) in FORWARD else "reverse"
         # Diagonal blocks are evaluated as a sum with a term for each.
         if isinstance(function := job.function.function, BlocksFunction) and value is not None:
@@ -79,6 +79,26 @@ class Routes:
         self.seed = probe_seed(job)
         self._rejected: set[Mode] = set()
         self._pulled: list[tuple[Sequence[Tensor], list[Tensor], _Pulled]] = []
+
+    @property
+    def job(self) -> Job:
+        """The job, with what is known of the arithmetic of its function."""
+        return self.evaluations.job
+
+    def with_observed(self) -> Job:
+        """Return the job with the arithmetic of its function, which the first product shows."""
+        evaluations = self.evaluations
+        if self.job.observed is not None:
+            return self.job
+        found = None
+        if self.job.differences and evaluations.is_of_one_function:
+            function = ObservedFunction(self.job.function.function, evaluations.point)
+            # Torch or the function may raise anything where there is no derivative by this route.
+            with suppress(Exception):
+                self.pull(self.cotangent(), function=function)
+            found = function.found
+        evaluations.job = with_observed(self.job, found)
+        return self.job
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -106,7 +126,12 @@ class Routes:
         drawn = [signed_vector(each, generator, real=False) for each in self.outputs]
         return [each if is_inexact(each) else torch.zeros_like(each) for each in drawn]
 
-    def pull(self, cotangent: Sequence[Tensor], centre: Centre | None = None) -> _Pulled:
+    def pull(
+        self,
+        cotangent: Sequence[Tensor],
+        centre: Centre | None = None,
+        function: Callable[..., Any] | None = None,
+    ) -> _Pulled:
         """Return value, gradient (of second order) and uᵀ M by a plain reverse pass.
 
         The last one at each of a few points is kept.
@@ -114,6 +139,7 @@ class Routes:
         Args:
             cotangent: u.
             centre: Where, and in what mode; by default at the point of the job, as it is.
+            function: What is evaluated; by default the function of the job.
 
         Raises:
             Exception: Whatever torch or the function raises where it cannot be differentiated.
@@ -125,7 +151,7 @@ class Routes:
             if other is point and all(map(torch.equal, given, cotangent)):
                 return found
         with nullcontext() if centre is None else centre.mode:
-            found = self.evaluations.product(operation, point, cotangent)
+            found = self.evaluations.product(operation, point, cotangent, function=function)
         self._pulled = [*others[-_KEPT:], (point, list(cotangent), found)]
         return found
 

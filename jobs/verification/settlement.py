@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from jobs.verification.claims import Claim, Group, Measured
 from jobs.verification.comparison import (
     DEVIATES,
     NOT_CONVERGED,
@@ -20,7 +21,7 @@ from jobs.verification.comparison import (
     judged,
     rounding_of,
 )
-from jobs.verification.lines import Claim, Group, Lines, Measured
+from jobs.verification.lines import Lines
 from jobs.verification.routes import Routes
 from jobs.verification.stopped_gradients import stopped_gradients
 
@@ -131,7 +132,7 @@ class _Settlement:
             return hidden
         unseen = small & self._passing(hidden, tolerance) if hidden.state == "agree" else small
         if bool(unseen.any()):
-            unseen &= ~self._lines.is_rounding(self._claim)
+            unseen &= ~self._lines.is_rounding(self._claim, unseen)
         return replace(found, unseen=int(unseen.sum()), hidden_by=hidden.reason)
 
     def _passing(self, found: Comparison, tolerance: float) -> Tensor:

@@ -19,7 +19,7 @@ from jobs.verification.numerics import (
     root_mean_square,
     rounding_floor,
 )
-from jobs.verification.precision import allowed_error, precision_figures, with_stage
+from jobs.verification.precision import allowed_error, precision_figures
 from jobs.verification.probe_products import ProbeProducts
 from jobs.verification.routes import Routes
 from outputs import Probes
@@ -61,9 +61,9 @@ def check_sparse(job: Job, value: Any, matrix: Matrix) -> tuple[dict[str, Any], 
     """
     if job.verify == "off":
         return {"kind": "none", "reason": "verify=off"}, None
-    job = with_stage(job)
-    tolerance = allowed_error(job)
     routes = Routes(job, value)
+    job = routes.with_observed()
+    tolerance = allowed_error(job)
     probes = ProbeProducts(routes, tolerance)
     right, reason = probes.right()
     left, left_reason = probes.left()

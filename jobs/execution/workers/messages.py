@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from autodiff_core import Axis
 from jobs.configuration.schema import JobConfig
 from jobs.functions.live.transport import Parcel
-from jobs.functions.stages import Stage
+from jobs.functions.stages import Observed
 from jobs.machine.arithmetic import Arithmetic
 from jobs.streams.nonfinite import Entries
 from jobs.verification.check import Check
@@ -31,7 +31,7 @@ class Assignment:
         axis: The axis of the matrix along which its blocks follow one another.
         smallest: The smallest number of lines that can be computed by themselves.
         check: The check of the blocks, on the host.
-        stage: The least precise stage of the function, if any.
+        observed: What is known of the arithmetic of the function.
         buffers: The number of blocks that the shared memory holds.
         buffer_bytes: The size of each.
     """
@@ -47,7 +47,7 @@ class Assignment:
     axis: Axis
     smallest: int
     check: Check
-    stage: Stage | None
+    observed: Observed | None
     buffers: int
     buffer_bytes: int
 

@@ -126,7 +126,7 @@ class WorkerPool:
             axis=self._facts.axis,
             smallest=self._facts.smallest,
             check=prepared.check.on(torch.device("cpu")),
-            stage=prepared.job.stage,
+            observed=prepared.job.observed,
             buffers=_BUFFERS,
             buffer_bytes=max(1, lines * self._across * self._stored.itemsize),
         )

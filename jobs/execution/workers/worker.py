@@ -112,7 +112,7 @@ class _Worker:
         self._tasks: deque[Task] = deque()
         device = torch.device(assignment.device)
         make_current(device)
-        self._job: Job = replace(resolve(config, (device,)), stage=assignment.stage)
+        self._job: Job = replace(resolve(config, (device,)), observed=assignment.observed)
         if assignment.compressed is not None:
             from jobs.sparsity.compressed_products import kept_compressed_job
 

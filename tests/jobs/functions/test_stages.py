@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jobs.functions.stages import arithmetic
+from jobs.functions.stages import observed
 
 X = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
 WEIGHTS = nn.Linear(3, 3)
@@ -69,7 +69,7 @@ NOT_PASSED: dict[str, Callable[..., Tensor]] = {
 
 @pytest.mark.parametrize("name", PASSED)
 def test_a_stage_that_the_derivative_passes(name: str) -> None:
-    stage = arithmetic(PASSED[name], [X], 0).stage
+    stage = observed(PASSED[name], [X], 0).stage
     assert stage is not None
     assert stage.dtype in (torch.float32, torch.complex64)
     assert "test_stages.py:" in stage.line or name == "vmap"
@@ -77,7 +77,7 @@ def test_a_stage_that_the_derivative_passes(name: str) -> None:
 
 @pytest.mark.parametrize("name", NOT_PASSED)
 def test_what_is_on_no_path_does_not_count(name: str) -> None:
-    assert arithmetic(NOT_PASSED[name], [X], 0).stage is None
+    assert observed(NOT_PASSED[name], [X], 0).stage is None
 
 
 def test_the_narrowest_of_several_is_named_at_its_first_line() -> None:
@@ -86,7 +86,7 @@ def test_the_narrowest_of_several_is_named_at_its_first_line() -> None:
         z = x.half()
         return y * z.sin().double()
 
-    stage = arithmetic(several, [X], 0).stage
+    stage = observed(several, [X], 0).stage
     assert stage is not None
     assert (stage.dtype, stage.operation) == (torch.float16, "half")
     first = several.__code__.co_firstlineno
@@ -94,7 +94,7 @@ def test_the_narrowest_of_several_is_named_at_its_first_line() -> None:
 
 
 def test_a_stage_as_precise_as_the_point_is_none() -> None:
-    assert arithmetic(single, [X.float()], 0).stage is None
+    assert observed(single, [X.float()], 0).stage is None
 
 
 def test_imaginary_parts_that_are_dropped_are_seen_each_time() -> None:
@@ -102,7 +102,7 @@ def test_imaginary_parts_that_are_dropped_are_seen_each_time() -> None:
         return (x * 1j).to(x.dtype) + x
 
     for _ in range(2):
-        found = arithmetic(dropping, [X], 0)
+        found = observed(dropping, [X], 0)
         assert found.real_casts == (f"{__file__}:{dropping.__code__.co_firstlineno + 1}",)
 
 
@@ -110,4 +110,4 @@ def test_a_function_that_fails_has_no_stage() -> None:
     def failing(x: Tensor) -> Tensor:
         raise ValueError("no")
 
-    assert arithmetic(failing, [X], 0).stage is None
+    assert observed(failing, [X], 0).stage is None

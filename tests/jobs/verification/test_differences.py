@@ -16,7 +16,7 @@ from jobs.problems import BUILDERS
 from jobs.verification.comparison import Comparison
 from jobs.verification.differences import compare_with_differences
 from jobs.verification.extrapolation import Extrapolation
-from jobs.verification.precision import with_stage
+from jobs.verification.precision import with_observed
 from jobs.verification.routes import Routes
 from outputs import Result
 
@@ -260,7 +260,7 @@ def test_another_value_each_time_is_said(functions: Path, run_job: Run, name: st
 def test_right_derivatives_are_not_refused(
     functions: Path, resolved: Resolve, name: str, dtype: str
 ) -> None:
-    job = with_stage(resolved(*of(name, f"dtype={dtype}")))
+    job = with_observed(resolved(*of(name, f"dtype={dtype}")))
     value = evaluated(job.function.function, job.first_point, job.seed)
     (found,) = compare_with_differences(Routes(job, value))
     is_noise = dtype == "float32" and name in NOISE

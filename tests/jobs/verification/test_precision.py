@@ -13,7 +13,7 @@ from jobs.errors import JobError
 from jobs.execution.local_source import compute_block
 from jobs.job import Job
 from jobs.streams.opening import open_job_stream
-from jobs.verification.precision import advice, allowed_error, with_stage
+from jobs.verification.precision import advice, allowed_error, with_observed
 from jobs.verification.selection import prepare_check
 from outputs import Result, verify_result
 from tests.support.pairs import pairs
@@ -155,7 +155,7 @@ def test_a_stage_of_lower_precision_is_verified_and_named(
 def test_an_error_beyond_that_tolerance_is_found(
     low: Path, resolved: Resolve, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    job = with_stage(resolved(*of(name, "jacobian", "vectorize")))
+    job = with_observed(resolved(*of(name, "jacobian", "vectorize")))
     stream = open_job_stream(job, "vectorize")
     check = prepare_check(job, stream)
     compute_block(job, stream, check, range(6))
@@ -191,12 +191,12 @@ def test_the_option_overrides_and_is_recorded(low: Path, run_job: Run) -> None:
 def test_a_wider_dtype_is_advised_where_it_would_help(
     low: Path, resolved: Resolve, name: str, dtype: str, expected: str
 ) -> None:
-    job = with_stage(resolved(*of(name, "jacobian", "vectorize", f"dtype={dtype}")))
+    job = with_observed(resolved(*of(name, "jacobian", "vectorize", f"dtype={dtype}")))
     assert expected in advice(job)
 
 
 def test_a_job_in_the_widest_dtype_has_none_to_advise(resolved: Resolve) -> None:
-    assert advice(with_stage(resolved("op=jacobian", "function=mlp"))) == ""
+    assert advice(with_observed(resolved("op=jacobian", "function=mlp"))) == ""
 
 
 def test_the_outcome_names_the_stage(low: Path, run_job: Run, said) -> None:
