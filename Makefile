@@ -18,7 +18,8 @@ FAST := tests/core/test_parity.py tests/core/test_blocks.py tests/jobs/planning/
 
 .PHONY: run test test-fast test-lowest test-pythons test-ecosystem test-slurm check format docs journeys dist torture \
   big bench bench-full bench-memory bench-peers-memory \
-  bench-steps bench-overlap bench-batches bench-planner bench-verify bench-reliability bench-workers bench-sparse clean
+  bench-steps bench-overlap bench-batches bench-planner bench-verify bench-reliability bench-workers bench-sparse \
+  bench-libraries clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -118,6 +119,11 @@ bench-verification: $(VENV)/.installed-test
 # PEER is the directory of a checkout of an earlier commit.
 bench-reliability: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/reliability.py $(PEER)
+
+# The script skips libraries that are not installed; make test-ecosystem installs most of them.
+bench-libraries: $(VENV)/.installed-test
+	.ci/ecosystem --no-tests
+	PYTHONPATH=$(CURDIR) .venv-ecosystem/bin/python benchmarks/libraries.py
 
 bench-workers: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/workers.py
