@@ -300,15 +300,17 @@ def gauss_newton(
         data: The data of the term, if samples are differentiated by themselves.
     """
     given, outputs = () if data else term.data, _outputs(term, seed)
-    with torch.no_grad():
-        centre = outputs(*inputs, *term.data)
-    return GaussNewton(
+    # Not the matrix itself, which would hold its memory by a circle of references.
+    centre: list[Tensor] = []
+    matrix = GaussNewton(
         lambda *tensors: outputs(*tensors, *given),
-        lambda outputs: term.loss(outputs, centre),
+        lambda outputs: term.loss(outputs, centre[0]),
         inputs,
         data=data,
         strategy=strategy,
     )
+    centre.append(matrix.outputs)
+    return matrix
 
 
 def _outputs(term: CurvatureTerm, seed: int) -> Callable[..., Tensor]:
@@ -355,7 +357,11 @@ def curvature_value_and_product(
     total: list[Tensor] = []
     for number, term in function.curvature_terms():
         matrix = gauss_newton(term, point if is_of_second_order else base, seed + number)
-        found = _moved(term, matrix, point, seed + number)
+        outputs = matrix.outputs
+        if not is_of_second_order:
+            with torch.no_grad():
+                outputs = _outputs(term, seed + number)(*point, *term.data)
+        found = _at_outputs(term, matrix, outputs)
         if is_of_second_order:
             found += matrix.product(vector, strategy)
         total = found if not total else [a + b for a, b in zip(total, found, strict=True)]
@@ -366,12 +372,8 @@ def curvature_value_and_product(
     return value, (), tuple(rest)
 
 
-def _moved(
-    term: CurvatureTerm, matrix: GaussNewton, point: Sequence[Tensor], seed: int
-) -> list[Tensor]:
-    """Return the loss at a point and its gradient there, pulled back at that of a matrix."""
-    with torch.no_grad():
-        outputs = _outputs(term, seed)(*point, *term.data)
+def _at_outputs(term: CurvatureTerm, matrix: GaussNewton, outputs: Tensor) -> list[Tensor]:
+    """Return the loss of outputs and its gradient there, pulled back at the point of a matrix."""
     with torch.enable_grad():
         leaf = outputs.detach().clone().requires_grad_()
         value = term.loss(leaf, matrix.outputs)

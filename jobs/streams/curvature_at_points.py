@@ -181,13 +181,14 @@ def matrix_at_points(
     def outputs(*given: Tensor) -> Tensor:
         return outputs_at(*given, *constants)
 
-    with torch.no_grad():
-        centre = outputs(*inputs)
+    # Not the matrix itself, which would hold its memory by a circle of references.
+    centre: list[Tensor] = []
 
     def losses(given: Tensor) -> Tensor:
-        return losses_at(given, centre, *constants)
+        return losses_at(given, centre[0], *constants)
 
     matrix = GaussNewton(outputs, lambda given: losses(given).sum(), inputs, strategy=strategy)
+    centre.append(matrix.outputs)
     return matrix, losses
 
 
