@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
 
 from autodiff_core import nodes_between
 
@@ -50,6 +53,9 @@ class Widening(TorchFunctionMode):
         """Note nothing yet."""
         super().__init__()
         self.epsilon = 0.0
+        # To widen the weights of a network takes longer than to multiply with them. What an
+        # evaluation makes for itself is gone with it.
+        self._constants = WeakIdKeyDictionary()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch with everything widened."""
@@ -90,4 +96,14 @@ class Widening(TorchFunctionMode):
             return given
         if given.requires_grad:
             self.epsilon = max(self.epsilon, torch.finfo(given.dtype).eps)
-        return given.to(_WIDE[given.dtype])
+        is_plain = type(given) in (Tensor, Parameter) and not given.is_inference()
+        if given.requires_grad or not is_plain:
+            return given.to(_WIDE[given.dtype])
+        wide, versions = self._constants.get(given, (given, None))
+        # A function may write into its constant, and into what it was given in the place of it.
+        if versions != (given._version, wide._version):
+            wide = given.to(_WIDE[given.dtype])
+            # What belongs to a transformation of torch.func ends with it.
+            if not any(map(is_functorch_wrapped_tensor, (given, wide))):
+                self._constants[given] = wide, (given._version, wide._version)
+        return wide
