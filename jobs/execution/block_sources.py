@@ -64,8 +64,8 @@ class Remaining:
         missing: The ranges of lines.
         chunks: The size of a chunk, which may change.
         facts: What is known of the stream.
-        kept: The lines of blocks that are computed already, which are handed out first; those that
-            do not miss as a whole are computed with the others.
+        kept: The lines of blocks that are computed already, which are handed out first, whatever
+            the size of a chunk; those that do not miss as a whole are computed with the others.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Remaining:
                 missing = [*missing[:place], *filter(len, rest), *missing[place + 1 :]]
                 first.append(lines)
         self._ranges = deque([*first, *missing])
+        self._kept = set(first)
 
     @property
     def is_empty(self) -> bool:
@@ -97,6 +98,8 @@ class Remaining:
         if not self._ranges:
             return None
         lines = self._ranges.popleft()
+        if lines in self._kept:
+            return lines
         end = block_end(self.facts, lines.start, self.chunks.size)
         if end < lines.stop:
             self._ranges.appendleft(range(end, lines.stop))
@@ -109,4 +112,5 @@ class Remaining:
 
     def put_back(self, lines: range) -> None:
         """Take back a chunk that was not computed; it is the next to be handed out."""
+        self._kept.discard(lines)
         self._ranges.appendleft(lines)

@@ -35,6 +35,7 @@ from jobs.execution.workers.pool import WorkerPool
 from jobs.job import Job
 from jobs.machine.interruption import leaving_after_a_block
 from jobs.machine.measurement import forget_peak, release_memory
+from jobs.planning.thresholds import THRESHOLDS
 from jobs.records.attempts import recorded
 from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
@@ -284,14 +285,20 @@ def _writer(
 def _kept(prepared: Prepared) -> list[range]:
     """Return the lines of the blocks that planning has computed and the run can use.
 
-    The engines that prepare a program for each chunk size would have to prepare more of them, where
-    these blocks are not among those that the run would compute.
+    Those of a size that was not chosen are used where that takes no more memory than the plan
+    shows. The engines that prepare a program for each chunk size would have to prepare more of
+    them, where these blocks are not whole chunks that the run would compute.
     """
-    stream, size = prepared.stream, prepared.decision.chunk_size
-    lines = [each for each in kept_lines(stream) if len(each) <= size]
+    stream, decision = prepared.stream, prepared.decision
+    size, most = decision.chunk_size, (1 + THRESHOLDS.share_of_peak) * decision.peak_bytes
+    lines = [
+        each
+        for each in kept_lines(stream)
+        if len(each) <= size or decision.costs.peak_bytes(len(each)) <= most
+    ]
     if stream is None or stream.engine not in ("captured", "compiled"):
         return lines
-    return [each for each in lines if len(each) == size and each.start % size == 0]
+    return [each for each in lines if len(each) % size == 0 and each.start % size == 0]
 
 
 def _compute(run: _Run, source: BlockSource, writer: ResultWriter) -> None:

@@ -115,7 +115,7 @@ class Search:
         thresholds: When to measure, stop, wait and compile.
         occupied: Bytes of memory in use before the search.
         candidates: The candidates by strategy, in the order in which they were considered.
-        spent: Seconds that chunks have taken so far.
+        spent: Seconds that chunks have taken so far, beside those that their blocks save the run.
         computed: Seconds in which all measured chunks computed.
         waited: Seconds that they waited for a processor meanwhile.
         shape: (rows, columns) of the matrix at one point; None before a stream was opened.
@@ -152,15 +152,18 @@ class Search:
         """Bytes of memory that the open streams hold, about."""
         return memory_in_use(self.job.device) - self.occupied
 
-    def affords(self, seconds: float, remaining: int) -> bool:
+    def affords(self, seconds: float, remaining: int, *, is_kept: bool = False) -> bool:
         """Return whether there is time for another probe: a share of the run as now predicted.
 
         Args:
             seconds: How long the probe takes.
             remaining: How many strategies share the time that is left.
+            is_kept: Whether the run keeps its block, so that only the user waits for it.
         """
         limits = self.thresholds
         run = self.run_seconds
+        if is_kept and self.computed + seconds <= limits.seconds_of_planning:
+            return True
         # Where nothing is left to choose, probes only serve the prediction.
         share = limits.share_of_short_runs if self.has_choice else limits.share
         short = min(limits.seconds_at_most, limits.seconds_anyway + share * run)

@@ -9,10 +9,11 @@ from dataclasses import replace
 from jobs.machine.measurement import measuring, timing
 from jobs.planning.candidate import UNDECIDED, Candidate, Growth, Search
 from jobs.planning.cost import LADDER, Costs, Trial
-from jobs.planning.trials import measure_chunk
+from jobs.planning.trials import lines_of_trial, measure_chunk
 from jobs.records.announcements import trying_strategy
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.curvature_blocks import CurvatureBlocksStream
+from jobs.streams.single import SingleStream, kept_lines
 
 
 def start_growth(search: Search, candidate: Candidate, costs: Costs) -> None:
@@ -167,11 +168,27 @@ def _measure_size(
         is_sure = trial.seconds > limits.lasting_seconds and not (is_first or prepares)
         # Where nothing is left to choose, a few percent of the predicted time do not matter.
         is_sure |= not search.has_choice and len(costs.trials) > 1
-        if is_sure or not (disappoints or search.affords(trial.spent, remaining)):
+        again = lines_of_trial(candidate.opened, chunk_size, repetition + 1)
+        is_kept = _is_kept(search, candidate) and again not in kept_lines(candidate.stream)
+        if is_sure or not (disappoints or search.affords(trial.spent, remaining, is_kept=is_kept)):
             break
         # What opens a strategy, and tells whether to record, leaves the time for chunks as it is.
         is_free = is_first or candidate.recording == UNDECIDED
-        search.spent += 0.0 if is_free else trial.spent
+        search.spent += 0.0 if is_free else _lost(search, candidate, trial)
+
+
+def _is_kept(search: Search, candidate: Candidate) -> bool:
+    """Return whether the run keeps a chunk that is measured: that of the fastest strategy."""
+    return isinstance(candidate.stream, SingleStream) and candidate is search.fastest()
+
+
+def _lost(search: Search, candidate: Candidate, trial: Trial) -> float:
+    """Return the seconds of a trial that its block does not save the run."""
+    if not _is_kept(search, candidate):
+        return trial.spent
+    lines = min(trial.chunk_size, candidate.measured.lines)
+    line = min(each.seconds / each.chunk_size for each in candidate.measured.trials)
+    return max(0.0, trial.spent - lines * line)
 
 
 def _is_worse(search: Search, trial: Trial, others: Sequence[Trial]) -> bool:
@@ -203,6 +220,7 @@ def _is_worth_trying(
     smaller = costs.trials[-1]
     seconds = chunk_size * smaller.spent / smaller.chunk_size
     here = costs.seconds(smaller.chunk_size)
+    is_kept = candidate.costs is not None and _is_kept(search, candidate)
     rivals = [
         other.measured.seconds(trial.chunk_size)
         for other in search.measured
@@ -212,13 +230,18 @@ def _is_worth_trying(
     ]
     return (
         costs.fits(chunk_size, search.budget.bytes)
-        and search.affords(seconds, remaining)
-        and _promises_more(search, costs, search.thresholds.repetitions * seconds)
+        and search.affords(seconds, remaining, is_kept=is_kept)
+        and _promises_more(search, costs, search.thresholds.repetitions * seconds, is_kept=is_kept)
         and not any(here > search.thresholds.far_behind * rival for rival in rivals)
     )
 
 
-def _promises_more(search: Search, costs: Costs, seconds: float) -> bool:
-    """Return whether a larger chunk may well save the time that it takes to measure it."""
-    best = search.run_seconds
-    return seconds <= search.thresholds.share * best or best - costs.promised_seconds >= seconds
+def _promises_more(search: Search, costs: Costs, seconds: float, *, is_kept: bool) -> bool:
+    """Return whether a larger chunk may well save the time that it takes to measure it.
+
+    A chunk that the run keeps takes no time of its own, but larger ones take memory: they have to
+    save as much as makes a size the choice.
+    """
+    best, share = search.run_seconds, search.thresholds.share
+    cost = min(seconds, share * best) if is_kept else seconds
+    return seconds <= share * best or best - costs.promised_seconds >= cost

@@ -44,18 +44,24 @@ def measure_chunk(
         OutOfMemoryError: The chunk does not fit into the memory.
     """
     stream = candidate.opened
-    # Those of the plain engine are blocks too, when a recorded program is measured beside it.
-    kept = [each for each in kept_lines(stream) if len(each) == chunk_size]
-    start = start_of_trial(stream, chunk_size, max(number, len(kept)))
-    if not kept:
+    lines = lines_of_trial(stream, chunk_size, number)
+    if not any(len(each) == chunk_size for each in kept_lines(stream)):
         forget_kept(stream)
     with by(job.device) as found, explaining_failures(job.function):
-        block, share = _computed(stream, start, block_end(stream, start, chunk_size))
+        block, share = _computed(stream, lines.start, lines.stop)
         candidate.fallbacks.extend(map(str, block.fallbacks))
         _handle(job, stream, block)
     if share == 1.0:
         keep(stream, block)
     return Trial(chunk_size, found.seconds / share, found.peak_bytes, found.waited, share)
+
+
+def lines_of_trial(stream: Stream, chunk_size: int, number: int) -> range:
+    """Return which lines are measured next in chunks of a size, after a number of them."""
+    # Those of the plain engine are blocks too, when a recorded program is measured beside it.
+    kept = [each for each in kept_lines(stream) if len(each) == chunk_size]
+    start = start_of_trial(stream, chunk_size, max(number, len(kept)))
+    return range(start, block_end(stream, start, chunk_size))
 
 
 def _computed(stream: Stream, start: int, stop: int) -> tuple[Block, float]:

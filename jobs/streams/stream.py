@@ -193,7 +193,8 @@ def start_of_trial(stream: Stream, size: int, number: int = 0) -> int:
     Args:
         stream: The stream.
         size: The number of lines.
-        number: How many chunks of this size were measured before: the next lines follow theirs.
+        number: How many chunks of this size were measured before: the next lines follow theirs, or
+            precede them at the end.
     """
     if bounds := bounds_of(stream):
         heights = [stop - start for start, stop in pairwise(bounds)]
@@ -202,7 +203,9 @@ def start_of_trial(stream: Stream, size: int, number: int = 0) -> int:
     lines = stream.axis.lines(stream.shape)
     grid = stream.unit if size % stream.unit else size
     start = lines // 2 // grid * grid
-    return start + number * size if start + (number + 1) * size <= lines else start
+    if start + (number + 1) * size <= lines:
+        return start + number * size
+    return start - number * size if number * size <= start else start
 
 
 def to_numpy(values: Tensor) -> np.ndarray:

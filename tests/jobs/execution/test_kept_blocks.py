@@ -35,6 +35,9 @@ def stream(operation: str = "jacobian", strategy: str = "vectorize") -> SingleSt
         ([range(2)], [(0, 2), (2, 5), (7, 10)]),
         ([range(8, 10)], [(8, 10), (0, 4), (4, 5), (7, 8)]),
         ([range(7, 8), range(8, 10)], [(7, 8), (8, 10), (0, 4), (4, 5)]),
+        # Whatever the size of a chunk is.
+        ([range(7, 10)], [(7, 10), (0, 4), (4, 5)]),
+        ([range(5)], [(0, 5), (7, 10)]),
         # Lines that were committed before do not miss.
         ([range(4, 6)], [(0, 4), (4, 5), (7, 10)]),
     ],
@@ -44,6 +47,20 @@ def test_blocks_that_are_kept_come_first(kept: list[range], taken: list[tuple[in
     remaining = Remaining([range(5), range(7, 10)], chunks, FACTS, kept)
     assert remaining.lines == 8
     assert [(each.start, each.stop) for each in iter(remaining.take, None)] == taken
+
+
+def test_a_block_that_could_not_be_kept_is_computed_in_chunks() -> None:
+    chunks = ChunkSize(2, Budget(2**30, "as a test has it"), print)
+    remaining = Remaining([range(8)], chunks, FACTS, [range(4)])
+    taken = remaining.take()
+    assert taken == range(4)
+    remaining.put_back(taken)
+    assert [(each.start, each.stop) for each in iter(remaining.take, None)] == [
+        (0, 2),
+        (2, 4),
+        (4, 6),
+        (6, 8),
+    ]
 
 
 def test_a_block_is_kept_once() -> None:
@@ -72,7 +89,7 @@ def test_kept_columns_of_a_hessian_are_its_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "starts"), [(1, [5, 6]), (2, [4, 6]), (3, [3, 6]), (4, [4, 4]), (7, [0, 0])]
+    ("size", "starts"), [(1, [5, 6]), (2, [4, 6]), (3, [3, 6]), (4, [4, 0]), (7, [0, 0])]
 )
 def test_the_chunks_that_are_measured_are_those_of_the_run(size: int, starts: list[int]) -> None:
     assert [start_of_trial(stream(), size, number) for number in range(2)] == starts
@@ -109,4 +126,16 @@ def test_a_job_computes_each_line_of_a_given_chunk_once(
     assert sorted(line for each in of_chunks for line in each) == list(range(100))
     derivative = getattr(torch.func, {"jacobian": "jacrev", "hessian": "hessian"}[operation])
     expected = derivative(job.function.function)(*job.first_point)
+    np.testing.assert_allclose(result[...], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_what_planning_measures_last_is_not_computed_again(
+    run_job: Callable[..., Result], resolved: Resolve, computed: list[range]
+) -> None:
+    job = resolved("op=jacobian", "function=burgers", "function.n=400", "strategy=vectorize")
+    result = run_job(job)
+    sizes = [len(each) for each in computed]
+    last = computed[: sizes.index(max(sizes)) + 1][-1]
+    assert computed.count(last) == 1
+    expected = torch.func.jacrev(job.function.function)(*job.first_point)
     np.testing.assert_allclose(result[...], expected, rtol=1e-10, atol=1e-10)

@@ -180,7 +180,7 @@ def test_larger_chunks_than_were_measured_are_left_to_the_run(
 ) -> None:
     """Of so short a run little can be measured, and the run can return to smaller chunks."""
     decision, tried = measured(
-        vectorize=lambda size: 1e-3 + 1e-6 * size, forward_mode=lambda size: 1.0 + 1.0 * size
+        vectorize=lambda size: 0.1 + 1e-4 * size, forward_mode=lambda size: 1.0 + 1.0 * size
     )
     largest = max(size for strategy, size in tried if strategy == "vectorize")
     assert decision.chunk_size == largest < 512
