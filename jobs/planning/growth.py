@@ -178,8 +178,13 @@ def _measure_size(
 
 
 def _is_kept(search: Search, candidate: Candidate) -> bool:
-    """Return whether the run keeps a chunk that is measured: that of the fastest strategy."""
-    return isinstance(candidate.stream, SingleStream) and candidate is search.fastest()
+    """Return whether the run keeps a chunk that is measured: that of the fastest strategy.
+
+    Another engine prepares a program for each chunk size, which may take longer than the chunk.
+    """
+    stream = candidate.stream
+    keeps = isinstance(stream, SingleStream) and stream.engine == "plain"
+    return keeps and candidate is search.fastest()
 
 
 def _lost(search: Search, candidate: Candidate, trial: Trial) -> float:
