@@ -18,8 +18,8 @@ FAST := tests/core/test_parity.py tests/core/test_blocks.py tests/jobs/planning/
 
 .PHONY: run test test-fast test-lowest test-pythons test-ecosystem test-slurm check format docs journeys dist torture \
   big bench bench-full bench-memory bench-peers-memory \
-  bench-steps bench-overlap bench-batches bench-planner bench-verify bench-reliability bench-workers bench-sparse \
-  bench-libraries clean
+  bench-steps bench-overlap bench-batches bench-planner bench-processes bench-verify bench-reliability bench-workers \
+  bench-sparse bench-libraries clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.run
@@ -108,6 +108,10 @@ big: $(VENV)/.installed-test
 
 bench-planner: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/planner.py
+
+# Whole processes beside scripts by hand; half an hour.
+bench-processes: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/processes.py
 
 bench-verify: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/verify.py --gigabytes 10
