@@ -114,9 +114,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[""], help="parts of the names of cases")
     options = parser.parse_args()
     names = [name for name in CASES if any(each in name for each in options.only)]
-    print(
-        "| job | CPU s without | with | share | calls: planning | differences | products |"
-    )
+    print("| job | CPU s without | with | share | calls: planning | differences | products |")
     print("|---|---|---|---|---|---|---|")
     for name in names:
         # The first job warms torch up.

@@ -195,7 +195,7 @@ class Evaluations:
             difference = torch.nan_to_num(value - other.to(value)).abs()
             most = float(difference.max()) if value.numel() else 0.0
             if most > max(torch.finfo(value.dtype).eps, self.epsilon) ** 0.5 * scale:
-                if changed := sorted(self._job.function.changed):
+                if changed := sorted(self.job.function.changed):
                     raise JobError(
                         f"function={self.reference} changes {', '.join(changed)} in place, so that "
                         f"{name} differs by {most:.3g} between two evaluations at the same point; "
@@ -219,7 +219,7 @@ class Evaluations:
         Raises:
             ConfigurationError: The loss of a Fisher matrix does not combine samples as it says.
         """
-        if self._job.operation != "fisher":
+        if self.job.operation != "fisher":
             return
         again = self.outputs(self.point).values()
         if all(_agree(a, b, self.epsilon**0.5) for a, b in zip(again, before, strict=True)):
