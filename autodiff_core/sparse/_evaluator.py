@@ -23,6 +23,7 @@ from autodiff_core.sparse._compressed import Side, csr_tensor, product_from, see
 from autodiff_core.sparse._errors import PatternError
 from autodiff_core.sparse._reuse import require_same_branches
 from autodiff_core.sparse._seed_graph import divided
+from autodiff_core.sparse._segment_sums import sum_by_segments
 from autodiff_core.sparse._values import value_of
 
 # In a fused kernel this many operators take about as long as reading their result from memory.
@@ -165,6 +166,8 @@ class SparseEvaluator:
         given = tree_flatten((points, self._seeds))[0]
         expanded = EXPANDED if with_compiler else {}
         traced = make_fx(of_tensors, decomposition_table=expanded)(*given)
+        traced.graph.eliminate_dead_code()
+        sum_by_segments(traced)
         least = _FUSED_OPERATORS if with_compiler else 1
         of_seeds, of_points = divided(traced, len(points), least_saved=least)
         return of_seeds, compiled(of_points) if with_compiler else of_points

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
+
+_aten = torch.ops.aten
+_BY_INDEX = {_aten.index.Tensor, _aten.index_select.default, _aten.gather.default}
+# As many operators, at least, as keeping a tensor must save.
+_READ = 8
 
 
 def divided(
@@ -85,11 +91,15 @@ def _mutates(node: Node) -> bool:
 
 
 def _operators_behind(node: Node) -> int:
-    """Return how many operators, other than views, lead from the arguments to a node."""
+    """Return how many operators, other than views, lead from the arguments to a node.
+
+    One that reads by index counts as many: a kernel does not vectorize it.
+    """
     behind, seen = [node], {node}
     while behind:
         for source in behind.pop().all_input_nodes:
             if source not in seen:
                 seen.add(source)
                 behind.append(source)
-    return sum(not each.target.is_view for each in seen if isinstance(each.target, OpOverload))
+    targets = [each.target for each in seen if isinstance(each.target, OpOverload)]
+    return sum(_READ if each in _BY_INDEX else not each.is_view for each in targets)

@@ -149,6 +149,51 @@ def test_an_evaluator_of_hessians():
     assert_equal(evaluate(3 * point(9)), dense(energy, 3 * point(9), "hessian"))
 
 
+# Springs of a triangulated strip, whose ends are given from both sides.
+FIRST = torch.tensor([0, 1, 2, 3, 0, 1, 2, 4])
+SECOND = torch.tensor([1, 2, 3, 4, 2, -2, 4, 0])
+
+
+def springs(x):
+    between = x.reshape(5, 2)[SECOND] - x.reshape(5, 2)[FIRST]
+    return (between.square().sum(1).sqrt() - 1).pow(2).sum()
+
+
+def springs_by_columns(x):
+    columns = x.reshape(2, 5)
+    return ((columns[:, SECOND] - columns[:, FIRST]) ** 4).sum()
+
+
+def sums_at_nodes(x):
+    terms = (x.reshape(5, 2)[FIRST] ** 2).sin()
+    return torch.ones(5, 2).to(x).index_add(0, SECOND % 5, terms).square().sum()
+
+
+def scattered(x):
+    terms = x.reshape(5, 2)[FIRST] ** 3
+    index = FIRST.flip(0)[:, None].expand(8, 2)
+    return torch.zeros(5, 2).to(x).scatter_add(0, index, terms).square().sum()
+
+
+def scattered_apart(x):
+    terms = x.reshape(5, 2)[FIRST] ** 3
+    index = torch.stack([FIRST, FIRST.flip(0)], 1)
+    return torch.zeros(5, 2).to(x).scatter_add(0, index, terms).square().sum()
+
+
+SUMS = [springs, springs_by_columns, sums_at_nodes, scattered, scattered_apart]
+
+
+# A compilation takes seconds.
+@pytest.mark.parametrize(("f", "compile"), [*((f, False) for f in SUMS), (springs, True)])
+def test_an_evaluator_sums_by_index(f, compile):
+    colouring = colour(detect_sparsity(f, point(10), operation="hessian"), symmetric=True)
+    evaluate = SparseEvaluator(f, point(10), colouring, operation="hessian", compile=compile)
+    assert (evaluate.engine, evaluate.refusal) == ("compiled" if compile else "traced", None)
+    for scale in (1, -2):
+        assert_equal(evaluate(scale * point(10)), dense(f, scale * point(10), "hessian"))
+
+
 def test_an_evaluator_uses_the_plain_engine_if_a_trace_is_wrong():
     class Hidden(torch.autograd.Function):
         @staticmethod
