@@ -55,7 +55,7 @@ def prepared(function: Function, x: Tensor, way: str, *, is_hessian: bool) -> Li
             y, leaf, basis(len(y), start, stop), retain_graph=True, is_grads_batched=True
         )[0]
     if way == "vjp":
-        y, pull = torch.func.vjp(target, flat)
+        y, pull = torch.func.vjp(target, flat)[:2]
         rows = torch.func.vmap(lambda u: pull(u)[0])
         return lambda start, stop: rows(basis(len(y), start, stop))
     if way == "linearize":

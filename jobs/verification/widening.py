@@ -99,7 +99,7 @@ class Widening(TorchFunctionMode):
         is_plain = type(given) in (Tensor, Parameter) and not given.is_inference()
         if given.requires_grad or not is_plain:
             return given.to(_WIDE[given.dtype])
-        wide, versions = self._constants.get(given, (given, None))
+        wide, versions = self._constants.get(given) or (given, None)
         # A function may write into its constant, and into what it was given in the place of it.
         if versions != (given._version, wide._version):
             wide = given.to(_WIDE[given.dtype])
