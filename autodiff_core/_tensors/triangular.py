@@ -13,8 +13,15 @@ from autodiff_core._tensors.matrix_product import has_fast_product, matrix_produ
 LARGEST_INVERTED = 128
 """The largest size of a diagonal block whose inverse is formed."""
 
-SMALLEST = 64
-"""From this many unknowns and right-hand sides on, products are faster than substitution."""
+SMALLEST = 16
+"""From this many unknowns on, products are faster than substitution for many right-hand sides."""
+
+FEWEST = 64
+"""From this many right-hand sides on."""
+
+MANY_ELEMENTS = 2**12
+"""From this many elements of the right-hand sides on: with 16 to 32 unknowns three to six times as
+fast for columns, up to 1.7 times for rows (measured)."""
 
 _LARGEST_CONDITION = 30.0
 """The largest 1-norm condition number of a diagonal block whose inverse is used.
@@ -99,7 +106,9 @@ class TriangularSystem:
 
     def _products(self, count: int) -> list[_Step]:
         """Return the steps for a number of right-hand sides; none if substitution is preferable."""
-        if min(self._matrix.shape[0], count) < SMALLEST or not has_fast_product(self._matrix):
+        size = self._matrix.shape[0]
+        is_large = size >= SMALLEST and count >= FEWEST and size * count >= MANY_ELEMENTS
+        if not is_large or not has_fast_product(self._matrix):
             return []
         if self._steps is None:
             steps = list(self._substitution(0, self._matrix.shape[0]))

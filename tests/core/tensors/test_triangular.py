@@ -24,7 +24,8 @@ def factor(size: int) -> Tensor:
 @pytest.fixture(autouse=True)
 def by_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use products for any dtype, number of right-hand sides and build of torch."""
-    monkeypatch.setattr(triangular, "SMALLEST", 1)
+    for name in ("SMALLEST", "FEWEST", "MANY_ELEMENTS"):
+        monkeypatch.setattr(triangular, name, 1)
     monkeypatch.setattr(triangular, "has_fast_product", lambda matrix: True)
 
 
