@@ -28,6 +28,7 @@ from jobs.functions.part import Part
 from jobs.functions.parts import part_of
 from jobs.functions.points import choose_at_points
 from jobs.functions.ragged import RaggedFunction
+from jobs.functions.real_points import require_real_point
 from jobs.functions.references import content_digest
 from jobs.functions.returned_values import named_outputs, nested
 from jobs.functions.source_code import SourceCode
@@ -291,6 +292,7 @@ def _variables(
             batches,
             _curvature(config),
         )
+    require_real_point(config, variables.point)
     notes += variables.notes
     choices = dict(variables.choices)
     if config.op == "fisher":
@@ -360,11 +362,6 @@ def _pattern(sparsity: str) -> str:
 def _points(config: JobConfig, point: dict[str, Tensor]) -> int | None:
     if not config.points.are_many:
         return None
-    for name, tensor in point.items():
-        if tensor.is_complex():
-            raise ConfigurationError(
-                f"points={config.points.by}: {name} is complex; many points go with real inputs"
-            )
     return len(next(iter(point.values())))
 
 

@@ -83,8 +83,6 @@ def ggn_blocks(
         raise ValueError(f"ggn: strategy={strategy!r}: valid are {', '.join(_STRATEGIES)}")
     arguments = Arguments(inputs, None, "ggn")
     leaves = arguments.differentiated.leaves
-    if any(each.is_complex() for each in leaves):
-        raise TypeError("ggn: complex inputs have no Gauss-Newton matrix; valid are real tensors")
 
     def flat(*tensors: Tensor) -> Tensor:
         given, samples = tensors[: len(leaves)], tensors[len(leaves) :]

@@ -54,9 +54,14 @@ class GaussNewton:
                 one by one.
 
         Raises:
-            TypeError: The function returns something other than one real tensor.
+            TypeError: An input is complex, or the function returns something other than one real
+                tensor.
             ValueError: The data and the outputs do not have the same leading dimension.
         """
+        if any(each.is_complex() for each in inputs):
+            raise TypeError(
+                "ggn: complex inputs have no Gauss-Newton matrix; valid are real tensors"
+            )
         self._func = func
         self._loss = loss
         self._inputs = tuple(each.detach() for each in inputs)

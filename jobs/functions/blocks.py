@@ -164,14 +164,8 @@ def groups_of(structure: StructureConfig, point: dict[str, Tensor]) -> list[tupl
         point: The tensors of the point, by name.
 
     Raises:
-        ConfigurationError: A pattern matches no tensor, a tensor is in no group or in several, or
-            the point is complex.
+        ConfigurationError: A pattern matches no tensor, a tensor is in no group or in several.
     """
-    for name, tensor in point.items():
-        if tensor.is_complex():
-            raise ConfigurationError(
-                f"structure=blocks: {name} is complex; diagonal blocks are those of real tensors"
-            )
     if structure.groups is None:
         return [(name,) for name in point]
     named: dict[str, int] = {}

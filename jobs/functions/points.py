@@ -11,6 +11,7 @@ from jobs.configuration.schema import JobConfig
 from jobs.errors import ConfigurationError
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.ragged import ragged_variables
+from jobs.functions.real_points import require_real_point
 from jobs.functions.variables import Variables, choose_variables
 from jobs.operations import OPERATIONS
 from jobs.sources.many_files import count_points
@@ -50,8 +51,7 @@ def choose_at_points(
         return choose_variables(function, arguments, *what, ())
     points = separated(arguments, count_points(arguments))
     first = choose_variables(function, points[0], *what)
-    if any(tensor.is_complex() for tensor in first.point.values()):
-        raise ConfigurationError(f"points={config.points.by}: many points go with real inputs")
+    require_real_point(config, first.point)
     if all(_have_one_shape(points, name) for name in arguments):
         differing = [
             name for name in arguments if name not in first.point and not _is_equal(points, name)

@@ -297,7 +297,7 @@ def tensors_of(entries: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
             continue
         width = each.numel() * (2 if each.is_complex() else 1)
         part, entries = entries[:width], entries[width:]
-        part = torch.view_as_complex(part.reshape(-1, 2)) if each.is_complex() else part
+        part = torch.complex(*part.reshape(-1, 2).unbind(-1)) if each.is_complex() else part
         tensors.append(part.reshape(each.shape).to(each.device, each.dtype))
     return tensors
 

@@ -70,7 +70,7 @@ def test_groups_are_for_blocks(tmp_path: Path) -> None:
 
 def test_complex_points_are_refused(tmp_path: Path) -> None:
     point = {"x": torch.ones(2, dtype=torch.complex128), "y": torch.ones(2, dtype=torch.float64)}
-    with pytest.raises(ConfigurationError, match="x is complex; diagonal blocks are those of real"):
+    with pytest.raises(ConfigurationError, match="structure=blocks: x is complex"):
         jobs.compute(
             "hessian",
             lambda x, y: (x.abs() ** 2).sum() * y.sum(),
