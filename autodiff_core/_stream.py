@@ -285,6 +285,24 @@ class BlockStream:
         self._pending.clear()
         return Block(self.axis, start, stop, pieces, self.dtype, fallbacks)
 
+    def pullback(self, cotangent: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the product of one cotangent with the derivative, as the blocks are computed.
+
+        Args:
+            cotangent: For each tensor along the rows of the derivative one of its shape and dtype;
+                zeros for integers.
+
+        Returns:
+            For each differentiated tensor one of its shape.
+
+        Raises:
+            NotImplementedError: The strategy computes columns.
+        """
+        stacked = StackedVectors([part.unsqueeze(0) for part in cotangent])
+        with outside_inference_mode():
+            images = self.linearized.linearization.pullback(stacked, 0, 1)
+        return tuple(image.squeeze(0).detach() for image in images)
+
     def matrix(self) -> Tensor:
         """Return the requested rows and columns as one tensor in memory.
 

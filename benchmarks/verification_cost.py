@@ -1,9 +1,8 @@
 """Measure what the comparison with differences costs a job, in evaluations and in CPU seconds.
 
 Each job runs with `verify.differences=true` and with `false` by turns. The function counts its
-calls by what the job does: planning (strategies are opened and measured), the differences, the
-first of which shows the least precise stage, and the products of the check. A call under `vmap`
-counts once, and so does one that a derivative follows.
+calls by what the job does: planning (strategies are opened and measured), the differences, and the
+products of the check. A call under `vmap` counts once, and so does one that a derivative follows.
 
     python benchmarks/verification_cost.py [--rounds 5] [--only mlp ...]
 """

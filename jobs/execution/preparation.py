@@ -32,6 +32,7 @@ from jobs.streams.stream import Stream, StreamFacts
 from jobs.verification.check import Check
 from jobs.verification.comparison import Comparison
 from jobs.verification.differences import differences_of_job
+from jobs.verification.precision import observing, with_observed
 from jobs.verification.routes import Routes
 from jobs.verification.selection import prepare_check
 from outputs import Probes, ResultDescription
@@ -119,10 +120,13 @@ def prepare(
     with git_commit(job) as commit, _threads(threads_of_a_worker(job.devices)):
         require_reduction(job.function.function, job.first_point, job.seed)
         with _outputs_examined(job):
-            decision = decide(job, budget, strategy=strategy, chunk_limit=limit, tell=tell)
+            observed, function = observing(job)
+            decision = decide(observed, budget, strategy=strategy, chunk_limit=limit, tell=tell)
+        if function is not None and function.found is not None:
+            job = with_observed(job, function.found)
         # Before the check, because it refuses what is no derivative.
         description = describe(job, decision.stream, decision.strategy, commit())
-        routes = Routes(job, decision.stream.value, decision.strategy)
+        routes = Routes(job, decision.stream.value, decision.strategy, decision.stream)
         # Before the products of the check, which come from routes that are not found wrong.
         differences = differences_of_job(job, routes)
         job = routes.with_observed()

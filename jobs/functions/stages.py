@@ -90,7 +90,7 @@ class ObservedFunction:
     def __call__(self, *arguments: Any) -> Any:
         """Evaluate the function."""
         inputs = [each for each in _tensors(arguments) if each.requires_grad]
-        if self.found is not None or not inputs:
+        if self.found is not None or not inputs or any(map(is_functorch_wrapped_tensor, inputs)):
             return self._function(*arguments)
         # What works in place on an argument must not change where its graph leads to.
         given = (

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autodiff_core._engines.choice import EngineChoice
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.planning.trials import measure_chunk
-from jobs.streams.single import kept_lines
+from jobs.streams.single import SingleStream, kept_lines
 from jobs.units import duration
 
 
@@ -28,15 +27,16 @@ def try_plain(search: Search, chosen: Candidate, chunk_size: int) -> str:
     """
     stream, costs, before = chosen.opened, chosen.measured, chosen.plain
     recorder = stream.recorder
-    if not isinstance(recorder, EngineChoice) or stream.engine != "captured":
+    if recorder is None or not isinstance(stream, SingleStream) or stream.engine != "captured":
         return ""
     if before is None or search.job.compile == "always":
         return ""
+    chunk_size = min(chunk_size, stream.axis.lines(stream.shape))
     line = min(trial.seconds / trial.chunk_size for trial in before.trials)
     if not search.affords(chunk_size * line, remaining=1):
         return ""
     recorded = chunk_size * costs.line_seconds(chunk_size)
-    with recorder.waiting():
+    with stream.waiting():
         trial = measure_chunk(search.job, chosen, chunk_size, number=len(kept_lines(stream)))
     if trial.seconds >= recorded:
         return ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autodiff_core import Axis, AxisLayout, Block, BlockStream
 from jobs.streams.stream import Recorder, Stream
@@ -105,6 +107,21 @@ class SingleStream(OverAnother):
         """Free the blocks that are kept."""
         self._kept.clear()
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Let the plain engine compute in the body, whatever has been recorded."""
+        recorder = self._stream.recorder
+        return nullcontext() if recorder is None else recorder.waiting()
+
+    def pulled(self, cotangent: Sequence[Tensor]) -> Pulled | None:
+        """Return what `pulled_by` says."""
+        linearized = self._stream.linearized
+        linearization = linearized.linearization
+        if linearization.axis is not Axis.ROWS or self.engine != "plain":
+            return None
+        outputs = linearization.outputs if linearized.operation.is_second_order else ()
+        gradient = [each.detach() for each in outputs]
+        return self.value, gradient, [*self._stream.pullback(cotangent)]
+
     def rows_by_symmetry(self) -> SingleStream:
         """Return the columns of a symmetric Hessian as rows.
 
@@ -113,6 +130,25 @@ class SingleStream(OverAnother):
         """
         kept = [replace(each, axis=Axis.ROWS) for each in self._kept.values()]
         return SingleStream(self._stream.rows_by_symmetry(), kept)
+
+
+Pulled = tuple[Any, list[Tensor], list[Tensor]]
+"""A value, of second order the gradient, and the product of a cotangent with the derivative."""
+
+
+def pulled_by(stream: Stream | None, cotangent: Sequence[Tensor]) -> Pulled | None:
+    """Return a product by the graph from which a stream computes its rows, without an evaluation.
+
+    Args:
+        stream: The stream.
+        cotangent: The vector from the left.
+
+    Returns:
+        None where the stream has no such graph, or another engine than the plain one computes.
+    """
+    if not isinstance(stream, SingleStream):
+        return None
+    return stream.pulled(cotangent)
 
 
 def kept_lines(stream: Stream | None) -> list[range]:

@@ -86,8 +86,12 @@ def compare_with_differences(routes: Routes) -> tuple[Comparison, ...]:
     # A function may raise anything away from its point; what is wrong at the point, the job tells.
     except Exception as error:
         orders = (1, 2) if is_second_order else (1,)
-        return tuple(_failed(each, error) for each in orders)
-    found = (*gradient, _of_the_matrix(routes, lines))
+        found = tuple(_failed(each, error) for each in orders)
+    else:
+        found = (*gradient, _of_the_matrix(routes, lines))
+    # Values that agree with the derivative of the blocks are those of one function.
+    if not routes.is_repeated and any(each.state != "agree" for each in found):
+        routes.require_repeatable()
     return tuple(_with_unseen(each, routes) for each in found)
 
 

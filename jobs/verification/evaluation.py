@@ -230,6 +230,11 @@ class Evaluations:
                 "its data; with points.batched=true a point is one sample"
             )
 
+    @property
+    def has_past(self) -> bool:
+        """Whether an evaluation has stored something."""
+        return self._function.kept is not None and self._function.kept.is_changed()
+
     def require_no_past(self) -> None:
         """Compare evaluations near the point with and without what earlier ones have stored.
 
@@ -237,7 +242,7 @@ class Evaluations:
             JobError: The values differ.
         """
         kept = self._function.kept
-        if kept is None or not kept.is_changed():
+        if kept is None or not self.has_past:
             return
         generator = torch.Generator().manual_seed(self._seed)
         moved = [
@@ -260,6 +265,10 @@ class Evaluations:
                     "its inputs alone. Look for caches, and for iterations that begin where an "
                     "earlier call has ended"
                 )
+
+    def know_centre(self, value: object, gradient: Sequence[Tensor]) -> None:
+        """Take the values at the point from a product."""
+        self._centre = self.values_of(value, gradient)
 
     def centre(self) -> list[Tensor]:
         """Return the values at the point."""

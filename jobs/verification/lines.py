@@ -66,7 +66,11 @@ class Lines:
         # Torch or the function may raise anything where there is no derivative by this route.
         with suppress(Exception):
             value, gradient, _ = routes.pull(routes.split(u))
-        self._evaluations.require_repeatable(value, gradient)
+        if value is None or routes.is_repeated:
+            routes.require_repeatable(value, gradient)
+        else:
+            # Values of another function near the point do not agree with this derivative.
+            self._evaluations.know_centre(value, gradient)
         self._centre = routes.widest(u)
         self.is_wider = self._centre.point is not self._evaluations.point
         # Entries of the function come before those of its gradient.
@@ -79,6 +83,8 @@ class Lines:
         if self._skipped:
             self._first.append(self.claim_of_gradient())
         line = self._line(Group(0), 1, exponent)[1]
+        if self._evaluations.has_past and not routes.is_repeated:
+            routes.require_repeatable()
         self._evaluations.require_no_past()
         parts = (slice(0, self._skipped), slice(self._skipped, None))
         noise = cache(lambda: self._noise_along(line))

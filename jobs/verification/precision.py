@@ -8,9 +8,27 @@ from typing import Any
 import torch
 
 from jobs.functions import attention
-from jobs.functions.stages import Observed, observed
+from jobs.functions.batch_sum import BatchSum
+from jobs.functions.blocks import BlocksFunction
+from jobs.functions.curvature import Curvature
+from jobs.functions.stages import Observed, ObservedFunction, observed
 from jobs.job import Job
 from jobs.sources.source_array import name_of
+
+
+def observing(job: Job) -> tuple[Job, ObservedFunction | None]:
+    """Return a job whose function notes its arithmetic where it is evaluated first.
+
+    Returns:
+        The job, and its function; None for many points and for sums, of which several terms are
+        evaluated.
+    """
+    function = job.function.function
+    is_of_several = isinstance(function, BatchSum | BlocksFunction | Curvature)
+    if job.points is not None or job.is_ragged or is_of_several:
+        return job, None
+    watched = ObservedFunction(function, job.first_point)
+    return replace(job, function=replace(job.function, function=watched)), watched
 
 
 def with_observed(job: Job, found: Observed | None = None) -> Job:

@@ -21,6 +21,8 @@ from jobs.functions.stages import ObservedFunction
 from jobs.job import Job
 from jobs.operations import OPERATIONS
 from jobs.strategies import FORWARD
+from jobs.streams.single import pulled_by
+from jobs.streams.stream import Stream
 from jobs.verification.evaluation import Centre, Evaluations, double_of, is_inexact
 from jobs.verification.extrapolation import Extrapolation
 from jobs.verification.numerics import root_mean_square, signed_vector
@@ -53,18 +55,22 @@ class Routes:
             does not, or they say nothing.
         uncertainty: The largest relative error of an entry that `push_by_differences` has given.
         is_compared: Whether they were compared with differences.
+        is_repeated: Whether the function was evaluated at the point once more than for the blocks.
         has_pushed_differences: Whether it has given any product.
         seed: What random vectors are drawn from.
         notes: What is wrong with the routes that are, as sentences for the user.
     """
 
-    def __init__(self, job: Job, value: Any = None, strategy: str = "") -> None:
+    def __init__(
+        self, job: Job, value: Any = None, strategy: str = "", stream: Stream | None = None
+    ) -> None:
         """Keep the job; nothing is computed yet.
 
         Args:
             job: The job.
             value: What its function returns, of many points stacked; None if that is not known.
             strategy: The strategy that computes the blocks; that of the job by default.
+            stream: What computes the blocks; its graph saves an evaluation at the point.
         """
         self.family: Mode = "forward" if (strategy or job.strategy) in FORWARD else "reverse"
         # Diagonal blocks are evaluated as a sum with a term for each.
@@ -75,8 +81,10 @@ class Routes:
         self.uncertainty = 0.0
         self.has_pushed_differences = False
         self.is_compared = False
+        self.is_repeated = False
         self.notes: list[str] = []
         self.seed = probe_seed(job)
+        self._stream = stream
         self._rejected: set[Mode] = set()
         self._pulled: list[tuple[Sequence[Tensor], list[Tensor], _Pulled]] = []
 
@@ -134,7 +142,8 @@ class Routes:
     ) -> _Pulled:
         """Return value, gradient (of second order) and uᵀ M by a plain reverse pass.
 
-        The last one at each of a few points is kept.
+        At the point of the job the graph of the blocks is used, where there is one. The last
+        product at each of a few points is kept.
 
         Args:
             cotangent: u.
@@ -150,10 +159,23 @@ class Routes:
         for other, given, found in self._pulled:
             if other is point and all(map(torch.equal, given, cotangent)):
                 return found
-        with nullcontext() if centre is None else centre.mode:
-            found = self.evaluations.product(operation, point, cotangent, function=function)
+        is_here = point is self.evaluations.point
+        found = pulled_by(self._stream, cotangent) if is_here and function is None else None
+        if found is None:
+            self.is_repeated = self.is_repeated or is_here
+            with nullcontext() if centre is None else centre.mode:
+                found = self.evaluations.product(operation, point, cotangent, function=function)
         self._pulled = [*others[-_KEPT:], (point, list(cotangent), found)]
         return found
+
+    def require_repeatable(self, value: object = None, gradient: Sequence[Tensor] = ()) -> None:
+        """Compare with an evaluation at the point as `Evaluations.require_repeatable`, once.
+
+        Raises:
+            JobError: The values differ.
+        """
+        self.is_repeated = True
+        self.evaluations.require_repeatable(value, gradient)
 
     def widest(self, u: Tensor) -> Centre:
         """Return the centre in double precision, evaluated with uᵀ M, which is kept.

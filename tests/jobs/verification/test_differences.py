@@ -24,6 +24,7 @@ Run = Callable[..., Result]
 Resolve = Callable[..., Job]
 
 FUNCTIONS = """
+import os
 import random
 
 import numpy as np
@@ -76,6 +77,14 @@ _calls = [0]
 def counting(x):
     _calls[0] += 1
     return x.sin() * _calls[0]
+
+# What a file holds is no state that the program sees.
+def calls_in_a_file():
+    with open("calls", "a") as file:
+        file.write("x")
+    return os.path.getsize("calls")
+def factor_in_a_file(x): return x.sin() * calls_in_a_file()
+def offset_in_a_file(x): return x.sin() + 1e-3 * calls_in_a_file()
 
 def smooth(x): return torch.sin(3 * x) * x.exp()
 def kinks(x): return torch.relu(x @ torch.linspace(-1, 1, 60, dtype=x.dtype).reshape(6, 10))
@@ -150,7 +159,10 @@ WRONG = (
         "twice_in_one_place",
     ),
 )
-CHANGING = ("random_by_numpy", "random_by_python", "counting")
+CHANGING = (
+    *("random_by_numpy", "random_by_python", "counting"),
+    *("factor_in_a_file", "offset_in_a_file"),
+)
 RIGHT = (
     *("smooth", "kinks", "pooled", "ordered", "norms", "eigenvalues", "steps", "constant"),
     *("dropped", "rapid", "logarithm", "complex_inside", "time_stamps", "narrow"),
