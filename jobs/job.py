@@ -21,16 +21,15 @@ from jobs.functions.arguments import load_arguments
 from jobs.functions.batches import Batches, load_batches
 from jobs.functions.blocks import BlocksFunction, groups_of, with_blocks
 from jobs.functions.conversions import Conversion, lossy
-from jobs.functions.failures import explaining_failures
 from jobs.functions.loading import LoadedFunction, load_function
 from jobs.functions.losses import label_of
 from jobs.functions.part import Part
-from jobs.functions.parts import part_of
+from jobs.functions.parts import outputs_at_point, part_of
 from jobs.functions.points import choose_at_points
 from jobs.functions.ragged import RaggedFunction
 from jobs.functions.real_points import require_real_point
 from jobs.functions.references import content_digest
-from jobs.functions.returned_values import named_outputs, nested
+from jobs.functions.returned_values import nested
 from jobs.functions.source_code import SourceCode
 from jobs.functions.stages import Observed, Stage
 from jobs.functions.tracebacks import one_line
@@ -347,7 +346,7 @@ def _vectors(
 ) -> tuple[dict[str, Tensor], DrawnVectors | None]:
     if not OPERATIONS[config.op].is_product:
         return {}, None
-    like = _outputs(variables, config.seed) if config.op == "vjp" else variables.point
+    like = outputs_at_point(config, variables) if config.op == "vjp" else variables.point
     if drawn := vectors_to_draw(config.vectors, like, dtype):
         return {}, drawn
     return load_vectors(config.vectors, like, dtype, device, conversions), None
@@ -363,15 +362,6 @@ def _points(config: JobConfig, point: dict[str, Tensor]) -> int | None:
     if not config.points.are_many:
         return None
     return len(next(iter(point.values())))
-
-
-def _outputs(variables: Variables, seed: int) -> dict[str, Tensor]:
-    seed_generators(seed)
-    function = variables.function
-    with torch.no_grad(), explaining_failures(function):
-        # Copies: a function may work in place on its arguments.
-        value = function.function(*(tensor.clone() for tensor in variables.point.values()))
-    return named_outputs(function, value)
 
 
 def _storage(name: str, dtype: torch.dtype) -> torch.dtype | None:

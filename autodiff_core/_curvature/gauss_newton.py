@@ -15,7 +15,7 @@ from torch import Tensor
 from autodiff_core._block import AxisLayout
 from autodiff_core._curvature.sample_jacobians import jacobian_of_samples, whole_jacobian
 from autodiff_core._errors import Fallback
-from autodiff_core._linearization.nesting import outside_inference_mode
+from autodiff_core._linearization.nesting import outside_inference_mode, recording
 from autodiff_core._stream import BlockStream, blocks
 
 _BY_COLUMNS = ("forward-mode", "forward-loop")
@@ -68,8 +68,11 @@ class GaussNewton:
         self._data = tuple(data)
         self._strategy = strategy
         self._is_by_columns = strategy in _BY_COLUMNS
-        with torch.no_grad(), outside_inference_mode():
-            outputs = self._whole(*(each.clone() for each in self._inputs))
+        # As a derivative evaluates it: a function may differentiate inside, or ask whether a
+        # gradient is wanted.
+        with recording(create_graph=True):
+            leaves = (each.clone().requires_grad_() for each in self._inputs)
+            outputs = self._whole(*(each.clone() for each in leaves))
         self.outputs = _checked(outputs, self._data)
         self.layout = AxisLayout.of(self._inputs)
         tensors = (*self._inputs, self.outputs)
@@ -86,7 +89,8 @@ class GaussNewton:
     @property
     def value(self) -> Tensor:
         """The loss at the point."""
-        return self._loss(self.outputs).detach()
+        with recording(create_graph=True):
+            return self._loss(self.outputs.clone().requires_grad_()).detach()
 
     def add_rows(self, rows: Tensor, total: Tensor, columns: Tensor | None = None) -> None:
         """Add some rows to others; the matrix is symmetric.

@@ -95,7 +95,7 @@ class Pointwise:
     under_transform = __call__
 
     def _first(self, *primals: Tensor) -> tuple[Tensor, ...]:
-        with torch.no_grad(), ReplayedRandomness(primals).replayed():
+        with ReplayedRandomness(primals).replayed():
             given = (*(primal.clone() for primal in primals), *self._constants)
             plain = self._at_one(*(each[0] for each in given))
         try:

@@ -51,7 +51,7 @@ def part_of(config: JobConfig, variables: Variables) -> Part | None:
     is_second_order = OPERATIONS[config.op].is_second_order
     outputs = inputs
     if not is_second_order and config.rows is not None:
-        outputs = _axis_tensors(_outputs(config, variables))
+        outputs = _axis_tensors(outputs_at_point(config, variables))
     rows = selected_axis("rows", config.rows, outputs, config.seed)
     columns = selected_axis("columns", config.columns, inputs, config.seed)
     if columns.is_whole and (config.rows is None or rows.is_whole):
@@ -60,7 +60,8 @@ def part_of(config: JobConfig, variables: Variables) -> Part | None:
         return _part_of_hessian(config, variables, rows, columns)
     function, point = _of_elements(config, variables, columns)
     if config.rows is None:
-        rows = selected_axis("rows", None, _axis_tensors(_outputs(config, variables)), config.seed)
+        outputs = _axis_tensors(outputs_at_point(config, variables))
+        rows = selected_axis("rows", None, outputs, config.seed)
     elif not rows.is_whole:
         function = with_rows(function, rows)
     return Part(rows, columns, variables.function, variables.point, function, point)
@@ -109,13 +110,14 @@ def _part_of_hessian(
     return Part(rows, columns, variables.function, variables.point, function, point, lines)
 
 
-def _outputs(config: JobConfig, variables: Variables) -> dict[str, Tensor]:
+def outputs_at_point(config: JobConfig, variables: Variables) -> dict[str, Tensor]:
+    """Return what the function returns at the point, of many at the first, by name."""
     function, point = variables.function, list(variables.point.values())
     if config.points.are_many:
         point = [tensor[0] for tensor in point]
     with explaining_failures(function):
         value = evaluated(function.function, point, config.seed)
-    return named_outputs(function, value)
+    return {name: each.detach() for name, each in named_outputs(function, value).items()}
 
 
 def _axis_tensors(tensors: Mapping[str, Tensor], leading: int = 0) -> list[AxisTensor]:

@@ -17,11 +17,11 @@ from jobs.errors import ConfigurationError
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.conversions import Conversion, alike
 from jobs.functions.curvature import Curvature
+from jobs.functions.evaluation import evaluated
 from jobs.functions.loading import LoadedFunction
 from jobs.functions.part import Lines
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
 from jobs.functions.variables import Variables, choose_variables
-from jobs.machine.accelerator import seed_generators
 from jobs.sources.source_array import SourceArray
 
 # The name of the one-dimensional tensor that holds all points one after another.
@@ -109,13 +109,13 @@ class RaggedFunction(BatchSum):
         for number, point in enumerate(self.points):
             # The first evaluation of all takes longer than the others.
             for _ in range(2 if number == 0 else 1):
-                seed_generators(self._seed + number)
                 started = time.perf_counter()
-                with torch.no_grad():
-                    value = point.call(*point.tensors(self._numbers))
+                tensors = point.tensors(self._numbers)
+                value = evaluated(point.call, tensors, self._seed + number)
                 seconds = time.perf_counter() - started
             self.seconds.append(seconds)
-            found.append(named_outputs(self._function, value))
+            named = named_outputs(self._function, value)
+            found.append({name: each.detach() for name, each in named.items()})
             if list(found[-1]) != list(found[0]):
                 raise ConfigurationError(
                     f"{self._function.name} returns {', '.join(found[0])} at the first point and "

@@ -36,9 +36,8 @@ def require_reduction(function: Callable[..., Any], point: Sequence[Tensor], see
     # A function may raise anything for fewer samples than it is made for; one that is itself at
     # fault raises it again.
     try:
-        with torch.no_grad():
-            values = [evaluated(term, point, seed) for term in halves.terms]
-            whole, first, second = (float(value) for value in values)
+        values = [evaluated(term, point, seed).detach() for term in halves.terms]
+        whole, first, second = map(float, values)
     except Exception:
         return
     counts = halves.counts

@@ -160,12 +160,7 @@ def matrices(stream: BlockStream) -> tuple[Tensor, dict[str, Fallback]]:
 
 def values_of_points(function: Callable[..., Any], inputs: Sequence[Tensor], seed: int) -> Any:
     """Return the function's values at all points, nested as it returns them, stacked."""
-    call, constants = with_constants(function)
-    parts = []
-    with torch.no_grad():
-        for first, part in parts_of_points((*inputs, *constants)):
-            seed_generators(seed)
-            parts.append(stacked(call, first)(*part))
+    parts = [mapped(Tensor.detach, each) for each in values_at_points(function, inputs, seed)]
     return mapped(lambda *tensors: torch.cat(tensors), *parts)
 
 

@@ -206,10 +206,8 @@ class CurvatureStream(PlainStream):
                     break
                 if not outputs and not self._matrix(term, 0, term.data).has_independent_samples():
                     return False
-                with torch.no_grad():
-                    z = _outputs(term, self._seed)(*self._inputs, *term.data)
-                    outputs.append(z)
-                    values.append(term.loss(z, z))
+                outputs.append(_outputs_at(term, self._inputs, self._seed))
+                values.append(_loss_at(term, outputs[-1]))
         except (RuntimeError, ValueError, TypeError):
             return False
         pairs = ((torch.cat(outputs), first.outputs), (reduce(torch.add, values), first.value))
@@ -249,9 +247,7 @@ class CurvatureStream(PlainStream):
         return reduce(torch.add, values), [0] * len(lengths) if is_whole else lengths
 
     def _value(self, term: CurvatureTerm, number: int) -> Tensor:
-        with torch.no_grad():
-            z = _outputs(term, self._seed + number)(*self._inputs, *term.data)
-            return term.loss(z, z)
+        return _loss_at(term, _outputs_at(term, self._inputs, self._seed + number))
 
 
 def _adds_up(parts: Sequence[Tensor], value: Tensor) -> bool:
@@ -324,6 +320,17 @@ def _outputs(term: CurvatureTerm, seed: int) -> Callable[..., Tensor]:
     return outputs
 
 
+def _outputs_at(term: CurvatureTerm, point: Sequence[Tensor], seed: int) -> Tensor:
+    outputs = _outputs(term, seed)
+    return evaluated(lambda *tensors: outputs(*tensors, *term.data), point, seed).detach()
+
+
+def _loss_at(term: CurvatureTerm, outputs: Tensor) -> Tensor:
+    # As a derivative evaluates it: a loss may differentiate inside.
+    with torch.enable_grad():
+        return term.loss(outputs.clone().requires_grad_(), outputs).detach()
+
+
 def curvature_value_and_product(
     operation: str,
     function: Curvature,
@@ -359,8 +366,7 @@ def curvature_value_and_product(
         matrix = gauss_newton(term, point if is_of_second_order else base, seed + number)
         outputs = matrix.outputs
         if not is_of_second_order:
-            with torch.no_grad():
-                outputs = _outputs(term, seed + number)(*point, *term.data)
+            outputs = _outputs_at(term, point, seed + number)
         found = _at_outputs(term, matrix, outputs)
         if is_of_second_order:
             found += matrix.product(vector, strategy)

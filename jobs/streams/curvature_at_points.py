@@ -225,10 +225,11 @@ def curvature_at_points(
         function, points, inputs if is_of_second_order else base, seed
     )
     constants = [each[points] for each in function.constants]
-    with torch.no_grad():
-        outputs = stacked(_seeded(function.outputs, seed), points.start)(*inputs, *constants)
+    outputs_at = stacked(_seeded(function.outputs, seed), points.start)
     with torch.enable_grad():
-        leaf = outputs.detach().clone().requires_grad_()
+        # As a derivative evaluates it: a function may differentiate inside.
+        copies = (x.detach().clone().requires_grad_() for x in inputs)
+        leaf = outputs_at(*copies, *constants).detach().clone().requires_grad_()
         values = losses(leaf)
         (cotangent,) = torch.autograd.grad(values.sum(), leaf)
     pulled = matrix.pulled_back(cotangent)
