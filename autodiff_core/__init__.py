@@ -10,6 +10,7 @@ from autodiff_core._curvature.functional import GaussNewtonStream, ggn, ggn_bloc
 from autodiff_core._curvature.gauss_newton import GaussNewton
 from autodiff_core._engines.batched import silent_fallbacks
 from autodiff_core._engines.fusion import predicting_fusion
+from autodiff_core._engines.preparation import noting_preparation
 from autodiff_core._errors import (
     ChangingFunctionError,
     DoubleBackwardError,
@@ -57,6 +58,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "nodes_between",
+    "noting_preparation",
     "predicting_fusion",
     "silent_fallbacks",
     "vhp",

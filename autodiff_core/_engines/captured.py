@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -22,6 +23,7 @@ from autodiff_core._engines.denormals import (
     scaled_images,
 )
 from autodiff_core._engines.fusion import predictions
+from autodiff_core._engines.preparation import note_preparation
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs.collection import without_collection
 from autodiff_core._programs.flat import Tracer
@@ -162,8 +164,13 @@ class Captured:
         return images
 
     def _images(self, program: Program, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
-        """Apply a program, by flat steps once these have given the images of the others."""
-        if program.gains_when_flat and program.lacks_flat_forms(count):
+        """Apply a program, by flat steps once these have given the images of the others.
+
+        The first chunk of a size tells whether flat steps pay.
+        """
+        pays = program.was_short(count) or predictions()
+        if program.gains_when_flat and program.lacks_flat_forms(count) and pays:
+            note_preparation()
             generator = torch.Generator().manual_seed(count)
             weights = torch.randn(count, generator=generator, dtype=torch.float64)
             with Tracer() as tracer, without_collection():
@@ -175,7 +182,10 @@ class Captured:
                 given = combination(weights, images)
                 require_agreement(expected, given, images, "flat", self._precision)
             return images
-        return self._applied(program, stacks, count)
+        started = time.perf_counter()
+        images = self._applied(program, stacks, count)
+        program.note_seconds(count, time.perf_counter() - started)
+        return images
 
     def _applied(self, program: Program, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
         """Apply a program, to scaled vectors if denormal numbers would slow it down."""
@@ -254,6 +264,7 @@ class Captured:
                     meets = self._meets_denormals(program, places)
                     program.meets_denormals = meets and not has_denormal_constants(recording)
             self._programs[index] = program
+            note_preparation()
         return self._programs[index]
 
     def _recorded(self, places: Sequence[int], vector: Sequence[Tensor]) -> Recording:

@@ -23,6 +23,13 @@ Memory = Callable[[], Sequence[Tensor]]
 MANY_STEPS = 16
 """A program of fewer steps, all with rules, takes longer to trace than that saves."""
 
+_SECONDS_OF_A_STEP = 10e-6
+_SECONDS_OF_VMAP = 100e-6
+"""What the bookkeeping of a step was measured to take, and beside it that of one without a rule."""
+
+_SHORT = 10
+"""Bookkeeping shows in chunks that take less than so many times as long."""
+
 # The kinds of steps whose results have memory of their own.
 _MAKES_NEW = ("matmul", "solve", "combine", "overwrite", "gather", "scatter", "transform")
 
@@ -54,6 +61,7 @@ class Program:
     _flats: dict[int, Flat | None] = field(default_factory=dict)
     _fused: dict[int, Segment] = field(default_factory=dict)
     _misses: int = 0
+    _last_chunk: tuple[int, float] = (0, 0.0)
     _placed: dict[int, int] = field(default_factory=dict)
     _spare: dict[int, tuple[bool, ...]] = field(default_factory=dict)
 
@@ -150,12 +158,26 @@ class Program:
         return [each.fill_(1) for each in found]
 
     def lacks_flat_forms(self, count: int) -> bool:
-        """Return whether noting flat forms for so many vectors pays.
+        """Return whether noting flat forms for so many vectors pays where chunks are short.
 
         The first chunks of a matrix may reach few of the steps, and the last one is smaller. Noting
         what is missing costs about as much as doing without it in as many steps as there are.
         """
         return count > self.flat_count or self._misses >= len(self.steps)
+
+    def note_seconds(self, count: int, seconds: float) -> None:
+        """Note how long a chunk of so many vectors has taken."""
+        self._last_chunk = (count, seconds)
+
+    def was_short(self, count: int) -> bool:
+        """Return whether the last chunk was of so many vectors, and bookkeeping a part of its time.
+
+        In a longer one flat forms save nothing that shows.
+        """
+        kinds = [step.kind for step in self.steps.values()]
+        bookkeeping = _SECONDS_OF_A_STEP * len(kinds) + _SECONDS_OF_VMAP * kinds.count("general")
+        last, seconds = self._last_chunk
+        return last == count and seconds < _SHORT * bookkeeping
 
     def forget_flat_forms(self) -> None:
         """Compute step by step again, until flat forms are noted."""

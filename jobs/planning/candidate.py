@@ -88,6 +88,13 @@ class Candidate:
         return self.costs
 
     @property
+    def gains_by_recording(self) -> bool:
+        """Whether a line of the recorded program takes less time than a single one before."""
+        if self.plain is None:
+            return False
+        return self.run_seconds < self.plain.seconds(self.plain.smallest)
+
+    @property
     def opened(self) -> Stream:
         """The stream of a candidate that is open."""
         assert self.stream is not None
@@ -183,7 +190,13 @@ class Search:
         seconds = min(operators, limits.lines_of_python_to_record * line)
         # Each of many matrices has a program of its own.
         seconds *= max(1, len(bounds_of(stream) or ()) - 1)
-        return seconds <= limits.share_to_record * self.run_seconds
+        share = limits.share_to_record_another if self.has_recorded else limits.share_to_record
+        return seconds <= share * self.run_seconds
+
+    @property
+    def has_recorded(self) -> bool:
+        """Whether chunks of a recorded program were measured."""
+        return any(each.plain is not None for each in self.measured)
 
     @property
     def has_choice(self) -> bool:

@@ -30,6 +30,7 @@ class Trial:
         peak_bytes: The peak of memory meanwhile.
         waited: The seconds, beside those, that it waited for a processor.
         share: Of a sum over data, the share of the terms that was computed to tell the time.
+        prepares: Whether the engine prepared for later chunks of this size meanwhile.
     """
 
     chunk_size: int
@@ -37,6 +38,7 @@ class Trial:
     peak_bytes: int
     waited: float = 0.0
     share: float = 1.0
+    prepares: bool = False
 
     @property
     def spent(self) -> float:

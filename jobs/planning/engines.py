@@ -33,9 +33,10 @@ def try_plain(search: Search, chosen: Candidate, chunk_size: int) -> str:
         return ""
     chunk_size = min(chunk_size, stream.axis.lines(stream.shape))
     line = min(trial.seconds / trial.chunk_size for trial in before.trials)
-    if not search.affords(chunk_size * line, remaining=1):
-        return ""
     recorded = chunk_size * costs.line_seconds(chunk_size)
+    expected = chunk_size * line
+    if expected > search.thresholds.plain_behind * recorded or not search.affords(expected, 1):
+        return ""
     with stream.waiting():
         trial = measure_chunk(search.job, chosen, chunk_size, number=len(kept_lines(stream)))
     if trial.seconds >= recorded:

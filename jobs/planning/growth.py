@@ -46,6 +46,8 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
     if candidate.recording == UNDECIDED:
         if not search.affords_recording(candidate):
             candidate.recording = "not recorded in so short a run"
+            if search.has_recorded and search.job.chunk_size is None:
+                return  # batches of the plain engine seldom catch up with a recorded program
         elif remaining > 1 and _is_small(search):
             return
         else:
@@ -78,9 +80,10 @@ def _decide_on_recording(
     """Record if that takes a small share of the run in batches of the plain engine.
 
     Batches of that engine grow as long as each halves the time of a line at least: then most of the
-    time is that of Python, which recording saves as well.
+    time is that of Python, which recording saves as well. Where another strategy is recorded, its
+    run is the one that counts.
     """
-    while growth.sizes and search.job.chunk_size is None:
+    while growth.sizes and search.job.chunk_size is None and not search.has_recorded:
         before, chunk_size = growth.costs.trials[-1], growth.sizes[0]
         if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
             break
@@ -139,7 +142,8 @@ def _measure_size(
     search.tell(candidate.strategy, chunk_size)
     measured = f"({candidate.opened.engine} engine) was measured with {chunk_size} at a time"
     trying_strategy(search.job, candidate.strategy, measured, chunk_size)
-    for repetition in range(limits.repetitions):
+    # One more where the last of them has prepared for the next.
+    for repetition in range(limits.repetitions + 1):
         costs, loaded = growth.costs, len(sys.modules)
         is_smallest = len(costs.trials) <= 1 and chunk_size == costs.smallest
         by = measuring if repetition == 0 or is_smallest else timing
@@ -161,11 +165,12 @@ def _measure_size(
             costs = costs.with_first(first_seconds)
         growth.costs = candidate.costs = costs
         # The first chunk verifies the batching as well (a single line is no batch, except at many
-        # points), and the captured engine prepares the first chunk of each size.
+        # points), and a recorded program takes its memory from the system.
         is_first = (chunk_size, repetition) == (1, 0)
-        batches = len(costs.trials) <= 2 and candidate.opened.engine == "plain"
-        prepares = repetition == 0 and (candidate.opened.engine == "captured" or batches)
-        is_sure = trial.seconds > limits.lasting_seconds and not (is_first or prepares)
+        is_new = candidate.opened.engine == "captured" or len(costs.trials) <= 2
+        prepares = trial.prepares or (repetition == 0 and (is_first or is_new))
+        is_sure = trial.seconds > limits.lasting_seconds or repetition + 1 >= limits.repetitions
+        is_sure &= not prepares
         # Where nothing is left to choose, a few percent of the predicted time do not matter.
         is_sure |= not search.has_choice and len(costs.trials) > 1
         again = lines_of_trial(candidate.opened, chunk_size, repetition + 1)
@@ -238,7 +243,20 @@ def _is_worth_trying(
         and search.affords(seconds, remaining, is_kept=is_kept)
         and _promises_more(search, costs, search.thresholds.repetitions * seconds, is_kept=is_kept)
         and not any(here > search.thresholds.far_behind * rival for rival in rivals)
+        and not _was_better_in(search, candidate, smaller.chunk_size)
     )
+
+
+def _was_better_in(search: Search, candidate: Candidate, size: int) -> bool:
+    """Return whether no larger chunk paid for another strategy: both modes have similar results."""
+    for other in search.measured:
+        if other is candidate or other.engine != candidate.engine:
+            continue
+        taken = {t.chunk_size: other.measured.seconds(t.chunk_size) for t in other.measured.trials}
+        larger = [seconds for each, seconds in taken.items() if each > size]
+        if size in taken and larger and taken[size] < min(larger):
+            return True
+    return False
 
 
 def _promises_more(search: Search, costs: Costs, seconds: float, *, is_kept: bool) -> bool:

@@ -147,9 +147,10 @@ def _measure_all(search: Search) -> None:
     loops = [each[1] for each in usable if each[1:]]
     for strategy in best:
         _attempt(search, strategy, remaining=len(best))
-    # A candidate that waited for the other one to be measured may still be the faster.
-    for strategy in best:
-        _attempt(search, strategy, remaining=1, continues=True)
+    # A candidate that waited for the other one to be measured may still be the faster. The one that
+    # is ahead is recorded first.
+    for candidate in sorted(search.measured, key=lambda each: each.run_seconds):
+        _attempt(search, candidate.strategy, remaining=1, continues=True)
     if not search.measured:
         for strategy in [each for each in best if search.candidate(each).note]:
             _attempt(search, strategy, remaining=1, even_if_hopeless=True)
@@ -157,7 +158,7 @@ def _measure_all(search: Search) -> None:
         fastest = search.fastest()
         chunk_size = fastest.measured.best_chunk(search.budget.bytes)
         is_small = chunk_size is None or chunk_size <= search.thresholds.small_batch
-        if is_small and LOOPS.get(fastest.strategy) in loops:
+        if is_small and not fastest.gains_by_recording and LOOPS.get(fastest.strategy) in loops:
             _attempt(search, LOOPS[fastest.strategy], remaining=1)
     for loop in map(search.candidate, loops):
         # A loop holds less memory than any batch.

@@ -30,6 +30,10 @@ class Thresholds:
             their operators computes (10 to 60 were measured).
         share_to_record: Recording takes at most this share of the run of the plain engine, of which
             it saves a half in the median of many functions, and sometimes nothing.
+        share_to_record_another: It takes at most this share of the run where another strategy is
+            recorded, which seldom takes much longer.
+        plain_behind: The plain engine is not tried beside a recorded program if a line took it so
+            many times longer: its batches grew until the next one did not halve that time.
         evaluations_to_open: It takes at least so many evaluations: forward mode compares itself
             with reverse mode.
         share_to_keep: A stream that holds at most this share of the memory budget stays open while
@@ -66,6 +70,8 @@ class Thresholds:
     lines_to_record: int = 4
     lines_of_python_to_record: int = 30
     share_to_record: float = 0.25
+    share_to_record_another: float = 0.1
+    plain_behind: float = 2.0
     evaluations_to_open: int = 3
     share_to_keep: float = 0.01
     hopeless: float = 30

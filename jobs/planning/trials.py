@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 import torch
 
-from autodiff_core import Block
+from autodiff_core import Block, noting_preparation
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.machine.measurement import Measurement, limited_memory, measuring
@@ -47,13 +47,18 @@ def measure_chunk(
     lines = lines_of_trial(stream, chunk_size, number)
     if not any(len(each) == chunk_size for each in kept_lines(stream)):
         forget_kept(stream)
-    with by(job.device) as found, explaining_failures(job.function):
+    with (
+        noting_preparation() as preparation,
+        by(job.device) as found,
+        explaining_failures(job.function),
+    ):
         block, share = _computed(stream, lines.start, lines.stop)
         candidate.fallbacks.extend(map(str, block.fallbacks))
         _handle(job, stream, block)
     if share == 1.0:
         keep(stream, block)
-    return Trial(chunk_size, found.seconds / share, found.peak_bytes, found.waited, share)
+    seconds, prepares = found.seconds / share, preparation.happened
+    return Trial(chunk_size, seconds, found.peak_bytes, found.waited, share, prepares)
 
 
 def lines_of_trial(stream: Stream, chunk_size: int, number: int) -> range:

@@ -5,8 +5,10 @@ import warnings
 import pytest
 import torch
 
-from autodiff_core import blocks
+from autodiff_core import blocks, noting_preparation
 from autodiff_core._engines import captured
+from autodiff_core._programs.program import Program
+from autodiff_core._programs.recording import record
 from autodiff_core._programs.rules.lowering import lower
 from autodiff_core._programs.stacks import dense_stack
 from tests.core.support import cases
@@ -222,6 +224,67 @@ def test_the_numbers_do_not_depend_on_the_first_block(strategy):
     in_order, last = stream(), stream()
     given = [block.values for block in in_order][-1]
     assert torch.equal(given, last.block(24, 26).values)
+
+
+@pytest.mark.parametrize("strategy", BATCHED)
+def test_flat_steps_and_others_give_the_same_numbers(strategy, monkeypatch):
+    """Which of them compute depends on the time of a chunk, on which no number may depend."""
+    x = draw(12)
+
+    def func(x):
+        for _ in range(8):
+            x = torch.tanh(x.roll(1)) * x + torch.cumsum(x.sin(), 0)
+        return x
+
+    def matrix(is_short):
+        noted = []
+
+        def was_short(program, count):
+            noted.append(count)
+            return is_short
+
+        monkeypatch.setattr(Program, "was_short", was_short)
+        given = blocks(
+            func, x, operation="jacobian", strategy=strategy, chunk_size=4, engine="captured"
+        )
+        found = given.matrix()
+        assert given.engine == "captured"
+        assert noted
+        return found
+
+    assert torch.equal(matrix(True), matrix(False))
+    assert_same(matrix(True), torch.func.jacrev(func)(x), 1e-10)
+
+
+def test_a_chunk_says_whether_it_prepares_for_others(monkeypatch):
+    monkeypatch.setattr(
+        Program, "was_short", lambda program, count: program._last_chunk[0] == count
+    )
+
+    def func(x):
+        for _ in range(20):
+            x = torch.tanh(x.roll(1)) * x
+        return x
+
+    stream = blocks(
+        func, draw(12), operation="jacobian", strategy="vectorize", chunk_size=3, engine="captured"
+    )
+    found = []
+    for start in range(0, 12, 3):
+        with noting_preparation() as preparation:
+            stream.block(start, start + 3)
+        found.append(preparation.happened)
+    # It records, then notes flat steps for chunks of this size, and computes.
+    assert found == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("seconds", "is_short"), [(1e-6, True), (10.0, False)])
+def test_only_the_time_of_a_chunk_of_the_same_size_tells_that_it_was_short(seconds, is_short):
+    program = lower(record(lambda parts: (parts[0].sin(),), (draw(3),)))
+    assert not program.was_short(4)
+    program.note_seconds(4, seconds)
+    assert program.was_short(4) is is_short
+    assert not program.was_short(16)
 
 
 class _Cube(torch.autograd.Function):

@@ -101,6 +101,20 @@ def test_a_strategy_that_promises_less_than_the_other_gives_is_not_measured_furt
     assert dict(tried)["vectorize"] < dict(tried)["forward-mode"]
 
 
+def test_larger_chunks_that_did_not_pay_for_one_strategy_are_not_tried_for_the_other(
+    measured: Callable[..., Any],
+) -> None:
+    decision, tried = measured(
+        64,
+        vectorize=lambda size: 0.02 if size <= 16 else 0.02 * size,
+        forward_mode=lambda size: 0.01 if size <= 16 else 0.01 * size,
+    )
+    assert (decision.strategy, decision.chunk_size) == ("forward-mode", 16)
+    sizes = {strategy: {size for name, size in tried if name == strategy} for strategy, _ in tried}
+    assert max(sizes["vectorize"]) > 16
+    assert sizes["forward-mode"] == {1, 4, 16}
+
+
 def test_a_strategy_that_fell_back_is_compared_with_the_other_even_in_a_short_run(
     resolved: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
