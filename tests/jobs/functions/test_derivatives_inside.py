@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.functional import hessian
-from torch.func import functional_call, grad, jacrev, vmap
+from torch.func import functional_call, grad, hessian, jacrev, vmap
 
 import jobs
 
@@ -90,7 +89,7 @@ def compute(op: str, function: Any, point: Any, runs: Path, **options: Any) -> A
 @pytest.mark.parametrize("function", [forces, asking_forces])
 def test_forces_at_many_points(function: Any, tmp_path: Path) -> None:
     result = compute("jacobian", function, POINTS, tmp_path, points="leading")
-    expected = torch.stack([-hessian(energy, each).reshape(12, 12) for each in POINTS])
+    expected = torch.stack([-hessian(energy)(each).reshape(12, 12) for each in POINTS])
     np.testing.assert_allclose(result[...], expected, atol=1e-12)
     (value,) = result.value.values()
     np.testing.assert_allclose(value, [-grad(energy)(each) for each in POINTS], atol=1e-12)
@@ -102,14 +101,14 @@ def test_forces_at_points_of_different_sizes(function: Any, tmp_path: Path) -> N
     points = {"by": "offsets", "offsets": offsets}
     result = compute("jacobian", function, rows, tmp_path, points=points)
     for number, (start, stop) in enumerate(pairwise(offsets)):
-        expected = -hessian(energy, rows[start:stop]).reshape(3 * (stop - start), -1)
+        expected = -hessian(energy)(rows[start:stop]).reshape(3 * (stop - start), -1)
         np.testing.assert_allclose(result.point(number)[...], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("function", [forces, asking_forces])
 def test_products_of_forces_from_the_left(function: Any, tmp_path: Path) -> None:
     result = compute("vjp", function, POINTS[0], tmp_path, vectors=POINTS[1:3])
-    expected = POINTS[1:3].reshape(2, 12) @ -hessian(energy, POINTS[0]).reshape(12, 12)
+    expected = POINTS[1:3].reshape(2, 12) @ -hessian(energy)(POINTS[0]).reshape(12, 12)
     np.testing.assert_allclose(result[...], expected, atol=1e-12)
 
 
@@ -143,7 +142,7 @@ def test_curvature_at_many_points_of_a_gradient(tmp_path: Path) -> None:
     point = {"x": POINTS, "label": torch.zeros_like(POINTS)}
     loss = {"kind": "mse", "reduction": "sum"}
     result = compute("ggn", forces, point, tmp_path, points="leading", loss=loss)
-    second = torch.stack([hessian(energy, each).reshape(12, 12) for each in POINTS])
+    second = torch.stack([hessian(energy)(each).reshape(12, 12) for each in POINTS])
     np.testing.assert_allclose(result[...], 2 * second @ second, atol=1e-11)
 
 
