@@ -20,8 +20,8 @@ from autodiff_core._errors import (
     MissingReverseDerivativeError,
     ModesDisagreeError,
     NotHolomorphicError,
+    headline,
     is_out_of_memory,
-    without_internals,
 )
 from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
 from autodiff_core._linearization.adjoint import KnownPullback
@@ -52,6 +52,7 @@ __all__ = [
     "engines",
     "ggn",
     "ggn_blocks",
+    "headline",
     "hessian",
     "hvp",
     "is_out_of_memory",
@@ -63,5 +64,4 @@ __all__ = [
     "silent_fallbacks",
     "vhp",
     "vjp",
-    "without_internals",
 ]

@@ -87,10 +87,16 @@ def without_internals(text: str) -> str:
     return _INTERNAL.sub(r"an internal check of torch failed (\1, line \2):", text).strip(" :")
 
 
+def headline(error: BaseException) -> str:
+    """Return the first line of an exception's text, and the next where a colon announces it."""
+    lines = [line.strip() for line in without_internals(text_of(error)).splitlines()]
+    first, *others = [line for line in lines if line] or [""]
+    return f"{first} {others[0]}" if others and first.endswith(":") else first
+
+
 def first_line(error: BaseException) -> str:
-    """Return an exception's type and the first line of its text, for one-line messages."""
-    lines = without_internals(text_of(error)).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """Return an exception's type and the `headline` of its text, for one-line messages."""
+    return ": ".join(filter(None, (type(error).__name__, headline(error))))
 
 
 # Messages of torch's allocator, and of libraries below torch whose allocations fail.

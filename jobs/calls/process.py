@@ -87,9 +87,10 @@ def undisturbed(say: Callable[[str], None]) -> Iterator[None]:
         ConfigurationError: A setting of torch changes what the function computes.
         Interrupted: The user has stopped the job; what was computed is kept.
     """
-    _require_default_settings()
     with ExitStack() as restored:
         restored.enter_context(_turn.taken(say))
+        # Only here: within another call its own settings would be seen.
+        _require_default_settings()
         restored.enter_context(same_random_numbers())
         restored.enter_context(torch.inference_mode(False))
         restored.enter_context(torch.enable_grad())

@@ -146,7 +146,8 @@ def _show_plan(prepared: Prepared, display: Display) -> None:
         JobError: The plan exceeds the memory or the disk.
     """
     display.plan(prepared.plan)
-    if seen := contradiction(prepared.job, prepared.differences):
+    # The verdict at the end says what to do.
+    if seen := contradiction(prepared.job, prepared.differences, with_advice=False):
         display.warn(f"contradicted: {seen}")
     prepared.plan.check()
 

@@ -6,6 +6,9 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from autodiff_core import silent_fallbacks
 from jobs.configuration.schema import LiveFunction
@@ -97,10 +100,29 @@ def show_finished(job: Job, display: Display) -> Path | None:
     tidy(path.parent)
     with _opened(job, path) as result:
         _require_storage(job, Storage.of_result(result), path)
+        _say_other_check(job, result, display)
         shape = " x ".join(map(str, result.shape))
         display.already_finished(result.verdict, shape, str(path), identity_of(job))
     _judge(job, path)
     return path
+
+
+def _say_other_check(job: Job, result: Result | SparseResult, display: Display) -> None:
+    """Say where the options ask for another check than the one that the result has had."""
+    texts = job.configuration, result.configuration
+    asked, had = (yaml.safe_load(text)["verify"] for text in texts)
+    others = [name for name in asked if asked[name] != had.get(name) and name != "required"]
+    if others:
+        now, before = (" ".join(_option(n, each.get(n)) for n in others) for each in (asked, had))
+        display.say(
+            f"note: {now}: the result was verified with {before}, and the verdict is of that "
+            "check; overwrite=true computes and verifies it again"
+        )
+
+
+def _option(name: str, value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return f"verify.{name}={text.lower() if isinstance(value, bool) else text}"
 
 
 def _require_files(job: Job) -> None:

@@ -151,8 +151,15 @@ def _needs(arguments: tuple[str, ...], signature: Signature | None) -> str:
     also = f"{', '.join(optional[:12])}{', ...' if optional[12:] else ''}"
     if not arguments:
         return f"the function takes {also or 'no arguments'}"
-    needs = f"the function needs {', '.join(arguments)}"
-    return f"{needs} and takes {also}" if optional else needs
+    # `loading` adds the labels of a loss to the arguments.
+    of_loss = [n for n in arguments if signature and n not in signature.names]
+    needs = f"the function needs {', '.join(n for n in arguments if n not in of_loss)}"
+    needs = f"{needs} and takes {also}" if optional else needs
+    return needs + "".join(
+        f", and the loss needs {name} (loss.label={name}), which it takes after the output; a "
+        "function that returns a loss itself, without labels, goes with loss=own"
+        for name in of_loss
+    )
 
 
 def argument_names(

@@ -131,7 +131,7 @@ def _real_casts() -> Iterator[dict[str, None]]:
     def note(message: Warning | str, *details: Any) -> None:
         # Other warnings are shown by the evaluations that follow.
         if str(message).startswith("Casting complex values to real"):
-            found[line_of_user(sys._getframe(1))] = None
+            found[line_of_user(sys._getframe(1), __file__)] = None
 
     warns_always = torch.is_warn_always_enabled()
     torch.set_warn_always(True)
@@ -185,7 +185,7 @@ class _Watch(TorchFunctionMode):
         if not _precision(tensor):
             return
         if _precision(tensor) > self._epsilon:
-            stage = Stage(tensor.dtype, operation, line_of_user(sys._getframe(2)))
+            stage = Stage(tensor.dtype, operation, line_of_user(sys._getframe(2), __file__))
         if tensor.requires_grad:
             if stage is not None:
                 # Inside a transformation of torch.func tensors have graphs of their own.

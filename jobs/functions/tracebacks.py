@@ -7,7 +7,7 @@ import site
 import sysconfig
 import traceback
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from types import FrameType
 
@@ -17,21 +17,20 @@ import autodiff_core
 import outputs
 from jobs.errors import text_of
 
-_OURS = tuple(
+_PROGRAM = tuple(
     str(folder) + os.sep
     for folder in (
         Path(__file__).parents[1],
-        *(Path(str(each.__file__)).parent for each in (torch, autodiff_core, outputs)),
+        *(Path(str(each.__file__)).parent for each in (autodiff_core, outputs)),
     )
 )
+_OURS = (*_PROGRAM, str(Path(str(torch.__file__)).parent) + os.sep)
 # The frames shown at each end of a long traceback.
 _FRAMES = 5
 # Packages are also installed for a user alone, or beside another interpreter.
 LIBRARIES = {"site-packages", "dist-packages"}
-_INSTALLED = tuple(
-    str(Path(folder)) + os.sep
-    for folder in (*site.getsitepackages(), sysconfig.get_paths()["stdlib"])
-)
+_STANDARD = str(Path(sysconfig.get_paths()["stdlib"])) + os.sep
+_INSTALLED = (*(str(Path(folder)) + os.sep for folder in site.getsitepackages()), _STANDARD)
 
 
 def frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
@@ -47,17 +46,25 @@ def frames_of_user(error: BaseException) -> list[traceback.FrameSummary]:
     return own or frames
 
 
-def line_of_user(frame: FrameType | None) -> str:
-    """Return file and line of the innermost frame of the user's; empty if there is none.
+def line_of_user(frame: FrameType | None, watcher: str) -> str:
+    """Return file and line of the innermost frame of the user's function; empty if there is none.
 
-    As in `frames_of_user`, other installed packages count where nothing else is.
+    As in `frames_of_user`, other installed packages count where nothing else is. Beyond the first
+    frame of this program is what has called the job.
 
     Args:
         frame: The innermost frame.
+        watcher: The file of this program that runs beneath the function.
     """
-    foreign = [(file, number) for file, number in _lines_from(frame) if not file.startswith(_OURS)]
+    lines = (each for each in _lines_from(frame) if each[0] != watcher)
+    inner = takewhile(lambda each: not each[0].startswith(_PROGRAM), lines)
+    foreign = [each for each in inner if not (each[0].startswith(_OURS) or _is_standard(each[0]))]
     own = [each for each in foreign if not each[0].startswith(_INSTALLED)]
     return "{}:{}".format(*(own or foreign)[0]) if foreign else ""
+
+
+def _is_standard(filename: str) -> bool:
+    return filename.startswith(_STANDARD) and not LIBRARIES & {*filename.split(os.sep)}
 
 
 def _lines_from(frame: FrameType | None) -> Iterator[tuple[str, int]]:
@@ -78,13 +85,12 @@ def is_of_project(filename: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type if it has none."""
-    text = autodiff_core.without_internals(text_of(error))
-    return next(iter(text.strip().splitlines()), type(error).__name__)
+    """Return an error's text, cut to one line as `headline` does, or its type if it has none."""
+    return autodiff_core.headline(error) or type(error).__name__
 
 
 def error_with_frames(error: BaseException) -> str:
-    """Return an error with its notes as Python prints it, reduced to the user's frames."""
+    """Return an error with its cause and notes, reduced to one line each and the user's frames."""
     text = text_of(error).strip()
     head = type(error).__name__ + (f": {one_line(error)}" if text else "")
     shown = [
@@ -96,4 +102,7 @@ def error_with_frames(error: BaseException) -> str:
     if len(frames) > 2 * _FRAMES:
         between = f"  ... {len(frames) - 2 * _FRAMES} more ..."
         frames = [*frames[:_FRAMES], between, *frames[-_FRAMES:]]
-    return "\n".join([head, *frames, *getattr(error, "__notes__", ())])
+    cause, causes = error.__cause__, []
+    if cause is not None and autodiff_core.headline(cause) not in head:
+        causes = [f"caused by {type(cause).__name__}: {autodiff_core.headline(cause)}"]
+    return "\n".join([head, *frames, *causes, *getattr(error, "__notes__", ())])

@@ -53,13 +53,16 @@ def with_left_out_differences(job: Job, found: Verdict) -> Verdict:
     return replace(found, reason=f"{found.reason}; no differences: verify.differences=false")
 
 
-def contradiction(job: Job, comparisons: Sequence[Comparison]) -> str:
+def contradiction(job: Job, comparisons: Sequence[Comparison], *, with_advice: bool = True) -> str:
     """Return what contradicts the derivative of a job's function, and what to do; else nothing."""
     seen = next((each for each in comparisons if each.state == "contradicted"), None)
     if seen is None:
         return ""
+    text = f"function={job.function.reference}: {seen}"
+    if not with_advice:
+        return text
     return (
-        f"function={job.function.reference}: {seen}: autograd does not see all that the "
+        f"{text}: autograd does not see all that the "
         "function does, or a custom derivative is wrong. Look for tensors that are detached, "
         "values that leave torch, caches, and custom backward functions. "
         f"{_as_exact_as(seen)}verify.differences=false writes what autograd gives, for functions "

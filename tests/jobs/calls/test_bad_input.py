@@ -159,3 +159,40 @@ def test_what_only_a_name_can_identify(compute: Any, positions: Tensor) -> None:
     assert result.path.parent.name.startswith("locked-hessian-")
     assert "not covered: closure variable lock" in result.configuration
     assert compute("hessian", function, positions, name="locked").path == result.path
+
+
+@pytest.mark.parametrize("op", ["hessian", "ggn"])
+def test_a_missing_label_is_one_of_the_loss(op: str, tmp_path: Path) -> None:
+    def loss(output: Tensor) -> Tensor:
+        return output.square().mean()
+
+    wanted = r"the function needs input, and the loss needs label \(loss.label=label\)"
+    with pytest.raises(jobs.JobError, match=wanted):
+        jobs.compute(op, nn.Linear(2, 2), torch.ones(3, 2), wrt="params", loss=loss, runs=tmp_path)
+
+
+def test_an_error_of_several_lines_says_what_its_first_line_announces(tmp_path: Path) -> None:
+    def outside(x: Tensor) -> Tensor:
+        try:
+            raise ArithmeticError("the support ends at 0")
+        except ArithmeticError as error:
+            raise ValueError("at site 's':\n\n    found -1.06") from error
+
+    with pytest.raises(jobs.JobError) as caught:
+        jobs.compute("jacobian", outside, torch.ones(3), runs=tmp_path)
+    text = str(caught.value)
+    assert "ValueError: at site 's': found -1.06\n" in text
+    assert "\ncaused by ArithmeticError: the support ends at 0" in text
+
+
+def test_what_to_do_about_a_contradiction_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(x: Tensor) -> Tensor:
+        return x.detach() * x
+
+    with pytest.raises(jobs.JobError, match="autograd does not see all"):
+        jobs.compute("jacobian", stopped, torch.ones(3), runs=tmp_path, progress="quiet")
+    shown = capsys.readouterr().err
+    assert shown.startswith("contradicted: function=stopped: along a random direction")
+    assert "autograd does not see all" not in shown

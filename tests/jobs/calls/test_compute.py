@@ -346,3 +346,17 @@ def test_modules_made_while_the_program_runs(compute: Any, positions: Tensor) ->
     made.__dict__["scale"] = 3.0
     second = compute("jacobian", lambda x: made.inner(x), positions)
     np.testing.assert_allclose(2 * second[...], 3 * first[...])
+
+
+def test_a_finished_job_says_that_its_check_was_another(
+    positions: Tensor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.compute("hessian", energy, positions, verify="off", progress="quiet").close()
+    jobs.compute("hessian", energy, positions, verify="off").close()
+    assert "note: verify" not in capsys.readouterr().out
+    result = jobs.compute("hessian", energy, positions)
+    assert result.verdict.state == "not verified"
+    result.close()
+    said = capsys.readouterr().out
+    assert "note: verify.mode=probe verify.differences=true: the result was verified with " in said
+    assert "with verify.mode=off verify.differences=false, and the verdict is of that check" in said

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from autodiff_core import without_internals
+from autodiff_core import headline
 from jobs.errors import JobError
 from outputs import Result
 
@@ -91,7 +91,9 @@ def test_the_message_names_the_reason_and_what_helps(
             "an internal check of torch failed (utils.h, line 75)",
         ),
         ("an ordinary message: 1", "an ordinary message: 1"),
+        ("at site 's':\n\n  outside the support\nmore", "at site 's': outside the support"),
+        ("of two lines\nof which one matters", "of two lines"),
     ],
 )
 def test_internal_assertions_are_said_in_plain_words(text: str, plain: str) -> None:
-    assert without_internals(text) == plain
+    assert headline(RuntimeError(text)) == plain

@@ -1,6 +1,8 @@
 """What the derivative runs through counts as a stage, and nothing else."""
 
+import sysconfig
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -111,3 +113,12 @@ def test_a_function_that_fails_has_no_stage() -> None:
         raise ValueError("no")
 
     assert observed(failing, [X], 0).stage is None
+
+
+def test_a_stage_in_a_library_is_named_there_and_not_where_the_job_is_called() -> None:
+    library = f"{sysconfig.get_paths()['purelib']}/library.py"
+    names: dict[str, Any] = {}
+    exec(compile("def narrow(x):\n    return x.float().double()\n", library, "exec"), names)
+    stage = observed(names["narrow"], [X], 0).stage
+    assert stage is not None
+    assert stage.line == f"{library}:2"
