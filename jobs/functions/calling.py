@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any, TypeVar
@@ -142,17 +142,20 @@ def named_like_arguments(
         if name == "" or (arguments and not (signature and name in signature.names)):
             return {needed[0]: value}
     given = ", ".join(name or "a single array" for name in values) or "nothing"
-    raise ConfigurationError(f"{option}: the source holds {given}; {_needs(arguments, signature)}")
+    raise ConfigurationError(
+        f"{option}: the source holds {given}; {_needs(arguments, signature, values)}"
+    )
 
 
-def _needs(arguments: tuple[str, ...], signature: Signature | None) -> str:
+def _needs(arguments: tuple[str, ...], signature: Signature | None, given: Container[str]) -> str:
     """Say what a function needs, and what it takes besides."""
     optional = [n for n in (signature.names if signature else ()) if n not in arguments]
     also = f"{', '.join(optional[:12])}{', ...' if optional[12:] else ''}"
     if not arguments:
         return f"the function takes {also or 'no arguments'}"
     # `loading` adds the labels of a loss to the arguments.
-    of_loss = [n for n in arguments if signature and n not in signature.names]
+    missing = [n for n in arguments if n not in given]
+    of_loss = [n for n in missing if signature and n not in signature.names]
     needs = f"the function needs {', '.join(n for n in arguments if n not in of_loss)}"
     needs = f"{needs} and takes {also}" if optional else needs
     return needs + "".join(
