@@ -96,11 +96,14 @@ def _known_whole(probe: Probe, stream: Stream) -> Probe:
 
     Where one is not finite, routes differ in the other rows of the matrix: 0 times infinity is NaN.
     """
+    is_finite = probe.product.isfinite()
+    if bool(is_finite.all()):
+        return probe
     bounds = bounds_of(stream) or range(0, len(probe.product) + 1, stream.unit)
     heights = torch.tensor([stop - start for start, stop in pairwise(bounds)])
     numbers = torch.arange(len(heights)).repeat_interleave(heights).to(probe.product.device)
     unknown = torch.zeros(len(heights), dtype=torch.bool, device=numbers.device)
-    unknown[numbers[~probe.product.isfinite()]] = True
+    unknown[numbers[~is_finite]] = True
     return replace(probe, product=probe.product.masked_fill(unknown[numbers], torch.nan))
 
 
