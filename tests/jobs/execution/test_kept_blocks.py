@@ -53,7 +53,8 @@ def test_a_block_that_could_not_be_kept_is_computed_in_chunks() -> None:
     chunks = ChunkSize(2, Budget(2**30, "as a test has it"), print)
     remaining = Remaining([range(8)], chunks, FACTS, [range(4)])
     taken = remaining.take()
-    assert taken is not None and taken == range(4)
+    assert taken is not None
+    assert taken == range(4)
     remaining.put_back(taken)
     assert [(each.start, each.stop) for each in iter(remaining.take, None)] == [
         (0, 2),
