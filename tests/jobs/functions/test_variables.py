@@ -37,7 +37,7 @@ def test_some_inputs_are_constants_and_integers_stay_integers(
         (["wrt=params", "wrt.pattern=encoder.0.wieght"], "no parameter.*did you mean encoder.0.w"),
         (["wrt=params", "wrt.pattern=[]"], r"wrt.pattern=\[\]: valid is a pattern"),
         (["wrt.pattern=y"], "wrt.pattern=y: no input has such a name; there are x"),
-        (["loss=mse", "wrt=params"], "the source holds x; the function needs x, label"),
+        (["loss=mse", "wrt=params"], "the function needs x, and the loss needs label"),
         (["loss=mse", "loss.reduction=total"], "loss.reduction=total: valid are mean, sum"),
         (["loss=mse", "loss.batch_size=0"], "loss.batch_size=0: valid are null"),
         (["loss=mse", "loss.label=x"], "loss.label=x: the function has an argument of this name"),
