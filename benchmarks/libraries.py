@@ -16,13 +16,10 @@ import argparse
 import copy
 import importlib.util
 import os
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +40,8 @@ class Case:
     Args:
         library: The module that must be installed.
         operation: ``hessian`` or ``jacobian``.
-        method: The fastest way by hand: ``rows`` (a pass of reverse mode for each row),
-            ``vmap`` (`torch.func.jacrev`, batched) or ``forward`` (`torch.func.jacfwd`).
+        method: The fastest way by hand: ``rows`` (a pass of reverse mode for each row) or
+            ``vmap`` (`torch.func.jacrev`, batched).
     """
 
     library: str
@@ -249,10 +246,8 @@ def by_hand(name: str, path: str) -> None:
             (y,) = torch.autograd.grad(y, x, create_graph=True)
         rows = [torch.autograd.grad(each, x, retain_graph=True)[0] for each in y.reshape(-1)]
         matrix = torch.stack(rows).detach()
-    elif case.method == "vmap":
-        matrix = torch.func.jacrev(derivative)(point)
     else:
-        matrix = torch.func.jacfwd(derivative)(point)
+        matrix = torch.func.jacrev(derivative)(point)
     with h5py.File(path, "w") as file:
         file["matrix"] = matrix.reshape(-1, point.numel())
         file.flush()
@@ -271,6 +266,8 @@ def command_of_job(name: str, place: Path) -> list[str]:
 
 def compared(name: str, rounds: int, place: Path) -> dict[str, Any]:
     """Run both commands by turns, and compare what they wrote."""
+    from commands import timed
+
     from outputs import open_result
 
     np.save(place / f"{name}.npy", globals()[name]()[1].numpy())
@@ -279,14 +276,15 @@ def compared(name: str, rounds: int, place: Path) -> dict[str, Any]:
         "hand": [str(HERE), "--by-hand", name, str(hand)],
         "job": command_of_job(name, place),
     }
+    python = [sys.executable, "-W", "ignore"]
     taken: dict[str, list[tuple[float, float]]] = {key: [] for key in commands}
     # The first round fills the cache of files.
     for number in range(rounds + 1):
         for key, options in commands.items():
             shutil.rmtree(place / "runs", ignore_errors=True)
-            seconds, output = timed(options)
+            spent, seconds, output = timed([*python, *options], HERE.parent.parent)
             if number:
-                taken[key].append(seconds)
+                taken[key].append((seconds, spent))
     with open_result(output.splitlines()[-1]) as result, h5py.File(hand) as file:
         assert result.verdict.state == "verified", result.verdict
         expected = np.asarray(file["matrix"])
@@ -302,21 +300,6 @@ def compared(name: str, rounds: int, place: Path) -> dict[str, Any]:
         "ratio": clock["job"] / clock["hand"],
         "ratio of processor time": processor["job"] / processor["hand"],
     }
-
-
-def timed(options: list[str]) -> tuple[tuple[float, float], str]:
-    """Run Python; return its seconds by the clock and by the processor, and its output."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-W", "ignore", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=HERE.parent.parent, env=environment, capture_output=True, text=True
-    )
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}:\n{done.stderr}")
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return (seconds, used), done.stdout
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Functions that users bring, at sizes whose derivatives take a script ten seconds and more.
 
 Each is a function of one tensor, beside a function `<name>_point` that returns the tensor, as in
-`users.py`, from which come those of which only the point is larger.
+`users.py`, from which come those of which only the point is larger, and what others consist of.
 """
 
 from __future__ import annotations
@@ -9,9 +9,18 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from users import _drawn, attention, integrator, neighbour_energy
+from users import (
+    _drawn,
+    attention,
+    burgers,
+    classified,
+    integrator,
+    likelihood,
+    neighbour_energy,
+    noisy_wave,
+    with_messages,
+)
 
 __all__ = ["attention", "integrator", "neighbour_energy"]
 
@@ -50,21 +59,16 @@ def deep_network_point() -> Tensor:
 _IMAGES = _drawn(128, 1, 16, 16, seed=36)
 _LABELS = torch.randint(10, (128,), generator=torch.Generator().manual_seed(37))
 _SHAPES = [(8, 1, 3, 3), (8,), (16, 8, 3, 3), (16,), (10, 256), (10,)]
-_SIZES = [math.prod(shape) for shape in _SHAPES]
 
 
 def convolutional_loss(parameters: Tensor) -> Tensor:
     """Return the loss of a convolutional network."""
-    parts = parameters.split(_SIZES)
-    a, ab, b, bb, c, cb = (p.reshape(shape) for p, shape in zip(parts, _SHAPES, strict=True))
-    x = torch.tanh(F.avg_pool2d(F.conv2d(_IMAGES, a, ab, padding=1), 2))
-    x = torch.tanh(F.avg_pool2d(F.conv2d(x, b, bb, padding=1), 2))
-    return F.cross_entropy(x.flatten(1) @ c.T + cb, _LABELS)
+    return classified(parameters, _SHAPES, _IMAGES, _LABELS)
 
 
 def convolutional_loss_point() -> Tensor:
     """Return the parameters."""
-    return _drawn(sum(_SIZES), seed=38, scale=0.2)
+    return _drawn(sum(map(math.prod, _SHAPES)), seed=38, scale=0.2)
 
 
 _WIDTH = 64
@@ -103,11 +107,7 @@ _TARGETS = _drawn(300, seed=33)
 
 def marginal_likelihood(places: Tensor) -> Tensor:
     """Return the negative log marginal likelihood of a Gaussian process."""
-    squared = (places[:, None] - places[None]).square().sum(-1)
-    covariance = torch.exp(-0.5 * squared) + 0.5 * torch.eye(len(places), dtype=places.dtype)
-    factor = torch.linalg.cholesky(covariance)
-    weights = torch.cholesky_solve(_TARGETS[:, None], factor)
-    return 0.5 * (_TARGETS @ weights[:, 0]) + factor.diagonal().log().sum()
+    return likelihood(places, _TARGETS)
 
 
 def marginal_likelihood_point() -> Tensor:
@@ -121,12 +121,7 @@ _LAYERS = [_drawn(16, 16, seed=71 + i, scale=0.3) for i in range(4)]
 
 def graph_network(nodes: Tensor) -> Tensor:
     """Return the nodes of a graph after four rounds of messages along its edges."""
-    sender, receiver = _EDGES
-    for weight in _LAYERS:
-        messages = torch.tanh((nodes[sender] + nodes[receiver]) @ weight)
-        where = receiver[:, None].expand_as(messages)
-        nodes = nodes + torch.zeros_like(nodes).scatter_add(0, where, messages)
-    return nodes
+    return with_messages(nodes, _EDGES, _LAYERS)
 
 
 def graph_network_point() -> Tensor:
@@ -139,18 +134,12 @@ _MODES = torch.fft.rfftfreq(2048, 1.0 / 2048)
 
 def spectral(u: Tensor) -> Tensor:
     """Return the solution of Burgers' equation after 100 pseudo-spectral steps."""
-    for _ in range(100):
-        transformed = torch.fft.rfft(u)
-        slope = torch.fft.irfft(1j * _MODES * transformed, n=2048)
-        transformed = (transformed - 1e-3 * torch.fft.rfft(u * slope)) / (1 + 1e-5 * _MODES**2)
-        u = torch.fft.irfft(transformed, n=2048)
-    return u
+    return burgers(u, _MODES, 100)
 
 
 def spectral_point() -> Tensor:
     """Return a wave with noise at 2048 places."""
-    wave = torch.sin(2 * math.pi * torch.arange(2048) / 2048)
-    return wave + _drawn(2048, seed=31, scale=0.1)
+    return noisy_wave(2048)
 
 
 OPERATIONS = {

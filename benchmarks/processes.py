@@ -13,16 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import long_functions
+from commands import environment, timed
 
 from outputs import open_result
 
@@ -105,24 +104,6 @@ def compared(name: str, operation: str, rounds: int, seconds: float) -> dict[str
         "run": record["seconds"],
         "all": times,
     }
-
-
-def timed(command: list[str], place: str) -> tuple[float, float, str]:
-    """Run a process; return its processor time, its time by the clock, and what it printed."""
-    before, began = os.times(), time.perf_counter()
-    done = subprocess.run(
-        command, cwd=place, env=environment(), capture_output=True, text=True, check=False
-    )
-    clock, after = time.perf_counter() - began, os.times()
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-    spent = after.children_user - before.children_user
-    return spent + after.children_system - before.children_system, clock, done.stdout
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of one thread."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
 
 
 if __name__ == "__main__":

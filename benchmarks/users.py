@@ -60,32 +60,47 @@ def integrator_point() -> Tensor:
 _MODES = torch.fft.rfftfreq(1024, 1.0 / 1024)
 
 
+def burgers(u: Tensor, modes: Tensor, steps: int) -> Tensor:
+    """Return the solution of Burgers' equation after pseudo-spectral steps."""
+    for _ in range(steps):
+        transformed = torch.fft.rfft(u)
+        slope = torch.fft.irfft(1j * modes * transformed, n=len(u))
+        transformed = (transformed - 1e-3 * torch.fft.rfft(u * slope)) / (1 + 1e-5 * modes**2)
+        u = torch.fft.irfft(transformed, n=len(u))
+    return u
+
+
 def spectral(u: Tensor) -> Tensor:
     """Return the solution of Burgers' equation after 10 pseudo-spectral steps."""
-    for _ in range(10):
-        transformed = torch.fft.rfft(u)
-        slope = torch.fft.irfft(1j * _MODES * transformed, n=1024)
-        transformed = (transformed - 1e-3 * torch.fft.rfft(u * slope)) / (1 + 1e-5 * _MODES**2)
-        u = torch.fft.irfft(transformed, n=1024)
-    return u
+    return burgers(u, _MODES, 10)
+
+
+def noisy_wave(places: int) -> Tensor:
+    """Return a wave with noise."""
+    wave = torch.sin(2 * math.pi * torch.arange(places) / places)
+    return wave + _drawn(places, seed=31, scale=0.1)
 
 
 def spectral_point() -> Tensor:
     """Return a wave with noise at 1024 places."""
-    wave = torch.sin(2 * math.pi * torch.arange(1024) / 1024)
-    return wave + _drawn(1024, seed=31, scale=0.1)
+    return noisy_wave(1024)
 
 
 _TARGETS = _drawn(160, seed=33)
 
 
-def marginal_likelihood(places: Tensor) -> Tensor:
-    """Return the negative log marginal likelihood of a Gaussian process."""
+def likelihood(places: Tensor, targets: Tensor) -> Tensor:
+    """Return the negative log marginal likelihood of a Gaussian process with given targets."""
     squared = (places[:, None] - places[None]).square().sum(-1)
     covariance = torch.exp(-0.5 * squared) + 0.5 * torch.eye(len(places), dtype=places.dtype)
     factor = torch.linalg.cholesky(covariance)
-    weights = torch.cholesky_solve(_TARGETS[:, None], factor)
-    return 0.5 * (_TARGETS @ weights[:, 0]) + factor.diagonal().log().sum()
+    weights = torch.cholesky_solve(targets[:, None], factor)
+    return 0.5 * (targets @ weights[:, 0]) + factor.diagonal().log().sum()
+
+
+def marginal_likelihood(places: Tensor) -> Tensor:
+    """Return the negative log marginal likelihood of a Gaussian process."""
+    return likelihood(places, _TARGETS)
 
 
 def marginal_likelihood_point() -> Tensor:
@@ -99,13 +114,20 @@ _SHAPES = [(6, 1, 3, 3), (6,), (12, 6, 3, 3), (12,), (10, 108), (10,)]
 _SIZES = [math.prod(shape) for shape in _SHAPES]
 
 
+def classified(
+    parameters: Tensor, shapes: list[tuple[int, ...]], images: Tensor, labels: Tensor
+) -> Tensor:
+    """Return the loss of a convolutional network of given shapes."""
+    parts = parameters.split([math.prod(shape) for shape in shapes])
+    a, ab, b, bb, c, cb = (p.reshape(shape) for p, shape in zip(parts, shapes, strict=True))
+    x = torch.tanh(F.avg_pool2d(F.conv2d(images, a, ab, padding=1), 2))
+    x = torch.tanh(F.avg_pool2d(F.conv2d(x, b, bb, padding=1), 2))
+    return F.cross_entropy(x.flatten(1) @ c.T + cb, labels)
+
+
 def convolutional_loss(parameters: Tensor) -> Tensor:
     """Return the loss of a convolutional network."""
-    parts = parameters.split(_SIZES)
-    a, ab, b, bb, c, cb = (p.reshape(shape) for p, shape in zip(parts, _SHAPES, strict=True))
-    x = torch.tanh(F.avg_pool2d(F.conv2d(_IMAGES, a, ab, padding=1), 2))
-    x = torch.tanh(F.avg_pool2d(F.conv2d(x, b, bb, padding=1), 2))
-    return F.cross_entropy(x.flatten(1) @ c.T + cb, _LABELS)
+    return classified(parameters, _SHAPES, _IMAGES, _LABELS)
 
 
 def convolutional_loss_point() -> Tensor:
@@ -198,14 +220,19 @@ _EDGES = torch.randint(80, (2, 400), generator=torch.Generator().manual_seed(70)
 _LAYERS = [_drawn(16, 16, seed=71 + i, scale=0.3) for i in range(2)]
 
 
-def graph_network(nodes: Tensor) -> Tensor:
-    """Return the nodes of a graph after two rounds of messages along its edges."""
-    sender, receiver = _EDGES
-    for weight in _LAYERS:
+def with_messages(nodes: Tensor, edges: Tensor, layers: list[Tensor]) -> Tensor:
+    """Return the nodes of a graph after a round of messages along its edges for each layer."""
+    sender, receiver = edges
+    for weight in layers:
         messages = torch.tanh((nodes[sender] + nodes[receiver]) @ weight)
         where = receiver[:, None].expand_as(messages)
         nodes = nodes + torch.zeros_like(nodes).scatter_add(0, where, messages)
     return nodes
+
+
+def graph_network(nodes: Tensor) -> Tensor:
+    """Return the nodes of a graph after two rounds of messages along its edges."""
+    return with_messages(nodes, _EDGES, _LAYERS)
 
 
 def graph_network_point() -> Tensor:
