@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from autodiff_core._engines.listening import listening
 from autodiff_core._programs.program import Program
 from autodiff_core._programs.segments import FUSIBLE, WORKING
 
@@ -57,15 +57,9 @@ class FusionPrediction:
 _predictions: list[FusionPrediction] = []
 
 
-@contextmanager
-def predicting_fusion() -> Iterator[FusionPrediction]:
+def predicting_fusion() -> AbstractContextManager[FusionPrediction]:
     """Yield a prediction for all captured programs that are applied inside, one chunk each."""
-    found = FusionPrediction()
-    _predictions.append(found)
-    try:
-        yield found
-    finally:
-        _predictions.remove(found)
+    return listening(_predictions, FusionPrediction())
 
 
 def predictions() -> list[FusionPrediction]:

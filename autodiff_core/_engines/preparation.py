@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+
+from autodiff_core._engines.listening import listening
 
 
 @dataclass
@@ -21,15 +22,9 @@ class Preparation:
 _noted: list[Preparation] = []
 
 
-@contextmanager
-def noting_preparation() -> Iterator[Preparation]:
+def noting_preparation() -> AbstractContextManager[Preparation]:
     """Yield what says whether a chunk that is computed in the body prepares for others."""
-    found = Preparation()
-    _noted.append(found)
-    try:
-        yield found
-    finally:
-        _noted.remove(found)
+    return listening(_noted, Preparation())
 
 
 def note_preparation() -> None:

@@ -118,6 +118,8 @@ def _sum_of(traced: GraphModule, node: Node) -> tuple[Node, int, Tensor, Node] |
     if node.kwargs:
         return None
     arguments: list[Any] = [*node.args]
+    # What must have the shape of the targets but for the number of terms.
+    aligned: tuple[Node, ...] = ()
     if node.target is _aten.index_put.default and len(arguments) > 3 and arguments[3]:
         target, places, values = arguments[:3]
         dims = [dim for dim, each in enumerate(places) if each is not None]
@@ -130,8 +132,7 @@ def _sum_of(traced: GraphModule, node: Node) -> tuple[Node, int, Tensor, Node] |
     elif node.target is _aten.scatter_add.default:
         target, dim, place, values = arguments
         index = _along(_constant(traced, place), dim)
-        if index is not None and place.meta["val"].shape != values.meta["val"].shape:
-            return None
+        aligned = (place, values)
     else:
         return None
     like = target.meta["val"]
@@ -141,10 +142,9 @@ def _sum_of(traced: GraphModule, node: Node) -> tuple[Node, int, Tensor, Node] |
     is_known = like.dtype in _DTYPES and like.device.type == "cpu"
     if not is_known or values.meta["val"].dtype != like.dtype:
         return None
-    if node.target is _aten.scatter_add.default:
-        terms = [*like.shape[:dim], len(index), *like.shape[dim + 1 :]]
-        if list(values.meta["val"].shape) != terms:
-            return None
+    terms = [*like.shape[:dim], index.numel(), *like.shape[dim + 1 :]]
+    if any([*each.meta["val"].shape] != terms for each in aligned):
+        return None
     return target, dim, index, values
 
 
