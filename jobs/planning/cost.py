@@ -41,6 +41,11 @@ class Trial:
     prepares: bool = False
 
     @property
+    def line_seconds(self) -> float:
+        """How long a line takes in it."""
+        return self.seconds / self.chunk_size
+
+    @property
     def spent(self) -> float:
         """The seconds that the measurement itself has taken."""
         return self.seconds * self.share
@@ -118,9 +123,9 @@ class Costs:
     def line_seconds(self, chunk_size: int) -> float:
         """Return the seconds to compute a line in chunks of a size."""
         if self.is_loop:
-            return min(trial.seconds / trial.chunk_size for trial in self.trials)
+            return min(trial.line_seconds for trial in self.trials)
         nearest = min(self.trials, key=lambda trial: abs(math.log(trial.chunk_size / chunk_size)))
-        return nearest.seconds / nearest.chunk_size
+        return nearest.line_seconds
 
     def seconds(self, chunk_size: int) -> float:
         """Return the seconds of the whole run in chunks of a size."""

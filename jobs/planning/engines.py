@@ -32,7 +32,7 @@ def try_plain(search: Search, chosen: Candidate, chunk_size: int) -> str:
     if before is None or search.job.compile == "always":
         return ""
     chunk_size = min(chunk_size, stream.axis.lines(stream.shape))
-    line = min(trial.seconds / trial.chunk_size for trial in before.trials)
+    line = min(trial.line_seconds for trial in before.trials)
     recorded = chunk_size * costs.line_seconds(chunk_size)
     expected = chunk_size * line
     if expected > search.thresholds.plain_behind * recorded or not search.affords(expected, 1):

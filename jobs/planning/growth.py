@@ -89,7 +89,7 @@ def _decide_on_recording(
             break
         _measure_next(search, candidate, growth, remaining)
         last = growth.costs.trials[-1]
-        if 2 * last.seconds / last.chunk_size > before.seconds / before.chunk_size:
+        if 2 * last.line_seconds > before.line_seconds:
             break
     if not search.affords_recording(candidate):
         candidate.recording = "not recorded in so short a run"
@@ -197,13 +197,13 @@ def _lost(search: Search, candidate: Candidate, trial: Trial) -> float:
     if not _is_kept(search, candidate):
         return trial.spent
     lines = min(trial.chunk_size, candidate.measured.lines)
-    line = min(each.seconds / each.chunk_size for each in candidate.measured.trials)
+    line = min(each.line_seconds for each in candidate.measured.trials)
     return max(0.0, trial.spent - lines * line)
 
 
 def _is_worse(search: Search, trial: Trial, others: Sequence[Trial]) -> bool:
-    best = min(each.seconds / each.chunk_size for each in others)
-    return trial.seconds / trial.chunk_size > search.thresholds.worse * best
+    best = min(each.line_seconds for each in others)
+    return trial.line_seconds > search.thresholds.worse * best
 
 
 def _sizes(search: Search, candidate: Candidate, costs: Costs) -> list[int]:
