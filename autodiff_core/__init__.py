@@ -28,6 +28,7 @@ from autodiff_core._linearization.adjoint import KnownPullback
 from autodiff_core._linearization.graph import dtypes_of, nodes_between
 from autodiff_core._linearization.linearize import engines
 from autodiff_core._stream import BlockStream, blocks
+from autodiff_core._tensors.backward_pass import backward_pass
 from autodiff_core._tensors.vectors import LazyVectors
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "MissingReverseDerivativeError",
     "ModesDisagreeError",
     "NotHolomorphicError",
+    "backward_pass",
     "blocks",
     "dtypes_of",
     "engines",

@@ -57,7 +57,7 @@ class ChunkSize:
 
         Args:
             lines: The number of rows or columns of the block.
-            seconds: The time to compute and write it.
+            seconds: The time to compute it, without the time that other programs took.
             remaining: The number of rows or columns that are still to be computed.
         """
         if lines != self.size or (self._smaller is None and self.size >= self._largest):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from jobs.execution.block_sources import ComputedBlock, Remaining
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host
-from jobs.machine.measurement import release_memory
+from jobs.machine.measurement import Measurement, release_memory, timing
 from jobs.records.announcements import trying_strategy
 from jobs.streams.nonfinite import Entries, entries_not_finite
 from jobs.streams.single import forget_kept, kept_lines
@@ -55,13 +55,16 @@ class LocalSource:
         under_way: Callable[[], ComputedBlock] | None = None
         failure: Exception | None = None
         while failure is None and not is_leaving() and (lines := remaining.take()) is not None:
-            reason, found, started = None, None, time.perf_counter()
+            reason, found = None, None
             is_computed = lines in kept_lines(self._stream)
             if not is_computed:
                 forget_kept(self._stream)
             self._announce(lines, remaining.facts.axis)
+            # Of a device, whose blocks are copied meanwhile, nothing is timed.
+            clock = timing(self._job.device) if self._copy is None else nullcontext(Measurement())
             try:
-                found = compute_block(self._job, self._stream, self._check, lines)
+                with clock as taken:
+                    found = compute_block(self._job, self._stream, self._check, lines)
             except OutOfMemoryError as error:
                 reason = str(error)
             except Exception as error:
@@ -74,9 +77,8 @@ class LocalSource:
                 if self._copy is None:
                     yield under_way()
                     under_way = None
-                    seconds = time.perf_counter() - started
                     if not is_computed:
-                        remaining.chunks.learn(len(lines), seconds, remaining.lines)
+                        remaining.chunks.learn(len(lines), taken.seconds, remaining.lines)
             # Here the error, and with it the frames that hold memory, has been released.
             elif failure is None:
                 release_memory()

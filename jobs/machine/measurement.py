@@ -55,11 +55,14 @@ def timing(device: torch.device) -> Iterator[Measurement]:
     found = Measurement()
     synchronize(device)
     before = run_delays() if device.type == "cpu" else {}
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.thread_time()
     yield found
     synchronize(device)
-    seconds = time.perf_counter() - started
-    found.waited = min(seconds, longest_delay(before, run_delays() if before else {}))
+    seconds, computed = time.perf_counter() - started, time.thread_time() - computed
+    # The kernel notes late what a thread has run and waited, and which others waited meanwhile:
+    # the body took at least as long as this thread has run.
+    delay = longest_delay(before, run_delays() if before else {})
+    found.waited = max(0.0, min(delay, seconds - computed))
     found.seconds = seconds - found.waited
 
 

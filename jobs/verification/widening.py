@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from autodiff_core import nodes_between
+from autodiff_core import backward_pass, nodes_between
 
 # What casts a tensor to the dtype in its name.
 _CASTS: dict[Any, Any] = {
@@ -70,7 +70,7 @@ class Widening(TorchFunctionMode):
         call = _CASTS.get(func, func)
         if func is torch.autograd.grad:
             with self._entered_in_custom_backwards(*rest[:2], **kwargs):
-                return call(*rest, **kwargs)
+                return _gradients(*rest, **kwargs)
         return call(*kept, *rest, **kwargs)
 
     @contextmanager
@@ -107,3 +107,15 @@ class Widening(TorchFunctionMode):
             if not any(map(is_functorch_wrapped_tensor, (given, wide))):
                 self._constants[given] = wide, (given._version, wide._version)
         return wide
+
+
+def _gradients(outputs: Any, inputs: Any, **options: Any) -> Any:
+    """Call `torch.autograd.grad`, or for one that keeps its graph what does not load sympy."""
+    cotangents, create_graph = options.get("grad_outputs"), options.get("create_graph")
+    is_kept = options.get("retain_graph") and options.get("materialize_grads")
+    are_tensors = isinstance(cotangents, Sequence) and all(
+        isinstance(each, Tensor) for each in (*outputs, *inputs, *cotangents)
+    )
+    if is_kept and are_tensors and not options.get("is_grads_batched"):
+        return backward_pass(outputs, inputs, cotangents, create_graph=bool(create_graph))
+    return torch.autograd.grad(outputs, inputs, **options)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from jobs.machine import measurement
 from jobs.machine.contention import longest_delay, run_delays
 from jobs.machine.measurement import timing
 
@@ -60,3 +61,12 @@ def test_a_thread_that_hardly_computes_delays_nothing() -> None:
     before = {"1": (1.0, 0.0), "2": (0.0, 0.0)}
     after = {"1": (1.5, 0.25), "2": (0.01, 3.0)}
     assert longest_delay(before, after) == 0.25
+
+
+def test_no_time_in_which_this_thread_computes_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "longest_delay", lambda before, after: 3.0)
+    computed = time.thread_time()
+    with timing(torch.device("cpu")) as found:
+        while time.thread_time() - computed < 0.1:
+            pass
+    assert found.seconds >= 0.09

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,11 +78,15 @@ def test_operators_without_a_forward_derivative_are_decomposed():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("operation", ["jacobian", "hessian"])
-def test_a_small_job_loads_neither_the_compiler_nor_sympy(operation: str, tmp_path):
+def test_a_small_job_loads_neither_the_compiler_nor_sympy(
+    operation: str, dtype: str, tmp_path: Path
+) -> None:
     program = (
         "import sys\n"
         f"sys.argv[1:] = ['op={operation}', 'function=rosenbrock', 'function.n=4',\n"
+        f"                'dtype={dtype}',\n"
         f"                'runs={tmp_path}', 'progress=quiet']\n"
         "from jobs.run import main\n"
         "main()\n"
