@@ -14,6 +14,7 @@ from autodiff_core._engines.agreement import (
     Precision,
     ReportFallback,
     require_agreement,
+    rounded_otherwise,
     verify,
 )
 from autodiff_core._engines.denormals import (
@@ -180,7 +181,9 @@ class Captured:
                 del images
                 images = self._applied(program, stacks, count)
                 given = combination(weights, images)
-                require_agreement(expected, given, images, "flat", self._precision)
+                # The same numbers in the same order.
+                again = partial(list, expected)
+                require_agreement(expected, given, images, "flat", self._precision, again)
             return images
         started = time.perf_counter()
         images = self._applied(program, stacks, count)
@@ -258,7 +261,10 @@ class Captured:
                 images = program.apply([dense_stack(part) for part in probe], PROBES)
                 # The last of several vectors, to detect vectors that are mixed up.
                 last = tuple(image[-1] for image in images)
-                require_agreement(recording.images, last, images, "captured", self._precision)
+                vector = self._at(places, [part[-1] for part in probe])
+                again = partial(rounded_otherwise, self._linear_map, vector)
+                plain, precision = recording.images, self._precision
+                require_agreement(plain, last, images, "captured", precision, again)
                 _require_dtypes(images, recording.images)
                 if program.gains_when_flat and can_be_scaled(program):
                     meets = self._meets_denormals(program, places)
@@ -269,12 +275,16 @@ class Captured:
 
     def _recorded(self, places: Sequence[int], vector: Sequence[Tensor]) -> Recording:
         def of_present(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            vector: list[Tensor | None] = [None] * len(self._space)
-            for place, part in zip(places, parts, strict=True):
-                vector[place] = part
-            return self._linear_map(tuple(vector))
+            return self._linear_map(self._at(places, parts))
 
         return record(of_present, tuple(vector))
+
+    def _at(self, places: Sequence[int], parts: Sequence[Tensor]) -> Vector:
+        """Return the vector that has parts in some places and zeros elsewhere."""
+        vector: list[Tensor | None] = [None] * len(self._space)
+        for place, part in zip(places, parts, strict=True):
+            vector[place] = part
+        return tuple(vector)
 
     def _only(self, index: int, stack: Tensor) -> Vector:
         return tuple(stack if place == index else None for place in range(len(self._space)))

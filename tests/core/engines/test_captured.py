@@ -1,12 +1,14 @@
 """The captured engine gives the numbers of the plain one."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
 
 from autodiff_core import blocks, noting_preparation
 from autodiff_core._engines import captured
+from autodiff_core._engines.agreement import require_agreement
 from autodiff_core._programs.program import Program
 from autodiff_core._programs.recording import record
 from autodiff_core._programs.rules.lowering import lower
@@ -142,6 +144,38 @@ def test_a_capture_that_disagrees_is_reported_and_not_used():
         "one vector at a time",
     ] or [record.instead for record in block.fallbacks][-1:] == ["the plain engine"]
     assert stream.engine_refusal is not None
+
+
+def test_rounding_that_the_function_amplifies_is_no_disagreement():
+    source = torch.linspace(0.5, 1.5, 199)
+
+    def diffusion(x):
+        k = torch.exp(x)
+        matrix = torch.diag(k[:-1] + k[1:]) - torch.diag(k[1:-1], 1) - torch.diag(k[1:-1], -1)
+        return torch.linalg.solve(matrix, source.to(x.dtype))
+
+    x = 0.1 * draw(200)
+    stream = blocks(diffusion, x.float(), operation="jacobian", strategy="vectorize")
+    given, expected = stream.matrix(), torch.autograd.functional.jacobian(diffusion, x)
+    assert stream.engine == "captured", stream.engine_refusal
+    assert (given - expected).norm() < 2e-3 * expected.norm()  # 1e4 times float32's rounding
+
+
+def test_an_error_larger_than_rounding_is_a_disagreement():
+    plain = (torch.ones(3),)
+    again = [plain[0] * (1 + 1e-3)]
+    for error, agrees in ((2e-3, True), (8e-3, False)):
+        given = (plain[0] * (1 + error),)
+        check = partial(require_agreement, plain, given, [plain[0][None]], "captured")
+        if agrees:
+            check(lambda: torch.float32, lambda: again)
+        else:
+            with pytest.raises(RuntimeError, match="disagreed"):
+                check(lambda: torch.float32, lambda: again)
+    # A map that differs from itself explains no difference of leading digits.
+    check = partial(require_agreement, plain, (plain[0] * 1.1,), [plain[0][None]], "captured")
+    with pytest.raises(RuntimeError, match="disagreed"):
+        check(lambda: torch.float32, lambda: [-plain[0]])
 
 
 def test_auto_falls_back_without_reporting_it():
