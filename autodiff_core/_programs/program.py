@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs.flat import Flat, Tracer, as_stack, value_of
+from autodiff_core._programs.recording import UncapturableError
 from autodiff_core._programs.segments import Segment, segments
 from autodiff_core._programs.simplification import simplified, uses_of
 from autodiff_core._programs.stacks import Stack
-from autodiff_core._programs.steps import Step
+from autodiff_core._programs.steps import NOT_LINEAR, Step
 
 Memory = Callable[[], Sequence[Tensor]]
 """Returns memory for the images of a program; called when the first image is computed."""
@@ -248,8 +249,14 @@ class Program:
         )
 
     def finish(self) -> None:
-        """Simplify the program and find last uses and results that can be written in place."""
+        """Simplify the program and find last uses and results that can be written in place.
+
+        Raises:
+            UncapturableError: The program needs a step that is not linear.
+        """
         self.steps, self.outputs = simplified(self.steps, self.outputs)
+        if any(step.kind == NOT_LINEAR for step in self.steps.values()):
+            raise UncapturableError("the map is not linear: a constant is added")
         for place, output in enumerate(self.outputs):
             number = output
             while number in self.steps and self.steps[number].kind == "reshape":
@@ -323,6 +330,7 @@ class Builder:
         shape: Sequence[int],
         dtype: torch.dtype,
         apply: Callable[[Stack], Stack],
+        selects: Callable[[Tensor], Tensor] | None = None,
     ) -> int:
         """Append a step with one input and return its number."""
-        return self.add(Step(kind, (source,), tuple(shape), dtype, apply))
+        return self.add(Step(kind, (source,), tuple(shape), dtype, apply, selects=selects))

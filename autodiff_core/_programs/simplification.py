@@ -11,7 +11,9 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from autodiff_core._programs.stack_operators import Gather, cut, gather, reshape
 from autodiff_core._programs.stack_products import contraction
+from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step, combination, permutation
 from autodiff_core._tensors.linear_combination import Coefficient, composed, numeric
 
@@ -34,6 +36,15 @@ def simplified(
             step = _joined_in_order(step, merged, uses)
         elif step.kind == "sum":
             step = _contracted(step, merged, uses)
+        if step.selects is not None:
+            step, factor = _selected_first(step, merged, uses)
+            if factor is not None:
+                scaled = max(*steps, *merged) + 1
+                merged[number] = step
+                merged[scaled] = combination((number,), (factor,), step.shape, step.dtype)
+                same[number], uses[scaled] = scaled, uses[number]
+                uses[number] = 1
+                continue
         if _is_sum_of_multiple(step, merged, uses):
             # Scale what there is less of: the sum.
             before = step.inputs[0]
@@ -91,6 +102,65 @@ def _contracted(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Ste
     if uses[before]:
         uses[inner.inputs[0]] += 1
     return Step("matmul", inner.inputs, step.shape, step.dtype, apply)
+
+
+def _selected_first(
+    step: Step, steps: dict[int, Step], uses: Counter[int]
+) -> tuple[Step, Coefficient]:
+    """Select elements of the factors of a product in place of those of the product.
+
+    The product is then never written. It may have other uses if they select as little.
+
+    Returns:
+        The selection, and what it is to be multiplied by.
+    """
+    factor: Coefficient = None
+    while step.selects is not None:
+        before = step.inputs[0]
+        inner = steps.get(before)
+        if inner is None or inner.kind not in ("combine", "matmul") or len(inner.coefficients) != 1:
+            break
+        source, coefficient = inner.inputs[0], inner.coefficients[0]
+        given = steps.get(source)
+        sizes = [torch.Size(each.shape).numel() for each in (step, inner)]
+        is_alike = given is not None and given.dtype == inner.dtype == step.dtype
+        if not is_alike or given is None or uses[before] * sizes[0] >= sizes[1]:
+            break
+        if isinstance(coefficient, Tensor):
+            coefficient = step.selects(coefficient.expand(inner.shape))
+        factor = composed(1.0 if coefficient is None else coefficient, factor, step.dtype)
+        step = replace(step, inputs=(source,))
+        if given.shape != inner.shape:
+            assert isinstance(coefficient, Tensor)  # it has the other dimensions
+            step = _selection_of_the_smaller(step, given.shape, inner.shape, coefficient.device)
+        uses[before] -= 1
+        if uses[before]:
+            uses[source] += 1
+    return step, factor
+
+
+def _selection_of_the_smaller(
+    step: Step, shape: tuple[int, ...], broadcast: tuple[int, ...], device: torch.device
+) -> Step:
+    """Select from what has one shape the elements that a step selects when it is broadcast."""
+    assert step.selects is not None
+    size = torch.Size(shape).numel()
+    numbers = torch.arange(size, device=device).reshape(shape).expand(broadcast)
+    positions = step.selects(numbers).flatten()
+    index = Gather(positions)
+    is_range = len(positions) > 0 and bool((positions.diff() == 1).all())
+    start = int(positions[0]) if is_range else 0
+
+    def apply(stack: Stack) -> Stack:
+        flat = reshape(stack, (size,))
+        end = start + len(positions)
+        part = cut(flat, 0, start, end) if is_range else gather(flat, 0, index)
+        return reshape(part, step.shape)
+
+    def selects(constant: Tensor) -> Tensor:
+        return constant.reshape(-1)[positions].reshape(step.shape)
+
+    return replace(step, kind="cut" if is_range else "gather", apply=apply, selects=selects)
 
 
 def uses_of(steps: dict[int, Step], outputs: Sequence[int | None]) -> Counter[int]:

@@ -13,6 +13,9 @@ from autodiff_core._programs import stack_operators, stack_sums
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._tensors.linear_combination import Coefficient, numeric
 
+NOT_LINEAR = "not linear"
+"""The kind of a step that gives no linear image, which a program must not need."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -24,9 +27,12 @@ class Step:
         shape: The shape of one vector of the result.
         dtype: The dtype of the result.
         apply: Computes the result from the results of `inputs`.
-        coefficients: For a ``combine``: the factor of each input.
+        coefficients: For a ``combine``: the factor of each input. For a ``matmul`` with one term,
+            which is a product element by element: the constant that its input is multiplied by.
         dims: For a ``permute``: which dimension of its input each dimension is; for a ``join``: the
             permutation that is applied to each joined part.
+        selects: For a step that selects elements: returns the same elements of a constant of the
+            input's shape.
         takes_memory: Whether `apply` has an argument ``out``: memory of shape (count, *shape) that
             may receive the result.
     """
@@ -38,6 +44,7 @@ class Step:
     apply: Callable[..., Stack | tuple[Tensor, ...]]
     coefficients: tuple[Coefficient, ...] = ()
     dims: tuple[int, ...] = ()
+    selects: Callable[[Tensor], Tensor] | None = None
     takes_memory: bool = False
 
 

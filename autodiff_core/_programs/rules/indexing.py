@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,7 +92,37 @@ def gathered(
         taken = stack_operators.gather(stack_operators.reshape(stack, merged), dim, index)
         return stack_operators.reshape(taken, out.shape)
 
-    return builder.step("gather", step_of(builder, source), out.shape, out.dtype, apply)
+    def selects(constant: Tensor) -> Tensor:
+        return constant.reshape(merged).index_select(dim, index.index).reshape(out.shape)
+
+    number = step_of(builder, source)
+    return builder.step("gather", number, out.shape, out.dtype, apply, selects)
+
+
+@rule(_aten.diagonal, _aten.diagonal_copy)
+def _diagonal(builder: Builder, call: Call) -> Any:
+    source, out = call.args[0], output_of(call)
+    offset, first, second = diagonal_places(call.args[1:], call.kwargs, len(source.shape))
+    dims = {"offset": offset, "dim1": first, "dim2": second}
+    of_stacks = {"offset": offset, "dim1": first + 1, "dim2": second + 1}
+
+    def apply(stack: Stack) -> Stack:
+        if stack.dim is None or stack.dim in (first, second):
+            return Stack(stack.dense().diagonal(**of_stacks), out.shape)
+        dim = stack.dim - (first < stack.dim) - (second < stack.dim)
+        data = stack.spread().data.diagonal(**of_stacks)
+        return Stack(data, out.shape, dim, stack.support)
+
+    number = step_of(builder, source)
+    selects = partial(torch.diagonal, **dims)
+    return builder.step("cut", number, out.shape, out.dtype, apply, selects)
+
+
+def diagonal_places(given: Sequence[Any], named: dict[str, Any], rank: int) -> tuple[int, int, int]:
+    """Return the offset and the two dimensions of a diagonal, from the arguments of an operator."""
+    offset, first, second = (*given, *(0, 0, 1)[len(given) :])
+    first, second = named.get("dim1", first), named.get("dim2", second)
+    return named.get("offset", offset), first % rank, second % rank
 
 
 @rule(_aten.index_select)

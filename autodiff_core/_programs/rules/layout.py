@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
+from autodiff_core._programs.rules.exponentials import cut_of_exponential, joined_with_matrix
 from autodiff_core._programs.rules.registry import (
     Padding,
     Part,
@@ -121,6 +123,9 @@ def _cut(builder: Builder, call: Call) -> Any:
         return NotImplemented
     if out.shape == source.shape:
         return step_of(builder, source)
+    derivative = cut_of_exponential(builder, call, dim, range(start, stop))
+    if derivative is not None:
+        return derivative
     if (dim, size, range(start, stop)) == (rank - 1, 2, range(1)):
         number = real_part(builder, step_of(builder, source), out)
         if number is not None:
@@ -137,7 +142,10 @@ def _part(builder: Builder, source: Reference, dim: int, taken: range, out: Refe
             stack_operators.cut(stack, dim, taken.start, taken.stop), out.shape
         )
 
-    number = builder.step("cut", step_of(builder, source), out.shape, out.dtype, apply)
+    def selects(constant: Tensor) -> Tensor:
+        return constant.narrow(dim, taken.start, len(taken)).reshape(out.shape)
+
+    number = builder.step("cut", step_of(builder, source), out.shape, out.dtype, apply, selects)
     builder.notes[number] = Part(step_of(builder, source), dim, taken)
     return number
 
@@ -189,6 +197,9 @@ def _join(builder: Builder, call: Call) -> Any:
     parts, out = call.args[0], output_of(call)
     dim = (call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", 0)) % len(out.shape)
     is_stack = call.operator.overloadpacket is _aten.stack
+    on_the_way = None if is_stack else joined_with_matrix(builder, call, dim)
+    if on_the_way is not None:
+        return on_the_way
     sources, layout = [], []
     for part in parts:
         shape = tuple(part.shape)

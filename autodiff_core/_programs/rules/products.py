@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,7 @@ def times_live(builder: Builder, matrix: Tensor, source: int, out: Reference) ->
     def apply(stack: Stack, out: Tensor | None = None) -> Stack:
         return stack_products.times_from_left(matrix, stack, shape, out)
 
-    return _matmul_step(builder, source, shape, out.dtype, apply)
+    return _matmul_step(builder, source, matrix, shape, out.dtype, apply)
 
 
 def live_times(
@@ -90,17 +91,37 @@ def live_times(
         )
         return stack_operators.reshape(lines, result)
 
-    return _matmul_step(builder, source, result, out.dtype, apply)
+    return _matmul_step(builder, source, columns, result, out.dtype, apply)
 
 
 def _matmul_step(
     builder: Builder,
     source: int,
+    matrix: Tensor,
     shape: tuple[int, ...],
     dtype: torch.dtype,
     apply: Callable[..., Stack],
 ) -> int:
-    return builder.add(Step("matmul", (source,), tuple(shape), dtype, apply, takes_memory=True))
+    step = Step("matmul", (source,), tuple(shape), dtype, apply, takes_memory=True)
+    given = builder.program.steps.get(source)
+    # A matrix of one column times one of one row: a product element by element.
+    if given is not None and is_outer_product(given.shape, matrix, step.shape):
+        step = replace(step, coefficients=(matrix,))
+    return builder.add(step)
+
+
+def is_outer_product(given: tuple[int, ...], matrix: Tensor, shape: tuple[int, ...]) -> bool:
+    """Return whether the product of a value and a matrix has one term for each element.
+
+    Args:
+        given: The shape of the value.
+        matrix: The matrix, the left or the right factor.
+        shape: The shape of the product.
+    """
+    if not len(given) == matrix.dim() == len(shape) >= 2:
+        return False
+    sides = given[-2:], tuple(matrix.shape[-2:])
+    return sides in (((shape[-2], 1), (1, shape[-1])), ((1, shape[-1]), (shape[-2], 1)))
 
 
 @rule(_aten._softmax_backward_data)

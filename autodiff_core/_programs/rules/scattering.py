@@ -12,7 +12,13 @@ from torch import Tensor
 from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
-from autodiff_core._programs.rules.indexing import along, flat_index, gathered, numbers
+from autodiff_core._programs.rules.indexing import (
+    along,
+    diagonal_places,
+    flat_index,
+    gathered,
+    numbers,
+)
 from autodiff_core._programs.rules.registry import (
     check_zero,
     is_live,
@@ -154,6 +160,26 @@ def scattered(
         return stack_operators.reshape(added, out.shape)
 
     return builder.step("scatter", source, out.shape, out.dtype, apply)
+
+
+@rule(_aten.diagonal_backward, _aten.diag_embed)
+def _on_a_diagonal(builder: Builder, call: Call) -> Any:
+    """Write to a diagonal of zeros."""
+    source, *given = call.args
+    out, rank = output_of(call), len(output_of(call).shape)
+    if call.operator.overloadpacket is _aten.diag_embed:
+        # Its dimensions are the last ones unless others are named.
+        given = [*given, *(0, -2, -1)[len(given) :]]
+    else:
+        given = given[1:]
+    offset, first, second = diagonal_places(given, call.kwargs, rank)
+
+    def apply(stack: Stack) -> Stack:
+        whole = stack.data.new_zeros((stack.count, *out.shape))
+        whole.diagonal(offset, first + 1, second + 1).copy_(stack.dense())
+        return Stack(whole, out.shape)
+
+    return builder.step("scatter", step_of(builder, source), out.shape, out.dtype, apply)
 
 
 @rule(_aten.embedding_dense_backward)

@@ -18,6 +18,21 @@ def products_in(linear_map):
     return sum(step.kind == "matmul" for step in program.steps.values())
 
 
+def test_a_selection_of_an_outer_product_is_one_of_its_factors():
+    row = draw(1, 30, seed=1)
+
+    def linear_map(v):
+        product = -(v[0].flip(0) @ row)
+        return (product.diagonal(-2)[:20] - 3 * product.diagonal()[5:25].roll(2),)
+
+    vectors = draw(5, 30, 1)
+    program = lower(record(linear_map, (vectors[0],)))
+    (images,) = program.apply([dense_stack(vectors)], 5)
+    expected = torch.stack([linear_map((vector,))[0] for vector in vectors])
+    torch.testing.assert_close(images, expected, rtol=1e-14, atol=1e-14)
+    assert {step.shape for step in program.steps.values()} <= {(20,), (30,), (28,), (30, 1)}
+
+
 def test_equal_operators_on_equal_constants_are_one_step():
     matrix = draw(4, 4, seed=1)
     assert products_in(lambda v: (v[0] @ matrix - 3 * (v[0] @ matrix.mT.mT).roll(1, 0),)) == 1

@@ -35,6 +35,8 @@ OF_A_VECTOR = {
     "twice": lambda x: torch.cat([x**2, x.cos()]).reshape(2, 12).sum(0) * x,
     "through all": lambda x: x.softmax(0) * x.log_softmax(0) + (x**2).mean(),
     "pieces": lambda x: functional.pad(x[2:9].sin(), (1, 4))[:, None].expand(12, 3) * x[:, None],
+    "bands": lambda x: torch.linalg.solve(_banded(x), draw(12)),
+    "diagonals": lambda x: torch.outer(x.sin(), draw(12)).diagonal(-1) * x[:11].diag(1).sum(0)[1:],
     "distances": lambda x: ((x[:, None] - x) ** 2).exp().sum(1),
     "step by step": _filtered,
     "largest": lambda x: x.topk(5).values.sin() * x.sort(descending=True).values[3:8],
@@ -91,6 +93,11 @@ OPERATORS = {
     "subtraction": lambda x: 3 - x.sin() - torch.rsub(x, x.exp()) / x,
     "division": lambda x: x.sin() / (1 + x[:, :1] ** 2),
     "triangles": lambda x: (x[:4].tril() @ x[:4].triu(1)).sin(),
+    "diagonals": lambda x: (x[:, :, None] * x.exp()[:, None]).diagonal(1, -1, 1).sin(),
+    "diagonals as matrices": lambda x: x.sin().diag_embed(-1, 2, 0) * x[:5, :1, None].exp(),
+    "parts of products": lambda x: (x[:, :1] @ x[:1].sin()).mul(3).reshape(-1)[[7, 7, 2, 19]],
+    "exponential": lambda x: torch.linalg.matrix_exp(x[:4] * 3).sin(),
+    "exponentials": lambda x: torch.linalg.matrix_exp(x[None, 1:5] - draw(2, 4, 4)) @ x.T,
     "triangular solve": lambda x: torch.linalg.solve_triangular(OTHER.triu(), x.T, upper=True),
     "cholesky": lambda x: torch.linalg.cholesky(x.T @ x + OTHER @ OTHER.T),
     "cholesky solve": lambda x: torch.cholesky_solve(
@@ -201,6 +208,11 @@ def _tangents_in_place(x):
     both = torch.cat([pushed * x, x])
     both[:3].mul_(2)
     return both
+
+
+def _banded(x):
+    k = x.exp()
+    return torch.diag(2 * k + k.roll(1)) - torch.diag(k[1:], 1) - torch.diag(k[:-2].sin(), -2)
 
 
 def _into_a_buffer(x):
