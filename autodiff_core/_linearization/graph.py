@@ -63,7 +63,8 @@ def least_precise(
 
 def graph_reaches(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
     """Return whether the graph leads from at least one output to at least one input."""
-    return bool(nodes_between(outputs, inputs))
+    ends = {get_gradient_edge(each).node for each in inputs if each.requires_grad}
+    return any(node in ends for node in _nodes(outputs))
 
 
 def custom_backwards(tensors: Sequence[Tensor]) -> list[str]:
@@ -89,15 +90,15 @@ def custom_function(node: Any) -> str | None:
 
 def _nodes(tensors: Sequence[Tensor]) -> Iterator[Any]:
     """Yield each node of the graph of tensors once, depth first."""
-    pending = [tensor.grad_fn for tensor in tensors]
+    pending = [get_gradient_edge(each).node for each in tensors if each.requires_grad]
     seen = set()
     while pending:
         node = pending.pop()
-        if node is None or node in seen:
+        if node in seen:
             continue
         yield node
         seen.add(node)
-        pending.extend(following for following, _ in node.next_functions)
+        pending.extend(each for each, _ in node.next_functions if each is not None)
 
 
 def _is_inexact(dtype: torch.dtype) -> bool:

@@ -39,8 +39,8 @@ from jobs.planning.thresholds import THRESHOLDS
 from jobs.records.attempts import recorded
 from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
+from jobs.streams.kept import kept_lines
 from jobs.streams.nonfinite import NonFinite
-from jobs.streams.single import kept_lines
 from jobs.verification.verdict import contradiction
 from outputs import (
     BackgroundWriter,

@@ -16,8 +16,8 @@ from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host
 from jobs.machine.measurement import Measurement, release_memory, timing
 from jobs.records.announcements import trying_strategy
+from jobs.streams.kept import forget_kept, kept_lines
 from jobs.streams.nonfinite import Entries, entries_not_finite
-from jobs.streams.single import forget_kept, kept_lines
 from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from jobs.verification.check import Check
 from jobs.verification.precision import advice

@@ -78,6 +78,9 @@ class KeptValues:
 
 def _content(value: Any) -> Any:
     """Return what an object holds, if it may hold something else later; else None."""
+    if type(value) is dict:
+        # Python notes in the variables of a module which warnings it has shown.
+        return {k: v for k, v in value.items() if k != "__warningregistry__"}
     if type(value) in (*_MAPPINGS, *_SEQUENCES, set):
         return value.copy()
     if isinstance(value, CellType):

@@ -10,8 +10,8 @@ from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.planning.trials import measure_chunk, within_budget
 from jobs.records.announcements import trying_strategy
+from jobs.streams.kept import kept_lines
 from jobs.streams.opening import open_job_stream
-from jobs.streams.single import kept_lines
 from jobs.units import duration
 
 

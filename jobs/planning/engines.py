@@ -7,7 +7,8 @@ from dataclasses import replace
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.planning.trials import measure_chunk
-from jobs.streams.single import SingleStream, kept_lines
+from jobs.streams.kept import kept_lines
+from jobs.streams.single import SingleStream
 from jobs.units import duration
 
 

@@ -13,7 +13,7 @@ from jobs.planning.trials import lines_of_trial, measure_chunk
 from jobs.records.announcements import trying_strategy
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.curvature_blocks import CurvatureBlocksStream
-from jobs.streams.single import SingleStream, kept_lines
+from jobs.streams.kept import Keeping, kept_lines
 
 
 def start_growth(search: Search, candidate: Candidate, costs: Costs) -> None:
@@ -188,7 +188,7 @@ def _is_kept(search: Search, candidate: Candidate) -> bool:
     Another engine prepares a program for each chunk size, which may take longer than the chunk.
     """
     stream = candidate.stream
-    keeps = isinstance(stream, SingleStream) and stream.engine == "plain"
+    keeps = isinstance(stream, Keeping) and stream.engine == "plain"
     return keeps and candidate is search.fastest()
 
 

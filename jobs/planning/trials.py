@@ -17,8 +17,8 @@ from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.curvature_blocks import CurvatureBlocksStream
+from jobs.streams.kept import forget_kept, keep, kept_lines
 from jobs.streams.nonfinite import entries_not_finite
-from jobs.streams.single import forget_kept, keep, kept_lines
 from jobs.streams.stream import Stream, block_end, start_of_trial, stored_dtype, to_numpy
 from jobs.verification.probe_check import ProbeCheck
 
@@ -30,7 +30,7 @@ def measure_chunk(
 ) -> Trial:
     """Compute a chunk of a candidate, handle it as the job will, and return what that took.
 
-    At a single point the stream keeps the chunks of the last size for the run.
+    Most streams keep the chunks of the last size for the run.
 
     Args:
         job: The job.

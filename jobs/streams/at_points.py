@@ -13,6 +13,7 @@ from autodiff_core import Axis, AxisLayout, Block, BlockStream, Fallback
 from jobs.functions.at_points import with_constants
 from jobs.functions.ragged import naming
 from jobs.machine.accelerator import same_random_numbers, seed_generators
+from jobs.streams.kept import Keeping
 from jobs.streams.stream import PlainStream
 
 # The number of elements that the function's values and the products for the check may take at once,
@@ -20,7 +21,7 @@ from jobs.streams.stream import PlainStream
 _ELEMENTS_AT_ONCE = 2**22
 
 
-class PointStream(PlainStream):
+class PointStream(Keeping, PlainStream):
     """The derivatives at many points as blocks of rows, those of one point after another's.
 
     A block of several points is computed for all of them at once. A block within one point is
@@ -54,6 +55,7 @@ class PointStream(PlainStream):
             value: The function's values at all points, if they are known.
             is_transposed: Whether the matrices are the transposed derivatives.
         """
+        super().__init__()
         self._is_transposed = is_transposed
         self._call, self._constants = with_constants(function)
         self._inputs = tuple(inputs)
@@ -64,8 +66,8 @@ class PointStream(PlainStream):
             "engine": self.engine,
             "check_modes": False,
         }
-        self._kept = (0, self._at(0))
-        first = self._kept[1]
+        self._open = (0, self._at(0))
+        first = self._open[1]
         layouts: tuple[AxisLayout, AxisLayout] = (first.rows, first.columns)
         self.rows, self.columns = layouts[::-1] if is_transposed else layouts
         self.dtype = first.dtype
@@ -85,6 +87,8 @@ class PointStream(PlainStream):
             start: The first row, counted over all points.
             stop: One past the last.
         """
+        if (kept := self.taken(start, stop)) is not None:
+            return kept
         first, last = start // self.unit, -(-stop // self.unit)
         fallbacks: dict[str, Fallback] = {}
         if last - first == 1:
@@ -104,9 +108,9 @@ class PointStream(PlainStream):
         """Return None: the blocks are of rows already."""
 
     def _within(self, point: int, start: int, stop: int) -> Tensor:
-        if self._kept[0] != point:
-            self._kept = (point, self._at(point))
-        stream = self._kept[1]
+        if self._open[0] != point:
+            self._open = (point, self._at(point))
+        stream = self._open[1]
         if self.is_divisible:
             return self._turned(stream.block(start, stop).values)
         return self._turned(stream.matrix())[start:stop]

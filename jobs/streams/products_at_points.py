@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autodiff_core import KnownPullback
 from jobs.functions.at_points import PointsFunction, with_constants
 from jobs.streams.at_points import mapped, parts_of_points, stacked
 from jobs.streams.curvature_at_points import curvature_at_points
@@ -22,6 +24,7 @@ def value_and_product_at_points(
     *,
     seed: int,
     strategy: str,
+    known: KnownPullback | None = None,
 ) -> tuple[Any, list[Tensor], list[Tensor]]:
     """Return values at all points, of second order gradients, and a product for each point.
 
@@ -32,6 +35,7 @@ def value_and_product_at_points(
         vector: The vectors, each tensor with a leading dimension over points.
         seed: The seed of torch's generators.
         strategy: A strategy of `autodiff_core`.
+        known: A product of all points in reverse mode, with which dual numbers are compared.
 
     Returns:
         The values, stacked, of second order their sum; the gradients; and the products, one tensor
@@ -56,6 +60,7 @@ def value_and_product_at_points(
                 vectors,
                 seed=seed,
                 strategy=strategy,
+                known=None if known is None else _of_points(known, points),
             )
         values.append(value)
         gradients.append(gradient)
@@ -67,6 +72,12 @@ def value_and_product_at_points(
         for parts in (gradients, products)
     )
     return value, gradient, image
+
+
+def _of_points(known: KnownPullback, points: slice) -> KnownPullback:
+    parts = (known.outputs, known.cotangent, known.image)
+    outputs, cotangent, image = (tuple(each[points] for each in part) for part in parts)
+    return replace(known, outputs=outputs, cotangent=cotangent, image=image)
 
 
 def _at_all(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core import Axis, AxisLayout, Block, BlockStream
+from jobs.streams.kept import Keeping
 from jobs.streams.stream import Recorder, Stream
 
 
@@ -42,18 +43,15 @@ class OverAnother:
         return self._stream.engine_refusal
 
 
-class SingleStream(OverAnother):
-    """A `BlockStream` of `autodiff_core`, with what a `Stream` says of points and passes.
-
-    Blocks that planning has measured are kept, so that the run need not compute them again.
-    """
+class SingleStream(OverAnother, Keeping):
+    """A `BlockStream` of `autodiff_core`, with what a `Stream` says of points and passes."""
 
     _stream: BlockStream
 
     def __init__(self, stream: BlockStream, kept: Iterable[Block] = ()) -> None:
         """Wrap a stream at a single point, with blocks of it that are computed already."""
+        Keeping.__init__(self, kept)
         self._stream = stream
-        self._kept = {range(each.start, each.stop): each for each in kept}
 
     @property
     def axis(self) -> Axis:
@@ -92,20 +90,7 @@ class SingleStream(OverAnother):
 
     def block(self, start: int, stop: int) -> Block:
         """Return the lines start, ..., stop - 1; a block that is kept only once."""
-        return self._kept.pop(range(start, stop), None) or self._stream.block(start, stop)
-
-    @property
-    def kept(self) -> list[range]:
-        """The lines of each block that is kept, in order."""
-        return sorted(self._kept, key=lambda lines: lines.start)
-
-    def keep(self, block: Block) -> None:
-        """Keep a block; its fallbacks have been reported."""
-        self._kept[range(block.start, block.stop)] = replace(block, fallbacks=())
-
-    def forget(self) -> None:
-        """Free the blocks that are kept."""
-        self._kept.clear()
+        return self.taken(start, stop) or self._stream.block(start, stop)
 
     def waiting(self) -> AbstractContextManager[None]:
         """Let the plain engine compute in the body, whatever has been recorded."""
@@ -128,7 +113,7 @@ class SingleStream(OverAnother):
         Raises:
             ValueError: The stream is not of a whole Hessian by columns.
         """
-        kept = [replace(each, axis=Axis.ROWS) for each in self._kept.values()]
+        kept = [replace(each, axis=Axis.ROWS) for each in self._blocks.values()]
         return SingleStream(self._stream.rows_by_symmetry(), kept)
 
 
@@ -149,20 +134,3 @@ def pulled_by(stream: Stream | None, cotangent: Sequence[Tensor]) -> Pulled | No
     if not isinstance(stream, SingleStream):
         return None
     return stream.pulled(cotangent)
-
-
-def kept_lines(stream: Stream | None) -> list[range]:
-    """Return the lines of each block that a stream keeps; none of a stream that keeps nothing."""
-    return stream.kept if isinstance(stream, SingleStream) else []
-
-
-def keep(stream: Stream, block: Block) -> None:
-    """Let a stream keep a block, if it can."""
-    if isinstance(stream, SingleStream):
-        stream.keep(block)
-
-
-def forget_kept(stream: Stream) -> None:
-    """Free the blocks that a stream keeps."""
-    if isinstance(stream, SingleStream):
-        stream.forget()

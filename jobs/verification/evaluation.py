@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autodiff_core import KnownPullback
 from jobs.errors import ConfigurationError, JobError
+from jobs.functions.at_points import PointsFunction
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
@@ -145,14 +146,14 @@ class Evaluations:
             point: The point.
             vector: The vector.
             strategy: The strategy.
-            known: As `autodiff_core.blocks` takes it, where it `is_of_one_function`.
+            known: As `autodiff_core.blocks` takes it, unless the function `is_of_terms`.
             function: What is evaluated; by default the function of the job.
         """
         self.count += 1
         function = function or self._function.function
         if self.points is not None:
             return value_and_product_at_points(
-                operation, function, point, vector, seed=self._seed, strategy=strategy
+                operation, function, point, vector, seed=self._seed, strategy=strategy, known=known
             )
         # Differences of the gradient are compared with its derivative in any case.
         options = {"check_second_order": not self.job.differences, "known": known}
@@ -173,8 +174,15 @@ class Evaluations:
     @property
     def is_of_one_function(self) -> bool:
         """Whether a product is that of one function at one point, not a sum of products."""
-        is_sum = isinstance(self._function.function, BatchSum | Curvature)
-        return self.points is None and not is_sum
+        return self.points is None and not self.is_of_terms
+
+    @property
+    def is_of_terms(self) -> bool:
+        """Whether a product, at one point or at each of many, is a sum of those of terms."""
+        function = self._function.function
+        if isinstance(function, PointsFunction):
+            return function.kind is not None
+        return isinstance(function, BatchSum | Curvature)
 
     def require_repeatable(self, value: object = None, gradient: Sequence[Tensor] = ()) -> None:
         """Compare an evaluation at the point with what the function has returned there before.

@@ -216,7 +216,7 @@ class Routes:
     def _known_pullback(self) -> KnownPullback | None:
         """Return a product by reverse mode at the point of the job, if one is kept."""
         evaluations, stage = self.evaluations, self.job.stage
-        if not evaluations.is_of_one_function or self.is_rejected("reverse"):
+        if evaluations.is_of_terms or self.is_rejected("reverse"):
             return None
         for point, cotangent, (value, gradient, image) in self._pulled:
             if point is evaluations.point:

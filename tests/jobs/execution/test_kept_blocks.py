@@ -12,7 +12,8 @@ from jobs.execution.block_sources import Remaining
 from jobs.execution.chunk_size import ChunkSize
 from jobs.job import Job
 from jobs.machine.memory import Budget
-from jobs.streams.single import SingleStream, forget_kept, keep, kept_lines
+from jobs.streams.kept import forget_kept, keep, kept_lines
+from jobs.streams.single import SingleStream
 from jobs.streams.stream import StreamFacts, start_of_trial
 from outputs import Result
 

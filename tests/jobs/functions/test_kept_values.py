@@ -1,5 +1,7 @@
 """Tests of looking through what a function holds."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -34,3 +36,16 @@ def test_that_a_cache_is_seen_through_a_tuple_of_any_class(container):
     with kept.forgotten():
         assert not cache
     assert len(cache) == 1
+
+
+def test_that_a_warning_shown_is_nothing_kept(tmp_path, monkeypatch):
+    (tmp_path / "warns.py").write_text(
+        "import warnings\ndef f(x):\n    warnings.warn('rough', stacklevel=1)\n    return x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    warns = importlib.import_module("warns")
+    kept = KeptValues(warns.f)
+    with pytest.warns(UserWarning, match="rough"):
+        warns.f(1)
+    assert "__warningregistry__" in vars(warns)
+    assert not kept.is_changed()

@@ -249,7 +249,7 @@ def test_a_wrong_block_is_found(
     def wrong(self: PointStream, start: int, stop: int) -> Any:
         block = right(self, start, stop)
         if start <= 40 < stop:
-            block.pieces[0][40 - start, 1] *= -1
+            block.pieces[0][40 - start, 1] = 7
         return block
 
     monkeypatch.setattr(PointStream, "block", wrong)

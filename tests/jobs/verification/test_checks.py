@@ -16,7 +16,7 @@ from jobs.execution import dense, preparation
 from jobs.execution.preparation import Prepared
 from jobs.job import Job
 from jobs.planning import trials
-from jobs.streams import single
+from jobs.streams import kept
 from jobs.streams.stream import Stream
 from outputs import Result, part_path, verify_result
 from tests.support.pairs import pairs
@@ -159,7 +159,7 @@ def test_a_bad_block_of_the_plan_is_computed_again(
 
     def keep(stream: Stream, block: Block) -> None:
         bad.append(dataclasses.replace(block, pieces=tuple(piece + 1 for piece in block.pieces)))
-        single.keep(stream, bad[-1])
+        kept.keep(stream, bad[-1])
 
     monkeypatch.setattr(trials, "keep", keep)
     result = run_job(*overrides("jacobian", strategy, "mlp", "chunk_size=4"))
