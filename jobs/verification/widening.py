@@ -30,6 +30,8 @@ _WIDE = {
     torch.complex32: torch.complex128,
     torch.complex64: torch.complex128,
 }
+# What makes a tensor of nothing but one value, which is the same in every dtype.
+_FILLED = (torch.empty, torch.zeros, torch.ones)
 
 # The names of what writes into its first argument, or returns what belongs to it: add_, __iadd__,
 # __setitem__, __set__ and __get__ of .data.
@@ -64,8 +66,13 @@ class Widening(TorchFunctionMode):
         is_written = func != _DTYPE and _WRITES.search(getattr(func, "__name__", ""))
         kept, rest = (args[:1], args[1:]) if is_written else ((), args)
         given = tree_leaves((rest, kwargs))
-        # What makes a tensor of nothing stays as it is: random numbers are others in another dtype.
-        if any(isinstance(each, Tensor) for each in (*kept, *given)):
+        if func in _FILLED:
+            kwargs = {
+                **kwargs,
+                "dtype": self._wide(kwargs.get("dtype") or torch.get_default_dtype()),
+            }
+        # What makes other numbers of nothing stays as it is: random ones depend on the dtype.
+        elif any(isinstance(each, Tensor) for each in (*kept, *given)):
             rest, kwargs = tree_map(self._wide, (rest, kwargs))
         call = _CASTS.get(func, func)
         if func is torch.autograd.grad:

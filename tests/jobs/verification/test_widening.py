@@ -59,3 +59,27 @@ def test_what_an_evaluation_makes_is_not_kept() -> None:
     with mode:
         (torch.ones(3, dtype=torch.float64) * torch.zeros(3, dtype=torch.float32)).sum()
     assert len(mode._constants) == 0
+
+
+def test_what_a_function_fills_by_itself_is_widened() -> None:
+    x, mode = torch.rand(4, dtype=torch.complex128), Widening()
+
+    def scattered(x: Tensor) -> Tensor:
+        filled = torch.zeros(6, dtype=torch.complex64)
+        filled[1:5] = x
+        return torch.zeros(6).index_add(0, torch.arange(6), filled.abs()) + torch.ones(6)
+
+    with mode:
+        found = scattered(x)
+    expected = torch.nn.functional.pad(x.abs(), (1, 1)) + 1
+    torch.testing.assert_close(found, expected, rtol=1e-15, atol=0)
+    assert mode.epsilon == 0
+
+
+def test_random_numbers_stay_the_same() -> None:
+    def drawn() -> Tensor:
+        return torch.randn(5, generator=torch.Generator().manual_seed(0))
+
+    with Widening():
+        found = drawn()
+    assert torch.equal(found, drawn())
