@@ -77,17 +77,27 @@ class _Settlement:
         self._lines = lines
         self._claim = claim
         self._measured: Measured
+        self._is_of_hidden = False
 
     def compared(self, group: Group, steps: int, exponent: float, tolerance: float) -> Comparison:
         """Compare along one line."""
         self._measured = self._lines.measure(self._claim, group, steps, exponent)
-        is_of_hidden = group.members is not None
-        return judged(self._measured, self._claim, tolerance, is_of_hidden=is_of_hidden)
+        self._is_of_hidden = group.members is not None
+        return judged(self._measured, self._claim, tolerance, is_of_hidden=self._is_of_hidden)
 
-    @staticmethod
-    def is_met(found: Comparison, tolerance: float) -> bool:
+    def is_met(self, found: Comparison, tolerance: float) -> bool:
         """Return whether a derivative is met to the tolerance, which is no coincidence."""
-        return found.agrees_to is not None and deviation_of(found) <= tolerance * found.scale
+        is_near = deviation_of(found) <= self._allowed(found, tolerance)
+        return found.agrees_to is not None and is_near
+
+    def _allowed(self, found: Comparison, tolerance: float) -> float:
+        """Return how far a derivative that is met may deviate along the last line.
+
+        The effects of entries of little effect are about equal. How much of their sum is left is
+        chance, and where it is much, an error of one of them must not pass for that.
+        """
+        effects = float(torch.linalg.vector_norm(self._measured.parts))
+        return tolerance * (min(found.scale, effects) if self._is_of_hidden else found.scale)
 
     def along(self, group: Group, tolerance: float) -> Comparison:
         """Compare along a first line, and along others where that does not agree."""
@@ -140,7 +150,7 @@ class _Settlement:
         parts = self._measured.parts
         if not math.isfinite(found.error) or not bool(torch.isfinite(parts).all()):
             return torch.zeros_like(parts, dtype=torch.bool)
-        allowed = tolerance * found.scale
+        allowed = self._allowed(found, tolerance)
         if not self.is_met(found, tolerance):
             allowed = max(allowed, _ERRORS * found.error)
         return _VISIBLE * parts < allowed + rounding_of(self._measured, self._claim)
