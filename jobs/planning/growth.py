@@ -174,7 +174,9 @@ def _measure_size(
         # Where nothing is left to choose, a few percent of the predicted time do not matter.
         is_sure |= not search.has_choice and len(costs.trials) > 1
         again = lines_of_trial(candidate.opened, chunk_size, repetition + 1)
-        is_kept = _is_kept(search, candidate) and again not in kept_lines(candidate.stream)
+        # Where no other lines are left, the run has these, and saves nothing by another measurement.
+        is_sure |= again in kept_lines(candidate.stream)
+        is_kept = _is_kept(search, candidate)
         if is_sure or not (disappoints or search.affords(trial.spent, remaining, is_kept=is_kept)):
             break
         # What opens a strategy, and tells whether to record, leaves the time for chunks as it is.

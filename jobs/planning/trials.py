@@ -17,7 +17,7 @@ from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.curvature_blocks import CurvatureBlocksStream
-from jobs.streams.kept import forget_kept, keep, kept_lines
+from jobs.streams.kept import forget_kept, forget_lines, keep, kept_lines
 from jobs.streams.nonfinite import entries_not_finite
 from jobs.streams.stream import Stream, block_end, start_of_trial, stored_dtype, to_numpy
 from jobs.verification.probe_check import ProbeCheck
@@ -47,6 +47,7 @@ def measure_chunk(
     lines = lines_of_trial(stream, chunk_size, number)
     if not any(len(each) == chunk_size for each in kept_lines(stream)):
         forget_kept(stream)
+    forget_lines(stream, lines)
     with (
         noting_preparation() as preparation,
         by(job.device) as found,

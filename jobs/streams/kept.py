@@ -49,3 +49,9 @@ def forget_kept(stream: Stream) -> None:
     """Free the blocks that a stream keeps."""
     if isinstance(stream, Keeping):
         stream.forget()
+
+
+def forget_lines(stream: Stream, lines: range) -> None:
+    """Free one of the blocks that a stream keeps, so that it is computed again."""
+    if isinstance(stream, Keeping):
+        stream.taken(lines.start, lines.stop)

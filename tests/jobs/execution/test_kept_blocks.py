@@ -12,6 +12,8 @@ from jobs.execution.block_sources import Remaining
 from jobs.execution.chunk_size import ChunkSize
 from jobs.job import Job
 from jobs.machine.memory import Budget
+from jobs.planning.candidate import Candidate
+from jobs.planning.trials import measure_chunk
 from jobs.streams.kept import forget_kept, keep, kept_lines
 from jobs.streams.single import SingleStream
 from jobs.streams.stream import StreamFacts, start_of_trial
@@ -109,6 +111,17 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[range]:
 
     monkeypatch.setattr(BlockStream, "block", block)
     return found
+
+
+def test_a_chunk_of_all_lines_is_computed_each_time_that_it_is_measured(
+    resolved: Resolve, computed: list[range]
+) -> None:
+    job = resolved("op=jacobian", "strategy=vectorize", "function=rosenbrock", "function.n=10")
+    candidate = Candidate("vectorize", stream=stream())
+    for number in range(2):
+        measure_chunk(job, candidate, 10, number=number)
+    assert computed == 2 * [range(10)]
+    assert kept_lines(candidate.stream) == [range(10)]
 
 
 @pytest.mark.parametrize("strategy", ["vectorize", "forward-mode", "reverse-loop", "forward-loop"])
