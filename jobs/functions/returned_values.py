@@ -40,10 +40,9 @@ def chosen_output(value: Any, output: str) -> Any:
     Raises:
         ConfigurationError: There is no such output.
     """
-    if output in (entries := _named(value)):
-        return entries[output]
-    first, _, rest = output.partition(".")
-    found: Any = value
+    entries = _named(value)
+    # A name may have dots itself.
+    first, _, rest = (output, "", "") if output in entries else output.partition(".")
     if first in entries:
         found = entries[first]
     elif isinstance(value, tuple | list) and first.lstrip("-").isdecimal():
@@ -62,6 +61,12 @@ def chosen_output(value: Any, output: str) -> Any:
                 f"{type(value).__name__}; leave the option out"
             )
         raise unknown(_OPTION, output, valid)
+    if found is None:
+        others = ", ".join(name for name, each in entries.items() if each is not None)
+        raise ConfigurationError(
+            f"{_OPTION}={output}: the function returns None as {first}"
+            + (f"; valid are {others}" if others else "")
+        )
     return chosen_output(found, rest) if rest else found
 
 

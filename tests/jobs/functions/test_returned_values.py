@@ -82,6 +82,7 @@ class Distribution:
 
 def pair(x): return Pair(x**2, x.sum())
 def model_output(x): return Output(x**2, x.sum(), (x**3, x**4))
+def unlabelled(x): return Output(x**2)
 def record(x): return Record(x**2, [x**3, {"deep": x.sum(), "none": None}])
 def attributes(x): return Attributes(x**2, x.sum())
 def nested(x): return (x**2, (x**3, None, [x.sum()]))
@@ -158,6 +159,8 @@ def test_one_output_is_chosen(
     [
         ("pair", ["function.output=sum"], "function.output=sum: valid are square, total"),
         ("pair", ["function.output=2"], "function.output=2: valid are 0, 1"),
+        ("record", ["function.output=nothing"], "returns None as nothing; valid are logits, parts"),
+        ("unlabelled", ["function.output=loss"], "returns None as loss; valid are logits$"),
         ("distribution", [], "neither a tensor .*function.output= chooses one of mean"),
         ("distribution", ["function.output=maen"], "valid are mean; did you mean mean"),
         ("cached", [], "returns cache of type Distribution; choose .*function.output=logits"),
