@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autodiff_core import KnownPullback
 from jobs.configuration.schema import LossConfig, WrtConfig
 from jobs.errors import ConfigurationError
 from jobs.functions.batch_sum import BatchSum
@@ -124,6 +125,27 @@ class RaggedFunction(BatchSum):
         return found
 
     @property
+    def value(self) -> Tensor:
+        """The function's value: the sum over all points, or their outputs one after another."""
+        outputs = [leaf for named in self.outputs for leaf in named.values()]
+        if self.is_second_order:
+            return reduce(torch.add, outputs)
+        return torch.cat([each.reshape(-1) for each in outputs])
+
+    def known_at(self, number: int, known: KnownPullback) -> KnownPullback:
+        """Return a product at all points as that of one term: zero but at its point.
+
+        Args:
+            number: The number of the point.
+            known: The product at all points.
+        """
+        point, start = self.points[number], sum(self.heights[:number])
+        columns = slice(point.start, point.start + point.width)
+        rows = columns if self.is_second_order else slice(start, start + self.heights[number])
+        (outputs,), (image,) = known.outputs, known.image
+        return replace(known, outputs=(_within(outputs, rows),), image=(_within(image, columns),))
+
+    @property
     def widths(self) -> list[int]:
         """How many columns the matrix of each point has."""
         if self.lines is not None:
@@ -159,6 +181,13 @@ class RaggedFunction(BatchSum):
             return torch.nn.functional.pad(rows, (before, after))
 
         return term
+
+
+def _within(tensor: Tensor, part: slice) -> Tensor:
+    """Return a tensor with zeros outside of a part."""
+    found = torch.zeros_like(tensor)
+    found[part] = tensor[part]
+    return found
 
 
 def ragged_variables(

@@ -174,7 +174,7 @@ def _measure_size(
         # Where nothing is left to choose, a few percent of the predicted time do not matter.
         is_sure |= not search.has_choice and len(costs.trials) > 1
         again = lines_of_trial(candidate.opened, chunk_size, repetition + 1)
-        # Where no other lines are left, the run has these, and saves nothing by another measurement.
+        # Where no other lines are left, another measurement saves the run nothing.
         is_sure |= again in kept_lines(candidate.stream)
         is_kept = _is_kept(search, candidate)
         if is_sure or not (disappoints or search.affords(trial.spent, remaining, is_kept=is_kept)):

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 import autodiff_core
-from autodiff_core import Axis, BlockStream, Fallback
+from autodiff_core import Axis, Block, BlockStream, Fallback
 from jobs.functions.curvature import Curvature
-from jobs.functions.evaluation import evaluated
 from jobs.functions.ragged import RaggedFunction, named_points
 from jobs.machine.accelerator import seed_generators
 from jobs.streams.curvature import (
@@ -21,13 +20,14 @@ from jobs.streams.curvature import (
     has_curvature,
     require_curvature,
 )
+from jobs.streams.kept import Keeping
 from jobs.streams.of_lines import LinesStream, lines_of_hessian
 from jobs.streams.padded import PaddedStream
 from jobs.streams.single import SingleStream
 from jobs.streams.stream import PlainStream
 
 
-class RaggedStream(PaddedStream, PlainStream):
+class RaggedStream(Keeping, PaddedStream, PlainStream):
     """Blocks of rows of one point each; rows are padded with zeros to those of the widest point.
 
     Each point has a linearization of its own, which is kept for the next block of the same point.
@@ -58,27 +58,32 @@ class RaggedStream(PaddedStream, PlainStream):
             "check_modes": False,
         }
         heights = function.heights
-        super().__init__(heights, function.widths)
+        Keeping.__init__(self)
+        PaddedStream.__init__(self, heights, function.widths)
         # The times of evaluations measure the sizes of the points.
         _, seconds = function.outputs, function.seconds
         relative = sum(seconds) / max(seconds[self.largest], 1e-9)
         self.share = relative * heights[self.largest] / max(1, sum(heights))
         started = time.perf_counter()
-        self._kept = (self.largest, self._at(self.largest))
+        self._open = (self.largest, self._at(self.largest))
         self.opening_seconds = (time.perf_counter() - started) * relative
-        largest = self._kept[1]
+        largest = self._open[1]
         self.rows, self.columns, self.dtype = largest.rows, largest.columns, largest.dtype
         self.is_divisible = largest.axis is Axis.ROWS
         self.passes = largest.axis.lines(largest.shape)
-        self.value: Any = evaluated(function, [numbers], seed).detach()
+        self.value: Any = function.value
         if isinstance(largest, CurvatureStream):
             self.fewest_worth_measuring = largest.fewest_worth_measuring
             require_curvature(largest.kind, self._are_curved())
 
+    def block(self, start: int, stop: int) -> Block:
+        """Return rows of one point, or of several; a block that is kept only once."""
+        return self.taken(start, stop) or super().block(start, stop)
+
     def _within(self, number: int, start: int, stop: int) -> tuple[Tensor, tuple[Fallback, ...]]:
-        if self._kept[0] != number:
-            self._kept = (number, self._at(number))
-        stream = self._kept[1]
+        if self._open[0] != number:
+            self._open = (number, self._at(number))
+        stream = self._open[1]
         if stream.axis is Axis.ROWS:
             block = stream.block(start, stop)
             return block.values, block.fallbacks
@@ -96,10 +101,10 @@ class RaggedStream(PaddedStream, PlainStream):
         if isinstance(call, Curvature):
             return CurvatureStream(call, tensors, seed, strategy, lines, may_be_zero=True)
         if lines is not None:
-            return lines_of_hessian(call, tensors, lines, strategy, self._opened, None)
+            return lines_of_hessian(call, tensors, lines, strategy, self._stream_of, None)
         return autodiff_core.blocks(call, point, **self._options)
 
-    def _opened(self, gradient: Callable[..., Any], inputs: Any) -> SingleStream:
+    def _stream_of(self, gradient: Callable[..., Any], inputs: Any) -> SingleStream:
         options = {**self._options, "operation": "jacobian"}
         return SingleStream(autodiff_core.blocks(gradient, inputs, **options))
 

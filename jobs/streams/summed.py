@@ -13,6 +13,7 @@ import autodiff_core
 from autodiff_core import AxisLayout, Block, BlockStream
 from jobs.functions.batch_sum import BatchSum, added
 from jobs.functions.curvature import Curvature
+from jobs.functions.ragged import RaggedFunction
 from jobs.machine.accelerator import seed_generators
 from jobs.streams.curvature import curvature_value_and_product
 from jobs.streams.stream import PlainStream
@@ -128,8 +129,11 @@ def value_and_product(
         seed_generators(seed)
         return _value_and_product(operation, function, inputs, vector, **options)
     total: tuple[Any, Any, Any] | None = None
+    known = options.pop("known", None)
     for number, term in enumerate(function.terms()):
         seed_of_term = function.seed_of(seed, number)
+        if known is not None and isinstance(function, RaggedFunction):
+            options["known"] = function.known_at(number, known)
         found = value_and_product(operation, term, inputs, vector, seed=seed_of_term, **options)
         total = found if total is None else added(total, found)
     assert total is not None

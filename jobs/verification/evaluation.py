@@ -16,6 +16,7 @@ from jobs.functions.at_points import PointsFunction
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.curvature import Curvature
 from jobs.functions.evaluation import evaluated
+from jobs.functions.ragged import RaggedFunction
 from jobs.functions.returned_values import leaves_of, named_outputs, nested
 from jobs.functions.stages import Stage
 from jobs.job import Job
@@ -156,9 +157,9 @@ class Evaluations:
                 operation, function, point, vector, seed=self._seed, strategy=strategy, known=known
             )
         # Differences of the gradient are compared with its derivative in any case.
-        options = {"check_second_order": not self.job.differences, "known": known}
-        if not self.is_of_one_function:
-            options = {}
+        options: dict[str, Any] = {"check_second_order": not self.job.differences}
+        options = options if self.is_of_one_function else {}
+        options |= {"known": known} if known is not None else {}
         inputs = nested({str(number): tensor.detach() for number, tensor in enumerate(point)})
         value, gradient, image = value_and_product(
             operation,
@@ -174,14 +175,20 @@ class Evaluations:
     @property
     def is_of_one_function(self) -> bool:
         """Whether a product is that of one function at one point, not a sum of products."""
-        return self.points is None and not self.is_of_terms
+        is_sum = isinstance(self._function.function, BatchSum | Curvature)
+        return self.points is None and not is_sum
 
     @property
     def is_of_terms(self) -> bool:
-        """Whether a product, at one point or at each of many, is a sum of those of terms."""
+        """Whether a product is, at one point or at each of many, the sum of those of several terms.
+
+        Points of different sizes are terms that do not overlap.
+        """
         function = self._function.function
         if isinstance(function, PointsFunction):
             return function.kind is not None
+        if isinstance(function, RaggedFunction):
+            return any(isinstance(point.call, Curvature) for point in function.points)
         return isinstance(function, BatchSum | Curvature)
 
     def require_repeatable(self, value: object = None, gradient: Sequence[Tensor] = ()) -> None:
