@@ -42,17 +42,20 @@ class Case:
         operation: ``hessian`` or ``jacobian``.
         method: The fastest way by hand: ``rows`` (a pass of reverse mode for each row) or
             ``vmap`` (`torch.func.jacrev`, batched).
+        is_at_many: Whether the derivative is taken at each of many points.
     """
 
     library: str
     operation: str
     method: str
+    is_at_many: bool = False
 
 
 CASES = {
     "stochastic": Case("torchsde", "jacobian", "rows"),
     "controlled": Case("torchcde", "jacobian", "rows"),
     "parallel": Case("torchode", "jacobian", "rows"),
+    "cycles": Case("torchode", "jacobian", "rows", is_at_many=True),
     "neural": Case("torchdiffeq", "jacobian", "rows"),
     "crystal": Case("chgnet", "hessian", "rows"),
     "process": Case("gpytorch", "hessian", "rows"),
@@ -133,6 +136,26 @@ def parallel() -> tuple[Callable[..., Tensor], Tensor]:
         return solver.solve(torchode.InitialValueProblem(y0=y, t_eval=times)).ys[:, -1]
 
     return end, _random(4, 10, seed=6)
+
+
+def cycles() -> tuple[Callable[..., Tensor], Tensor]:
+    """Return an oscillator of Van der Pol at six times, and six starts."""
+    import torchode
+
+    def rate(t: Tensor, y: Tensor) -> Tensor:
+        place, speed = y.unbind(1)
+        return torch.stack([speed, (1 - place**2) * speed - place], dim=1)
+
+    term = torchode.ODETerm(rate)
+    method = torchode.Tsit5(term=term)
+    control = torchode.IntegralController(atol=1e-9, rtol=1e-9, term=term)
+    solver = torchode.AutoDiffAdjoint(method, control)
+
+    def path(y: Tensor) -> Tensor:
+        times = torch.linspace(0, 2, 6, dtype=y.dtype)[None]
+        return solver.solve(torchode.InitialValueProblem(y0=y[None], t_eval=times)).ys[0]
+
+    return path, _random(6, 2, seed=9)
 
 
 def neural() -> tuple[Callable[..., Tensor], Tensor]:
@@ -238,9 +261,18 @@ def by_hand(name: str, path: str) -> None:
     """Take a derivative by torch's own functions, and write it."""
     case = CASES[name]
     function, point = globals()[name]()
+    points = point if case.is_at_many else [point]
+    matrix = torch.cat([_matrix_by_hand(case, function, each) for each in points])
+    with h5py.File(path, "w") as file:
+        file["matrix"] = matrix
+        file.flush()
+        os.fsync(file.id.get_vfd_handle())
+
+
+def _matrix_by_hand(case: Case, function: Callable[..., Tensor], point: Tensor) -> Tensor:
     derivative = function if case.operation == "jacobian" else torch.func.grad(function)
     if case.method == "rows":
-        x = point.requires_grad_()
+        x = point.clone().requires_grad_()
         y = function(x)
         if case.operation == "hessian":
             (y,) = torch.autograd.grad(y, x, create_graph=True)
@@ -248,10 +280,7 @@ def by_hand(name: str, path: str) -> None:
         matrix = torch.stack(rows).detach()
     else:
         matrix = torch.func.jacrev(derivative)(point)
-    with h5py.File(path, "w") as file:
-        file["matrix"] = matrix.reshape(-1, point.numel())
-        file.flush()
-        os.fsync(file.id.get_vfd_handle())
+    return matrix.reshape(-1, point.numel())
 
 
 def command_of_job(name: str, place: Path) -> list[str]:
@@ -261,6 +290,7 @@ def command_of_job(name: str, place: Path) -> list[str]:
         *(f"function.target={HERE}:made", "function.factory=true"),
         f"function.keywords.name={name}",
         *("inputs=numpy", f"inputs.path={place}/{name}.npy", f"runs={place}/runs"),
+        *(["points=leading"] if CASES[name].is_at_many else []),
     ]
 
 
