@@ -19,10 +19,10 @@ from jobs.functions.ragged import RaggedFunction
 from jobs.functions.tracebacks import error_with_frames, frames_of_user, one_line
 from jobs.machine.launchers import is_of_launcher
 
-# torch's messages where tensors of two floating-point dtypes meet.
+# torch's messages where tensors of two floating-point dtypes meet, or a kernel has no float64.
 _OTHER_DTYPE = re.compile(
     r"(?i)same dtype|same data type|expected scalar type|dtype mismatch|should be the same"
-    r"|Input type \(.*\) and (bias|weight) type"
+    r"|Input type \(.*\) and (bias|weight) type|got Double|not implemented for 'Double'"
 )
 # Messages where a dimension is missing.
 _NO_BATCH = re.compile(

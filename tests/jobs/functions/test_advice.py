@@ -36,6 +36,7 @@ def internal(x): raise RuntimeError(
     'false INTERNAL ASSERT FAILED at "/pytorch/aten/src/ATen/x.cpp":12, please report a bug to '
     'PyTorch. no rule for this')
 def single(x): return torch.ones(3, 3) @ x
+def no_double(x): raise RuntimeError("Expected mat_a to be Float32 or Float16 matrix, got Double")
 def several(x): return x.sum(), x
 def point(): return torch.ones(3)
 """
@@ -67,6 +68,7 @@ def point(): return torch.ones(3)
             [r"internal check of torch failed \(x.cpp, line 12\): no rule"],
         ),
         ("jacobian", "single", ["the point is float64, as dtype= says; dtype=float32"]),
+        ("jacobian", "no_double", ["got Double", "dtype=float32 computes in single precision"]),
         ("hessian", "several", ["func returned 2 tensors.*; function.output= chooses one"]),
     ],
 )
