@@ -23,11 +23,13 @@ class Growth:
         costs: What was measured.
         sizes: The chunk sizes that are still to be measured.
         worse: How many of the last chunks were slower per line than a smaller one.
+        prepares_sizes: Whether the engine prepares for each chunk size by itself.
     """
 
     costs: Costs
     sizes: list[int]
     worse: int = 0
+    prepares_sizes: bool = False
 
 
 @dataclass
@@ -176,11 +178,15 @@ class Search:
         short = min(limits.seconds_at_most, limits.seconds_anyway + share * run)
         return self.spent + seconds <= max(limits.share * run, short) / remaining
 
-    def affords_recording(self, candidate: Candidate) -> bool:
+    def affords_recording(self, candidate: Candidate, batches_gain: float = 1.0) -> bool:
         """Return whether recording takes a small share of the run as the plain engine computes it.
 
         Recording runs the derivative once in Python, with some work for each operator. Operators
         are counted by the graph of autograd: nothing is evaluated to find out.
+
+        Args:
+            candidate: The candidate; its stream is open.
+            batches_gain: How many times shorter the run may be than was measured so far.
         """
         if self.job.compile == "always":
             return True
@@ -191,7 +197,7 @@ class Search:
         # Each of many matrices has a program of its own.
         seconds *= max(1, len(bounds_of(stream) or ()) - 1)
         share = limits.share_to_record_another if self.has_recorded else limits.share_to_record
-        return seconds <= share * self.run_seconds
+        return batches_gain * seconds <= share * self.run_seconds
 
     @property
     def has_recorded(self) -> bool:

@@ -8,6 +8,7 @@ from jobs.errors import JobError
 from jobs.machine.memory import Budget
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import LADDER, even_chunk
+from jobs.planning.growth import was_better_in
 from jobs.units import size
 
 
@@ -66,7 +67,7 @@ def _larger(search: Search, candidate: Candidate, chunk_size: int, peak_bytes: i
     is_open = costs.trials[-1].chunk_size <= chunk_size < costs.lines and search.limit is None
     is_here = job.device.type == "cpu" and len(job.devices) == 1
     is_limited = candidate.ran_out or costs.is_loop or costs.unit > 1
-    if not (is_open and is_here) or is_limited:
+    if not (is_open and is_here) or is_limited or was_better_in(search, candidate, chunk_size):
         return chunk_size
     larger = min(LADDER * chunk_size, costs.lines)
     most = (1 + search.thresholds.share_of_peak) * peak_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,7 +49,7 @@ def grow(search: Search, candidate: Candidate, remaining: int) -> None:
             candidate.recording = "not recorded in so short a run"
             if search.has_recorded and search.job.chunk_size is None:
                 return  # batches of the plain engine seldom catch up with a recorded program
-        elif remaining > 1 and _is_small(search):
+        elif remaining > 1 and (_is_small(search) or _gives_way(search, candidate, growth)):
             return
         else:
             _decide_on_recording(search, candidate, growth, remaining)
@@ -79,11 +80,13 @@ def _decide_on_recording(
 ) -> None:
     """Record if that takes a small share of the run in batches of the plain engine.
 
-    Batches of that engine grow as long as each halves the time of a line at least: then most of the
-    time is that of Python, which recording saves as well. Where another strategy is recorded, its
-    run is the one that counts.
+    Batches of that engine are measured where they may decide, and grow as long as each halves the
+    time of a line at least: then most of the time is that of Python, which recording saves as well.
+    Where another strategy is recorded, its run is the one that counts.
     """
-    while growth.sizes and search.job.chunk_size is None and not search.has_recorded:
+    most = search.thresholds.batches_gain
+    is_sure = search.has_recorded or search.affords_recording(candidate, most)
+    while growth.sizes and search.job.chunk_size is None and not is_sure:
         before, chunk_size = growth.costs.trials[-1], growth.sizes[0]
         if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
             break
@@ -95,10 +98,13 @@ def _decide_on_recording(
         candidate.recording = "not recorded in so short a run"
         return
     best = growth.costs.best_chunk(search.budget.bytes) or 1
+    line = growth.costs.trials[0].peak_bytes - search.occupied
     candidate.let_record()
     growth.worse = 0
     growth.costs = replace(growth.costs, trials=(), first_seconds=0.0)
     sizes = _sizes(search, candidate, growth.costs)
+    if sizes[:2] == [1, LADDER] and LADDER * line <= search.budget.bytes - search.occupied:
+        del sizes[0]  # a program for one line at a time never pays; it may take less memory
     # Smaller chunks of a recorded program pay no more than those of the plain engine.
     growth.sizes = [each for each in sizes if LADDER * each >= best]
 
@@ -129,6 +135,29 @@ def _can_wait(search: Search, costs: Costs, chunk_size: int) -> bool:
     return seconds >= max(limits.lines_to_open * line, costs.first_seconds) and _is_small(search)
 
 
+def _gives_way(search: Search, candidate: Candidate, growth: Growth) -> bool:
+    """Return whether a strategy is far behind another, which is then recorded alone.
+
+    It holds too much memory to stay open meanwhile.
+    """
+    is_behind = _is_far_behind(search, candidate, growth.costs)
+    if is_behind:
+        candidate.recording = "not recorded, far behind"
+        candidate.stream = None
+    return is_behind
+
+
+def _is_far_behind(search: Search, candidate: Candidate, costs: Costs) -> bool:
+    """Return whether another strategy is many times faster in chunks of the size last measured."""
+    size = costs.trials[-1].chunk_size
+    rivals = [
+        other.measured.seconds(size)
+        for other in search.measured
+        if other is not candidate and size in [trial.chunk_size for trial in other.measured.trials]
+    ]
+    return costs.seconds(size) > search.thresholds.far_behind * min(rivals, default=math.inf)
+
+
 def _is_small(search: Search) -> bool:
     """Return whether open streams hold so little memory that they stay open meanwhile."""
     return search.held_bytes <= search.thresholds.share_to_keep * search.budget.bytes
@@ -148,6 +177,8 @@ def _measure_size(
         is_smallest = len(costs.trials) <= 1 and chunk_size == costs.smallest
         by = measuring if repetition == 0 or is_smallest else timing
         trial = measure_chunk(search.job, candidate, chunk_size, by, repetition)
+        # What prepares for later chunks of a size, of each size, is lost if another is chosen.
+        growth.prepares_sizes |= trial.prepares and bool(costs.trials)
         search.computed += trial.spent
         search.waited += trial.waited
         has_loaded = len(sys.modules) > loaded
@@ -171,6 +202,9 @@ def _measure_size(
         prepares = trial.prepares or (repetition == 0 and (is_first or is_new))
         is_sure = trial.seconds > limits.lasting_seconds or repetition + 1 >= limits.repetitions
         is_sure &= not prepares
+        # No second look makes up for what is far behind.
+        is_behind = not trial.prepares and _is_far_behind(search, candidate, costs)
+        is_sure |= is_behind and trial.seconds > limits.seconds_anyway
         # Where nothing is left to choose, a few percent of the predicted time do not matter.
         is_sure |= not search.has_choice and len(costs.trials) > 1
         again = lines_of_trial(candidate.opened, chunk_size, repetition + 1)
@@ -187,11 +221,13 @@ def _measure_size(
 def _is_kept(search: Search, candidate: Candidate) -> bool:
     """Return whether the run keeps a chunk that is measured: that of the fastest strategy.
 
-    Another engine prepares a program for each chunk size, which may take longer than the chunk.
+    To prepare a recorded program for each chunk size may take longer than the chunk.
     """
-    stream = candidate.stream
-    keeps = isinstance(stream, Keeping) and stream.engine == "plain"
-    return keeps and candidate is search.fastest()
+    stream, growth = candidate.stream, candidate.growth
+    prepares = stream is not None and stream.engine != "plain"
+    if stream is not None and stream.engine == "captured" and growth is not None:
+        prepares = growth.prepares_sizes or not growth.costs.trials
+    return isinstance(stream, Keeping) and not prepares and candidate is search.fastest()
 
 
 def _lost(search: Search, candidate: Candidate, trial: Trial) -> float:
@@ -231,25 +267,17 @@ def _is_worth_trying(
     costs = growth.costs
     smaller = costs.trials[-1]
     seconds = chunk_size * smaller.spent / smaller.chunk_size
-    here = costs.seconds(smaller.chunk_size)
     is_kept = candidate.costs is not None and _is_kept(search, candidate)
-    rivals = [
-        other.measured.seconds(trial.chunk_size)
-        for other in search.measured
-        if other is not candidate
-        for trial in other.measured.trials
-        if trial.chunk_size == smaller.chunk_size
-    ]
     return (
         costs.fits(chunk_size, search.budget.bytes)
         and search.affords(seconds, remaining, is_kept=is_kept)
         and _promises_more(search, costs, search.thresholds.repetitions * seconds, is_kept=is_kept)
-        and not any(here > search.thresholds.far_behind * rival for rival in rivals)
-        and not _was_better_in(search, candidate, smaller.chunk_size)
+        and not _is_far_behind(search, candidate, costs)
+        and not was_better_in(search, candidate, smaller.chunk_size)
     )
 
 
-def _was_better_in(search: Search, candidate: Candidate, size: int) -> bool:
+def was_better_in(search: Search, candidate: Candidate, size: int) -> bool:
     """Return whether no larger chunk paid for another strategy: both modes have similar results."""
     for other in search.measured:
         if other is candidate or other.engine != candidate.engine:

@@ -118,11 +118,10 @@ class Widening(TorchFunctionMode):
 
 def _gradients(outputs: Any, inputs: Any, **options: Any) -> Any:
     """Call `torch.autograd.grad`, or for one that keeps its graph what does not load sympy."""
-    cotangents, create_graph = options.get("grad_outputs"), options.get("create_graph")
+    cotangents, create_graph = options.get("grad_outputs"), bool(options.get("create_graph"))
     is_kept = options.get("retain_graph") and options.get("materialize_grads")
-    are_tensors = isinstance(cotangents, Sequence) and all(
-        isinstance(each, Tensor) for each in (*outputs, *inputs, *cotangents)
-    )
-    if is_kept and are_tensors and not options.get("is_grads_batched"):
-        return backward_pass(outputs, inputs, cotangents, create_graph=bool(create_graph))
-    return torch.autograd.grad(outputs, inputs, **options)
+    if not is_kept or options.get("is_grads_batched") or not isinstance(cotangents, Sequence):
+        return torch.autograd.grad(outputs, inputs, **options)
+    if not all(isinstance(each, Tensor) for each in (*outputs, *inputs, *cotangents)):
+        return torch.autograd.grad(outputs, inputs, **options)
+    return backward_pass(outputs, inputs, cotangents, create_graph=create_graph)

@@ -72,7 +72,7 @@ def measured(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> Callable[...
             first = 0.0 if strategy in dict(tried) else 0.2
             taken = seconds[strategy.replace("-", "_")](chunk_size)
             tried.append((strategy, chunk_size))
-            return Trial(chunk_size, first + taken, 2**20)
+            return Trial(chunk_size, first + taken, 2**20, prepares=first > 0)
 
         monkeypatch.setattr(growth, "measure_chunk", trial)
         # Times by engine are another test's.
