@@ -48,3 +48,18 @@ def test_how_much_is_left_of_a_sum_of_effects_is_chance(
     found = settled(routes, cast(Any, Lines(sum_of_effects, deviation)), claim)
     assert found.state == "agree"
     assert found.unseen == unseen
+
+
+def test_half_of_the_step_shows_what_a_bend_hides() -> None:
+    class Bent(Lines):
+        def measure(self, claim: Claim, group: Group, steps: int, exponent: float) -> Measured:
+            self._deviation = 0.09 / 16 ** (steps - 1)
+            return super().measure(claim, group, steps, exponent)
+
+    entries = torch.ones(COUNT, dtype=torch.float64)
+    claim = Claim(1, entries, lambda _: entries, 2.0**-52, entries, lambda _: entries)
+    evaluations = SimpleNamespace(count=0)
+    routes = cast(
+        Any, SimpleNamespace(job=SimpleNamespace(tolerance=None), evaluations=evaluations)
+    )
+    assert settled(routes, cast(Any, Bent(1, 0.0)), claim).unseen == 0
