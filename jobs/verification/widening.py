@@ -118,10 +118,13 @@ class Widening(TorchFunctionMode):
 
 def _gradients(outputs: Any, inputs: Any, **options: Any) -> Any:
     """Call `torch.autograd.grad`, or for one that keeps its graph what does not load sympy."""
-    cotangents, create_graph = options.get("grad_outputs"), bool(options.get("create_graph"))
+    given: tuple[Any, ...] = (outputs, inputs, options.get("grad_outputs"))
     is_kept = options.get("retain_graph") and options.get("materialize_grads")
-    if not is_kept or options.get("is_grads_batched") or not isinstance(cotangents, Sequence):
-        return torch.autograd.grad(outputs, inputs, **options)
-    if not all(isinstance(each, Tensor) for each in (*outputs, *inputs, *cotangents)):
-        return torch.autograd.grad(outputs, inputs, **options)
-    return backward_pass(outputs, inputs, cotangents, create_graph=create_graph)
+    is_plain = is_kept and not options.get("is_grads_batched")
+    # One tensor by itself is no sequence.
+    if is_plain and all(isinstance(each, Sequence) for each in given):
+        outputs, inputs, cotangents = (list[Any](each) for each in given)
+        if all(isinstance(each, Tensor) for each in (*outputs, *inputs, *cotangents)):
+            create_graph = bool(options.get("create_graph"))
+            return backward_pass(outputs, inputs, cotangents, create_graph=create_graph)
+    return torch.autograd.grad(outputs, inputs, **options)
