@@ -32,8 +32,9 @@ class Thresholds:
             it saves a half in the median of many functions, and sometimes nothing.
         share_to_record_another: It takes at most this share of the run where another strategy is
             recorded, which seldom takes much longer.
-        batches_gain: No batch of the plain engine is expected to make a line so many times faster
-            than a single one is (7 times were measured, for Runge-Kutta steps).
+        batches_gain: Recording is decided without batches of the plain engine where it costs little
+            even if these computed a line so many times faster than a single one (7 to 40 times
+            were measured, the more the less a line computes).
         plain_behind: The plain engine is not tried beside a recorded program if a line took it so
             many times longer: its batches grew until the next one did not halve that time.
         evaluations_to_open: It takes at least so many evaluations: forward mode compares itself

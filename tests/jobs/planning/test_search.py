@@ -110,6 +110,7 @@ def test_larger_chunks_that_did_not_pay_for_one_strategy_are_not_tried_for_the_o
         forward_mode=lambda size: 0.01 if size <= 16 else 0.01 * size,
     )
     assert (decision.strategy, decision.chunk_size) == ("forward-mode", 16)
+    assert decision.largest_chunk == 16, "the run does not try them either"
     sizes = {strategy: {size for name, size in tried if name == strategy} for strategy, _ in tried}
     assert max(sizes["vectorize"]) > 16
     assert sizes["forward-mode"] == {1, 4, 16}

@@ -1,0 +1,60 @@
+"""What is measured of a strategy, and what is not because it could decide nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jobs.job import Job
+from jobs.machine.memory import Budget
+from jobs.planning import growth, search
+from jobs.planning.candidate import Candidate
+from jobs.planning.cost import Trial
+from jobs.planning.search import decide
+from jobs.planning.thresholds import THRESHOLDS
+
+Resolve = Callable[..., Job]
+
+
+def test_a_line_that_is_far_behind_is_measured_once(
+    resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[str, int]] = []
+
+    def trial(job: Job, candidate: Candidate, chunk_size: int, *others: object) -> Trial:
+        tried.append((candidate.strategy, chunk_size))
+        line = {"vectorize": 0.01, "forward-mode": 0.1}[candidate.strategy]
+        return Trial(chunk_size, line * chunk_size, 2**20)
+
+    monkeypatch.setattr(growth, "measure_chunk", trial)
+    job = resolved("op=jacobian", "function=brusselator", "function.n=16", "compile=never")
+    decision = decide(job, Budget(2**34, "as a test has it"), strategy="auto")
+    assert decision.strategy == "vectorize"
+    assert tried.count(("vectorize", 1)) == 2
+    assert tried.count(("forward-mode", 1)) == 1
+
+
+@pytest.mark.parametrize(("gain", "batches"), [(1.0, False), (1e12, True)])
+def test_batches_are_measured_before_recording_only_where_they_may_decide(
+    gain: float,
+    batches: bool,
+    resolved: Resolve,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = {"share_to_record": 1e9, "share": 1e9, "seconds_anyway": 1e9, "batches_gain": gain}
+    monkeypatch.setattr(search, "THRESHOLDS", replace(THRESHOLDS, **limits))
+    measured: list[tuple[str, int]] = []
+    measure = growth.measure_chunk
+
+    def trial(job: Job, candidate: Candidate, chunk_size: int, *others: Any) -> Trial:
+        found = measure(job, candidate, chunk_size, *others)
+        measured.append((candidate.opened.engine, chunk_size))
+        return found
+
+    monkeypatch.setattr(growth, "measure_chunk", trial)
+    job = resolved("op=jacobian", "function=brusselator", "function.n=8", "compile=never")
+    decide(job, Budget(2**34, "as a test has it"), strategy="vectorize")
+    assert any(engine == "plain" and size > 1 for engine, size in measured) is batches
+    assert measured[-1][0] == "captured"
+    assert ("captured", 1) not in measured
