@@ -13,6 +13,7 @@ from torch import Tensor
 
 from autodiff_core._programs.flat import Flat, Tracer, as_stack, value_of
 from autodiff_core._programs.recording import UncapturableError
+from autodiff_core._programs.runs import runs
 from autodiff_core._programs.segments import Segment, segments
 from autodiff_core._programs.simplification import simplified, uses_of
 from autodiff_core._programs.stacks import Stack
@@ -61,6 +62,7 @@ class Program:
     _order: list[tuple[int, Step, tuple[int, ...], list[int]]] = field(default_factory=list)
     _flats: dict[int, Flat | None] = field(default_factory=dict)
     _fused: dict[int, Segment] = field(default_factory=dict)
+    _runs: dict[int, Segment] = field(default_factory=dict)
     _misses: int = 0
     _last_chunk: tuple[int, float] = (0, 0.0)
     _placed: dict[int, int] = field(default_factory=dict)
@@ -95,11 +97,12 @@ class Program:
             self._note(count)
         is_noted = count == self.flat_count
         flats, fused = (self._flats, self._fused) if is_noted else ({}, {})
+        together = fused or (self._runs if is_noted and reuses_memory else {})
         inside: frozenset[int] = frozenset()
         results: dict[int, Any] = {-1 - i: value_of(stack) for i, stack in enumerate(stacks)}
         images: Sequence[Tensor] | None = None
         for number, step, inputs, finished in self._order:
-            segment = fused.get(number)
+            segment = together.get(number)
             if segment is not None and segment.fits(results):
                 results.update(segment.images(results))
                 inside = segment.numbers
@@ -123,6 +126,8 @@ class Program:
                 results[number] = self._applied(number, given, count, spare, tracer)
             for index in finished:
                 del results[index]
+        if tracer is not None:
+            self._runs = runs(self._order, self._flats, self.outputs)
         if memory is None:
             return self._images(results, count)
         images = memory() if images is None else images
@@ -148,7 +153,7 @@ class Program:
         steps = {n: replace(step, apply=of(n, step.apply)) for n, step in self.steps.items()}
         order = [(number, steps[number], *rest) for number, _, *rest in self._order]
         flats = {n: flat and replace(flat, run=of(n, flat.run)) for n, flat in self._flats.items()}
-        return replace(self, steps=steps, _order=order, _flats=flats)
+        return replace(self, steps=steps, _order=order, _flats=flats, _runs={})
 
     def inputs_like(self, segment: Segment, count: int) -> list[Tensor]:
         """Return tensors like the inputs of a segment of steps."""
@@ -182,7 +187,7 @@ class Program:
 
     def forget_flat_forms(self) -> None:
         """Compute step by step again, until flat forms are noted."""
-        self._flats, self._fused, self.flat_count, self._misses = {}, {}, 0, 0
+        self._flats, self._fused, self._runs, self.flat_count, self._misses = {}, {}, {}, 0, 0
 
     def _note(self, count: int) -> None:
         """Prepare for noting flat forms, beside those that there are for so many vectors."""

@@ -20,6 +20,8 @@ from autodiff_core._tensors.layouts import memory_order
 
 def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
     """Return a stack in another shape with as many elements."""
+    if shape == stack.shape:
+        return stack
     if stack.dim is None:
         return Stack(stack.data.reshape(stack.count, *shape), shape)
     before = torch.Size(stack.shape[: stack.dim]).numel()
