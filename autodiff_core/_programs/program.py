@@ -63,7 +63,7 @@ class Program:
     _flats: dict[int, Flat | None] = field(default_factory=dict)
     _fused: dict[int, Segment] = field(default_factory=dict)
     _runs: dict[int, Segment] = field(default_factory=dict)
-    _misses: int = 0
+    _misses: tuple[int, int] = (0, 0)
     _last_chunk: tuple[int, float] = (0, 0.0)
     _placed: dict[int, int] = field(default_factory=dict)
     _spare: dict[int, tuple[bool, ...]] = field(default_factory=dict)
@@ -95,6 +95,8 @@ class Program:
         """
         if tracer is not None:
             self._note(count)
+        if count != self._misses[0]:
+            self._misses = (count, 0)
         is_noted = count == self.flat_count
         flats, fused = (self._flats, self._fused) if is_noted else ({}, {})
         together = fused or (self._runs if is_noted and reuses_memory else {})
@@ -167,9 +169,12 @@ class Program:
         """Return whether noting flat forms for so many vectors pays where chunks are short.
 
         The first chunks of a matrix may reach few of the steps, and the last one is smaller. Noting
-        what is missing costs about as much as doing without it in as many steps as there are.
+        what is missing costs about as much as doing without it in as many steps as there are, of
+        chunks of one size that follow one another.
         """
-        return count > self.flat_count or self._misses >= len(self.steps)
+        return count > self.flat_count or (
+            self._misses[0] == count and self._misses[1] >= len(self.steps)
+        )
 
     def note_seconds(self, count: int, seconds: float) -> None:
         """Note how long a chunk of so many vectors has taken."""
@@ -187,13 +192,14 @@ class Program:
 
     def forget_flat_forms(self) -> None:
         """Compute step by step again, until flat forms are noted."""
-        self._flats, self._fused, self._runs, self.flat_count, self._misses = {}, {}, {}, 0, 0
+        self._flats, self._fused, self._runs = {}, {}, {}
+        self.flat_count, self._misses = 0, (0, 0)
 
     def _note(self, count: int) -> None:
         """Prepare for noting flat forms, beside those that there are for so many vectors."""
         if count != self.flat_count:
             self.forget_flat_forms()
-        self.flat_count, self._misses = count, 0
+        self.flat_count, self._misses = count, (count, 0)
 
     def fuse(self, found: Sequence[Segment]) -> None:
         """Let segments compute the results of their steps, until flat forms are noted again."""
@@ -221,7 +227,7 @@ class Program:
         if step.kind == "pick" or is_known or any(type(each) is not Tensor for each in given):
             return value_of(apply())
         if tracer is None:
-            self._misses += 1
+            self._misses = (count, self._misses[1] + 1)
             return value_of(apply())
         result, flat = tracer.traced(apply, given)
         self._flats[number] = flat

@@ -11,7 +11,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from autodiff_core._programs.stack_operators import Gather, cut, gather, reshape
+from autodiff_core._programs.stack_operators import Gather, cut, gather, join, permute, reshape
 from autodiff_core._programs.stack_products import contraction
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step, combination, permutation
@@ -31,6 +31,14 @@ def simplified(
             step = replace(step, inputs=tuple(same.get(index, index) for index in step.inputs))
         if step.kind == "combine":
             step = _merged(step, merged, uses)
+            whole, others = _joined_parts(step, merged, uses)
+            if whole is not None and not others.inputs:
+                step = whole
+            elif whole is not None:
+                joined = max(*steps, *merged) + 1
+                merged[joined], uses[joined] = whole, 1
+                factors = (None, *others.coefficients)
+                step = combination((joined, *others.inputs), factors, step.shape, step.dtype)
         elif step.kind in ("reshape", "permute"):
             step = _merged_with_same_kind(step, merged, uses)
             step = _joined_in_order(step, merged, uses)
@@ -102,6 +110,54 @@ def _contracted(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Ste
     if uses[before]:
         uses[inner.inputs[0]] += 1
     return Step("matmul", inner.inputs, step.shape, step.dtype, apply)
+
+
+def _joined_parts(
+    step: Step, steps: dict[int, Step], uses: Counter[int]
+) -> tuple[Step | None, Step]:
+    """Join the terms of a sum that are zero but for parts that cover a dimension without overlap.
+
+    Returns:
+        What joins them, None if there are none; and the sum of the other terms.
+    """
+    parts: dict[int, list[tuple[int, int, int]]] = {}
+    for index, coefficient in zip(step.inputs, step.coefficients, strict=True):
+        inner = steps.get(index)
+        is_part = inner is not None and inner.kind == "pad" and inner.shape == step.shape
+        if is_part and inner is not None and coefficient is None and uses[index] == 1:
+            dim, start, length = inner.dims
+            parts.setdefault(dim, []).append((start, length, index))
+    for dim, found in parts.items():
+        found.sort()
+        ends = [start + length for start, length, _ in found]
+        covers = [start for start, *_ in found] == [0, *ends[:-1]] and ends[-1] == step.shape[dim]
+        inner = [steps[index] for *_, index in found]
+        if len(found) > 1 and covers and all(each.dtype == step.dtype for each in inner):
+            shapes = [(*step.shape[:dim], n, *step.shape[dim + 1 :]) for _, n, _ in found]
+            own = {index for *_, index in found}
+            rest = [
+                (index, coefficient)
+                for index, coefficient in zip(step.inputs, step.coefficients, strict=True)
+                if index not in own
+            ]
+            others = combination(*zip(*rest, strict=True), step.shape, step.dtype) if rest else None
+            sources = tuple(each.inputs[0] for each in inner)
+            apply = partial(_joined, shapes=shapes, dim=dim)
+            whole = Step("join", sources, step.shape, step.dtype, apply)
+            return whole, others or replace(step, inputs=(), coefficients=())
+    return None, step
+
+
+def _joined(
+    *stacks: Stack,
+    shapes: Sequence[tuple[int, ...]],
+    dim: int,
+    dims: tuple[int, ...] = (),
+) -> Stack:
+    parts = [reshape(stack, shape) for stack, shape in zip(stacks, shapes, strict=True)]
+    if dims:
+        parts, dim = [permute(part, dims) for part in parts], dims.index(dim)
+    return join(parts, dim)
 
 
 def _selected_first(

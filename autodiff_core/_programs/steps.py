@@ -30,7 +30,8 @@ class Step:
         coefficients: For a ``combine``: the factor of each input. For a ``matmul`` with one term,
             which is a product element by element: the constant that its input is multiplied by.
         dims: For a ``permute``: which dimension of its input each dimension is; for a ``join``: the
-            permutation that is applied to each joined part.
+            permutation that is applied to each joined part; for a ``pad``: the dimension, where its
+            input begins, and the length of that.
         selects: For a step that selects elements: returns the same elements of a constant of the
             input's shape.
         takes_memory: Whether `apply` has an argument ``out``: memory of shape (count, *shape) that

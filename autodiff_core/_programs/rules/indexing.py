@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -183,13 +183,19 @@ def along(shape: tuple[int, ...], dim: int, index: Tensor) -> tuple[int, tuple[i
 def _roll(builder: Builder, call: Call) -> Any:
     source, shifts = call.args[:2]
     dims = call.args[2] if len(call.args) > 2 else []
-    if len(shifts) != 1 or len(dims) > 1:
-        return NotImplemented
-    out = output_of(call)
+    out, number = output_of(call), step_of(builder, source)
     # Without a dimension the elements are shifted in their order.
-    dim = dims[0] % len(source.shape) if dims else 0
     merged = source.shape if dims else (torch.Size(source.shape).numel(),)
-    index = Gather(torch.arange(merged[dim], device=source.device).roll(shifts[0]))
+    for shift, dim in zip(shifts, dims or [0], strict=True):
+        apply = _rolled(shift, dim % len(merged), tuple(merged), out)
+        number = builder.step("gather", number, out.shape, out.dtype, apply)
+    return number
+
+
+def _rolled(
+    shift: int, dim: int, merged: tuple[int, ...], out: Reference
+) -> Callable[[Stack], Stack]:
+    index = Gather(torch.arange(merged[dim], device=out.device).roll(shift))
 
     def apply(stack: Stack) -> Stack:
         stack = stack_operators.reshape(stack, merged)
@@ -197,10 +203,10 @@ def _roll(builder: Builder, call: Call) -> Any:
             stack = stack_operators.gather(stack, dim, index)
         else:
             stack = stack.spread()
-            stack = replace(stack, data=stack.data.roll(shifts[0], dim + 1))
+            stack = replace(stack, data=stack.data.roll(shift, dim + 1))
         return stack_operators.reshape(stack, out.shape)
 
-    return builder.step("gather", step_of(builder, source), out.shape, out.dtype, apply)
+    return apply
 
 
 @rule(_aten.flip)

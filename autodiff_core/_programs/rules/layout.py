@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -187,7 +188,8 @@ def _pad(builder: Builder, call: Call) -> Any:
     def apply(stack: Stack) -> Stack:
         return stack_operators.pad(stack_operators.reshape(stack, part), dim, start, sizes[dim])
 
-    number = builder.step("pad", step_of(builder, source), out.shape, out.dtype, apply)
+    step = Step("pad", (step_of(builder, source),), tuple(out.shape), out.dtype, apply)
+    number = builder.add(replace(step, dims=(dim, start, length)))
     builder.notes[number] = Padding(step_of(builder, source), tuple(source.shape), dim, start)
     return number
 

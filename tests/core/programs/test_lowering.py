@@ -33,6 +33,44 @@ def test_a_selection_of_an_outer_product_is_one_of_its_factors():
     assert {step.shape for step in program.steps.values()} <= {(20,), (30,), (28,), (30, 1)}
 
 
+def test_parts_that_cover_a_dimension_are_joined():
+    def linear_map(v):
+        parts = [
+            torch.ops.aten.slice_backward(
+                v[0][a:b].permute(1, 0, 2) * (a + 1), [6, 5, 4], 1, a, b, 1
+            )
+            for a, b in ((3, 5), (0, 1), (1, 3))
+        ]
+        return (parts[0] + parts[1] + parts[2] - v[0].permute(1, 0, 2),)
+
+    vectors = draw(7, 5, 6, 4)
+    program = lower(record(linear_map, (vectors[0],)))
+    (images,) = program.apply([dense_stack(vectors)], 7)
+    expected = torch.stack([linear_map((vector,))[0] for vector in vectors])
+    torch.testing.assert_close(images, expected, rtol=1e-14, atol=1e-14)
+    kinds = [step.kind for step in program.steps.values()]
+    assert "join" in kinds
+    assert "pad" not in kinds
+
+
+def test_parts_that_overlap_or_leave_gaps_are_summed():
+    for ends in (((0, 3), (2, 5)), ((0, 2), (3, 5)), ((0, 3), (3, 4))):
+
+        def linear_map(v, ends=ends):
+            parts = [
+                torch.ops.aten.slice_backward(v[0][a:b].flip(0), [5, 3], 0, a, b, 1)
+                for a, b in ends
+            ]
+            return (parts[0] + parts[1],)
+
+        vectors = draw(4, 5, 3)
+        program = lower(record(linear_map, (vectors[0],)))
+        (images,) = program.apply([dense_stack(vectors)], 4)
+        expected = torch.stack([linear_map((vector,))[0] for vector in vectors])
+        torch.testing.assert_close(images, expected, rtol=1e-14, atol=1e-14)
+        assert "join" not in [step.kind for step in program.steps.values()]
+
+
 def test_equal_operators_on_equal_constants_are_one_step():
     matrix = draw(4, 4, seed=1)
     assert products_in(lambda v: (v[0] @ matrix - 3 * (v[0] @ matrix.mT.mT).roll(1, 0),)) == 1

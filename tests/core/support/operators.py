@@ -98,6 +98,11 @@ OPERATORS = {
     "parts of products": lambda x: (x[:, :1] @ x[:1].sin()).mul(3).reshape(-1)[[7, 7, 2, 19]],
     "exponential": lambda x: torch.linalg.matrix_exp(x[:4] * 3).sin(),
     "exponentials": lambda x: torch.linalg.matrix_exp(x[None, 1:5] - draw(2, 4, 4)) @ x.T,
+    "shifts of two dimensions": lambda x: x.sin().roll((1, -2), (0, 1)) * x.roll((3, 1), (1, 1)),
+    "rows by number": lambda x: (
+        torch.stack([x[i].sin() * x[5 - i] for i in range(6)], 1) * x.T.exp()
+    ),
+    "pieces": lambda x: torch.cat([p.exp() for p in x.sin().split([1, 2, 3])]) * x[:, :1],
     "triangular solve": lambda x: torch.linalg.solve_triangular(OTHER.triu(), x.T, upper=True),
     "cholesky": lambda x: torch.linalg.cholesky(x.T @ x + OTHER @ OTHER.T),
     "cholesky solve": lambda x: torch.cholesky_solve(
