@@ -140,11 +140,16 @@ def _joined_parts(
                 for index, coefficient in zip(step.inputs, step.coefficients, strict=True)
                 if index not in own
             ]
-            others = combination(*zip(*rest, strict=True), step.shape, step.dtype) if rest else None
+            others = combination(
+                [index for index, _ in rest],
+                [coefficient for _, coefficient in rest],
+                step.shape,
+                step.dtype,
+            )
             sources = tuple(each.inputs[0] for each in inner)
             apply = partial(_joined, shapes=shapes, dim=dim)
             whole = Step("join", sources, step.shape, step.dtype, apply)
-            return whole, others or replace(step, inputs=(), coefficients=())
+            return whole, others
     return None, step
 
 
