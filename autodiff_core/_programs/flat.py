@@ -27,9 +27,6 @@ _aten = torch.ops.aten
 FEW_ELEMENTS = 2**18
 """Fewer are computed in less time than it takes to keep account of which can differ from zero."""
 
-_ACCOUNTS = 32
-"""How many times as long that takes where these are in no order as where they are a range."""
-
 # torch's own functions are called in less time than its operators, which they call.
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     _aten.add.Tensor: torch.add,
@@ -62,16 +59,12 @@ def value_of(result: Stack | tuple[Tensor, ...]) -> Any:
         return result.data
     if not len(result.support):
         return None
-    elements = result.count * math.prod(result.shape)
-    if elements < FEW_ELEMENTS // _ACCOUNTS:
-        return result.dense()
     if result.diagonal and result.count > 1:
         return result
     if len(result.support) == result.shape[result.dim]:
         return result.spread().data
-    return (
-        result.dense() if elements < FEW_ELEMENTS and isinstance(result.support, Tensor) else result
-    )
+    is_small = result.count * math.prod(result.shape) < FEW_ELEMENTS
+    return result.dense() if is_small and isinstance(result.support, Tensor) else result
 
 
 def as_stack(value: Any) -> Any:
