@@ -178,26 +178,33 @@ class Search:
         short = min(limits.seconds_at_most, limits.seconds_anyway + share * run)
         return self.spent + seconds <= max(limits.share * run, short) / remaining
 
-    def affords_recording(self, candidate: Candidate, batches_gain: float = 1.0) -> bool:
+    def affords_recording(self, candidate: Candidate) -> bool:
         """Return whether recording takes a small share of the run as the plain engine computes it.
+
+        Args:
+            candidate: The candidate; its stream is open.
+        """
+        limits = self.thresholds
+        share = limits.share_to_record_another if self.has_recorded else limits.share_to_record
+        return self.seconds_to_record(candidate) <= share * self.run_seconds
+
+    def seconds_to_record(self, candidate: Candidate) -> float:
+        """Return how long recording takes, about.
 
         Recording runs the derivative once in Python, with some work for each operator. Operators
         are counted by the graph of autograd: nothing is evaluated to find out.
 
         Args:
             candidate: The candidate; its stream is open.
-            batches_gain: How many times shorter the run may be than was measured so far.
         """
         if self.job.compile == "always":
-            return True
+            return 0.0
         limits, costs, stream = self.thresholds, candidate.measured, candidate.opened
         line = costs.line_seconds(costs.smallest)
         operators = limits.seconds_of_a_node * stream.nodes + limits.lines_to_record * line
         seconds = min(operators, limits.lines_of_python_to_record * line)
         # Each of many matrices has a program of its own.
-        seconds *= max(1, len(bounds_of(stream) or ()) - 1)
-        share = limits.share_to_record_another if self.has_recorded else limits.share_to_record
-        return batches_gain * seconds <= share * self.run_seconds
+        return seconds * max(1, len(bounds_of(stream) or ()) - 1)
 
     @property
     def has_recorded(self) -> bool:

@@ -80,20 +80,18 @@ def _decide_on_recording(
 ) -> None:
     """Record if that takes a small share of the run in batches of the plain engine.
 
-    Batches of that engine are measured where they may decide, and grow as long as each halves the
-    time of a line at least: then most of the time is that of Python, which recording saves as well.
-    Where another strategy is recorded, its run is the one that counts.
+    Batches of that engine, which may make recording needless, are measured as long as the next one
+    takes less time than recording. Where another strategy is recorded, its run is the one that
+    counts.
     """
-    most = search.thresholds.batches_gain
-    is_sure = search.has_recorded or search.affords_recording(candidate, most)
-    while growth.sizes and search.job.chunk_size is None and not is_sure:
-        before, chunk_size = growth.costs.trials[-1], growth.sizes[0]
+    while growth.sizes and search.job.chunk_size is None and not search.has_recorded:
+        last, chunk_size = growth.costs.trials[-1], growth.sizes[0]
+        expected = chunk_size * last.spent / last.chunk_size
+        if expected > search.seconds_to_record(candidate):
+            break
         if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
             break
         _measure_next(search, candidate, growth, remaining)
-        last = growth.costs.trials[-1]
-        if 2 * last.line_seconds > before.line_seconds:
-            break
     if not search.affords_recording(candidate):
         candidate.recording = "not recorded in so short a run"
         return

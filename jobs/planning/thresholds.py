@@ -32,11 +32,8 @@ class Thresholds:
             it saves a half in the median of many functions, and sometimes nothing.
         share_to_record_another: It takes at most this share of the run where another strategy is
             recorded, which seldom takes much longer.
-        batches_gain: Recording is decided without batches of the plain engine where it costs little
-            even if these computed a line so many times faster than a single one (7 to 40 times
-            were measured, the more the less a line computes).
         plain_behind: The plain engine is not tried beside a recorded program if a line took it so
-            many times longer: its batches grew until the next one did not halve that time.
+            many times longer in the largest batch that was measured.
         evaluations_to_open: It takes at least so many evaluations: forward mode compares itself
             with reverse mode.
         share_to_keep: A stream that holds at most this share of the memory budget stays open while
@@ -74,7 +71,6 @@ class Thresholds:
     lines_of_python_to_record: int = 30
     share_to_record: float = 0.25
     share_to_record_another: float = 0.1
-    batches_gain: float = 15.0
     plain_behind: float = 2.0
     evaluations_to_open: int = 3
     share_to_keep: float = 0.01

@@ -35,15 +35,16 @@ def test_a_line_that_is_far_behind_is_measured_once(
     assert tried.count(("forward-mode", 1)) == 1
 
 
-@pytest.mark.parametrize(("gain", "batches"), [(1.0, False), (1e12, True)])
-def test_batches_are_measured_before_recording_only_where_they_may_decide(
-    gain: float,
+@pytest.mark.parametrize(("lines", "batches"), [(0, False), (10**9, True)])
+def test_batches_are_measured_before_recording_only_where_they_take_less_time(
+    lines: int,
     batches: bool,
     resolved: Resolve,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    limits = {"share_to_record": 1e9, "share": 1e9, "seconds_anyway": 1e9, "batches_gain": gain}
-    monkeypatch.setattr(search, "THRESHOLDS", replace(THRESHOLDS, **limits))
+    affordable = {"share_to_record": 1e12, "share": 1e9, "seconds_anyway": 1e9}
+    takes = {"seconds_of_a_node": float(lines), "lines_of_python_to_record": lines}
+    monkeypatch.setattr(search, "THRESHOLDS", replace(THRESHOLDS, **affordable, **takes))
     measured: list[tuple[str, int]] = []
     measure = growth.measure_chunk
 
