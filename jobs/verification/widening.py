@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -36,6 +36,8 @@ _FILLED = (torch.empty, torch.zeros, torch.ones)
 # The names of what writes into its first argument, or returns what belongs to it: add_, __iadd__,
 # __setitem__, __set__ and __get__ of .data.
 _WRITES = re.compile(r"[^_]_$|^__i(?!nvert__|ndex__|nt__).+__$|^__setitem__$|^__[gs]et__$")
+# The arguments that hold nothing else, and are no dtype.
+_PLAIN = {int, float, bool, str, type(None), torch.device, torch.Size, type(...)}
 _DTYPE = Tensor.dtype.__get__  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -65,15 +67,14 @@ class Widening(TorchFunctionMode):
         # What is written into has to stay the tensor that it is.
         is_written = func != _DTYPE and _WRITES.search(getattr(func, "__name__", ""))
         kept, rest = (args[:1], args[1:]) if is_written else ((), args)
-        given = tree_leaves((rest, kwargs))
         if func in _FILLED:
             kwargs = {
                 **kwargs,
                 "dtype": self._wide(kwargs.get("dtype") or torch.get_default_dtype()),
             }
         # What makes other numbers of nothing stays as it is: random ones depend on the dtype.
-        elif any(isinstance(each, Tensor) for each in (*kept, *given)):
-            rest, kwargs = tree_map(self._wide, (rest, kwargs))
+        elif kept or _holds_tensor(rest) or _holds_tensor(kwargs):
+            rest, kwargs = _mapped(self._wide, rest), _mapped(self._wide, kwargs)
         call = _CASTS.get(func, func)
         if func is torch.autograd.grad:
             with self._entered_in_custom_backwards(*rest[:2], **kwargs):
@@ -114,6 +115,31 @@ class Widening(TorchFunctionMode):
             if not any(map(is_functorch_wrapped_tensor, (given, wide))):
                 self._constants[given] = wide, (given._version, wide._version)
         return wide
+
+
+def _holds_tensor(value: Any) -> bool:
+    """Return whether an argument of a function of torch is a tensor, or holds one."""
+    if isinstance(value, Tensor) or type(value) in _PLAIN:
+        return isinstance(value, Tensor)
+    if type(value) in (tuple, list, dict):
+        return any(map(_holds_tensor, value.values() if type(value) is dict else value))
+    return any(isinstance(each, Tensor) for each in tree_leaves(value))
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return an argument of a function of torch with the leaves of its containers changed.
+
+    It is called for each operator of the function, and pytrees take longer than a small operator.
+    """
+    if isinstance(value, Tensor | torch.dtype):
+        return change(value)
+    if type(value) in _PLAIN:
+        return value
+    if type(value) is dict:
+        return {name: _mapped(change, each) for name, each in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)([_mapped(change, each) for each in value])
+    return tree_map(change, value)
 
 
 def _gradients(outputs: Any, inputs: Any, **options: Any) -> Any:
