@@ -169,7 +169,7 @@ def test_a_part_that_was_interrupted_is_resumed_bit_for_bit(
     block = PointStream.block
 
     def failing(self: PointStream, start: int, stop: int) -> Any:
-        if start == 22 and [*tmp_path.rglob("*.part")]:
+        if start == 11 and [*tmp_path.rglob("*.part")]:
             raise KeyboardInterrupt
         return block(self, start, stop)
 
@@ -178,7 +178,8 @@ def test_a_part_that_was_interrupted_is_resumed_bit_for_bit(
         with pytest.raises(KeyboardInterrupt):
             compute("hessian", **options)
     with compute("hessian", **options) as result:
-        assert result.execution["lines_resumed"] == 22
+        # The first point, and what planning has measured: one or two of the last points.
+        assert result.execution["lines_resumed"] in (22, 33)
         np.testing.assert_array_equal(result[...], expected)
 
 
