@@ -132,7 +132,7 @@ RULES = {
         *(stacks.one_hot, "like.new_zeros((count, *compact))"),
         *("torch.zeros((count, *compact), dtype=like.dtype)", "brusselator"),
     ),
-    "roll": (indexing._roll, "device=source.device", "device='cpu'", "brusselator"),
+    "roll": (indexing._rolled, "device=out.device", "device='cpu'", "brusselator"),
     "elementwise": (elementwise._elementwise, "device=source.device", "device='cpu'", "mlp"),
 }
 
