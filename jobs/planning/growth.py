@@ -208,8 +208,10 @@ def _measure_size(
         again = lines_of_trial(candidate.opened, chunk_size, repetition + 1)
         # Where no other lines are left, another measurement saves the run nothing.
         is_sure |= again in kept_lines(candidate.stream)
+        # A chunk that prepares for others says little of them: it was in vain without another.
+        is_due = trial.prepares or disappoints
         is_kept = _is_kept(search, candidate)
-        if is_sure or not (disappoints or search.affords(trial.spent, remaining, is_kept=is_kept)):
+        if is_sure or not (is_due or search.affords(trial.spent, remaining, is_kept=is_kept)):
             break
         # What opens a strategy, and tells whether to record, leaves the time for chunks as it is.
         is_free = is_first or candidate.recording == UNDECIDED

@@ -28,8 +28,8 @@ class Thresholds:
             verifies the program.
         lines_of_python_to_record: It takes no longer than so many lines, however little each of
             their operators computes (10 to 60 were measured).
-        share_to_record: Recording takes at most this share of the run of the plain engine, of which
-            it saves a half in the median of many functions, and sometimes nothing.
+        share_to_record: Recording takes at most this share of the run of the plain engine: it saves
+            a half in the median of many functions, and sometimes nothing.
         share_to_record_another: It takes at most this share of the run where another strategy is
             recorded, which seldom takes much longer.
         plain_behind: The plain engine is not tried beside a recorded program if a line took it so
@@ -69,7 +69,7 @@ class Thresholds:
     seconds_of_a_node: float = 0.8e-3
     lines_to_record: int = 4
     lines_of_python_to_record: int = 30
-    share_to_record: float = 0.25
+    share_to_record: float = 0.5
     share_to_record_another: float = 0.1
     plain_behind: float = 2.0
     evaluations_to_open: int = 3
