@@ -9,6 +9,7 @@ from jobs.machine.memory import Budget
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import LADDER, even_chunk
 from jobs.planning.growth import was_better_in
+from jobs.streams.kept import kept_lines
 from jobs.units import size
 
 
@@ -24,6 +25,8 @@ def choose_chunk(search: Search, candidate: Candidate) -> tuple[int, str]:
     best = costs.best_chunk(budget.bytes)
     if best is None:
         raise too_large(budget, costs.peak_bytes(1))
+    if range(costs.lines) in kept_lines(candidate.stream) and costs.fits(costs.lines, budget.bytes):
+        return costs.lines, "the whole matrix was computed to measure it"
     best = min(best, search.limit or best)
     if (workers := len(job.devices)) > 1:
         most = search.thresholds.chunks_of_a_worker * workers

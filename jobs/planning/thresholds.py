@@ -23,7 +23,7 @@ class Thresholds:
         lines_to_open: Opening a strategy and measuring a line of it takes about as long as so many
             lines of another, or as its first one took.
         seconds_of_a_node: Recording takes so many seconds for each operator in the graph of the
-            function (0.2 to 2 ms were measured, the more the fewer there are).
+            function (0.1 to 0.8 ms were measured, the more the fewer there are).
         lines_to_record: What recording takes beside, in lines: it evaluates the derivative, and
             verifies the program.
         lines_of_python_to_record: It takes no longer than so many lines, however little each of
@@ -66,7 +66,7 @@ class Thresholds:
     repetitions: int = 2
     loading_seconds: float = 10.0
     lines_to_open: int = 8
-    seconds_of_a_node: float = 0.8e-3
+    seconds_of_a_node: float = 0.4e-3
     lines_to_record: int = 4
     lines_of_python_to_record: int = 30
     share_to_record: float = 0.5
