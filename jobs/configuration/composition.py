@@ -119,10 +119,13 @@ def _yaml(name: str) -> dict[str, Any]:
 
 
 def launcher_settings(cluster: str) -> dict[str, Any]:
-    """Return the default settings of the tasks of a cluster, those of its file of options."""
+    """Return the default settings of the tasks of a cluster, those of its file of options.
+
+    The folder of a sweep is left out.
+    """
     found: Any = OmegaConf.load(config_directory() / "cluster" / f"{cluster}.yaml")
     settings: Any = OmegaConf.to_container(found.hydra.launcher)
-    return settings
+    return {name: value for name, value in settings.items() if name != "submitit_folder"}
 
 
 @cache
