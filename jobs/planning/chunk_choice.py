@@ -25,10 +25,12 @@ def choose_chunk(search: Search, candidate: Candidate) -> tuple[int, str]:
     best = costs.best_chunk(budget.bytes)
     if best is None:
         raise too_large(budget, costs.peak_bytes(1))
-    if range(costs.lines) in kept_lines(candidate.stream) and costs.fits(costs.lines, budget.bytes):
+    workers, is_kept = len(job.devices), range(costs.lines) in kept_lines(candidate.stream)
+    # Workers open streams of their own, which keep nothing.
+    if workers == 1 and is_kept and costs.fits(costs.lines, budget.bytes):
         return costs.lines, "the whole matrix was computed to measure it"
     best = min(best, search.limit or best)
-    if (workers := len(job.devices)) > 1:
+    if workers > 1:
         most = search.thresholds.chunks_of_a_worker * workers
         best = min(best, math.ceil(costs.lines / most))
     chunk_size = even_chunk(best, costs.lines, costs.unit)

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.job import Job
 from jobs.machine.memory import Budget
-from jobs.planning import growth, search
+from jobs.planning import chunk_choice, growth, search
 from jobs.planning.candidate import Candidate
 from jobs.planning.cost import Trial
 from jobs.planning.search import decide
@@ -59,3 +59,15 @@ def test_batches_are_measured_before_recording_only_where_they_take_less_time(
     assert any(engine == "plain" and size > 1 for engine, size in measured) is batches
     assert measured[-1][0] == "captured"
     assert ("captured", 1) not in measured
+
+
+@pytest.mark.parametrize(("devices", "share"), [("cpu:1", 1.0), ("cpu:2", 0.5)])
+def test_workers_share_what_was_computed_whole_to_measure_it(
+    devices: str, share: float, resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk_choice, "kept_lines", lambda stream: [range(32)])
+    job = resolved("op=jacobian", "function=brusselator", "function.n=4", f"devices={devices}")
+    decision = decide(job, Budget(2**34, "as a test has it"), strategy="vectorize")
+    assert decision.costs.lines == 32
+    assert decision.chunk_size <= share * 32
+    assert (decision.chunk_size == 32) is (share == 1.0)
