@@ -20,7 +20,7 @@ from torch.nn import Module
 
 from jobs.functions.tracebacks import is_of_project
 
-_MAPPINGS = (dict, OrderedDict, defaultdict)
+_MAPPINGS = (OrderedDict, defaultdict)
 _SEQUENCES = (list, deque)
 # Data are no cache: longer containers are not looked through.
 _LONGEST = 10_000

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -139,9 +140,9 @@ class RaggedFunction(BatchSum):
             number: The number of the point.
             known: The product at all points.
         """
-        point, start = self.points[number], sum(self.heights[:number])
+        point = self.points[number]
         columns = slice(point.start, point.start + point.width)
-        rows = columns if self.is_second_order else slice(start, start + self.heights[number])
+        rows = columns if self.is_second_order else self._rows(number)
         (outputs,), (image,) = known.outputs, known.image
         return replace(known, outputs=(_within(outputs, rows),), image=(_within(image, columns),))
 
@@ -161,13 +162,20 @@ class RaggedFunction(BatchSum):
             return [point.width for point in self.points]
         return [sum(each.numel() for each in outputs.values()) for outputs in self.outputs]
 
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Where the rows of each point begin, and where the last ones end."""
+        return [0, *accumulate(self.heights)]
+
+    def _rows(self, number: int) -> slice:
+        return slice(self._starts[number], self._starts[number + 1])
+
     def terms(self) -> Iterator[Callable[..., Any]]:
         """Yield the function at each point, as a function of the numbers of all points."""
-        before, total = 0, 0 if self.is_second_order else sum(self.heights)
         for number, point in enumerate(self.points):
-            after = 0 if self.is_second_order else total - before - self.heights[number]
-            yield self._term(point, before, after)
-            before += 0 if self.is_second_order else self.heights[number]
+            rows = slice(0, 0) if self.is_second_order else self._rows(number)
+            total = 0 if self.is_second_order else self._starts[-1]
+            yield self._term(point, rows.start, total - rows.stop)
 
     def _term(self, point: AtPoint, before: int, after: int) -> Callable[..., Any]:
         if isinstance(point.call, Curvature):

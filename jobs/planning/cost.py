@@ -45,6 +45,10 @@ class Trial:
         """How long a line takes in it."""
         return self.seconds / self.chunk_size
 
+    def spent_on(self, lines: int) -> float:
+        """Return what so many lines would take in a trial as this one took for its own."""
+        return lines * self.spent / self.chunk_size
+
     @property
     def spent(self) -> float:
         """The seconds that the measurement itself has taken."""

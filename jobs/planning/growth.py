@@ -86,8 +86,7 @@ def _decide_on_recording(
     """
     while growth.sizes and search.job.chunk_size is None and not search.has_recorded:
         last, chunk_size = growth.costs.trials[-1], growth.sizes[0]
-        expected = chunk_size * last.spent / last.chunk_size
-        if expected > search.seconds_to_record(candidate):
+        if last.spent_on(chunk_size) > search.seconds_to_record(candidate):
             break
         if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
             break
@@ -224,10 +223,12 @@ def _is_kept(search: Search, candidate: Candidate) -> bool:
     To prepare a recorded program for each chunk size may take longer than the chunk.
     """
     stream, growth = candidate.stream, candidate.growth
-    prepares = stream is not None and stream.engine != "plain"
-    if stream is not None and stream.engine == "captured" and growth is not None:
-        prepares = growth.prepares_sizes or not growth.costs.trials
-    return isinstance(stream, Keeping) and not prepares and candidate is search.fastest()
+    if not isinstance(stream, Keeping):
+        return False
+    keeps = stream.engine == "plain"
+    if stream.engine == "captured" and growth is not None:
+        keeps = bool(growth.costs.trials) and not growth.prepares_sizes
+    return keeps and candidate is search.fastest()
 
 
 def _lost(search: Search, candidate: Candidate, trial: Trial) -> float:
@@ -266,7 +267,7 @@ def _is_worth_trying(
 ) -> bool:
     costs = growth.costs
     smaller = costs.trials[-1]
-    seconds = chunk_size * smaller.spent / smaller.chunk_size
+    seconds = smaller.spent_on(chunk_size)
     is_kept = candidate.costs is not None and _is_kept(search, candidate)
     return (
         costs.fits(chunk_size, search.budget.bytes)

@@ -156,10 +156,10 @@ class Evaluations:
             return value_and_product_at_points(
                 operation, function, point, vector, seed=self._seed, strategy=strategy, known=known
             )
-        # Differences of the gradient are compared with its derivative in any case.
-        options: dict[str, Any] = {"check_second_order": not self.job.differences}
-        options = options if self.is_of_one_function else {}
-        options |= {"known": known} if known is not None else {}
+        options: dict[str, Any] = {} if known is None else {"known": known}
+        if self.is_of_one_function:
+            # Differences of the gradient are compared with its derivative in any case.
+            options["check_second_order"] = not self.job.differences
         inputs = nested({str(number): tensor.detach() for number, tensor in enumerate(point)})
         value, gradient, image = value_and_product(
             operation,
