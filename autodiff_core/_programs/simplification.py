@@ -11,7 +11,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from autodiff_core._programs.stack_operators import Gather, cut, gather, join, permute, reshape
+from autodiff_core._programs.stack_operators import Gather, cut, gather, join_in_order, reshape
 from autodiff_core._programs.stack_products import contraction
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step, combination, permutation
@@ -160,9 +160,7 @@ def _joined(
     dims: tuple[int, ...] = (),
 ) -> Stack:
     parts = [reshape(stack, shape) for stack, shape in zip(stacks, shapes, strict=True)]
-    if dims:
-        parts, dim = [permute(part, dims) for part in parts], dims.index(dim)
-    return join(parts, dim)
+    return join_in_order(parts, dim, dims)
 
 
 def _selected_first(

@@ -236,6 +236,13 @@ def join(stacks: Sequence[Stack], dim: int) -> Stack:
     return Stack(torch.cat([stack.dense() for stack in stacks], dim + 1), shape)
 
 
+def join_in_order(stacks: Sequence[Stack], dim: int, dims: tuple[int, ...]) -> Stack:
+    """Join stacks along a dimension, each permuted first unless `dims` is empty."""
+    if not dims:
+        return join(stacks, dim)
+    return join([permute(stack, dims) for stack in stacks], dims.index(dim))
+
+
 def transposed(stack: Stack) -> Stack:
     """Return a stack with its last two dimensions exchanged."""
     last = len(stack.shape) - 1

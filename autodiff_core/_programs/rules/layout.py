@@ -224,11 +224,7 @@ def _join(builder: Builder, call: Call) -> Any:
             _zeros(first, shape) if place is None else stack_operators.reshape(stacks[place], shape)
             for shape, place in layout
         ]
-        if not dims:
-            return stack_operators.join(joined, dim)
-        return stack_operators.join(
-            [stack_operators.permute(part, dims) for part in joined], dims.index(dim)
-        )
+        return stack_operators.join_in_order(joined, dim, dims)
 
     return builder.add(Step("join", tuple(sources), out.shape, out.dtype, apply))
 
