@@ -210,19 +210,21 @@ class Captured:
                 return images
         return program.apply(stacks, count, memory)
 
-    def _meets_denormals(self, program: Program, places: Sequence[int]) -> bool:
-        """Return whether a one-hot vector of the largest tensor has an image with denormal numbers.
+    def _probe(self, places: Sequence[int]) -> list[Tensor]:
+        """Return a stack of a one-hot vector of the largest tensor and of `PROBES` random ones.
 
-        It is the same one in every process, whichever chunks that computes.
+        They are the same in every process, whichever chunks that computes.
         """
+        generator = torch.Generator().manual_seed(5)
         largest = max(places, key=lambda place: self._space[place].numel())
         stacks = []
         for place in places:
-            part = self._space[place]
-            middle = part.numel() // 2
-            of_zeros = dense_stack(part.new_zeros((1, *part.shape)))
-            stacks.append(one_hot(middle, middle + 1, part) if place == largest else of_zeros)
-        return has_denormals(program.apply(stacks, 1))
+            stack = _random(self._space[place], generator)
+            stack[0] = 0
+            if place == largest and stack.numel():
+                stack[0].view(-1)[stack[0].numel() // 2] = 1
+            stacks.append(stack)
+        return stacks
 
     def _has_few(self, index: int) -> bool:
         """Return whether a tensor beside larger ones is too small for a program of its own.
@@ -253,21 +255,22 @@ class Captured:
             index = None  # one tensor is all of them
         if index not in self._programs:
             places = range(len(self._space)) if index is None else (index,)
-            generator = torch.Generator().manual_seed(5)
-            probe = [_random(self._space[place], generator) for place in places]
+            probe = self._probe(places)
             with torch.no_grad(), without_collection():
                 recording = self._recorded(places, [part[-1] for part in probe])
                 program = lower(recording)
-                images = program.apply([dense_stack(part) for part in probe], PROBES)
+                images = program.apply([dense_stack(part) for part in probe], 1 + PROBES)
                 # The last of several vectors, to detect vectors that are mixed up.
                 last = tuple(image[-1] for image in images)
                 vector = self._at(places, [part[-1] for part in probe])
                 again = partial(rounded_otherwise, self._linear_map, vector)
                 plain, precision = recording.images, self._precision
-                require_agreement(plain, last, images, "captured", precision, again)
+                of_random = [image[1:] for image in images]
+                require_agreement(plain, last, of_random, "captured", precision, again)
                 _require_dtypes(images, recording.images)
                 if program.gains_when_flat and can_be_scaled(program):
-                    meets = self._meets_denormals(program, places)
+                    # Those of a one-hot vector: a chunk has such vectors.
+                    meets = has_denormals([image[0] for image in images])
                     program.meets_denormals = meets and not has_denormal_constants(recording)
             self._programs[index] = program
             note_preparation()
@@ -300,5 +303,5 @@ def _require_dtypes(images: Sequence[Tensor], expected: Sequence[Tensor]) -> Non
 
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn((PROBES, *like.shape), generator=generator, dtype=torch.float64)
+    drawn = torch.randn((1 + PROBES, *like.shape), generator=generator, dtype=torch.float64)
     return drawn.to(like.device, like.dtype)

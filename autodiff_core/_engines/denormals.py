@@ -42,20 +42,17 @@ def has_denormals(images: Sequence[Tensor]) -> bool:
 
 def has_denormal_constants(recording: Recording) -> bool:
     """Return whether a constant of a recorded map has a denormal number, or is one."""
-    results = [each for call in recording.calls for each in call.outputs if each is not None]
-    smallest = max(
-        (torch.finfo(each.dtype).smallest_normal for each in results if each.dtype in _SCALES),
-        default=0.0,
+    dtypes = {each.dtype for call in recording.calls for each in call.outputs if each is not None}
+    normal = [torch.finfo(dtype).smallest_normal for dtype in dtypes & _SCALES.keys()]
+    smallest = max(normal, default=0.0)
+    given = [leaves_of_arguments((call.args, call.kwargs)) for call in recording.calls]
+    # Each once: many calls take the same ones.
+    tensors = {id(each): each for leaves in given for each in leaves if isinstance(each, Tensor)}
+    numbers = {each for leaves in given for each in leaves if isinstance(each, float | complex)}
+    parts = [abs(part) for number in numbers for part in (number.real, number.imag)]
+    return any(0 < part < smallest for part in parts) or any(
+        _denormals(each).any() for each in tensors.values()
     )
-    for call in recording.calls:
-        for each in leaves_of_arguments((call.args, call.kwargs)):
-            if isinstance(each, Tensor) and _denormals(each).any():
-                return True
-            if isinstance(each, float | complex):
-                number = complex(each)
-                if any(0 < abs(part) < smallest for part in (number.real, number.imag)):
-                    return True
-    return False
 
 
 def _denormals(values: Tensor) -> Tensor:

@@ -295,8 +295,7 @@ class Program:
     def _makes_new(self, number: int) -> bool:
         """Return whether a result has memory of its own and is not a view of another one."""
         step = self.steps.get(number)
-        is_the_same = step is not None and step.coefficients == (None,)
-        return step is not None and step.kind in _MAKES_NEW and not is_the_same
+        return step is not None and step.kind in _MAKES_NEW and not step.is_one_term_as_it_is
 
 
 def _timed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ from autodiff_core._tensors.functionalization import (
     unwrapped,
     wrapped,
 )
-from autodiff_core._tensors.tree import leaves_of_arguments, with_leaves
+from autodiff_core._tensors.tree import with_leaves
 
 # Operators that take shape, dtype and device of a tensor, but no number.
 _OF_SHAPE_ALONE = frozenset(
@@ -32,7 +32,8 @@ class UncapturableError(RuntimeError):
     """A linear map does something that a list of operators on its argument cannot repeat."""
 
 
-@dataclass(frozen=True)
+# As steps, the thousands of references and calls are not frozen, which would take long.
+@dataclass(slots=True)
 class Reference:
     """A placeholder in an operator's arguments for a value that depends on the map's argument.
 
@@ -51,7 +52,7 @@ class Reference:
     is_contiguous: bool
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     """One operator applied to values and constants.
 
@@ -60,12 +61,14 @@ class Call:
         args: The positional arguments, with values replaced by references.
         kwargs: The keyword arguments, with values replaced by references.
         outputs: The results; None for a result that is not a tensor.
+        references: The references among the arguments.
     """
 
     operator: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: tuple[Reference | None, ...]
+    references: tuple[Reference, ...]
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def record(
     outputs = tuple(
         recorder.reference(image) or part for image, part in zip(images, found, strict=True)
     )
-    return Recording(recorder.inputs, recorder.finished(), outputs, found)
+    return Recording(recorder.inputs, tuple(recorder.calls), outputs, found)
 
 
 def _observed(
@@ -147,18 +150,12 @@ def _observed(
             return recorder, [unwrapped(each) for each in linear_map(tuple(map(wrapped, given)))]
 
 
-@dataclass(frozen=True)
-class _Constant:
-    """A placeholder for a constant, which the map may still modify while it is recorded."""
-
-    number: int
-
-
 class _Recorder(TorchDispatchMode):
     """Intercepts every operator below autograd and keeps those that receive a tracked tensor.
 
     Attributes:
         inputs: The tensors of the argument.
+        calls: The operators with their arguments and results.
         writes: The first operator that writes into an argument; empty if there is none.
         has_met_zero_tensors: Whether an operator received torch's tensor of zeros without memory,
             and none had been made since the beginning.
@@ -174,42 +171,27 @@ class _Recorder(TorchDispatchMode):
         self._references: dict[int, Reference] = {}
         # The identity of a tensor is unique only while the tensor is alive.
         self._alive: list[Tensor] = []
-        self._count = 0
-        # The operators with their arguments and results; constants are filled in at the end.
-        self._calls: list[tuple[Any, Any, Any, tuple[Reference | None, ...]]] = []
+        self.calls: list[Call] = []
         self.writes = ""
         self.has_met_zero_tensors = False
         # Autograd copies and expands such tensors without an operator: they cannot be told apart.
         self._makes_zero_tensors = False
-        self._constants: list[Tensor] = []
-        self._constant_numbers: dict[int, int] = {}
-        # The numbers of the first so many constants by their storage.
-        self._by_storage: defaultdict[int, list[int]] = defaultdict(list)
-        self._ordered = 0
+        # The numbers of the calls that take each constant, by its identity.
+        self._takers: dict[int, list[int]] = {}
+        self._new_constants: list[Tensor] = []
+        self._by_storage: defaultdict[int, list[Tensor]] = defaultdict(list)
         self.inputs = tuple(self._track(part) for part in vector)
 
     def reference(self, tensor: Any) -> Reference | None:
         return self._references.get(id(tensor)) if isinstance(tensor, Tensor) else None
 
-    def finished(self) -> tuple[Call, ...]:
-        """Return the calls with their constants, which can no longer be modified."""
-
-        def filled(leaf: Any) -> Any:
-            return self._constants[leaf.number] if isinstance(leaf, _Constant) else leaf
-
-        return tuple(
-            [
-                Call(operator, with_leaves(filled, args), with_leaves(filled, kwargs), outputs)
-                for operator, args, kwargs, outputs in self._calls
-            ]
-        )
-
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        leaves = leaves_of_arguments((*args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        tensors = _tensors_among(args)
+        if kwargs:
+            tensors += _tensors_among(kwargs.values())
         if any(map(Tensor._is_zerotensor, tensors)):
             self.has_met_zero_tensors |= not self._makes_zero_tensors
             args, kwargs = with_leaves(_materialised, args), with_leaves(_materialised, kwargs)
@@ -218,7 +200,7 @@ class _Recorder(TorchDispatchMode):
         is_tracked = not self._references.keys().isdisjoint(map(id, tensors))
         name = func.overloadpacket.__name__
         if not is_tracked or name in _OF_SHAPE_ALONE:
-            if name.endswith("_") and args and isinstance(args[0], Tensor):
+            if name[-1] == "_" and args and isinstance(args[0], Tensor):
                 self._keep_constants_of(args[0])
             result = func(*args, **kwargs)
             if is_zero_tensor(result):
@@ -229,51 +211,80 @@ class _Recorder(TorchDispatchMode):
         if writes_into(func):
             self.writes = self.writes or str(func)
         result = func(*args, **kwargs)
-        found_args = with_leaves(self._argument, args)
-        found_kwargs = with_leaves(self._argument, kwargs) if kwargs else kwargs
         results = result if isinstance(result, tuple | list) else (result,)
+        made = [isinstance(part, Tensor) and not part.is_meta for part in results]
+        if not any(made):
+            return result
+        references: list[Reference] = []
+        found_args = tuple([self._argument(part, references) for part in args])
+        if kwargs:
+            kwargs = {name: self._argument(part, references) for name, part in kwargs.items()}
         outputs = tuple(
-            self._track(part) if isinstance(part, Tensor) and part.device.type != "meta" else None
-            for part in results
+            [
+                self._track(part) if is_made else None
+                for part, is_made in zip(results, made, strict=True)
+            ]
         )
-        self._calls.append((func, found_args, found_kwargs, outputs))
+        self.calls.append(Call(func, found_args, kwargs, outputs, tuple(references)))
         return result
 
-    def _argument(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return self._references.get(id(leaf)) or self._constant(leaf)
+    def _argument(self, part: Any, references: list[Reference]) -> Any:
+        """Return what stands for an argument of the next call, and note the references in it."""
+        if isinstance(part, Tensor):
+            reference = self._references.get(id(part))
+            if reference is None:
+                return self._constant(part)
+            references.append(reference)
+            return reference
+        kind = type(part)
+        if kind is list or kind is tuple:
+            return kind([self._argument(each, references) for each in part])
+        return part
 
     def _track(self, tensor: Tensor) -> Reference:
         is_contiguous = tensor.layout == torch.strided and tensor.is_contiguous()
         reference = Reference(
-            self._count, tuple(tensor.shape), tensor.dtype, tensor.device, is_contiguous
+            len(self._alive), tuple(tensor.shape), tensor.dtype, tensor.device, is_contiguous
         )
-        self._count += 1
         self._references[id(tensor)] = reference
         self._alive.append(tensor)
         return reference
 
-    def _constant(self, tensor: Tensor) -> _Constant:
-        number = self._constant_numbers.setdefault(id(tensor), len(self._constants))
-        if number == len(self._constants):
-            self._constants.append(tensor)
+    def _constant(self, tensor: Tensor) -> Tensor:
+        """Note that the next call takes a constant, which the map may still modify."""
+        takers = self._takers.get(id(tensor))
+        if takers is None:
+            takers = self._takers[id(tensor)] = []
+            self._new_constants.append(tensor)
             self._alive.append(tensor)
-        return _Constant(number)
+        takers.append(len(self.calls))
+        return tensor
 
     def _keep_constants_of(self, modified: Tensor) -> None:
         """Copy the constants that an in-place operator is about to modify."""
         if modified.layout != torch.strided:
             return
-        for number in range(self._ordered, len(self._constants)):
-            constant = self._constants[number]
+        for constant in self._new_constants:
             if constant.layout == torch.strided:
-                self._by_storage[_storage(constant)].append(number)
-        self._ordered = len(self._constants)
-        for number in self._by_storage.pop(_storage(modified), ()):
-            constant = self._constants[number]
-            self._constants[number] = constant.clone()
-            del self._constant_numbers[id(constant)]
+                self._by_storage[_storage(constant)].append(constant)
+        self._new_constants.clear()
+        for constant in self._by_storage.pop(_storage(modified), ()):
+            copies = {id(constant): constant.clone()}
+            for number in self._takers.pop(id(constant)):
+                call = self.calls[number]
+                call.args = with_leaves(lambda leaf, c=copies: c.get(id(leaf), leaf), call.args)
+                call.kwargs = with_leaves(lambda leaf, c=copies: c.get(id(leaf), leaf), call.kwargs)
+
+
+def _tensors_among(arguments: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among the arguments of an operator, in order."""
+    found: list[Tensor] = []
+    for part in arguments:
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif type(part) is list or type(part) is tuple:
+            found += _tensors_among(part)
+    return found
 
 
 @cache

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, count
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ def simplified(
     uses = uses_of(steps, outputs)
     merged: dict[int, Step] = {}
     same: dict[int, int] = {}
+    unused = count(max(steps, default=-1) + 1)
     for number, step in steps.items():
         if not same.keys().isdisjoint(step.inputs):
             step = replace(step, inputs=tuple(same.get(index, index) for index in step.inputs))
@@ -35,7 +37,7 @@ def simplified(
             if whole is not None and not others.inputs:
                 step = whole
             elif whole is not None:
-                joined = max(*steps, *merged) + 1
+                joined = next(unused)
                 merged[joined], uses[joined] = whole, 1
                 factors = (None, *others.coefficients)
                 step = combination((joined, *others.inputs), factors, step.shape, step.dtype)
@@ -47,7 +49,7 @@ def simplified(
         if step.selects is not None:
             step, factor = _selected_first(step, merged, uses)
             if factor is not None:
-                scaled = max(*steps, *merged) + 1
+                scaled = next(unused)
                 merged[number] = step
                 merged[scaled] = combination((number,), (factor,), step.shape, step.dtype)
                 same[number], uses[scaled] = scaled, uses[number]
@@ -56,7 +58,7 @@ def simplified(
         if _is_sum_of_multiple(step, merged, uses):
             # Scale what there is less of: the sum.
             before = step.inputs[0]
-            scaled = max(*steps, *merged) + 1
+            scaled = next(unused)
             merged[number] = replace(step, inputs=merged[before].inputs)
             factors = merged[before].coefficients
             merged[scaled] = combination((number,), factors, step.shape, step.dtype)
@@ -261,7 +263,7 @@ def _is_identity(step: Step, steps: dict[int, Step]) -> bool:
     """Return whether a step returns its input unchanged."""
     if step.kind == "permute":
         return step.dims == tuple(range(len(step.dims)))
-    is_plain = step.kind == "reshape" or (step.kind == "combine" and step.coefficients == (None,))
+    is_plain = step.kind == "reshape" or step.is_one_term_as_it_is
     inner = steps.get(step.inputs[0]) if is_plain else None
     return inner is not None and (inner.shape, inner.dtype) == (step.shape, step.dtype)
 
@@ -290,7 +292,10 @@ def _merged(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Step:
             _collect(terms, index, coefficient, step.dtype)
     # A sum that begins with a term without a coefficient saves one multiplication.
     order = sorted(terms, key=lambda index: terms[index] is not None)
-    return combination(order, [terms[index] for index in order], step.shape, step.dtype)
+    coefficients = [terms[index] for index in order]
+    if tuple(order) == step.inputs and all(map(is_, coefficients, step.coefficients)):
+        return step
+    return combination(order, coefficients, step.shape, step.dtype)
 
 
 def _can_take_in(

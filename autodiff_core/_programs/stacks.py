@@ -11,9 +11,11 @@ Index = range | Tensor
 """Positions along a dimension, ascending and without repetition."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Stack:
     """Vectors of one shape, stacked.
+
+    As a step, it is not modified.
 
     Attributes:
         data: Shape (vectors, *shape), with the length of the support along `dim`; 1 in its place

@@ -11,15 +11,18 @@ from torch import Tensor
 
 from autodiff_core._programs import stack_operators, stack_sums
 from autodiff_core._programs.stacks import Stack
-from autodiff_core._tensors.linear_combination import Coefficient, numeric
+from autodiff_core._tensors.linear_combination import Coefficient, is_selection, numeric
 
 NOT_LINEAR = "not linear"
 """The kind of a step that gives no linear image, which a program must not need."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Step:
     """One step of a linear program.
+
+    It is not modified. To have Python forbid that would make it take five times as long to make one
+    of the thousands that there are.
 
     Attributes:
         kind: The name of the kind of operation, by which steps are simplified.
@@ -48,6 +51,12 @@ class Step:
     selects: Callable[[Tensor], Tensor] | None = None
     takes_memory: bool = False
 
+    @property
+    def is_one_term_as_it_is(self) -> bool:
+        """Whether it is a sum of one term without a factor."""
+        # torch takes long to compare a tensor with None.
+        return self.kind == "combine" and len(self.inputs) == 1 and self.coefficients[0] is None
+
 
 def combination(
     inputs: Sequence[int],
@@ -59,12 +68,15 @@ def combination(
 
     Selections that no simplification merges with another coefficient are applied as factors.
     """
-    factors = tuple(numeric(each, dtype) for each in coefficients)
+    given = tuple(coefficients)
+    factors = given
+    if any(map(is_selection, given)):
+        factors = tuple([numeric(each, dtype) for each in given])
 
     def apply(*stacks: Stack | None, spare: Sequence[bool] = ()) -> Stack:
         return stack_sums.combine(stacks, factors, shape, dtype, spare)
 
-    return Step("combine", tuple(inputs), shape, dtype, apply, tuple(coefficients))
+    return Step("combine", tuple(inputs), shape, dtype, apply, given)
 
 
 def permutation(

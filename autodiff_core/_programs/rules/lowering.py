@@ -6,7 +6,7 @@ An operator that has no rule is applied under `torch.func.vmap`.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -35,7 +35,6 @@ from autodiff_core._programs.rules.registry import (
     SEVERAL,
     check_zero,
     is_live,
-    references,
     step_of,
 )
 from autodiff_core._programs.stacks import Stack
@@ -81,8 +80,10 @@ def lower(recording: Recording) -> Program:
 
 def _refuse_several_devices(recording: Recording, calls: list[Call]) -> None:
     """Leave maps that move tensors to the plain engine: steps are joined as if on one device."""
-    tensors = [*recording.inputs, *(output for call in calls for output in call.outputs if output)]
-    places = sorted({str(tensor.device) for tensor in tensors})
+    devices = {reference.device for reference in recording.inputs}
+    for call in calls:
+        devices.update([output.device for output in call.outputs if output is not None])
+    places = sorted(map(str, devices))
     if len(places) > 1:
         raise UncapturableError(f"the function computes on several devices ({', '.join(places)})")
 
@@ -93,7 +94,7 @@ def _used(recording: Recording) -> list[Call]:
     kept = []
     for call in reversed(recording.calls):
         if any(output is not None and output.value in needed for output in call.outputs):
-            needed.update(reference.value for reference in references(call))
+            needed.update([reference.value for reference in call.references])
             kept.append(call)
     return kept[::-1]
 
@@ -103,18 +104,24 @@ def _identity(builder: Builder, call: Call) -> Any:
 
     Derivatives of derivatives compute many intermediate results several times.
     """
-    if torch.Tag.nondeterministic_seeded in call.operator.tags:
+    if _draws_numbers(call.operator):
         return None
-    made = tuple(output is None for output in call.outputs)
-    return call.operator, made, _known(builder, call.args), _known(builder, [*call.kwargs.items()])
+    given = tuple([_known(builder, each) for each in call.args])
+    named = _known(builder, tuple(call.kwargs.items())) if call.kwargs else ()
+    return call.operator, given, named
+
+
+@cache
+def _draws_numbers(operator: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in operator.tags
 
 
 def _known(builder: Builder, part: Any) -> Any:
     """Return what two arguments of operators have in common when they are the same."""
+    if type(part) is Reference:
+        return builder.numbers[part.value], part.shape, part.dtype, part.is_contiguous
     if isinstance(part, tuple | list):
         return tuple([_known(builder, each) for each in part])
-    if isinstance(part, Reference):
-        return builder.numbers[part.value], part.shape, part.dtype, part.is_contiguous
     if not isinstance(part, Tensor):
         return type(part), part if isinstance(part, Hashable) else id(part)
     if part.layout != torch.strided or not part.data_ptr():
@@ -124,8 +131,7 @@ def _known(builder: Builder, part: Any) -> Any:
 
 
 def _lower_call(builder: Builder, call: Call) -> None:
-    live = [ref for ref in references(call) if builder.numbers[ref.value] is not None]
-    if not live:
+    if all(builder.numbers[reference.value] is None for reference in call.references):
         for output in call.outputs:
             if output is not None:
                 builder.numbers[output.value] = None

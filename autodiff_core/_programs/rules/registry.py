@@ -11,7 +11,6 @@ from torch import Tensor
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference, UncapturableError
 from autodiff_core._programs.steps import combination
-from autodiff_core._tensors.tree import leaves_of_arguments
 
 Lowering = Callable[[Builder, Call], Any]
 """Appends a call's steps; returns the last one's number, None for zeros, or NotImplemented."""
@@ -47,15 +46,6 @@ class Part:
     source: int
     dim: int
     taken: range
-
-
-def references(call: Call) -> list[Reference]:
-    """Return the values among the arguments of a call."""
-    return [
-        leaf
-        for leaf in leaves_of_arguments((call.args, call.kwargs))
-        if isinstance(leaf, Reference)
-    ]
 
 
 def check_zero(constant: Any) -> None:
@@ -120,7 +110,7 @@ def scaled(builder: Builder, call: Call, source: Reference, factor: Any) -> int:
 
 def only_first(builder: Builder, call: Call) -> bool:
     """Return whether, of all arguments, only the first depends on the map's argument."""
-    return is_live(builder, call.args[0]) and len(references(call)) == 1
+    return is_live(builder, call.args[0]) and len(call.references) == 1
 
 
 def weighted_sum(builder: Builder, call: Call, terms: Sequence[Any], factors: Sequence[Any]) -> int:

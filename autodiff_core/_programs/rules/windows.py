@@ -24,7 +24,6 @@ from autodiff_core._programs.rules.registry import (
     is_live,
     only_first,
     output_of,
-    references,
     rule,
     rule_of_several,
     step_of,
@@ -63,12 +62,12 @@ def _convolution(builder: Builder, call: Call) -> Any:
 @rule_of_several(_aten.convolution_backward)
 def _convolution_backward(builder: Builder, call: Call) -> Any:
     gradient, given, weight, _, stride, padding, dilation, is_transposed, _, groups, _ = call.args
-    if is_transposed or groups != 1 or len(references(call)) != 1:
+    if is_transposed or groups != 1 or len(call.references) != 1:
         return NotImplemented
     windows = _windows(given, weight, stride, padding, dilation)
     if windows is None:
         return NotImplemented
-    (live,) = references(call)
+    (live,) = call.references
     number, back = step_of(builder, live), windows.transposed()
     makers: tuple[_Maker | None, ...] = (None, None, None)
     if live is gradient:
