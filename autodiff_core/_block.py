@@ -56,10 +56,15 @@ class AxisLayout:
             tuple(tensor.dtype for tensor in tensors),
         )
 
-    @property
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of elements of each tensor."""
+        return tuple(torch.Size(shape).numel() for shape in self.shapes)
+
+    @cached_property
     def offsets(self) -> tuple[int, ...]:
         """The position at which each tensor begins, followed by the length of the axis."""
-        return (0, *accumulate(torch.Size(shape).numel() for shape in self.shapes))
+        return (0, *accumulate(self.sizes))
 
     @property
     def size(self) -> int:

@@ -321,8 +321,7 @@ class BlockStream:
         leading = (count,) if self.points is None else (count, self.points)
         across = self.columns if self.axis is Axis.ROWS else self.rows
         flat = [
-            line.reshape(*leading, torch.Size(shape).numel())
-            for line, shape in zip(lines, across.shapes, strict=True)
+            line.reshape(*leading, size) for line, size in zip(lines, across.sizes, strict=True)
         ]
         if self._other == range(across.size):
             return tuple(flat)

@@ -15,6 +15,7 @@ from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 from autodiff_core._engines.agreement import LinearMap, Precision, ReportFallback, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
+from autodiff_core._tensors.batching import batched
 from autodiff_core._tensors.vectors import PROBES, Vector, Vectors
 
 # `warnings.catch_warnings` replaces state of the process; two threads that leave the context in the
@@ -152,11 +153,10 @@ class Batched:
         if not present:
             image = self._linear_map(stacks)
             return tuple(part.expand(count, *part.shape) for part in image)
-        batched = torch.func.vmap(from_present, randomness="same")
         if self._is_verified and not self._slow_operators:
-            return batched(*parts)
+            return batched(from_present, parts, count, randomness="same")
         with self._watching_for_slow_operators():
-            return batched(*parts)
+            return batched(from_present, parts, count, randomness="same")
 
     @contextmanager
     def _watching_for_slow_operators(self) -> Iterator[None]:

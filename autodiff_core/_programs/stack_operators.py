@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs.stacks import Index, Stack, aligned, as_tensor, same_index, take
+from autodiff_core._tensors.batching import batched
 from autodiff_core._tensors.layouts import memory_order
 
 
@@ -253,6 +254,6 @@ def general(
     operator: Callable[..., tuple[Tensor, ...]], stacks: Sequence[Stack]
 ) -> tuple[Tensor, ...]:
     """Apply any other operator to dense vectors under vmap."""
-    results = torch.func.vmap(operator)(*(stack.dense() for stack in stacks))
+    results = batched(operator, [stack.dense() for stack in stacks], stacks[0].count)
     # Many operators have no rule for a conjugate that is not computed yet.
     return tuple(each.resolve_conj() for each in results)

@@ -97,14 +97,11 @@ class StandardBasis:
     def _one_hot(
         self, tensor: Tensor, first: int, last: int, start: int, stop: int
     ) -> Tensor | None:
-        low, high = max(first, start), min(last, stop)
-        if low >= high or not self._covers(tensor):
+        if max(first, start) >= min(last, stop) or not self._covers(tensor):
             return None
         stacked = tensor.new_zeros((stop - start, *tensor.shape))
-        leading = (stop - start,) if self._points is None else (stop - start, self._points)
-        flat = stacked.view(*leading, last - first)
-        corner = flat[low - start : high - start, ..., low - first : high - first]
-        corner.diagonal(dim1=0, dim2=-1).fill_(self._factor)
+        by_point = stacked.view(stop - start, self._points or 1, last - first)
+        by_point.diagonal(start - first, 0, 2).fill_(self._factor)
         return stacked
 
 

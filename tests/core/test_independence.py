@@ -70,6 +70,7 @@ PRIVATE = {
     "functionalization.py",
     "flat.py",
     "batched.py",
+    "batching.py",
     "torch_compiler.py",
 }
 
