@@ -15,7 +15,7 @@ from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 from autodiff_core._engines.agreement import LinearMap, Precision, ReportFallback, verify
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
-from autodiff_core._tensors.batching import batched
+from autodiff_core._tensors.transformations import batched
 from autodiff_core._tensors.vectors import PROBES, Vector, Vectors
 
 # `warnings.catch_warnings` replaces state of the process; two threads that leave the context in the

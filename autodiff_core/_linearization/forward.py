@@ -34,6 +34,7 @@ from autodiff_core._linearization.nesting import (
 from autodiff_core._linearization.steadiness import require_same_values
 from autodiff_core._tensors.functionalization import maybe_wrapped
 from autodiff_core._tensors.randomness import ReplayedRandomness
+from autodiff_core._tensors.transformations import pushed
 from autodiff_core._tensors.vectors import Vector, Vectors
 
 
@@ -232,7 +233,7 @@ class ForwardLoop(Linearization):
         )
 
     def _push_under_transform(self, tangent: Vector) -> tuple[Tensor, ...]:
-        """Return one product by `torch.func.jvp`, which vmap can batch."""
+        """Return one product as `torch.func.jvp` does, which vmap can batch."""
         touched = [index for index, part in enumerate(tangent) if part is not None]
         if not touched:
             return tuple(torch.zeros_like(output) for output in self.outputs)
@@ -246,13 +247,13 @@ class ForwardLoop(Linearization):
                     inputs[index] = value
                 return self._function.under_transform(*inputs)
 
-            values, pushed = torch.func.jvp(
+            values, images = pushed(
                 of_touched,
-                tuple(copies[index] for index in touched),
-                tuple(part.clone() for part in tangent if part is not None),
-            )[:2]
+                [copies[index] for index in touched],
+                [part.clone() for part in tangent if part is not None],
+            )
             require_same_values(values, self.outputs)
-        return self._finished(pushed)
+        return self._finished(images)
 
     def _copies(self) -> list[Tensor]:
         # A function may modify its arguments in place, and then their tangents too; expanded

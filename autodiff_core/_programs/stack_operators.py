@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from autodiff_core._programs.stacks import Index, Stack, aligned, as_tensor, same_index, take
-from autodiff_core._tensors.batching import batched
+from autodiff_core._programs.flat import FEW_ELEMENTS
+from autodiff_core._programs.stacks import Index, Stack, aligned, dense_stack, same_index, take
 from autodiff_core._tensors.layouts import memory_order
+from autodiff_core._tensors.transformations import batched
 
 
 def reshape(stack: Stack, shape: tuple[int, ...]) -> Stack:
@@ -123,28 +124,46 @@ class Gather:
     """
 
     index: Tensor
-    _order: Tensor | None = None
-    _sorted: Tensor | None = None
+    _ordered: tuple[Tensor, Tensor] | None = None
 
     def taken_from(self, support: Index) -> tuple[Tensor, Tensor]:
         """Return which gathered positions lie in a support, ascending, and where in it they lie."""
-        if self._order is None or self._sorted is None:
-            self._sorted, self._order = torch.sort(self.index)
-        positions = as_tensor(support, self.index.device)
-        low = torch.searchsorted(self._sorted, positions)
-        high = torch.searchsorted(self._sorted, positions, right=True)
+        ordered, order = self._in_order()
+        if isinstance(support, range):
+            first, last = self.within(support)
+            taken, places = torch.sort(order[first:last])
+            return taken, ordered[first:last][places] - support.start
+        low = torch.searchsorted(ordered, support)
+        high = torch.searchsorted(ordered, support, right=True)
         lengths = high - low
         within = torch.repeat_interleave(lengths)
         ends = lengths.cumsum(0)
         offsets = torch.arange(len(within), device=within.device) - (ends - lengths)[within]
-        taken, order = torch.sort(self._order[low[within] + offsets])
-        return taken, within[order]
+        taken, places = torch.sort(order[low[within] + offsets])
+        return taken, within[places]
+
+    def within(self, support: range) -> tuple[int, int]:
+        """Return where the positions that lie in a range begin and end, among all in order."""
+        ends = torch.tensor([support.start, support.stop], device=self.index.device)
+        first, last = torch.searchsorted(self._in_order()[0], ends).tolist()
+        return first, last
+
+    def _in_order(self) -> tuple[Tensor, Tensor]:
+        if self._ordered is None:
+            self._ordered = torch.sort(self.index)
+        return self._ordered
 
 
 def gather(stack: Stack, dim: int, index: Gather) -> Stack:
     """Return the given positions along a dimension, in any order, with or without repetition."""
-    stack = stack.spread()
     shape = (*stack.shape[:dim], len(index.index), *stack.shape[dim + 1 :])
+    if stack.dim == dim and isinstance(stack.support, range):
+        # Which elements of few can differ from zero takes longer to find than to compute them all.
+        is_small = stack.count * torch.Size(shape).numel() < FEW_ELEMENTS
+        first, last = index.within(stack.support) if is_small else (0, 0)
+        if first < last:
+            stack = dense_stack(stack.dense())
+    stack = stack.spread()
     if stack.dim == dim and stack.support is not None:
         taken, where = index.taken_from(stack.support)
         return Stack(_selected(stack.data, dim + 1, where), shape, dim, taken)

@@ -70,7 +70,7 @@ PRIVATE = {
     "functionalization.py",
     "flat.py",
     "batched.py",
-    "batching.py",
+    "transformations.py",
     "torch_compiler.py",
 }
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from autodiff_core._programs.stack_operators import reshape
+from autodiff_core._programs import stack_operators
+from autodiff_core._programs.stack_operators import Gather, gather, reshape
 from autodiff_core._programs.stacks import Stack
 from tests.core.support.cases import draw
 
@@ -40,3 +41,24 @@ def test_one_hot_vectors_follow_their_elements(shape):
 def test_lines_that_are_joined_stay_a_part():
     stack = Stack(draw(5, 2, 6, 3), (4, 6, 3), 0, range(1, 3))
     assert reshape(stack, (24, 3)).support == range(6, 18)
+
+
+@pytest.mark.parametrize("few", [0, stack_operators.FEW_ELEMENTS])
+@pytest.mark.parametrize("support", [range(1, 4), range(6), range(5, 6), torch.tensor([0, 2, 3])])
+@pytest.mark.parametrize("index", [[5, 4, 3, 2, 1, 0], [2, 2, 0, 3, 2], [0, 4], []])
+def test_gathered_positions_are_those_of_the_dense_vectors(monkeypatch, index, support, few):
+    monkeypatch.setattr(stack_operators, "FEW_ELEMENTS", few)
+    given = Stack(draw(5, 4, len(support)), (4, 6), 1, support)
+    positions = torch.tensor(index, dtype=torch.int64)
+    found = gather(given, 1, Gather(positions))
+    assert torch.equal(found.dense(), given.dense().index_select(2, positions))
+    assert found.shape == (4, len(index))
+
+
+@pytest.mark.parametrize("few", [0, stack_operators.FEW_ELEMENTS])
+def test_a_gather_knows_where_one_hot_vectors_do_not_reach(monkeypatch, few):
+    monkeypatch.setattr(stack_operators, "FEW_ELEMENTS", few)
+    given = Stack(torch.ones(2, 1), (6,), 0, range(3, 5), diagonal=True)
+    assert len(gather(given, 0, Gather(torch.tensor([5, 0, 1]))).support) == 0
+    reached = gather(given, 0, Gather(torch.tensor([4, 0, 4, 3])))
+    assert torch.equal(reached.dense(), torch.tensor([[0.0, 0, 0, 1], [1, 0, 1, 0]]))
