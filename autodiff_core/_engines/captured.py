@@ -167,9 +167,9 @@ class Captured:
     def _images(self, program: Program, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
         """Apply a program, by flat steps once these have given the images of the others.
 
-        The first chunk of a size tells whether flat steps pay.
+        The chunks before tell whether flat steps pay.
         """
-        pays = program.was_short(count) or predictions()
+        pays = program.is_short(count) or predictions()
         if program.gains_when_flat and program.lacks_flat_forms(count) and pays:
             note_preparation()
             generator = torch.Generator().manual_seed(count)

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autodiff_core._programs.recording import writes_into
 from autodiff_core._programs.stacks import Stack
-from autodiff_core._tensors.tree import leaves_of_arguments
+from autodiff_core._tensors.tree import tensors_among
 
 _aten = torch.ops.aten
 
@@ -72,7 +72,7 @@ def as_stack(value: Any) -> Any:
     return Stack(value, tuple(value.shape[1:])) if isinstance(value, Tensor) else value
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Flat:
     """The operators of a step for dense stacks of one count.
 
@@ -161,7 +161,8 @@ class _Source:
         self._alive: list[Any] = []
         self._arguments: list[str] = []
         self._constants: list[Any] = []
-        self._lines: list[tuple[str, set[str], list[str]]] = []
+        # A call, the names that its result is assigned to, the names that it takes and makes.
+        self._lines: list[tuple[str, str, set[str], list[str]]] = []
 
     def argument(self, tensor: Tensor) -> None:
         """Name the next argument of the function."""
@@ -169,18 +170,16 @@ class _Source:
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Add the line that repeats an operator, if it receives a named tensor."""
-        tensors = [
-            leaf for leaf in leaves_of_arguments((*args, kwargs)) if isinstance(leaf, Tensor)
-        ]
+        tensors = tensors_among(args)
+        if kwargs:
+            tensors += tensors_among(kwargs.values())
         used = {self._names[id(each)] for each in tensors if id(each) in self._names}
+        places = writes_into(func)
         if not used:
             # A constant that is modified would have to be made anew each time.
-            self.is_unusable |= bool(writes_into(func))
+            self.is_unusable |= bool(places)
             return
-        written = [
-            args[place] if place < len(args) else kwargs.get(name)
-            for place, name in writes_into(func)
-        ]
+        written = [args[place] if place < len(args) else kwargs.get(name) for place, name in places]
         is_constant_written = any(
             isinstance(each, Tensor) and id(each) not in self._names for each in written
         )
@@ -188,15 +187,17 @@ class _Source:
         if is_constant_written or is_read or any(map(Tensor._is_zerotensor, tensors)):
             self.is_unusable = True
             return
+        function = self._constant(_FUNCTIONS.get(func, func))
         given = [self._text(each) for each in args]
-        given += [f"{name}={self._text(each)}" for name, each in kwargs.items()]
-        call = f"{self._constant(_FUNCTIONS.get(func, func))}({', '.join(given)})"
+        if kwargs:
+            given += [f"{name}={self._text(each)}" for name, each in kwargs.items()]
+        call = f"{function}({', '.join(given)})"
         if isinstance(result, Tensor):
             made = [self._named(result)]
-            self._lines.append((f"{made[0]} = {call}", used, made))
+            self._lines.append((call, made[0], used, made))
         elif isinstance(result, tuple | list):
             made = [self._named(each) if isinstance(each, Tensor) else "_" for each in result]
-            self._lines.append((f"{', '.join(made)}, = {call}", used, made))
+            self._lines.append((call, f"{', '.join(made)},", used, made))
         else:
             self.is_unusable = True
 
@@ -206,34 +207,33 @@ class _Source:
         if any(id(part) not in self._names for part in parts):
             return None
         names = [self._names[id(part)] for part in parts]
-        lines = self._lines_with_deletions(set(names))
-        returned = f"({', '.join(names)},)" if isinstance(result, tuple) else names[0]
-        body = "".join(f"    {line}\n" for line in [*lines, f"return {returned}"])
-        constants = ", ".join(f"c{number}" for number in range(len(self._constants)))
-        text = (
-            f"def make({constants}):\n"
-            f"  def run({', '.join(self._arguments)}):\n{_indented(body)}"
-            "  return run\n"
-        )
-        return _made(text)(*self._constants)
+        is_one_line = len(self._lines) == 1 and isinstance(result, Tensor)
+        if is_one_line and self._lines[0][1] == names[0]:
+            body = f"    return {self._lines[0][0]}\n"
+        else:
+            returned = f"({', '.join(names)},)" if isinstance(result, tuple) else names[0]
+            lines = [*self._lines_with_deletions(set(names)), f"return {returned}"]
+            body = "".join([f"    {line}\n" for line in lines])
+        constants = ", ".join([f"c{number}" for number in range(len(self._constants))])
+        run = f"  def run({', '.join(self._arguments)}):\n{body}  return run\n"
+        return _made(f"def make({constants}):\n{run}")(*self._constants)
 
     def _lines_with_deletions(self, kept: set[str]) -> list[str]:
         """Return the lines, each followed by the deletion of what is not used any more."""
         found: list[str] = []
         seen = kept | set(self._arguments)
-        for text, used, made in reversed(self._lines):
+        for call, target, used, made in reversed(self._lines):
             last = sorted({*used, *made} - seen - {"_"})
             seen |= set(last)
             if last:
                 found.append(f"del {', '.join(last)}")
-            found.append(text)
+            found.append(f"{target} = {call}")
         return found[::-1]
 
     def _named(self, tensor: Tensor) -> str:
         name = self._names.get(id(tensor))
         if name is None:
-            name = f"t{len(self._names)}"
-            self._names[id(tensor)] = name
+            name = self._names[id(tensor)] = f"t{len(self._names)}"
             self._alive.append(tensor)
         return name
 
@@ -241,9 +241,9 @@ class _Source:
         if isinstance(value, Tensor):
             return self._names.get(id(value)) or self._constant(value)
         if isinstance(value, list):
-            return f"[{', '.join(map(self._text, value))}]"
+            return f"[{', '.join([self._text(each) for each in value])}]"
         if isinstance(value, tuple):
-            return f"({''.join(f'{self._text(each)}, ' for each in value)})"
+            return f"({''.join([f'{self._text(each)}, ' for each in value])})"
         if value is None or isinstance(value, int | bool):
             return repr(value)
         return self._constant(value)
@@ -251,10 +251,6 @@ class _Source:
     def _constant(self, value: Any) -> str:
         self._constants.append(value)
         return f"c{len(self._constants) - 1}"
-
-
-def _indented(text: str) -> str:
-    return "".join(f"  {line}\n" for line in text.splitlines())
 
 
 @cache

@@ -180,15 +180,16 @@ class Program:
         """Note how long a chunk of so many vectors has taken."""
         self._last_chunk = (count, seconds)
 
-    def was_short(self, count: int) -> bool:
-        """Return whether the last chunk was of so many vectors, and bookkeeping a part of its time.
+    def is_short(self, count: int) -> bool:
+        """Return whether bookkeeping is a part of the time that a chunk of so many vectors takes.
 
-        In a longer one flat forms save nothing that shows.
+        In a longer one flat forms save nothing that shows. The last chunk says how long it takes at
+        most; it is not known before the first one.
         """
         kinds = [step.kind for step in self.steps.values()]
         bookkeeping = _SECONDS_OF_A_STEP * len(kinds) + _SECONDS_OF_VMAP * kinds.count("general")
         last, seconds = self._last_chunk
-        return last == count and seconds < _SHORT * bookkeeping
+        return last > 0 and seconds * max(count / last, 1) < _SHORT * bookkeeping
 
     def forget_flat_forms(self) -> None:
         """Compute step by step again, until flat forms are noted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ from autodiff_core._tensors.functionalization import (
     unwrapped,
     wrapped,
 )
-from autodiff_core._tensors.tree import with_leaves
+from autodiff_core._tensors.tree import tensors_among, with_leaves
 
 # Operators that take shape, dtype and device of a tensor, but no number.
 _OF_SHAPE_ALONE = frozenset(
@@ -189,9 +189,9 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = _tensors_among(args)
+        tensors = tensors_among(args)
         if kwargs:
-            tensors += _tensors_among(kwargs.values())
+            tensors += tensors_among(kwargs.values())
         if any(map(Tensor._is_zerotensor, tensors)):
             self.has_met_zero_tensors |= not self._makes_zero_tensors
             args, kwargs = with_leaves(_materialised, args), with_leaves(_materialised, kwargs)
@@ -274,17 +274,6 @@ class _Recorder(TorchDispatchMode):
                 call = self.calls[number]
                 call.args = with_leaves(lambda leaf, c=copies: c.get(id(leaf), leaf), call.args)
                 call.kwargs = with_leaves(lambda leaf, c=copies: c.get(id(leaf), leaf), call.kwargs)
-
-
-def _tensors_among(arguments: Iterable[Any]) -> list[Tensor]:
-    """Return the tensors among the arguments of an operator, in order."""
-    found: list[Tensor] = []
-    for part in arguments:
-        if isinstance(part, Tensor):
-            found.append(part)
-        elif type(part) is list or type(part) is tuple:
-            found += _tensors_among(part)
-    return found
 
 
 @cache

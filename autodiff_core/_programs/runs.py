@@ -7,6 +7,7 @@ at the values that enter a run, and what remains of its steps is the calls of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from autodiff_core._programs.flat import Flat
@@ -14,7 +15,11 @@ from autodiff_core._programs.segments import Line, Segment
 
 _SHORTEST, _LONGEST = 2, 32
 """The smallest and the largest number of steps in a run: where the first values of a chunk are not
-dense, the runs after them fit again."""
+dense, the runs after them fit again.
+
+A run of half as many ends before a step like its first. Where steps repeat, as those of an
+integrator do, the runs soon repeat as well, and share a text that is compiled once.
+"""
 
 
 def runs(
@@ -47,10 +52,16 @@ def _dense_parts(order: Sequence[Line], flats: Mapping[int, Flat | None]) -> Ite
             flat = flats.get(number)
             is_dense = flat is not None and flat.like is None and step.kind != "general"
         else:
-            is_dense = False
-        if is_dense and place - start < _LONGEST:
-            continue
-        if place - start >= _SHORTEST:
+            flat, is_dense = None, False
+        length = place - start
+        if is_dense and flat is not None:
+            code = flat.run.__code__
+            if not length:
+                first = code
+            if length < _LONGEST and (length < _LONGEST // 2 or code is not first):
+                continue
+            first = code
+        if length >= _SHORTEST:
             yield range(start, place)
         start = place if is_dense else place + 1
 
@@ -60,29 +71,36 @@ def _run(lines: Sequence[Line], flats: Mapping[int, Flat | None], given: Sequenc
     taken: dict[int, tuple[int, ...]] = {}
     functions: list[Callable[..., Any]] = []
     body: list[str] = []
+    names: dict[int, str] = {}
     for number, _, inputs, finished in lines:
         flat = flats[number]
         assert flat is not None
         for each, strides in zip(inputs, flat.strides, strict=True):
             if each not in own:
                 taken.setdefault(each, strides)
-        arguments = ", ".join(map(_name, inputs))
-        body.append(f"{_name(number)} = f{len(functions)}({arguments})")
+        arguments = ", ".join([_named(names, each) for each in inputs])
+        body.append(f"{_named(names, number)} = f{len(functions)}({arguments})")
         functions.append(flat.run)
         if finished:
-            body.append(f"del {', '.join(map(_name, finished))}")
-    body.append(f"return ({''.join(f'{_name(each)}, ' for each in given)})")
-    text = (
-        f"def make({', '.join(f'f{place}' for place in range(len(functions)))}):\n"
-        f"  def run({', '.join(map(_name, taken))}):\n"
-        + "".join(f"    {line}\n" for line in body)
-        + "  return run\n"
+            body.append(f"del {', '.join([names[each] for each in finished])}")
+    body.append(f"return ({''.join([f'{names[each]}, ' for each in given])})")
+    parameters = ", ".join([names[each] for each in taken])
+    lines_of_text = "".join([f"    {line}\n" for line in body])
+    run = _made(f"  def run({parameters}):\n{lines_of_text}  return run\n", len(functions))(
+        *functions
     )
-    names: dict[str, Any] = {}
-    exec(compile(text, "<run of flat steps>", "exec"), names)
-    run = names["make"](*functions)
     return Segment(lines[0][0], frozenset(own), taken, tuple(given), (), (), run)
 
 
-def _name(number: int) -> str:
-    return f"t{number}" if number >= 0 else f"s{-number}"
+def _named(names: dict[int, str], number: int) -> str:
+    """Return the name of a value, by the order in which a run meets them."""
+    return names.setdefault(number, f"t{len(names)}")
+
+
+@lru_cache(maxsize=1000)
+def _made(text: str, count: int) -> Callable[..., Any]:
+    """Return what makes a run of so many functions."""
+    names: dict[str, Any] = {}
+    parameters = ", ".join([f"f{place}" for place in range(count)])
+    exec(compile(f"def make({parameters}):\n{text}", "<run of flat steps>", "exec"), names)
+    return names["make"]

@@ -6,9 +6,10 @@ other, imports the private one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.utils import _pytree
 
 TreeStructure = _pytree.TreeSpec
@@ -37,6 +38,17 @@ def leaves_of_arguments(arguments: Any) -> list[Any]:
                 found += leaves_of_arguments(part)
         else:
             found.append(part)
+    return found
+
+
+def tensors_among(arguments: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among positional arguments of an operator, in order."""
+    found: list[Tensor] = []
+    for part in arguments:
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif type(part) is list or type(part) is tuple:
+            found += tensors_among(part)
     return found
 
 

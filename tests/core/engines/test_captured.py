@@ -273,11 +273,11 @@ def test_flat_steps_and_others_give_the_same_numbers(strategy, monkeypatch):
     def matrix(is_short):
         noted = []
 
-        def was_short(program, count):
+        def noted_short(program, count):
             noted.append(count)
             return is_short
 
-        monkeypatch.setattr(Program, "was_short", was_short)
+        monkeypatch.setattr(Program, "is_short", noted_short)
         given = blocks(
             func, x, operation="jacobian", strategy=strategy, chunk_size=4, engine="captured"
         )
@@ -291,9 +291,7 @@ def test_flat_steps_and_others_give_the_same_numbers(strategy, monkeypatch):
 
 
 def test_a_chunk_says_whether_it_prepares_for_others(monkeypatch):
-    monkeypatch.setattr(
-        Program, "was_short", lambda program, count: program._last_chunk[0] == count
-    )
+    monkeypatch.setattr(Program, "is_short", lambda program, count: program._last_chunk[0] == count)
 
     def func(x):
         for _ in range(20):
@@ -312,13 +310,15 @@ def test_a_chunk_says_whether_it_prepares_for_others(monkeypatch):
     assert found == [True, True, False, False]
 
 
-@pytest.mark.parametrize(("seconds", "is_short"), [(1e-6, True), (10.0, False)])
-def test_only_the_time_of_a_chunk_of_the_same_size_tells_that_it_was_short(seconds, is_short):
-    program = lower(record(lambda parts: (parts[0].sin(),), (draw(3),)))
-    assert not program.was_short(4)
-    program.note_seconds(4, seconds)
-    assert program.was_short(4) is is_short
-    assert not program.was_short(16)
+def test_the_time_of_the_last_chunk_tells_whether_chunks_are_short():
+    program = lower(record(lambda parts: (3 * parts[0],), (draw(3),)))
+    assert not program.is_short(1)
+    shortest_long = 10 * 10e-6  # ten times the bookkeeping of the only step
+    program.note_seconds(4, 0.3 * shortest_long)
+    # A larger chunk takes longer in proportion; a smaller one may take as long.
+    assert [program.is_short(count) for count in (1, 4, 13, 14)] == [True, True, True, False]
+    program.note_seconds(4, shortest_long)
+    assert not any(program.is_short(count) for count in (1, 4, 16))
 
 
 class _Cube(torch.autograd.Function):
