@@ -25,7 +25,7 @@ from autodiff_core._errors import (
 )
 from autodiff_core._functional import hessian, hvp, jacobian, jvp, vhp, vjp
 from autodiff_core._linearization.adjoint import KnownPullback
-from autodiff_core._linearization.graph import dtypes_of, nodes_between
+from autodiff_core._linearization.graph import custom_without_jvp, dtypes_of, nodes_between
 from autodiff_core._linearization.linearize import engines
 from autodiff_core._stream import BlockStream, blocks
 from autodiff_core._tensors.backward_pass import backward_pass
@@ -50,6 +50,7 @@ __all__ = [
     "NotHolomorphicError",
     "backward_pass",
     "blocks",
+    "custom_without_jvp",
     "dtypes_of",
     "engines",
     "ggn",

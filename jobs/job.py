@@ -142,6 +142,11 @@ class Job:
         return None if self.observed is None else self.observed.stage
 
     @property
+    def no_forward(self) -> str:
+        """Why no tangent passes through the function, as a clause; empty where none is known."""
+        return "" if self.observed is None else self.observed.no_forward
+
+    @property
     def configuration(self) -> str:
         """All options as YAML."""
         return to_yaml(self.config)

@@ -88,6 +88,19 @@ def custom_function(node: Any) -> str | None:
     return name if is_custom and not name.startswith("GeneratedBackwardFor_") else None
 
 
+def custom_without_jvp(nodes: Iterable[Any]) -> str | None:
+    """Return the name of a custom `torch.autograd.Function` among nodes that defines no `jvp`.
+
+    No tangent passes through it: torch raises an error. Operators registered with `torch.library`
+    are left out: some drop the tangent.
+    """
+    for node in nodes:
+        name = custom_function(node)
+        if name is not None and node._forward_cls.jvp is torch.autograd.Function.jvp:
+            return name
+    return None
+
+
 def _nodes(tensors: Sequence[Tensor]) -> Iterator[Any]:
     """Yield each node of the graph of tensors once, depth first."""
     pending = [get_gradient_edge(each).node for each in tensors if each.requires_grad]

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from autodiff_core import dtypes_of, nodes_between
+from autodiff_core import custom_without_jvp, dtypes_of, nodes_between
 from jobs.functions.attention import Kernel, attention_kernel, default_attention
 from jobs.functions.batch_sum import BatchSum
 from jobs.functions.evaluation import evaluated_on_copies
@@ -63,11 +63,14 @@ class Observed:
             the point, and where the function cannot be evaluated or has no derivative by autograd.
         real_casts: Where imaginary parts are dropped, as ``file:line``.
         attention: The kernel that evaluated attention, ``fused`` or ``math``; empty without any.
+        no_forward: Why no tangent passes through the function, as a clause; empty where that is
+            not known.
     """
 
     stage: Stage | None = None
     real_casts: tuple[str, ...] = ()
     attention: Kernel = ""
+    no_forward: str = ""
 
 
 class ObservedFunction:
@@ -102,7 +105,9 @@ class ObservedFunction:
         outputs = _tensors(leaves_of(value))
         nodes = nodes_between(outputs, inputs)
         stage, kernel = watch.narrowest(outputs, nodes), attention_kernel(nodes)
-        self.found = Observed(stage, tuple(real_casts), kernel)
+        custom = custom_without_jvp(nodes)
+        why = f"the custom autograd.Function {custom} defines no jvp" if custom else ""
+        self.found = Observed(stage, tuple(real_casts), kernel, why)
         return value
 
 

@@ -244,6 +244,8 @@ class ProbeProducts:
         """Return why a route is not tried; empty if it is."""
         if self._routes.is_rejected(mode):
             return f"{mode} mode is wrong for this function"
+        if mode == "forward" and (reason := self._job.no_forward):
+            return f"no other route to {self._operation.from_right}: {reason}"
         return self._job.excluded.get(route_of_check(strategy), "")
 
     def _is_refuted(self, vector: list[Tensor], image: list[Tensor], strategy: str) -> bool:

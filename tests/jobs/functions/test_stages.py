@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from jobs.functions.stages import observed
@@ -106,6 +107,43 @@ def test_imaginary_parts_that_are_dropped_are_seen_each_time() -> None:
     for _ in range(2):
         found = observed(dropping, [X], 0)
         assert found.real_casts == (f"{__file__}:{dropping.__code__.co_firstlineno + 1}",)
+
+
+class Sine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent * ctx.saved_tensors[0].cos()
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return tangent * ctx.saved_tensors[0].cos()
+
+
+FORWARD_OF = {
+    "no jvp": (lambda x: Filled.apply(2 * x), "the custom autograd.Function Filled defines no jvp"),
+    "a jvp": (lambda x: Sine.apply(2 * x), ""),
+    "on no path": (lambda x: x + Filled.apply(x.detach()), ""),
+    "no custom Function": (torch.sin, ""),
+}
+
+
+@pytest.mark.parametrize("name", FORWARD_OF)
+def test_a_custom_function_on_the_path_tells_whether_a_tangent_passes(name: str) -> None:
+    function, why = FORWARD_OF[name]
+    assert observed(function, [X], 0).no_forward == why
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(X, X)
+        if why:
+            with pytest.raises(RuntimeError, match="implement the jvp"):
+                function(dual)
+        else:
+            assert forward_ad.unpack_dual(function(dual)).tangent is not None
 
 
 def test_a_function_that_fails_has_no_stage() -> None:
