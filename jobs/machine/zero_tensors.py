@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import Any
 
 import torch
@@ -28,10 +28,11 @@ def quicken_zero_tensors() -> torch.library.Library | None:
     """
     try:
         library = torch.library.Library("aten", "IMPL")
-        for name in _OPERATORS:
-            operator = getattr(torch.ops.aten, name).Tensor
+        for name, suffix, kind in product(_OPERATORS, ("", "_"), ("Tensor", "Scalar")):
+            operator = getattr(getattr(torch.ops.aten, name + suffix), kind)
             reference = operator.py_kernels[torch._C.DispatchKey.Meta]
-            library.impl(f"{name}.Tensor", _by_shapes(reference), "Meta")
+            quick = _in_place_by_shapes if suffix else _by_shapes
+            library.impl(f"{name}{suffix}.{kind}", quick(reference), "Meta")
     except (AttributeError, KeyError):
         return None
     return library
@@ -43,6 +44,17 @@ def _by_shapes(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
             dtype = torch.result_type(first, second)
             if dtype.is_floating_point:
                 return torch.empty(shape, dtype=dtype, device="meta")
+        return reference(first, second, **options)
+
+    return result
+
+
+def _in_place_by_shapes(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def result(first: Tensor, second: Any, **options: Any) -> Tensor:
+        is_alike = _shape(first, second) == first.shape
+        dtype = first.dtype
+        if is_alike and dtype.is_floating_point and torch.result_type(first, second) == dtype:
+            return first
         return reference(first, second, **options)
 
     return result

@@ -70,7 +70,7 @@ def _measure_next(search: Search, candidate: Candidate, growth: Growth, remainin
     # Where other work occupies a core, chunks that are just large enough for several threads
     # are slow, and still larger ones are not: a single worse chunk does not end the growth.
     trials = growth.costs.trials
-    growth.worse = growth.worse + 1 if _is_worse(search, trials[-1], trials) else 0
+    growth.worse = growth.worse + 1 if _is_worse(trials[-1], trials, search.thresholds.worse) else 0
     if growth.worse == search.thresholds.worse_in_a_row:
         growth.sizes.clear()
 
@@ -80,13 +80,15 @@ def _decide_on_recording(
 ) -> None:
     """Record if that takes a small share of the run in batches of the plain engine.
 
-    Batches of that engine, which may make recording needless, are measured as long as the next one
-    takes less time than recording. Where another strategy is recorded, its run is the one that
+    Batches of that engine are measured where they may make recording needless, as long as the next
+    one takes less time than recording. Where another strategy is recorded, its run is the one that
     counts.
     """
     while growth.sizes and search.job.chunk_size is None and not search.has_recorded:
         last, chunk_size = growth.costs.trials[-1], growth.sizes[0]
         if last.spent_on(chunk_size) > search.seconds_to_record(candidate):
+            break
+        if search.affords_recording(candidate, gain=search.thresholds.most_by_batches):
             break
         if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
             break
@@ -187,7 +189,9 @@ def _measure_size(
             first_seconds = trial.seconds
             costs = replace(costs, opening_bytes=max(costs.opening_bytes, trial.peak_bytes))
         # A disappointing chunk is measured again: it would end the search.
-        disappoints = bool(costs.trials) and _is_worse(search, trial, costs.trials)
+        disappoints = _is_worse(trial, costs.trials, limits.worse)
+        smaller = [each for each in costs.trials if each.chunk_size < chunk_size]
+        improves = bool(smaller) and all(_is_worse(each, [trial], limits.worse) for each in smaller)
         costs = costs.with_trial(trial)
         if chunk_size == 1:
             costs = costs.with_first(first_seconds)
@@ -199,9 +203,14 @@ def _measure_size(
         prepares = trial.prepares or (repetition == 0 and (is_first or is_new))
         is_sure = trial.seconds > limits.lasting_seconds or repetition + 1 >= limits.repetitions
         is_sure &= not prepares
-        # No second look makes up for what is far behind.
-        is_behind = not trial.prepares and _is_far_behind(search, candidate, costs)
-        is_sure |= is_behind and trial.seconds > limits.seconds_anyway
+        # One that is much better than smaller ones leads to a larger one, as it is.
+        is_sure |= improves and not trial.prepares
+        # No second look makes up for what is far behind, which another strategy or, after the first
+        # batch, a smaller chunk tells.
+        is_behind = _is_far_behind(search, candidate, costs) or (
+            len(smaller) > 1 and _is_worse(trial, smaller, limits.first_of_a_size)
+        )
+        is_sure |= is_behind and not trial.prepares and trial.seconds > limits.seconds_anyway
         # Where nothing is left to choose, a few percent of the predicted time do not matter.
         is_sure |= not search.has_choice and len(costs.trials) > 1
         again = lines_of_trial(candidate.opened, chunk_size, repetition + 1)
@@ -240,9 +249,10 @@ def _lost(search: Search, candidate: Candidate, trial: Trial) -> float:
     return max(0.0, trial.spent - lines * line)
 
 
-def _is_worse(search: Search, trial: Trial, others: Sequence[Trial]) -> bool:
-    best = min(each.line_seconds for each in others)
-    return trial.line_seconds > search.thresholds.worse * best
+def _is_worse(trial: Trial, others: Sequence[Trial], factor: float) -> bool:
+    """Return whether a line takes many times longer than in the best of other chunks, if any."""
+    best = min((each.line_seconds for each in others), default=math.inf)
+    return trial.line_seconds > factor * best
 
 
 def _sizes(search: Search, candidate: Candidate, costs: Costs) -> list[int]:

@@ -32,6 +32,8 @@ class Thresholds:
             a half in the median of many functions, and sometimes nothing.
         share_to_record_another: It takes at most this share of the run where another strategy is
             recorded, which seldom takes much longer.
+        most_by_batches: Batches of the plain engine are at most so many times as fast as what was
+            measured of it, to tell whether they can make recording needless (6 to 50 were seen).
         plain_behind: The plain engine is not tried beside a recorded program if a line took it so
             many times longer in the largest batch that was measured.
         evaluations_to_open: It takes at least so many evaluations: forward mode compares itself
@@ -44,6 +46,8 @@ class Thresholds:
             is given up.
         worse: A chunk is worse than a smaller one if a line takes this many times longer: its
             data have left the caches.
+        first_of_a_size: The first chunk of a size, which takes its memory from the system, takes at
+            most so many times as long as the next (2.0 was measured).
         worse_in_a_row: So many worse chunks in a row end the growth.
         small_batch: Batches this small may be slower than the loop over lines.
         share_of_peak: The share by which the peak of memory may grow with chunks that only the run
@@ -71,12 +75,14 @@ class Thresholds:
     lines_of_python_to_record: int = 30
     share_to_record: float = 0.5
     share_to_record_another: float = 0.1
+    most_by_batches: float = 50.0
     plain_behind: float = 2.0
     evaluations_to_open: int = 3
     share_to_keep: float = 0.01
     hopeless: float = 30
     far_behind: float = 3.0
     worse: float = 1.3
+    first_of_a_size: float = 2.5
     worse_in_a_row: int = 2
     small_batch: int = 4
     share_of_peak: float = 0.05
