@@ -178,16 +178,15 @@ class Search:
         short = min(limits.seconds_at_most, limits.seconds_anyway + share * run)
         return self.spent + seconds <= max(limits.share * run, short) / remaining
 
-    def affords_recording(self, candidate: Candidate, gain: float = 1.0) -> bool:
+    def affords_recording(self, candidate: Candidate) -> bool:
         """Return whether recording takes a small share of the run as the plain engine computes it.
 
         Args:
             candidate: The candidate; its stream is open.
-            gain: How many times as fast as was measured larger batches are taken to be.
         """
         limits = self.thresholds
         share = limits.share_to_record_another if self.has_recorded else limits.share_to_record
-        return self.seconds_to_record(candidate) <= share * self.run_seconds / gain
+        return self.seconds_to_record(candidate) <= share * self.run_seconds
 
     def seconds_to_record(self, candidate: Candidate) -> float:
         """Return how long recording takes, about.

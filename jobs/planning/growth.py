@@ -80,15 +80,13 @@ def _decide_on_recording(
 ) -> None:
     """Record if that takes a small share of the run in batches of the plain engine.
 
-    Batches of that engine are measured where they may make recording needless, as long as the next
-    one takes less time than recording. Where another strategy is recorded, its run is the one that
+    Batches of that engine, which may make recording needless, are measured as long as the next one
+    takes less time than recording. Where another strategy is recorded, its run is the one that
     counts.
     """
     while growth.sizes and search.job.chunk_size is None and not search.has_recorded:
         last, chunk_size = growth.costs.trials[-1], growth.sizes[0]
         if last.spent_on(chunk_size) > search.seconds_to_record(candidate):
-            break
-        if search.affords_recording(candidate, gain=search.thresholds.most_by_batches):
             break
         if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
             break

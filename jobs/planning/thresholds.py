@@ -32,8 +32,6 @@ class Thresholds:
             a half in the median of many functions, and sometimes nothing.
         share_to_record_another: It takes at most this share of the run where another strategy is
             recorded, which seldom takes much longer.
-        most_by_batches: Batches of the plain engine are at most so many times as fast as what was
-            measured of it, to tell whether they can make recording needless (6 to 50 were seen).
         plain_behind: The plain engine is not tried beside a recorded program if a line took it so
             many times longer in the largest batch that was measured.
         evaluations_to_open: It takes at least so many evaluations: forward mode compares itself
@@ -75,7 +73,6 @@ class Thresholds:
     lines_of_python_to_record: int = 30
     share_to_record: float = 0.5
     share_to_record_another: float = 0.1
-    most_by_batches: float = 50.0
     plain_behind: float = 2.0
     evaluations_to_open: int = 3
     share_to_keep: float = 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -18,6 +19,11 @@ OPERANDS = {
     "column": torch.zeros(2, 1),
     "matrix": torch.zeros(2, 3),
     "transposed": torch.zeros(3, 2).T,
+    "block": torch.zeros(4, 2, 3),
+    "permuted block": torch.zeros(2, 3, 4).permute(2, 0, 1),
+    "reversed block": torch.zeros(3, 2, 4).permute(2, 1, 0),
+    "every second": torch.zeros(2, 6)[:, ::2],
+    "expanded": torch.zeros(3, 1).T.expand(2, 3),
     "number tensor": torch.zeros(()),
     "double number tensor": torch.zeros((), dtype=torch.float64),
     "empty": torch.zeros(0, 1),
@@ -40,11 +46,11 @@ def on_meta(operand: Any) -> Any:
 def pairs() -> list[tuple[Any, Any]]:
     """Return operands of which one at least is a tensor, and which may be combined."""
     found = []
-    for one, other in itertools.product(OPERANDS, repeat=2):
-        is_empty = "empty" in (one, other) and {one, other} & {"column", "matrix", "transposed"}
-        operands = OPERANDS[one], OPERANDS[other]
-        if not is_empty and any(isinstance(each, torch.Tensor) for each in operands):
-            found.append(operands)
+    for operands in itertools.product(OPERANDS.values(), repeat=2):
+        shapes = [each.shape for each in operands if isinstance(each, torch.Tensor)]
+        with contextlib.suppress(RuntimeError):
+            torch.broadcast_shapes(*shapes)
+            found += [operands] if shapes else []
     return found
 
 
