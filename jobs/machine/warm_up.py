@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from jobs.machine.meta_operators import quicken_meta_operators
 from jobs.machine.torch_compiler import spare_compiler
-from jobs.machine.zero_tensors import quicken_zero_tensors
 
 # Slightly less than the largest block that glibc ever takes from its heap, 32 MiB.
 _LARGEST_ON_THE_HEAP = 32 * 2**20 - 2**16
@@ -18,7 +18,7 @@ def warm_up() -> None:
     limited.
     """
     spare_compiler()
-    quicken_zero_tensors()
+    quicken_meta_operators()
     torch.func.vmap(torch.sin)(torch.ones(2, 2**16))
     # glibc returns freed memory to the system, and the system fills its pages with zeros when they
     # are allocated again (measured: half of the time of a Hessian). Once a large block has been

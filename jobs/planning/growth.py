@@ -219,8 +219,8 @@ def _measure_size(
         is_kept = _is_kept(search, candidate)
         if is_sure or not (is_due or search.affords(trial.spent, remaining, is_kept=is_kept)):
             break
-        # What opens a strategy, and tells whether to record, leaves the time for chunks as it is.
-        is_free = is_first or candidate.recording == UNDECIDED
+        # What opens a strategy, tells whether to record, and records leaves the time for chunks.
+        is_free = candidate.recording == UNDECIDED or len(costs.trials) == 1
         search.spent += 0.0 if is_free else _lost(search, candidate, trial)
 
 

@@ -96,3 +96,21 @@ def test_a_small_job_loads_neither_the_compiler_nor_sympy(
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_recording_what_works_in_place_loads_neither_the_compiler_nor_sympy() -> None:
+    program = (
+        "import sys\n"
+        "import torch\n"
+        "from autodiff_core import blocks\n"
+        "from jobs.machine.warm_up import warm_up\n"
+        "warm_up()\n"
+        "cells = torch.nn.GRU(2, 3).requires_grad_(False)\n"
+        "stream = blocks(lambda x: cells(x)[0], torch.ones(4, 1, 2), operation='jacobian',\n"
+        "                strategy='forward-mode', engine='captured')\n"
+        "assert stream.matrix().shape == (12, 8)\n"
+        "assert stream.engine == 'captured', stream.engine_refusal\n"
+        "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.machine.zero_tensors import quicken_zero_tensors
+from jobs.machine.meta_operators import quicken_meta_operators
 
 OPERATORS = ("add", "sub", "mul", "div")
 OPERANDS = {
@@ -56,7 +56,7 @@ def pairs() -> list[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_results_without_numbers_are_like_those_with_numbers(name: str) -> None:
-    quicken_zero_tensors()
+    quicken_meta_operators()
     operator = getattr(torch, name)
     for one, other in pairs():
         expected, found = operator(one, other), operator(on_meta(one), on_meta(other))
@@ -67,14 +67,14 @@ def test_results_without_numbers_are_like_those_with_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
-    quicken_zero_tensors()
+    quicken_meta_operators()
     with pytest.raises(RuntimeError, match=r"size|shape|broadcast"):
         getattr(torch, name)(torch.empty(2, device="meta"), torch.empty(3, device="meta"))
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_what_works_in_place_returns_its_first_operand_or_refuses(name: str) -> None:
-    quicken_zero_tensors()
+    quicken_meta_operators()
     for one, other in pairs():
         if not isinstance(one, torch.Tensor):
             continue
@@ -90,3 +90,40 @@ def test_what_works_in_place_returns_its_first_operand_or_refuses(name: str) -> 
             found = getattr(first, f"{name}_")(on_meta(other))
             assert found is first
             assert (found.shape, found.dtype) == (one.shape, one.dtype)
+
+
+IN_PLACE = {
+    "sigmoid": (),
+    "tanh": (),
+    "exp": (),
+    "neg": (),
+    "relu": (),
+    "clamp": (0.0, 1),
+    "clamp_min": (torch.zeros(3),),
+    "pow": (2,),
+    "lerp": (torch.ones(3), 0.5),
+    "addcmul": (torch.ones(1, 3), torch.ones(2, 1)),
+    "atan2": (torch.ones(3),),
+    "fmod": (torch.ones((), dtype=torch.float64),),
+}
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (0, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_pointwise_operators_in_place_are_as_those_with_numbers(
+    name: str, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    quicken_meta_operators()
+    tensor, operands = torch.zeros(shape, dtype=dtype), IN_PLACE[name]
+    first = on_meta(tensor)
+    try:
+        getattr(tensor, f"{name}_")(*operands)
+    except (RuntimeError, TypeError) as error:
+        if "shape" in str(error):
+            with pytest.raises(RuntimeError):
+                getattr(first, f"{name}_")(*map(on_meta, operands))
+    else:
+        found = getattr(first, f"{name}_")(*map(on_meta, operands))
+        assert found is first
+        assert (found.shape, found.dtype) == (tensor.shape, tensor.dtype)
