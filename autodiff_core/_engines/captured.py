@@ -188,7 +188,7 @@ class Captured:
         started = time.perf_counter()
         images = self._applied(program, stacks, count)
         program.note_seconds(count, time.perf_counter() - started)
-        if program.gains_when_flat and program.lacks_flat_forms(count) and program.was_short(count):
+        if program.gains_when_flat and program.lacks_flat_forms(count) and program.is_short(count):
             # The next one of this size notes flat forms.
             note_preparation()
         return images
