@@ -173,18 +173,17 @@ class _Source:
         tensors = tensors_among(args)
         if kwargs:
             tensors += tensors_among(kwargs.values())
-        used = {self._names[id(each)] for each in tensors if id(each) in self._names}
-        places = writes_into(func)
+        names, places = self._names, writes_into(func)
+        used = {names[id(each)] for each in tensors if id(each) in names}
         if not used:
             # A constant that is modified would have to be made anew each time.
             self.is_unusable |= bool(places)
             return
         written = [args[place] if place < len(args) else kwargs.get(name) for place, name in places]
         is_constant_written = any(
-            isinstance(each, Tensor) and id(each) not in self._names for each in written
+            isinstance(each, Tensor) and id(each) not in names for each in written
         )
-        is_read = func.overloadpacket is _aten._local_scalar_dense
-        if is_constant_written or is_read or any(map(Tensor._is_zerotensor, tensors)):
+        if is_constant_written or any(map(Tensor._is_zerotensor, tensors)):
             self.is_unusable = True
             return
         function = self._constant(_FUNCTIONS.get(func, func))
@@ -192,6 +191,7 @@ class _Source:
         if kwargs:
             given += [f"{name}={self._text(each)}" for name, each in kwargs.items()]
         call = f"{function}({', '.join(given)})"
+        # An operator that reads a number gives no tensor.
         if isinstance(result, Tensor):
             made = [self._named(result)]
             self._lines.append((call, made[0], used, made))
@@ -238,15 +238,14 @@ class _Source:
         return name
 
     def _text(self, value: Any) -> str:
-        if isinstance(value, Tensor):
-            return self._names.get(id(value)) or self._constant(value)
-        if isinstance(value, list):
-            return f"[{', '.join([self._text(each) for each in value])}]"
-        if isinstance(value, tuple):
-            return f"({''.join([f'{self._text(each)}, ' for each in value])})"
-        if value is None or isinstance(value, int | bool):
+        kind = type(value)
+        if kind is int or value is None or kind is bool:
             return repr(value)
-        return self._constant(value)
+        if kind is list:
+            return f"[{', '.join([self._text(each) for each in value])}]"
+        if kind is tuple:
+            return f"({''.join([f'{self._text(each)}, ' for each in value])})"
+        return self._names.get(id(value)) or self._constant(value)
 
     def _constant(self, value: Any) -> str:
         self._constants.append(value)

@@ -211,6 +211,8 @@ class _Recorder(TorchDispatchMode):
         if writes_into(func):
             self.writes = self.writes or str(func)
         result = func(*args, **kwargs)
+        if self.writes:
+            return result  # the map is recorded once more
         results = result if isinstance(result, tuple | list) else (result,)
         made = [isinstance(part, Tensor) and not part.is_meta for part in results]
         if not any(made):

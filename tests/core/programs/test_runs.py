@@ -41,6 +41,11 @@ def test_most_steps_are_parts_of_runs(traced):
     assert len(inside) == len(set(inside)) > 0.9 * len(traced.steps)
 
 
+def test_runs_of_repeated_steps_share_their_texts(traced):
+    codes = {run.run.__code__ for run in traced._runs.values()}
+    assert len(codes) < len(traced._runs) / 2
+
+
 def test_dense_vectors(traced):
     assert_images(traced, dense_stack(draw(7, 40, seed=2)))
 
