@@ -7,6 +7,7 @@ includes JAX's compilation and our check of the first chunk.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -147,8 +148,11 @@ def our_lines(
     if stream.axis == "columns" and gives_rows(instance):
         stream = stream.rows_by_symmetry()
 
+    # A job enters this once, not for each chunk; reverse mode does not evaluate the function again.
+    evaluating = differentiable_kernels if strategy == "forward-mode" else nullcontext
+
     def lines(start: int, stop: int) -> Tensor:
-        with differentiable_kernels():
+        with evaluating():
             values = stream.block(start, stop).values
         return values if stream.axis == "rows" else values.T
 

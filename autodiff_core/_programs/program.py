@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from autodiff_core._programs.flat import Flat, Tracer, as_stack, value_of
+from autodiff_core._programs.flat import FEW_ELEMENTS, Flat, Tracer, as_stack, value_of
 from autodiff_core._programs.recording import UncapturableError
 from autodiff_core._programs.runs import runs
 from autodiff_core._programs.segments import Segment, segments
@@ -113,6 +114,8 @@ class Program:
                     results.pop(index, None)
                 continue
             given = [results[index] for index in inputs]
+            if step.kind in ("general", "combine"):
+                given = _in_full(step, given, count)
             flat = flats.get(number)
             if flat is not None and flat.fits(given):
                 results[number] = flat.result(given)
@@ -186,10 +189,13 @@ class Program:
         In a longer one flat forms save nothing that shows. The last chunk says how long it takes at
         most; it is not known before the first one.
         """
-        kinds = [step.kind for step in self.steps.values()]
-        bookkeeping = _SECONDS_OF_A_STEP * len(kinds) + _SECONDS_OF_VMAP * kinds.count("general")
         last, seconds = self._last_chunk
-        return last > 0 and seconds * max(count / last, 1) < _SHORT * bookkeeping
+        return last > 0 and seconds * max(count / last, 1) < _SHORT * self._bookkeeping
+
+    @cached_property
+    def _bookkeeping(self) -> float:
+        kinds = [step.kind for step in self.steps.values()]
+        return _SECONDS_OF_A_STEP * len(kinds) + _SECONDS_OF_VMAP * kinds.count("general")
 
     def forget_flat_forms(self) -> None:
         """Compute step by step again, until flat forms are noted."""
@@ -206,7 +212,7 @@ class Program:
         """Let segments compute the results of their steps, until flat forms are noted again."""
         self._fused = {segment.first: segment for segment in found}
 
-    @property
+    @cached_property
     def gains_when_flat(self) -> bool:
         """Whether the bookkeeping of the steps is a cost beside that of their operators."""
         kinds = [step.kind for step in self.steps.values()]
@@ -297,6 +303,21 @@ class Program:
         """Return whether a result has memory of its own and is not a view of another one."""
         step = self.steps.get(number)
         return step is not None and step.kind in _MAKES_NEW and not step.is_one_term_as_it_is
+
+
+def _in_full(step: Step, given: list[Any], count: int) -> list[Any]:
+    """Return the inputs of a step with zeros written out where knowing them saves nothing.
+
+    An operator under vmap makes no use of them, and a sum with dense stacks has none.
+    """
+    kinds = set(map(type, given))
+    if Stack not in kinds:
+        return given
+    if step.kind == "combine":
+        is_small = count * math.prod(step.shape) < FEW_ELEMENTS
+        if Tensor not in kinds or not is_small:
+            return given
+    return [each.dense() if isinstance(each, Stack) else each for each in given]
 
 
 def _timed(

@@ -8,6 +8,7 @@ their constant arguments have the shapes of one vector.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -125,12 +126,14 @@ class Gather:
 
     index: Tensor
     _ordered: tuple[Tensor, Tensor] | None = None
+    _positions: list[int] | None = None
 
     def taken_from(self, support: Index) -> tuple[Tensor, Tensor]:
         """Return which gathered positions lie in a support, ascending, and where in it they lie."""
         ordered, order = self._in_order()
         if isinstance(support, range):
-            first, last = self.within(support)
+            ends = torch.tensor([support.start, support.stop], device=self.index.device)
+            first, last = torch.searchsorted(ordered, ends).tolist()
             taken, places = torch.sort(order[first:last])
             return taken, ordered[first:last][places] - support.start
         low = torch.searchsorted(ordered, support)
@@ -142,11 +145,12 @@ class Gather:
         taken, places = torch.sort(order[low[within] + offsets])
         return taken, within[places]
 
-    def within(self, support: range) -> tuple[int, int]:
-        """Return where the positions that lie in a range begin and end, among all in order."""
-        ends = torch.tensor([support.start, support.stop], device=self.index.device)
-        first, last = torch.searchsorted(self._in_order()[0], ends).tolist()
-        return first, last
+    def reaches(self, support: range) -> bool:
+        """Return whether a gathered position lies in a range."""
+        if self._positions is None:
+            self._positions = self._in_order()[0].tolist()
+        first = bisect_left(self._positions, support.start)
+        return first < len(self._positions) and self._positions[first] < support.stop
 
     def _in_order(self) -> tuple[Tensor, Tensor]:
         if self._ordered is None:
@@ -160,8 +164,7 @@ def gather(stack: Stack, dim: int, index: Gather) -> Stack:
     if stack.dim == dim and isinstance(stack.support, range):
         # Which elements of few can differ from zero takes longer to find than to compute them all.
         is_small = stack.count * torch.Size(shape).numel() < FEW_ELEMENTS
-        first, last = index.within(stack.support) if is_small else (0, 0)
-        if first < last:
+        if is_small and index.reaches(stack.support):
             stack = dense_stack(stack.dense())
     stack = stack.spread()
     if stack.dim == dim and stack.support is not None:

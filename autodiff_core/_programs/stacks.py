@@ -58,11 +58,15 @@ class Stack:
 
     def dense(self) -> Tensor:
         """Return the dense vectors, shape (vectors, *shape)."""
-        stack = self.spread()
-        if stack.dim is None or stack.support is None:
-            return stack.data
-        whole = stack.data.new_empty((stack.count, *stack.shape))
-        stack.put(whole)
+        if self.dim is None or self.support is None:
+            return self.data
+        if self.diagonal and isinstance(self.support, range):
+            whole = self.data.new_zeros((self.count, *self.shape))
+            where = whole.diagonal(self.support.start, 0, self.dim + 1)
+            where.copy_(self.data.squeeze(self.dim + 1).movedim(0, -1))
+            return whole
+        whole = self.data.new_empty((self.count, *self.shape))
+        self.put(whole)
         return whole
 
     def put(self, out: Tensor) -> None:

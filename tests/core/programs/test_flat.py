@@ -59,3 +59,30 @@ def test_a_smaller_last_chunk_leaves_flat_forms_alone() -> None:
     assert_same(image, jacobian[last - COUNT + 1 :], 1e-12)
     assert program.flat_count == COUNT
     assert not program.lacks_flat_forms(COUNT)
+
+
+def test_one_hot_vectors_are_written_out_for_an_operator_under_vmap_and_for_a_dense_term() -> None:
+    point = draw(6)
+
+    def function(x: Tensor) -> Tensor:
+        return 2 * x.logcumsumexp(0) + 3 * x
+
+    def push(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (torch.func.jvp(function, (point,), (parts[0],))[1],)
+
+    program = lower(record(push, (draw(6, seed=1),)))
+    expected = torch.func.jacrev(function)(point).T
+    with Tracer() as tracer:
+        program.apply([one_hot(0, 3, point)], 3, tracer=tracer)
+    for start in (0, 2, 3):
+        image = program.apply([one_hot(start, start + 3, point)], 3)[0]
+        assert_same(image, expected[start : start + 3], 1e-12)
+    # The first step multiplies one-hot vectors, which stay what they are.
+    assert [step.kind for step in program.steps.values()] == [
+        "combine",
+        "general",
+        "pick",
+        "combine",
+    ]
+    noted = [number for number, form in program._flats.items() if form]
+    assert [program.steps[number].kind for number in noted] == ["general", "combine"]

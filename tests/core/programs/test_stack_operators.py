@@ -59,6 +59,19 @@ def test_gathered_positions_are_those_of_the_dense_vectors(monkeypatch, index, s
 def test_a_gather_knows_where_one_hot_vectors_do_not_reach(monkeypatch, few):
     monkeypatch.setattr(stack_operators, "FEW_ELEMENTS", few)
     given = Stack(torch.ones(2, 1), (6,), 0, range(3, 5), diagonal=True)
-    assert len(gather(given, 0, Gather(torch.tensor([5, 0, 1]))).support) == 0
+    support = gather(given, 0, Gather(torch.tensor([5, 0, 1]))).support
+    assert support is not None
+    assert not len(support)
     reached = gather(given, 0, Gather(torch.tensor([4, 0, 4, 3])))
     assert torch.equal(reached.dense(), torch.tensor([[0.0, 0, 0, 1], [1, 0, 1, 0]]))
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_diagonal_stacks_are_written_out_where_they_lie(dim):
+    shape = (4, 6, 5)
+    compact = [1 if place == dim else size for place, size in enumerate(shape)]
+    stack = Stack(draw(3, *compact), shape, dim, range(1, 4), diagonal=True)
+    dense = stack.dense()
+    assert dense.count_nonzero() == stack.data.numel()
+    for vector in range(3):
+        assert torch.equal(dense[vector].select(dim, 1 + vector), stack.data[vector].squeeze(dim))
