@@ -214,6 +214,8 @@ def _measure_size(
         again = lines_of_trial(candidate.opened, chunk_size, repetition + 1)
         # Where no other lines are left, another measurement saves the run nothing.
         is_sure |= again in kept_lines(candidate.stream)
+        # Before recording, a batch that disappoints speaks for that.
+        is_sure |= disappoints and candidate.recording == UNDECIDED
         # A chunk that prepares for others says little of them: it was in vain without another.
         is_due = trial.prepares or disappoints
         is_kept = _is_kept(search, candidate)
