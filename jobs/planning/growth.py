@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 
 from jobs.machine.measurement import measuring, timing
 from jobs.planning.candidate import UNDECIDED, Candidate, Growth, Search
 from jobs.planning.cost import LADDER, Costs, Trial
-from jobs.planning.trials import lines_of_trial, measure_chunk
+from jobs.planning.repetition import is_far_behind, is_measured_again, is_worse, run_keeps
+from jobs.planning.trials import measure_chunk
 from jobs.records.announcements import trying_strategy
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.curvature_blocks import CurvatureBlocksStream
-from jobs.streams.kept import Keeping, kept_lines
 
 
 def start_growth(search: Search, candidate: Candidate, costs: Costs) -> None:
@@ -70,7 +68,7 @@ def _measure_next(search: Search, candidate: Candidate, growth: Growth, remainin
     # Where other work occupies a core, chunks that are just large enough for several threads
     # are slow, and still larger ones are not: a single worse chunk does not end the growth.
     trials = growth.costs.trials
-    growth.worse = growth.worse + 1 if _is_worse(trials[-1], trials, search.thresholds.worse) else 0
+    growth.worse = growth.worse + 1 if is_worse(trials[-1], trials, search.thresholds.worse) else 0
     if growth.worse == search.thresholds.worse_in_a_row:
         growth.sizes.clear()
 
@@ -137,22 +135,11 @@ def _gives_way(search: Search, candidate: Candidate, growth: Growth) -> bool:
 
     It holds too much memory to stay open meanwhile.
     """
-    is_behind = _is_far_behind(search, candidate, growth.costs)
+    is_behind = is_far_behind(search, candidate, growth.costs)
     if is_behind:
         candidate.recording = "not recorded, far behind"
         candidate.stream = None
     return is_behind
-
-
-def _is_far_behind(search: Search, candidate: Candidate, costs: Costs) -> bool:
-    """Return whether another strategy is many times faster in chunks of the size last measured."""
-    size = costs.trials[-1].chunk_size
-    rivals = [
-        other.measured.seconds(size)
-        for other in search.measured
-        if other is not candidate and size in [trial.chunk_size for trial in other.measured.trials]
-    ]
-    return costs.seconds(size) > search.thresholds.far_behind * min(rivals, default=math.inf)
 
 
 def _is_small(search: Search) -> bool:
@@ -183,76 +170,28 @@ def _measure_size(
             opening_bytes = max(costs.opening_bytes, trial.peak_bytes)
             growth.costs = replace(costs, opening_bytes=opening_bytes)
             continue
+        before = costs
         if not costs.trials:
             first_seconds = trial.seconds
             costs = replace(costs, opening_bytes=max(costs.opening_bytes, trial.peak_bytes))
-        # A disappointing chunk is measured again: it would end the search.
-        disappoints = _is_worse(trial, costs.trials, limits.worse)
-        smaller = [each for each in costs.trials if each.chunk_size < chunk_size]
-        improves = bool(smaller) and all(_is_worse(each, [trial], limits.worse) for each in smaller)
         costs = costs.with_trial(trial)
         if chunk_size == 1:
             costs = costs.with_first(first_seconds)
         growth.costs = candidate.costs = costs
-        # The first chunk verifies the batching as well (a single line is no batch, except at many
-        # points), and a recorded program takes its memory from the system.
-        is_first = (chunk_size, repetition) == (1, 0)
-        is_new = candidate.opened.engine == "captured" or len(costs.trials) <= 2
-        prepares = trial.prepares or (repetition == 0 and (is_first or is_new))
-        is_sure = trial.seconds > limits.lasting_seconds or repetition + 1 >= limits.repetitions
-        is_sure &= not prepares
-        # One that is much better than smaller ones leads to a larger one, as it is.
-        is_sure |= improves and not trial.prepares
-        # No second look makes up for what is far behind, which another strategy or, after the first
-        # batch, a smaller chunk tells.
-        is_behind = _is_far_behind(search, candidate, costs) or (
-            len(smaller) > 1 and _is_worse(trial, smaller, limits.first_of_a_size)
-        )
-        is_sure |= is_behind and not trial.prepares and trial.seconds > limits.seconds_anyway
-        # Where nothing is left to choose, a few percent of the predicted time do not matter.
-        is_sure |= not search.has_choice and len(costs.trials) > 1
-        again = lines_of_trial(candidate.opened, chunk_size, repetition + 1)
-        # Where no other lines are left, another measurement saves the run nothing.
-        is_sure |= again in kept_lines(candidate.stream)
-        # Before recording, a batch that disappoints speaks for that.
-        is_sure |= disappoints and candidate.recording == UNDECIDED
-        # A chunk that prepares for others says little of them: it was in vain without another.
-        is_due = trial.prepares or disappoints
-        is_kept = _is_kept(search, candidate)
-        if is_sure or not (is_due or search.affords(trial.spent, remaining, is_kept=is_kept)):
+        if not is_measured_again(search, candidate, trial, before, repetition, remaining):
             break
         # What opens a strategy, tells whether to record, and records leaves the time for chunks.
         is_free = candidate.recording == UNDECIDED or len(costs.trials) == 1
         search.spent += 0.0 if is_free else _lost(search, candidate, trial)
 
 
-def _is_kept(search: Search, candidate: Candidate) -> bool:
-    """Return whether the run keeps a chunk that is measured: that of the fastest strategy.
-
-    To prepare a recorded program for each chunk size may take longer than the chunk.
-    """
-    stream, growth = candidate.stream, candidate.growth
-    if not isinstance(stream, Keeping):
-        return False
-    keeps = stream.engine == "plain"
-    if stream.engine == "captured" and growth is not None:
-        keeps = bool(growth.costs.trials) and not growth.prepares_sizes
-    return keeps and candidate is search.fastest()
-
-
 def _lost(search: Search, candidate: Candidate, trial: Trial) -> float:
     """Return the seconds of a trial that its block does not save the run."""
-    if not _is_kept(search, candidate):
+    if not run_keeps(search, candidate):
         return trial.spent
     lines = min(trial.chunk_size, candidate.measured.lines)
     line = min(each.line_seconds for each in candidate.measured.trials)
     return max(0.0, trial.spent - lines * line)
-
-
-def _is_worse(trial: Trial, others: Sequence[Trial], factor: float) -> bool:
-    """Return whether a line takes many times longer than in the best of other chunks, if any."""
-    best = min((each.line_seconds for each in others), default=math.inf)
-    return trial.line_seconds > factor * best
 
 
 def _sizes(search: Search, candidate: Candidate, costs: Costs) -> list[int]:
@@ -278,12 +217,12 @@ def _is_worth_trying(
     costs = growth.costs
     smaller = costs.trials[-1]
     seconds = smaller.spent_on(chunk_size)
-    is_kept = candidate.costs is not None and _is_kept(search, candidate)
+    is_kept = candidate.costs is not None and run_keeps(search, candidate)
     return (
         costs.fits(chunk_size, search.budget.bytes)
         and search.affords(seconds, remaining, is_kept=is_kept)
         and _promises_more(search, costs, search.thresholds.repetitions * seconds, is_kept=is_kept)
-        and not _is_far_behind(search, candidate, costs)
+        and not is_far_behind(search, candidate, costs)
         and not was_better_in(search, candidate, smaller.chunk_size)
     )
 
