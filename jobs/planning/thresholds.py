@@ -25,9 +25,10 @@ class Thresholds:
         seconds_of_a_node: Recording takes so many seconds for each operator in the graph of the
             function, beside `lines_to_record`.
         lines_to_record: What recording takes beside, in lines: it evaluates the derivative, and
-            verifies the program. Both together met 15 functions to within a half by reverse mode.
+            verifies the program. Both together met 16 functions to within a factor of two by
+            reverse mode.
         lines_of_python_to_record: It takes no longer than so many lines, however little each of
-            their operators computes (10 to 31 were measured).
+            their operators computes (4 to 33 were measured).
         share_to_record: Recording takes at most this share of the run of the plain engine. It saves
             a half in the median of many functions, and sometimes nothing.
         share_to_record_another: It takes at most this share of the run where another strategy is
@@ -69,8 +70,8 @@ class Thresholds:
     loading_seconds: float = 10.0
     lines_to_open: int = 8
     seconds_of_a_node: float = 0.2e-3
-    lines_to_record: int = 10
-    lines_of_python_to_record: int = 30
+    lines_to_record: int = 5
+    lines_of_python_to_record: int = 24
     share_to_record: float = 0.5
     share_to_record_another: float = 0.1
     plain_behind: float = 2.0
