@@ -62,7 +62,7 @@ def _in_place_references() -> Iterator[tuple[str, Callable[..., Tensor]]]:
 def _by_shapes(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def result(first: Any, second: Any, **options: Any) -> Tensor:
         shape, tensors = _shape((first, second)), _tensors((first, second))
-        if shape is not None and (dtype := torch.result_type(first, second)).is_floating_point:
+        if shape is not None and _is_inexact(dtype := torch.result_type(first, second)):
             if all(each.is_contiguous() for each in tensors):
                 return torch.empty(shape, dtype=dtype, device="meta")
             # Without broadcasting the order in memory is that of the first operand.
@@ -76,8 +76,9 @@ def _by_shapes(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _in_place(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def result(first: Tensor, *others: Any, **options: Any) -> Tensor:
         operands = (first, *others)
-        is_plain = first.dtype.is_floating_point and _shape(operands) == first.shape
-        # Numbers do not make floating-point numbers wider.
+        is_plain = _is_inexact(first.dtype) and _shape(operands) == first.shape
+        # Real numbers do not make floating-point numbers wider.
+        is_plain &= not any(isinstance(each, complex) for each in others)
         if is_plain and all(each.dtype == first.dtype for each in _tensors(operands)):
             return first
         return reference(first, *others, **options)
@@ -86,9 +87,9 @@ def _in_place(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _shape(operands: tuple[Any, ...]) -> tuple[int, ...] | None:
-    """Return the shape of tensors and real numbers together; None where more has to be asked."""
+    """Return the shape of tensors and numbers together; None where more has to be asked."""
     tensors = _tensors(operands)
-    if not all(isinstance(each, Tensor | int | float | None) for each in operands):
+    if not all(isinstance(each, Tensor | int | float | complex | None) for each in operands):
         return None
     if not all(each.is_meta and type(each) is Tensor for each in tensors):
         return None
@@ -115,3 +116,7 @@ def _has_own_order(tensor: Tensor) -> bool:
             return False
         expected *= size
     return True
+
+
+def _is_inexact(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex

@@ -109,7 +109,9 @@ IN_PLACE = {
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (0, 3)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.complex64]
+)
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_pointwise_operators_in_place_are_as_those_with_numbers(
     name: str, dtype: torch.dtype, shape: tuple[int, ...]
