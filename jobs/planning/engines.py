@@ -33,10 +33,14 @@ def try_plain(search: Search, chosen: Candidate, chunk_size: int) -> str:
     if before is None or search.job.compile == "always":
         return ""
     chunk_size = min(chunk_size, stream.axis.lines(stream.shape))
+    limits = search.thresholds
     line = min(trial.line_seconds for trial in before.trials)
     recorded = chunk_size * costs.line_seconds(chunk_size)
     expected = chunk_size * line
-    if expected > search.thresholds.plain_behind * recorded or not search.affords(expected, 1):
+    # What was measured in chunks of this size gains no more by a look at others.
+    is_known = chunk_size in [trial.chunk_size for trial in before.trials]
+    behind = limits.worse if is_known else limits.plain_behind
+    if expected > behind * recorded or not search.affords(expected, 1):
         return ""
     with stream.waiting():
         trial = measure_chunk(search.job, chosen, chunk_size, number=len(kept_lines(stream)))
