@@ -341,7 +341,8 @@ class Builder:
     Attributes:
         program: The program built so far.
         numbers: For each recorded value the number of its step, or None if it is zero.
-        notes: What rules know of the steps that they appended, by number, for the rules of others.
+        notes: What rules know of the steps that they appended, by number, for the rules of others,
+            and what several steps share, by its name.
     """
 
     program: Program

@@ -187,15 +187,20 @@ def _roll(builder: Builder, call: Call) -> Any:
     # Without a dimension the elements are shifted in their order.
     merged = source.shape if dims else (torch.Size(source.shape).numel(),)
     for shift, dim in zip(shifts, dims or [0], strict=True):
-        apply = _rolled(shift, dim % len(merged), tuple(merged), out)
+        apply = _rolled(builder, shift, dim % len(merged), tuple(merged), out)
         number = builder.step("gather", number, out.shape, out.dtype, apply)
     return number
 
 
 def _rolled(
-    shift: int, dim: int, merged: tuple[int, ...], out: Reference
+    builder: Builder, shift: int, dim: int, merged: tuple[int, ...], out: Reference
 ) -> Callable[[Stack], Stack]:
-    index = Gather(torch.arange(merged[dim], device=out.device).roll(shift))
+    # The steps of an integrator shift alike, hundreds of times.
+    key = "roll", shift, merged[dim]
+    index = builder.notes.get(key)
+    if index is None:
+        index = Gather(torch.arange(merged[dim], device=out.device).roll(shift))
+        builder.notes[key] = index
 
     def apply(stack: Stack) -> Stack:
         stack = stack_operators.reshape(stack, merged)
