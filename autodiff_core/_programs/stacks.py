@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,10 +52,14 @@ class Stack:
         shape = list(self.data.shape)
         shape[self.dim + 1] = last - first
         data = self.data.new_zeros(shape)
-        where = data.narrow(0, first, last - first).diagonal(dim1=0, dim2=self.dim + 1)
-        given = self.data.narrow(0, first, last - first).squeeze(self.dim + 1)
-        where.copy_(given.movedim(0, -1))
+        self._write_diagonal(data, -first, first, last)
         return data
+
+    def _write_diagonal(self, out: Tensor, offset: int, first: int, last: int) -> None:
+        """Write the data of the vectors first, ..., last - 1 of a diagonal stack to a diagonal."""
+        assert self.dim is not None
+        given = self.data if last - first == self.count else self.data[first:last]
+        out.diagonal(offset, 0, self.dim + 1).copy_(given.squeeze(self.dim + 1).movedim(0, -1))
 
     def dense(self) -> Tensor:
         """Return the dense vectors, shape (vectors, *shape)."""
@@ -62,8 +67,7 @@ class Stack:
             return self.data
         if self.diagonal and isinstance(self.support, range):
             whole = self.data.new_zeros((self.count, *self.shape))
-            where = whole.diagonal(self.support.start, 0, self.dim + 1)
-            where.copy_(self.data.squeeze(self.dim + 1).movedim(0, -1))
+            self._write_diagonal(whole, self.support.start, 0, self.count)
             return whole
         whole = self.data.new_empty((self.count, *self.shape))
         self.put(whole)
@@ -104,20 +108,16 @@ def one_hot(start: int, stop: int, like: Tensor) -> Stack:
         dim = shape.index(max(shape))
         ones = like.new_ones((count, *(1,) * len(shape)))
         return Stack(ones, shape, dim, range(start, stop), diagonal=True)
-    flat = torch.arange(start, stop, device=like.device)
-    strides = [torch.Size(shape[dim + 1 :]).numel() for dim in range(len(shape))]
+    strides = [math.prod(shape[dim + 1 :]) for dim in range(len(shape))]
     touched = [
         _touched(start, stop, stride, size) for stride, size in zip(strides, shape, strict=True)
     ]
     dim = min(range(len(shape)), key=lambda dim: len(touched[dim]) / shape[dim])
-    support = touched[dim]
-    compact = [len(support) if d == dim else size for d, size in enumerate(shape)]
-    data = like.new_zeros((count, *compact))
-    where = [
-        flat // stride % size - (support.start if d == dim else 0)
-        for d, (stride, size) in enumerate(zip(strides, shape, strict=True))
-    ]
-    data[(torch.arange(count, device=like.device), *where)] = 1
+    support, stride, size = touched[dim], strides[dim], shape[dim]
+    data = like.new_zeros((count, *shape[:dim], len(support), *shape[dim + 1 :]))
+    # The range goes through one cycle of a dimension that it does not cover, or is not cut.
+    left_out = start // (stride * size) * (size - len(support)) + support.start
+    data.view(count, -1).diagonal(start - left_out * stride).fill_(1)
     return simplest(Stack(data, shape, dim, support))
 
 
