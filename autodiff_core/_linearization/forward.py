@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -205,14 +206,11 @@ class ForwardLoop(Linearization):
         if self._way.is_transformed:
             with exclusive_forward_level():
                 return self._push_under_transform(tangent)
-        decomposing = has_decompositions()
-        try:
-            return self._push_duals(tangent, decomposing=decomposing)
-        except NotImplementedError:
-            # An operator has no forward derivative of its own.
-            if decomposing:
-                raise
-        return self._push_duals(tangent, decomposing=True)
+        return _composed_where_needed(self._push_duals, tangent)
+
+    def _push_under_transform(self, tangent: Vector) -> tuple[Tensor, ...]:
+        """Return one product as `torch.func.jvp` does, which vmap can batch."""
+        return _composed_where_needed(self._push_transformed, tangent)
 
     def _push_duals(self, tangent: Vector, *, decomposing: bool) -> tuple[Tensor, ...]:
         with (
@@ -232,8 +230,7 @@ class ForwardLoop(Linearization):
             for output, dual in zip(self.outputs, duals, strict=True)
         )
 
-    def _push_under_transform(self, tangent: Vector) -> tuple[Tensor, ...]:
-        """Return one product as `torch.func.jvp` does, which vmap can batch."""
+    def _push_transformed(self, tangent: Vector, *, decomposing: bool) -> tuple[Tensor, ...]:
         touched = [index for index, part in enumerate(tangent) if part is not None]
         if not touched:
             return tuple(torch.zeros_like(output) for output in self.outputs)
@@ -251,6 +248,7 @@ class ForwardLoop(Linearization):
                 of_touched,
                 [copies[index] for index in touched],
                 [part.clone() for part in tangent if part is not None],
+                partial(dual_number, decomposing=decomposing),
             )
             require_same_values(values, self.outputs)
         return self._finished(images)
@@ -266,6 +264,22 @@ class ForwardLoop(Linearization):
             (image if self._create_graph else image.detach()).to(output.dtype)
             for image, output in zip(images, self.outputs, strict=True)
         )
+
+
+def _composed_where_needed(
+    push: Callable[..., tuple[Tensor, ...]], tangent: Vector
+) -> tuple[Tensor, ...]:
+    """Push a tangent, with torch's compositions of operators if one has no forward derivative.
+
+    To load them takes longer than a small derivative, and most functions need none.
+    """
+    decomposing = has_decompositions()
+    try:
+        return push(tangent, decomposing=decomposing)
+    except NotImplementedError:
+        if decomposing:
+            raise
+    return push(tangent, decomposing=True)
 
 
 class ForwardMode(ForwardLoop):

@@ -42,7 +42,10 @@ def batched(
 
 
 def pushed(
-    function: Callable[..., Sequence[Tensor]], point: Sequence[Tensor], tangent: Sequence[Tensor]
+    function: Callable[..., Sequence[Tensor]],
+    point: Sequence[Tensor],
+    tangent: Sequence[Tensor],
+    dual: Callable[[Tensor, Tensor], Tensor] = forward_ad.make_dual,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return values and the image of a tangent, as `torch.func.jvp` does.
 
@@ -50,12 +53,13 @@ def pushed(
         function: Returns tensors.
         point: Its arguments; at least one.
         tangent: A tensor for each argument.
+        dual: Makes a dual number of a tensor and its tangent.
     """
     # Inside another jvp, that one has entered torch's only level of dual numbers.
     with eager_transforms.jvp_increment_nesting() as level, forward_ad._set_fwd_grad_enabled(True):
         is_outermost = eager_transforms.JVP_NESTING == 1
         with forward_ad.dual_level() if is_outermost else nullcontext():
-            duals = map(forward_ad.make_dual, point, tangent)
+            duals = map(dual, point, tangent)
             found = [forward_ad.unpack_dual(each) for each in function(*duals)]
             images = (torch.zeros_like(p) if t is None else t for p, t in found)
             return (
