@@ -1,4 +1,4 @@
-"""Apply a linear map to many vectors: one by one, or batched under `torch.func.vmap`."""
+"""Apply a linear map to many vectors: one by one, or batched under torch's vmap."""
 
 from __future__ import annotations
 
