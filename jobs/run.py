@@ -30,6 +30,7 @@ from jobs.failure_messages import death_message, failure_message
 from jobs.machine.activity import Death, announce
 from jobs.machine.interruption import leaving_at_once
 from jobs.machine.launchers import end_workers, ending_with_the_sweep, queueing_again_unharmed
+from jobs.machine.loading import loading_modules
 from jobs.machine.standard_streams import outlive_the_terminal
 from jobs.machine.supervision import supervised
 from jobs.paths import config_directory
@@ -46,11 +47,12 @@ def run_job(composed: DictConfig) -> None:
     """
     announce(None)
     config = check_config(composed)
-    from jobs.execution.execute import execute
-    from jobs.execution.job_log import logging_to
-    from jobs.job import resolve
-    from jobs.machine.devices import holding_devices
-    from jobs.reporting.display import display_for
+    with loading_modules():
+        from jobs.execution.execute import execute
+        from jobs.execution.job_log import logging_to
+        from jobs.job import resolve
+        from jobs.machine.devices import holding_devices
+        from jobs.reporting.display import display_for
 
     display = display_for(config.progress)
     hydra_options = HydraConfig.get()
