@@ -71,3 +71,52 @@ def test_workers_share_what_was_computed_whole_to_measure_it(
     assert decision.costs.lines == 32
     assert decision.chunk_size <= share * 32
     assert (decision.chunk_size == 32) is (share == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "counts"),
+    [
+        pytest.param({1: 0.01, 4: 0.001, 16: 0.001}, {4: 1, 16: 2}, id="much better, then as good"),
+        pytest.param({1: 0.01, 4: 0.01, 16: 0.03}, {4: 2, 16: 1}, id="as good, then far behind"),
+        pytest.param({1: 0.01, 4: 0.03, 16: 0.01}, {4: 2, 16: 2}, id="the first batch disappoints"),
+    ],
+)
+def test_a_chunk_is_measured_again_where_a_second_look_may_decide(
+    lines: dict[int, float],
+    counts: dict[int, int],
+    resolved: Resolve,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = replace(THRESHOLDS, share=1e9, share_to_record=0.0)
+    monkeypatch.setattr(search, "THRESHOLDS", limits)
+    tried: list[int] = []
+
+    def trial(job: Job, candidate: Candidate, chunk_size: int, *others: object) -> Trial:
+        tried.append(chunk_size)
+        return Trial(chunk_size, lines.get(chunk_size, 1.0) * chunk_size, 2**20)
+
+    monkeypatch.setattr(growth, "measure_chunk", trial)
+    job = resolved("op=jacobian", "function=brusselator", "function.n=16", "compile=never")
+    decide(job, Budget(2**34, "as a test has it"), strategy="vectorize")
+    assert {size: tried.count(size) for size in counts} == counts
+
+
+def test_before_recording_a_batch_that_disappoints_is_measured_once(
+    resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = {"share_to_record": 1e9, "seconds_of_a_node": 1e9, "lines_of_python_to_record": 1e9}
+    limits = replace(THRESHOLDS, share=1e9, **recorded)
+    monkeypatch.setattr(search, "THRESHOLDS", limits)
+    tried: list[tuple[str, int]] = []
+
+    def trial(job: Job, candidate: Candidate, chunk_size: int, *others: object) -> Trial:
+        engine = candidate.engine
+        tried.append((engine, chunk_size))
+        line = {1: 0.01, 4: 0.03}.get(chunk_size, 0.1) if engine == "plain" else 0.001
+        return Trial(chunk_size, line * chunk_size, 2**20)
+
+    monkeypatch.setattr(growth, "measure_chunk", trial)
+    job = resolved("op=jacobian", "function=brusselator", "function.n=16", "compile=never")
+    decide(job, Budget(2**34, "as a test has it"), strategy="vectorize")
+    assert tried.count(("plain", 4)) == 1
+    assert ("auto", 4) in tried
