@@ -63,6 +63,15 @@ class TriangularSystem:
         # Prepared at the first call with many columns.
         self._steps: list[_Step] | None = None
 
+    def inverse(self, count: int) -> Tensor | None:
+        """Return the inverse of M if products with it solve the system.
+
+        Args:
+            count: How many right-hand sides there are.
+        """
+        steps = self._products(count)
+        return steps[0].block if len(steps) == 1 else None
+
     def solve(self, columns: Tensor) -> Tensor:
         """Return X with M X = B.
 

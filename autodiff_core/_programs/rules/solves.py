@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from autodiff_core._programs import stack_solves
+from autodiff_core._programs import stack_products, stack_solves
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
 from autodiff_core._programs.rules.registry import is_live, output_of, rule, step_of
@@ -37,7 +38,34 @@ def _solve_triangular(builder: Builder, call: Call) -> Any:
         def solve(right: Tensor, matrix: Tensor) -> Tensor:
             return system.solve(right) if left else system.solve_rows(right)
 
+        if is_live(builder, given) and given.shape == output_of(call).shape:
+            return _solved_by_products(builder, call, given, matrix, system, solve, left)
+
     return _solved(builder, call, given, (matrix,), solve, left)
+
+
+def _solved_by_products(
+    builder: Builder,
+    call: Call,
+    given: Reference,
+    matrix: Tensor,
+    system: TriangularSystem,
+    solve: Callable[..., Tensor],
+    left: bool,
+) -> int:
+    """Append the solution of a triangular system, as a product with the inverse if that is good."""
+    out = output_of(call)
+    columns = math.prod(out.shape[:-2]) * out.shape[-1 if left else -2]
+
+    def apply(stack: Stack) -> Stack:
+        inverse = system.inverse(stack.count * columns)
+        if inverse is None:
+            return stack_solves.solved(stack, solve, (matrix,), out.shape, left)
+        if left:
+            return stack_products.times_from_left(inverse, stack, out.shape, None)
+        return stack_products.times(stack, inverse.mT, out.shape)
+
+    return builder.step("solve", step_of(builder, given), out.shape, out.dtype, apply)
 
 
 @rule(_aten.cholesky_solve)

@@ -119,3 +119,40 @@ def test_programs_solve_large_systems_by_products(
     torch.testing.assert_close(stream.matrix(), expected.float(), rtol=1e-3, atol=1e-4)
     assert stream.engine == "captured", stream.engine_refusal
     assert size in prepared
+
+
+_FACTOR = factor(6)
+BY_ONE_INVERSE = {
+    "columns": lambda x: torch.linalg.solve_triangular(
+        _FACTOR.to(x) * (1 + x[0].square().mean()), x.sin(), upper=False
+    ),
+    "rows": lambda x: torch.linalg.solve_triangular(
+        _FACTOR.mT.to(x) + x[:1, :1] * torch.eye(6).to(x), x[:3].exp(), upper=True, left=False
+    ),
+    "one-hot vectors": lambda x: torch.linalg.solve_triangular(_FACTOR.to(x), x, upper=False),
+    "a batch of one": lambda x: torch.linalg.solve_triangular(
+        _FACTOR.to(x)[None], x.cos()[None], upper=False
+    ),
+    "one matrix for a batch": lambda x: torch.linalg.solve_triangular(
+        _FACTOR.to(x)[None], torch.stack([x.cos(), x]), upper=False
+    ),
+}
+
+
+@pytest.mark.parametrize("strategy", ["forward-mode", "vectorize"])
+@pytest.mark.parametrize("name", BY_ONE_INVERSE)
+def test_programs_multiply_by_the_inverse_of_a_small_system(
+    name: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: TriangularSystem, right: Tensor) -> Tensor:
+        raise AssertionError("not by a product with the inverse")
+
+    for method in ("solve", "solve_rows"):
+        monkeypatch.setattr(TriangularSystem, method, refused)
+    function = BY_ONE_INVERSE[name]
+    x = torch.linspace(0.5, 1.5, 36, dtype=torch.float64).reshape(6, 6)
+    expected = torch.func.jacrev(function)(x)
+    stream = blocks(function, x, operation="jacobian", strategy=strategy, engine="captured")
+    found = stream.matrix()
+    assert stream.engine == "captured", stream.engine_refusal
+    torch.testing.assert_close(found, expected.reshape(found.shape), rtol=1e-11, atol=1e-12)
