@@ -13,9 +13,8 @@ def loading_modules() -> Iterator[None]:
     """Collect no garbage while the body imports torch, and freeze what it has loaded.
 
     It is hundreds of thousands of objects that live as long as the process. The collector would
-    walk through all of them a few times, a tenth of a second each. The search for a plan freezes
-    more and thaws it all. A later job of a sweep finds torch loaded: what the job before it has
-    left is to be collected.
+    walk through all of them a few times, a tenth of a second each. A later job of a sweep finds
+    torch loaded: what the job before it has left is to be collected.
     """
     if "torch" in sys.modules:
         yield

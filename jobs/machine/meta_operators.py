@@ -65,9 +65,10 @@ def _by_shapes(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if shape is not None and _is_inexact(dtype := torch.result_type(first, second)):
             if all(each.is_contiguous() for each in tensors):
                 return torch.empty(shape, dtype=dtype, device="meta")
-            # Without broadcasting the order in memory is that of the first operand.
-            if all(each.shape == shape for each in tensors) and _has_own_order(tensors[0]):
-                return torch.empty_strided(shape, tensors[0].stride(), dtype=dtype, device="meta")
+            # Where a length is 1, its place in memory is a matter of convention.
+            if 1 not in shape and 0 not in shape:
+                strides = _strides(shape, tensors)
+                return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
         return reference(first, second, **options)
 
     return result
@@ -108,14 +109,35 @@ def _tensors(operands: tuple[Any, ...]) -> list[Tensor]:
     return [each for each in operands if isinstance(each, Tensor)]
 
 
-def _has_own_order(tensor: Tensor) -> bool:
-    """Return whether all dimensions count, and the elements fill their memory without overlap."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size < 2 or stride != expected:
-            return False
-        expected *= size
-    return True
+def _strides(shape: tuple[int, ...], tensors: list[Tensor]) -> list[int]:
+    """Return the strides that torch gives the result of an operator, element by element.
+
+    The dimensions are sorted by the strides of the operands, of which the first that differ decide;
+    those along which an operand is expanded say nothing (`TensorIterator::reorder_dimensions`).
+    """
+    given = [each.expand(shape).stride() for each in tensors]
+    order: list[int] = []
+    for dim in reversed(range(len(shape))):
+        place = len(order)
+        for before in reversed(range(place)):
+            difference = _difference(given, order[before], dim)
+            if difference > 0:
+                place = before
+            elif difference < 0:
+                break
+        order.insert(place, dim)
+    strides, length = [0] * len(shape), 1
+    for dim in order:
+        strides[dim] = length
+        length *= shape[dim]
+    return strides
+
+
+def _difference(given: list[tuple[int, ...]], one: int, other: int) -> int:
+    for strides in given:
+        if strides[one] and strides[other] and strides[one] != strides[other]:
+            return strides[one] - strides[other]
+    return 0
 
 
 def _is_inexact(dtype: torch.dtype) -> bool:

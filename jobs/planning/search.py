@@ -66,7 +66,10 @@ def decide(
     limit = chunk_limit or job.chunk_size
     search = Search(job, budget, limit, tell, THRESHOLDS, memory_in_use(job.device))
     warm_up()
-    # Let the collector look at what the search makes, not at all modules each time.
+    # Let the collector look at what the search makes, not at all modules each time. A command has
+    # frozen them while they were loaded.
+    if gc.get_freeze_count():
+        return _decide(search, strategy, started)
     gc.freeze()
     try:
         return _decide(search, strategy, started)
