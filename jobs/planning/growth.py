@@ -83,8 +83,10 @@ def _decide_on_recording(
     counts.
     """
     while growth.sizes and search.job.chunk_size is None and not search.has_recorded:
-        last, chunk_size = growth.costs.trials[-1], growth.sizes[0]
-        if last.spent_on(chunk_size) > search.seconds_to_record(candidate):
+        trials, chunk_size = growth.costs.trials, growth.sizes[0]
+        # The first batch is verified, besides.
+        lines = chunk_size + (search.thresholds.lines_to_verify if len(trials) == 1 else 0)
+        if trials[-1].spent_on(lines) > search.seconds_to_record(candidate):
             break
         if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
             break
