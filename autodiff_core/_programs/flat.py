@@ -166,6 +166,8 @@ class _Source:
 
     def argument(self, tensor: Tensor) -> None:
         """Name the next argument of the function."""
+        # Of two arguments that are one tensor, a line could not tell which it takes.
+        self.is_unusable |= id(tensor) in self._names
         self._arguments.append(self._named(tensor))
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:

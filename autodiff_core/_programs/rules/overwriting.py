@@ -43,18 +43,19 @@ def _scatter_part(builder: Builder, call: Call) -> Any:
         taken = range(start, start + 1)
     else:
         taken = range(*slice_of(given[1:], size))
-    if taken.step != 1:
-        return NotImplemented
     if len(taken) == size and call.operator.overloadpacket is _aten.slice_scatter:
         return builder.numbers[source.value] if isinstance(source, Reference) else NotImplemented
     for each in (target, source):
         if not isinstance(each, Reference):
             check_zero(each)
     part = (*out.shape[:dim], len(taken), *out.shape[dim + 1 :])
-    if not is_live(builder, target):
+    if not is_live(builder, target) and taken.step == 1:
         return _padded(builder, source, dim, taken, part, out)
+    if not is_live(builder, target):
+        positions = torch.arange(taken.start, taken.stop, taken.step, device=out.device)
+        return scattered(builder, step_of(builder, source), dim, positions, out.shape, out)
 
-    if is_live(builder, source):
+    if is_live(builder, source) and taken.step == 1:
         factor = _scaling(builder, step_of(builder, source), step_of(builder, target), dim, taken)
         if factor is not None:
             factors = torch.ones(size, dtype=factor.dtype, device=out.device)
@@ -63,7 +64,8 @@ def _scatter_part(builder: Builder, call: Call) -> Any:
             return scaled(builder, call, target, factors)
 
     def write(data: Tensor, written: Tensor | None) -> None:
-        place = data.narrow(dim + 1, taken.start, len(taken))
+        within = (*(slice(None),) * (dim + 1), slice(taken.start, taken.stop, taken.step))
+        place = data[within]
         if written is None:
             place.zero_()
         else:

@@ -7,7 +7,7 @@ from autodiff_core._programs.flat import Tracer
 from autodiff_core._programs.program import Program
 from autodiff_core._programs.recording import record
 from autodiff_core._programs.rules.lowering import lower
-from autodiff_core._programs.stacks import one_hot
+from autodiff_core._programs.stacks import dense_stack, one_hot
 from tests.core.support.cases import assert_same, draw
 
 COUNT = 4
@@ -86,3 +86,11 @@ def test_one_hot_vectors_are_written_out_for_an_operator_under_vmap_and_for_a_de
     ]
     noted = [number for number, form in program._flats.items() if form]
     assert [program.steps[number].kind for number in noted] == ["general", "combine"]
+
+
+def test_a_step_that_takes_one_tensor_twice_has_no_flat_form() -> None:
+    data = draw(3, 2)
+    with Tracer() as tracer:
+        result, flat = tracer.traced(lambda: dense_stack(data * data), [data, data])
+    assert_same(result.data, data**2, 0)
+    assert flat is None

@@ -145,6 +145,7 @@ OPERATORS = {
     "in place": lambda x: x.sin().mul_(x).add_(x.exp()),
     "into a buffer": lambda x: _into_a_buffer(x),
     "views in place": lambda x: _gates_in_place(x),
+    "every other row in place": lambda x: _every_other_row_in_place(x),
     "steps into a buffer": lambda x: _trajectory(x),
     "complex inside": lambda x: torch.fft.irfft(
         1j * torch.fft.rfft(x, dim=0) * torch.fft.rfft(x**2, dim=0).conj(), n=6, dim=0
@@ -187,6 +188,15 @@ def _gates_in_place(x):
     first.mul_(2).sub_(1)
     second.neg_().add_(first)
     return both * x.exp().repeat(1, 2)
+
+
+def _every_other_row_in_place(x):
+    both = x.sin()
+    both[::2].mul_(x[1::2])
+    both[1::4] = 0
+    buffer = torch.zeros(7, 4, dtype=x.dtype)
+    buffer[1::3] = x[:2].exp()
+    return torch.cat([both * x, buffer])
 
 
 def _trajectory(x):
