@@ -116,16 +116,17 @@ def _strides(shape: tuple[int, ...], tensors: list[Tensor]) -> list[int]:
     those along which an operand is expanded say nothing (`TensorIterator::reorder_dimensions`).
     """
     given = [each.expand(shape).stride() for each in tensors]
-    order: list[int] = []
-    for dim in reversed(range(len(shape))):
-        place = len(order)
-        for before in reversed(range(place)):
-            difference = _difference(given, order[before], dim)
+    order = list(reversed(range(len(shape))))
+    for last in range(1, len(order)):
+        place = last
+        for before in reversed(range(last)):
+            difference = _difference(given, order[before], order[place])
             if difference > 0:
+                # Those in between, of which nothing is known, stay: it is no insertion.
+                order[before], order[place] = order[place], order[before]
                 place = before
             elif difference < 0:
                 break
-        order.insert(place, dim)
     strides, length = [0] * len(shape), 1
     for dim in order:
         strides[dim] = length

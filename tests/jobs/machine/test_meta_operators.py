@@ -68,6 +68,16 @@ def test_results_without_numbers_are_like_those_with_numbers(name: str) -> None:
         assert found.stride() == expected.stride() or not found.numel()
 
 
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+def test_the_order_in_memory_is_that_of_torch_where_operands_are_expanded(order: Any) -> None:
+    quicken_meta_operators()
+    one = torch.zeros(3, 3, 3).permute(order)[:, :1]
+    for other in (torch.zeros(2, 1), torch.zeros(1, 2).T, torch.zeros(2, 3), torch.zeros(3, 2).T):
+        for operands in ((one, other), (other, one)):
+            found = torch.add(*map(on_meta, operands))
+            assert found.stride() == torch.add(*operands).stride()
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
     quicken_meta_operators()
