@@ -22,8 +22,8 @@ class Thresholds:
             measured again; loading torch's compiler was measured to take two seconds.
         lines_to_open: Opening a strategy and measuring a line of it takes about as long as so many
             lines of another, or as its first one took.
-        lines_to_verify: Verifying the first batch of the plain engine takes about as long as so many
-            lines: a batch of random vectors, and two lines to compare with.
+        lines_to_verify: Verifying the first batch of the plain engine takes about as long as so
+            many lines: a batch of random vectors, and two lines to compare with.
         seconds_of_a_node: Recording takes so many seconds for each operator in the graph of the
             function, beside `lines_to_record`.
         lines_to_record: What recording takes beside, in lines: it evaluates the derivative, and
