@@ -3,6 +3,7 @@
 import inspect
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from autodiff_core import blocks
 from autodiff_core._programs import stacks
-from autodiff_core._programs.rules import elementwise, indexing
+from autodiff_core._programs.rules import elementwise, scattering
 from autodiff_core._tensors import randomness
 from jobs.execution.workers.copies import CopiesFromDevice
 from jobs.execution.workers.shared_buffers import SharedBuffers
@@ -127,13 +128,38 @@ def test_a_fault_in_a_copy_is_seen_in_the_file(
     assert np.allclose(plain[:], here[:], rtol=1e-6)
 
 
+def compare_problem(name: str) -> Callable[[], None]:
+    return partial(compare_with_the_processor, name, "jacobian", "vectorize")
+
+
+def compare_windows() -> None:
+    """Compare the derivative of overlapping windows."""
+    point = torch.linspace(0, 1, 60, dtype=torch.float64)
+
+    def windows(x: torch.Tensor) -> torch.Tensor:
+        return x.unfold(0, 4, 2).sin()
+
+    found = [
+        blocks(windows, each, operation="jacobian", strategy="vectorize", engine="captured")
+        for each in (point, point.to(KIND))
+    ]
+    wanted, actual = (stream.block(10, 30).values.cpu() for stream in found)
+    assert [stream.engine for stream in found] == ["captured"] * 2
+    torch.testing.assert_close(actual, wanted, rtol=1e-12, atol=1e-14)
+
+
 RULES = {
     "one-hot vectors": (
-        *(stacks.one_hot, "like.new_zeros((count, *compact))"),
-        *("torch.zeros((count, *compact), dtype=like.dtype)", "brusselator"),
+        *(stacks.one_hot, "like.new_zeros((count, *shape[:dim]"),
+        *("torch.zeros((count, *shape[:dim]", compare_problem("brusselator")),
     ),
-    "roll": (indexing._rolled, "device=out.device", "device='cpu'", "brusselator"),
-    "elementwise": (elementwise._elementwise, "device=source.device", "device='cpu'", "mlp"),
+    "windows": (scattering._unfold_backward, "device=out.device", "device='cpu'", compare_windows),
+    "elementwise": (
+        elementwise._elementwise,
+        "device=source.device",
+        "device='cpu'",
+        compare_problem("mlp"),
+    ),
 }
 
 
@@ -141,11 +167,11 @@ RULES = {
 def test_a_tensor_made_on_the_processor_is_found(
     monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
-    function, text, instead, name = RULES[rule]
-    compare_with_the_processor(name, "jacobian", "vectorize")
+    function, text, instead, compare = RULES[rule]
+    compare()
     plant(monkeypatch, function, text, instead)
     with pytest.raises((AssertionError, RuntimeError)):
-        compare_with_the_processor(name, "jacobian", "vectorize")
+        compare()
 
 
 def dropout(x: torch.Tensor) -> torch.Tensor:
