@@ -71,7 +71,7 @@ class Thresholds:
     repetitions: int = 2
     loading_seconds: float = 10.0
     lines_to_open: int = 8
-    lines_to_verify: int = 5
+    lines_to_verify: int = 4
     seconds_of_a_node: float = 0.2e-3
     lines_to_record: int = 5
     lines_of_python_to_record: int = 24
