@@ -13,6 +13,7 @@ from jobs.planning.trials import measure_chunk
 from jobs.records.announcements import trying_strategy
 from jobs.streams.curvature import CurvatureStream
 from jobs.streams.curvature_blocks import CurvatureBlocksStream
+from jobs.streams.kept import kept_lines
 
 
 def start_growth(search: Search, candidate: Candidate, costs: Costs) -> None:
@@ -223,7 +224,7 @@ def _is_worth_trying(
     return (
         costs.fits(chunk_size, search.budget.bytes)
         and search.affords(seconds, remaining, is_kept=is_kept)
-        and _promises_more(search, costs, search.thresholds.repetitions * seconds, is_kept=is_kept)
+        and _promises_more(search, candidate, costs, seconds, is_kept=is_kept)
         and not is_far_behind(search, candidate, costs)
         and not was_better_in(search, candidate, smaller.chunk_size)
     )
@@ -241,12 +242,19 @@ def was_better_in(search: Search, candidate: Candidate, size: int) -> bool:
     return False
 
 
-def _promises_more(search: Search, costs: Costs, seconds: float, *, is_kept: bool) -> bool:
+def _promises_more(
+    search: Search, candidate: Candidate, costs: Costs, seconds: float, *, is_kept: bool
+) -> bool:
     """Return whether a larger chunk may well save the time that it takes to measure it.
 
     A chunk that the run keeps takes no time of its own, but larger ones take memory: they have to
-    save as much as makes a size the choice.
+    save as much as makes a size the choice. And the chunks that are kept of the size before are
+    computed anew.
     """
-    best, share = search.run_seconds, search.thresholds.share
-    cost = min(seconds, share * best) if is_kept else seconds
-    return seconds <= share * best or best - costs.promised_seconds >= cost
+    limits, best = search.thresholds, search.run_seconds
+    small = limits.share * best
+    cost = repeated = limits.repetitions * seconds
+    if is_kept:
+        lost = sum(map(len, kept_lines(candidate.stream))) * costs.trials[-1].line_seconds
+        cost = max(min(repeated, small), lost if lost > limits.seconds_anyway else 0.0)
+    return repeated <= small or best - costs.promised_seconds >= cost

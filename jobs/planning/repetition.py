@@ -56,17 +56,17 @@ def _is_settled(
         return True
     if trial.prepares:
         return False
-    # One that is much better than smaller ones leads to a larger one, as it is.
-    smaller = [each for each in before.trials if each.chunk_size < size]
-    if smaller and all(is_worse(each, [trial], limits.worse) for each in smaller):
-        return True
-    # No second look makes up for what is far behind, which another strategy or, after the first
-    # batch, a smaller chunk tells.
-    is_behind = is_far_behind(search, candidate, costs) or (
-        len(smaller) > 1 and is_worse(trial, smaller, limits.first_of_a_size)
-    )
-    if is_behind and trial.seconds > limits.seconds_anyway:
-        return True
+    # In a few milliseconds all is measured twice: what is first takes its memory from the system.
+    if trial.seconds > limits.seconds_anyway:
+        # One that is much better than smaller ones leads to a larger one, as it is.
+        smaller = [each for each in before.trials if each.chunk_size < size]
+        if smaller and all(is_worse(each, [trial], limits.worse) for each in smaller):
+            return True
+        # No second look makes up for what is far behind, which another strategy or, after the first
+        # batch, a smaller chunk tells.
+        is_behind = len(smaller) > 1 and is_worse(trial, smaller, limits.first_of_a_size)
+        if is_behind or is_far_behind(search, candidate, costs):
+            return True
     # The first chunk verifies the batching as well (a single line is no batch, except at many
     # points), and a recorded program takes its memory from the system.
     is_new = candidate.opened.engine == "captured" or len(costs.trials) <= 2

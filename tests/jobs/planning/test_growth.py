@@ -76,7 +76,8 @@ def test_workers_share_what_was_computed_whole_to_measure_it(
 @pytest.mark.parametrize(
     ("lines", "counts"),
     [
-        pytest.param({1: 0.01, 4: 0.001, 16: 0.001}, {4: 1, 16: 2}, id="much better, then as good"),
+        pytest.param({1: 0.05, 4: 0.005, 16: 0.005}, {4: 1, 16: 2}, id="much better, then as good"),
+        pytest.param({1: 0.01, 4: 0.001, 16: 1e-4}, {4: 2, 16: 2}, id="much better in no time"),
         pytest.param({1: 0.01, 4: 0.01, 16: 0.03}, {4: 2, 16: 1}, id="as good, then far behind"),
         pytest.param({1: 0.01, 4: 0.03, 16: 0.01}, {4: 2, 16: 2}, id="the first batch disappoints"),
     ],
