@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -172,9 +172,7 @@ class _Source:
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Add the line that repeats an operator, if it receives a named tensor."""
-        tensors = tensors_among(args)
-        if kwargs:
-            tensors += tensors_among(kwargs.values())
+        tensors = tensors_among(args, kwargs)
         names, places = self._names, writes_into(func)
         used = {names[id(each)] for each in tensors if id(each) in names}
         if not used:
@@ -218,7 +216,7 @@ class _Source:
             body = "".join([f"    {line}\n" for line in lines])
         constants = ", ".join([f"c{number}" for number in range(len(self._constants))])
         run = f"  def run({', '.join(self._arguments)}):\n{body}  return run\n"
-        return _made(f"def make({constants}):\n{run}")(*self._constants)
+        return made(f"def make({constants}):\n{run}")(*self._constants)
 
     def _lines_with_deletions(self, kept: set[str]) -> list[str]:
         """Return the lines, each followed by the deletion of what is not used any more."""
@@ -254,9 +252,9 @@ class _Source:
         return f"c{len(self._constants) - 1}"
 
 
-@cache
-def _made(text: str) -> Callable[..., Any]:
-    """Return the function that a text defines; most steps of a long program share few texts."""
+@lru_cache(maxsize=4000)
+def made(text: str) -> Callable[..., Any]:
+    """Return the function `make` that a text defines; a long program shares few texts."""
     names: dict[str, Any] = {}
-    exec(compile(text, "<flat step>", "exec"), names)
+    exec(compile(text, "<flat steps>", "exec"), names)
     return names["make"]

@@ -189,9 +189,7 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = tensors_among(args)
-        if kwargs:
-            tensors += tensors_among(kwargs.values())
+        tensors = tensors_among(args, kwargs)
         if any(map(Tensor._is_zerotensor, tensors)):
             self.has_met_zero_tensors |= not self._makes_zero_tensors
             args, kwargs = with_leaves(_materialised, args), with_leaves(_materialised, kwargs)

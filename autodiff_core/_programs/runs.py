@@ -7,10 +7,9 @@ at the values that enter a run, and what remains of its steps is the calls of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
-from autodiff_core._programs.flat import Flat
+from autodiff_core._programs.flat import Flat, made
 from autodiff_core._programs.segments import Line, Segment
 
 _SHORTEST, _LONGEST = 2, 32
@@ -86,21 +85,11 @@ def _run(lines: Sequence[Line], flats: Mapping[int, Flat | None], given: Sequenc
     body.append(f"return ({''.join([f'{names[each]}, ' for each in given])})")
     parameters = ", ".join([names[each] for each in taken])
     lines_of_text = "".join([f"    {line}\n" for line in body])
-    run = _made(f"  def run({parameters}):\n{lines_of_text}  return run\n", len(functions))(
-        *functions
-    )
-    return Segment(lines[0][0], frozenset(own), taken, tuple(given), (), (), run)
+    makers = ", ".join([f"f{place}" for place in range(len(functions))])
+    text = f"def make({makers}):\n  def run({parameters}):\n{lines_of_text}  return run\n"
+    return Segment(lines[0][0], frozenset(own), taken, tuple(given), (), (), made(text)(*functions))
 
 
 def _named(names: dict[int, str], number: int) -> str:
     """Return the name of a value, by the order in which a run meets them."""
     return names.setdefault(number, f"t{len(names)}")
-
-
-@lru_cache(maxsize=1000)
-def _made(text: str, count: int) -> Callable[..., Any]:
-    """Return what makes a run of so many functions."""
-    names: dict[str, Any] = {}
-    parameters = ", ".join([f"f{place}" for place in range(count)])
-    exec(compile(f"def make({parameters}):\n{text}", "<run of flat steps>", "exec"), names)
-    return names["make"]

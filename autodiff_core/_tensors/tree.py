@@ -6,7 +6,7 @@ other, imports the private one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -41,15 +41,15 @@ def leaves_of_arguments(arguments: Any) -> list[Any]:
     return found
 
 
-def tensors_among(arguments: Iterable[Any]) -> list[Tensor]:
-    """Return the tensors among positional arguments of an operator, in order."""
+def tensors_among(args: Iterable[Any], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
+    """Return the tensors among the arguments of an operator, in order."""
     found: list[Tensor] = []
-    for part in arguments:
+    for part in args:
         if isinstance(part, Tensor):
             found.append(part)
         elif type(part) is list or type(part) is tuple:
             found += tensors_among(part)
-    return found
+    return found + tensors_among(kwargs.values()) if kwargs else found
 
 
 def with_leaves(change: Callable[[Any], Any], arguments: Any) -> Any:

@@ -38,34 +38,9 @@ def _solve_triangular(builder: Builder, call: Call) -> Any:
         def solve(right: Tensor, matrix: Tensor) -> Tensor:
             return system.solve(right) if left else system.solve_rows(right)
 
-        if is_live(builder, given) and given.shape == output_of(call).shape:
-            return _solved_by_products(builder, call, given, matrix, system, solve, left)
+        return _solved(builder, call, given, (matrix,), solve, left, system.inverse)
 
     return _solved(builder, call, given, (matrix,), solve, left)
-
-
-def _solved_by_products(
-    builder: Builder,
-    call: Call,
-    given: Reference,
-    matrix: Tensor,
-    system: TriangularSystem,
-    solve: Callable[..., Tensor],
-    left: bool,
-) -> int:
-    """Append the solution of a triangular system, as a product with the inverse if that is good."""
-    out = output_of(call)
-    columns = math.prod(out.shape[:-2]) * out.shape[-1 if left else -2]
-
-    def apply(stack: Stack) -> Stack:
-        inverse = system.inverse(stack.count * columns)
-        if inverse is None:
-            return stack_solves.solved(stack, solve, (matrix,), out.shape, left)
-        if left:
-            return stack_products.times_from_left(inverse, stack, out.shape, None)
-        return stack_products.times(stack, inverse.mT, out.shape)
-
-    return builder.step("solve", step_of(builder, given), out.shape, out.dtype, apply)
 
 
 @rule(_aten.cholesky_solve)
@@ -96,13 +71,32 @@ def _solved(
     matrices: tuple[Any, ...],
     solve: Callable[..., Tensor],
     left: bool,
+    inverse: Callable[[int], Tensor | None] = lambda count: None,
 ) -> Any:
-    """Append the solution of systems with constant matrices; return the step's number."""
+    """Append the solution of systems with constant matrices; return the step's number.
+
+    Args:
+        builder: The builder.
+        call: The call.
+        given: The right-hand sides.
+        matrices: What the matrices are factorized into.
+        solve: Returns the solutions for right-hand sides and `matrices`.
+        left: Whether the matrix of a system is the left factor.
+        inverse: Returns the inverse of a single matrix if products with it solve the system for so
+            many right-hand sides.
+    """
     if any(isinstance(each, Reference) for each in matrices) or not is_live(builder, given):
         return NotImplemented
     out = output_of(call)
+    columns = math.prod(out.shape[:-2]) * out.shape[-1 if left else -2]
+    is_alike = given.shape == out.shape
 
     def apply(stack: Stack) -> Stack:
-        return stack_solves.solved(stack, solve, matrices, out.shape, left)
+        matrix = inverse(stack.count * columns) if is_alike else None
+        if matrix is None:
+            return stack_solves.solved(stack, solve, matrices, out.shape, left)
+        if left:
+            return stack_products.times_from_left(matrix, stack, out.shape, None)
+        return stack_products.times(stack, matrix.mT, out.shape)
 
     return builder.step("solve", step_of(builder, given), out.shape, out.dtype, apply)

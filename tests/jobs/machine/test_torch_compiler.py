@@ -8,6 +8,14 @@ from pathlib import Path
 
 import pytest
 
+
+def succeed(program: str, *options: str) -> None:
+    """Run a program in a fresh interpreter, without an error."""
+    command = [sys.executable, *options, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 DERIVATIVE = """
 import sys
 import torch
@@ -51,10 +59,7 @@ torch.testing.assert_close(tangent(x.clone(), v), expected)
     ids=["spared", "wanted later"],
 )
 def test_forward_derivatives_do_not_load_the_compiler(program: str):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    succeed(program, "-W", "ignore")
 
 
 DECOMPOSED = """
@@ -72,10 +77,7 @@ torch.testing.assert_close(found, torch.autograd.functional.jacobian(function, x
 
 
 def test_operators_without_a_forward_derivative_are_decomposed():
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DECOMPOSED], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    succeed(DECOMPOSED, "-W", "ignore")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -94,8 +96,7 @@ def test_a_small_job_loads_neither_the_compiler_nor_sympy(
         "assert 'sympy' not in sys.modules\n"
         "assert 'torch._decomp.decompositions_for_jvp' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    succeed(program)
 
 
 def test_recording_what_works_in_place_loads_neither_the_compiler_nor_sympy() -> None:
@@ -112,5 +113,4 @@ def test_recording_what_works_in_place_loads_neither_the_compiler_nor_sympy() ->
         "assert stream.engine == 'captured', stream.engine_refusal\n"
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    succeed(program)
