@@ -27,7 +27,7 @@ from autodiff_core._engines.fusion import predictions
 from autodiff_core._engines.preparation import note_preparation
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs.collection import without_collection
-from autodiff_core._programs.flat import Tracer
+from autodiff_core._programs.flat import Tracer, count_to_note
 from autodiff_core._programs.program import Memory, Program
 from autodiff_core._programs.recording import Recording, record
 from autodiff_core._programs.rules.lowering import lower
@@ -152,45 +152,106 @@ class Captured:
 
     def _of_stacks(self, stacks: Sequence[Tensor], count: int) -> tuple[Tensor, ...]:
         """Return the images of stacked vectors over all tensors."""
-        return self._images(self._program(None), [dense_stack(stack) for stack in stacks], count)
+        given = [dense_stack(stack) for stack in stacks]
+        return self._images(self._program(None), given, count, lambda: tuple(stacks))
 
     def _of_basis(self, index: int, start: int, stop: int) -> tuple[Tensor, ...]:
         """Return the images of a range of one-hot vectors over one tensor."""
         program = self._program(index)
         basis = one_hot(start, stop, self._space[index])
-        images = self._images(program, [basis], stop - start)
-        if index not in self._verified_bases:
-            self._verify(self._only(index, basis.dense()), images, stop - start)
-            self._verified_bases.add(index)
+
+        def vectors() -> Vector:
+            return self._only(index, basis.dense())
+
+        is_verified = index in self._verified_bases
+        images = self._images(program, [basis], stop - start, vectors, is_verified=is_verified)
+        self._verified_bases.add(index)
         return images
 
-    def _images(self, program: Program, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
-        """Apply a program, by flat steps once these have given the images of the others.
+    def _images(
+        self,
+        program: Program,
+        stacks: Sequence[Stack],
+        count: int,
+        vectors: Callable[[], Vector],
+        *,
+        is_verified: bool = True,
+    ) -> tuple[Tensor, ...]:
+        """Apply a program, by flat steps once these have given the right images.
 
-        The chunks before tell whether flat steps pay.
+        The chunks before tell whether flat steps pay. In the first one, which is verified in any
+        case, those that were noted for any count cost nothing.
+
+        Args:
+            program: The program.
+            stacks: The vectors.
+            count: How many there are.
+            vectors: Returns them as dense tensors of all the space.
+            is_verified: Whether images of such vectors have agreed with the plain map.
         """
-        pays = program.is_short(count) or predictions()
-        if program.gains_when_flat and program.lacks_flat_forms(count) and pays:
-            note_preparation()
-            generator = torch.Generator().manual_seed(count)
-            weights = torch.randn(count, generator=generator, dtype=torch.float64)
-            with Tracer() as tracer, without_collection():
-                images = program.apply(stacks, count, tracer=tracer)
-            with torch.no_grad():
-                expected = [image for image in combination(weights, images) if image is not None]
-                del images
-                images = self._applied(program, stacks, count)
-                given = combination(weights, images)
-                # The same numbers in the same order.
-                again = partial(list, expected)
-                require_agreement(expected, given, images, "flat", self._precision, again)
-            return images
+        pays = program.is_short(count)
+        if program.lacks_flat_forms(count):
+            # What this takes does not grow with the chunk.
+            derives = program.has_forms(count) and (not is_verified or program.is_short(1))
+            if derives and not predictions():
+                images = self._by_forms(program, stacks, count, vectors)
+                if images is not None:
+                    return images
+            if program.gains_when_flat and (pays or predictions()):
+                return self._first_by_flat_steps(program, stacks, count)
         started = time.perf_counter()
         images = self._applied(program, stacks, count)
         program.note_seconds(count, time.perf_counter() - started)
+        if not is_verified:
+            self._verify(vectors(), images, count)
         if program.gains_when_flat and program.lacks_flat_forms(count) and program.is_short(count):
             # The next one of this size notes flat forms.
             note_preparation()
+        return images
+
+    def _by_forms(
+        self,
+        program: Program,
+        stacks: Sequence[Stack],
+        count: int,
+        vectors: Callable[[], Vector],
+    ) -> tuple[Tensor, ...] | None:
+        """Apply a program by what was noted for any count, and verify that.
+
+        None if that is not right for this count: an operator can depend on it in ways that the
+        sizes of its tensors do not tell.
+        """
+        note_preparation()
+        started = time.perf_counter()
+        try:
+            with without_collection():
+                images = self._computed(program, stacks, count, derives=True)
+            program.note_seconds(count, time.perf_counter() - started)
+            self._verify(vectors(), images, count)
+        except Exception as error:
+            if is_out_of_memory(error) or isinstance(error, Warning):
+                raise
+            program.forget_forms()
+            return None
+        return images
+
+    def _first_by_flat_steps(
+        self, program: Program, stacks: Sequence[Stack], count: int
+    ) -> tuple[Tensor, ...]:
+        """Apply a program, note flat steps, and compare their images with those of the others."""
+        note_preparation()
+        generator = torch.Generator().manual_seed(count)
+        weights = torch.randn(count, generator=generator, dtype=torch.float64)
+        with without_collection():
+            images = program.apply(stacks, count, tracer=Tracer())
+        with torch.no_grad():
+            expected = [image for image in combination(weights, images) if image is not None]
+            del images
+            images = self._applied(program, stacks, count)
+            given = combination(weights, images)
+            # The same numbers in the same order.
+            again = partial(list, expected)
+            require_agreement(expected, given, images, "flat", self._precision, again)
         return images
 
     def _applied(self, program: Program, stacks: Sequence[Stack], count: int) -> tuple[Tensor, ...]:
@@ -204,30 +265,32 @@ class Captured:
         return self._computed(program, stacks, count)
 
     def _computed(
-        self, program: Program, stacks: Sequence[Stack], count: int
+        self, program: Program, stacks: Sequence[Stack], count: int, *, derives: bool = False
     ) -> tuple[Tensor, ...]:
         memory = self._memory(program, count)
         if program.meets_denormals:
-            images = scaled_images(program, stacks, count, memory)
+            images = scaled_images(program, stacks, count, memory, derives=derives)
             if images is not None:
                 return images
-        return program.apply(stacks, count, memory)
+        return program.apply(stacks, count, memory, derives=derives)
 
-    def _probe(self, places: Sequence[int]) -> list[Tensor]:
-        """Return a stack of a one-hot vector of the largest tensor and of `PROBES` random ones.
+    def _probe(self, places: Sequence[int], count: int) -> list[Tensor]:
+        """Return a stack of a one-hot vector of the largest tensor and of random ones.
 
         They are the same in every process, whichever chunks that computes.
         """
-        generator = torch.Generator().manual_seed(5)
         largest = max(places, key=lambda place: self._space[place].numel())
         stacks = []
-        for place in places:
-            stack = _random(self._space[place], generator)
+        for place, stack in zip(places, self._random(places, count, seed=5), strict=True):
             stack[0] = 0
             if place == largest and stack.numel():
                 stack[0].view(-1)[stack[0].numel() // 2] = 1
             stacks.append(stack)
         return stacks
+
+    def _random(self, places: Sequence[int], count: int, seed: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return [_random(self._space[place], count, generator) for place in places]
 
     def _has_few(self, index: int) -> bool:
         """Return whether a tensor beside larger ones is too small for a program of its own.
@@ -258,14 +321,14 @@ class Captured:
             index = None  # one tensor is all of them
         if index not in self._programs:
             places = range(len(self._space)) if index is None else (index,)
-            probe = self._probe(places)
+            parts = [stack[0] for stack in self._random(places, 1, seed=6)]
             with torch.no_grad(), without_collection():
-                recording = self._recorded(places, [part[-1] for part in probe])
+                recording = self._recorded(places, parts)
                 program = lower(recording)
-                images = program.apply([dense_stack(part) for part in probe], 1 + PROBES)
+                images = self._probed(program, places, parts)
                 # The last of several vectors, to detect vectors that are mixed up.
                 last = tuple(image[-1] for image in images)
-                vector = self._at(places, [part[-1] for part in probe])
+                vector = self._at(places, parts)
                 again = partial(rounded_otherwise, self._linear_map, vector)
                 plain, precision = recording.images, self._precision
                 of_random = [image[1:] for image in images]
@@ -278,6 +341,24 @@ class Captured:
             self._programs[index] = program
             note_preparation()
         return self._programs[index]
+
+    def _probed(
+        self, program: Program, places: Sequence[int], parts: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Return the images of probes, the last of which is given, and note flat steps for any."""
+        shapes = [*(step.shape for step in program.steps.values()), *(p.shape for p in parts)]
+        count = count_to_note(shapes) if program.gains_when_flat else None
+        probe, tracer = self._probe(places, 1 + PROBES), Tracer(for_any_count=True)
+        for stack, part in zip(probe, parts, strict=True):
+            stack[-1] = part
+        is_noted, started = count == 1 + PROBES, time.perf_counter()
+        given = [dense_stack(stack) for stack in probe]
+        images = program.apply(given, 1 + PROBES, tracer=tracer if is_noted else None)
+        is_short = program.is_short_within(time.perf_counter() - started)
+        if is_short and count is not None and not is_noted:
+            given = [dense_stack(stack) for stack in self._probe(places, count)]
+            program.apply(given, count, tracer=tracer)
+        return images
 
     def _recorded(self, places: Sequence[int], vector: Sequence[Tensor]) -> Recording:
         def of_present(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -305,6 +386,6 @@ def _require_dtypes(images: Sequence[Tensor], expected: Sequence[Tensor]) -> Non
         raise RuntimeError("the captured result has another dtype")
 
 
-def _random(like: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn((1 + PROBES, *like.shape), generator=generator, dtype=torch.float64)
+def _random(like: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    drawn = torch.randn((count, *like.shape), generator=generator, dtype=torch.float64)
     return drawn.to(like.device, like.dtype)

@@ -190,8 +190,7 @@ class Compiled(Captured):
             middle = (self._space[index].numel() - count) // 2
             given = [torch.tensor(middle)]
         program.forget_flat_forms()
-        with Tracer() as tracer:
-            program.apply(stacks_of(*given), count, reuses_memory=False, tracer=tracer)
+        program.apply(stacks_of(*given), count, reuses_memory=False, tracer=Tracer())
         groups = program.segments()
         if not groups:
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -12,13 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodiff_core._programs.flat import FEW_ELEMENTS, Flat, Tracer, as_stack, value_of
+from autodiff_core._programs.flat import (
+    FEW_ELEMENTS,
+    Flat,
+    Form,
+    Tracer,
+    as_stack,
+    flats_at,
+    value_of,
+)
 from autodiff_core._programs.recording import UncapturableError
 from autodiff_core._programs.runs import runs
 from autodiff_core._programs.segments import Segment, segments
 from autodiff_core._programs.simplification import simplified, uses_of
 from autodiff_core._programs.stacks import Stack
-from autodiff_core._programs.steps import NOT_LINEAR, Step
+from autodiff_core._programs.steps import NOT_LINEAR, Step, timed
 
 Memory = Callable[[], Sequence[Tensor]]
 """Returns memory for the images of a program; called when the first image is computed."""
@@ -61,6 +68,7 @@ class Program:
     flat_count: int = 0
     meets_denormals: bool = False
     _order: list[tuple[int, Step, tuple[int, ...], list[int]]] = field(default_factory=list)
+    _forms: dict[int, Form] = field(default_factory=dict)
     _flats: dict[int, Flat | None] = field(default_factory=dict)
     _fused: dict[int, Segment] = field(default_factory=dict)
     _runs: dict[int, Segment] = field(default_factory=dict)
@@ -78,6 +86,7 @@ class Program:
         *,
         reuses_memory: bool = True,
         tracer: Tracer | None = None,
+        derives: bool = False,
     ) -> tuple[Tensor, ...]:
         """Return the images of stacked vectors, without autograd history.
 
@@ -88,19 +97,24 @@ class Program:
             count: How many vectors there are.
             memory: Returns tensors of the images' shapes to write them to; None allocates new ones.
             reuses_memory: Whether a sum may overwrite terms that no other step uses.
-            tracer: Notes the flat forms that are missing, for this count; None uses those that
-                there are.
+            tracer: Notes the flat forms that are missing, for this count or for any; None uses
+                those that there are.
+            derives: Whether to take the flat forms that are missing from those for any count, and
+                keep those that were used.
 
         Returns:
             For each tensor of the image one of shape (count, *shape).
         """
-        if tracer is not None:
+        prepares = derives or (tracer is not None and not tracer.for_any_count)
+        if prepares:
             self._note(count)
         if count != self._misses[0]:
             self._misses = (count, 0)
         is_noted = count == self.flat_count
         flats, fused = (self._flats, self._fused) if is_noted else ({}, {})
         together = fused or (self._runs if is_noted and reuses_memory else {})
+        if derives:
+            flats = {**flats_at(self._forms, count), **flats}
         inside: frozenset[int] = frozenset()
         results: dict[int, Any] = {-1 - i: value_of(stack) for i, stack in enumerate(stacks)}
         images: Sequence[Tensor] | None = None
@@ -119,6 +133,8 @@ class Program:
             flat = flats.get(number)
             if flat is not None and flat.fits(given):
                 results[number] = flat.result(given)
+                if derives:
+                    self._flats[number] = flat
             elif all(each is None for each in given):
                 results[number] = None
             elif memory is not None and number in self._placed:
@@ -131,7 +147,9 @@ class Program:
                 results[number] = self._applied(number, given, count, spare, tracer)
             for index in finished:
                 del results[index]
-        if tracer is not None:
+        if derives and self._misses[1] > len(self._flats):
+            self.forget_forms()  # these vectors lie otherwise in memory
+        elif prepares:
             self._runs = runs(self._order, self._flats, self.outputs)
         if memory is None:
             return self._images(results, count)
@@ -153,7 +171,7 @@ class Program:
         """Return the same program, which notes how long each step takes."""
 
         def of(number: int, function: Any) -> Any:
-            return partial(_timed, seconds, number, function)
+            return partial(timed, seconds, number, function)
 
         steps = {n: replace(step, apply=of(n, step.apply)) for n, step in self.steps.items()}
         order = [(number, steps[number], *rest) for number, _, *rest in self._order]
@@ -190,7 +208,11 @@ class Program:
         most; it is not known before the first one.
         """
         last, seconds = self._last_chunk
-        return last > 0 and seconds * max(count / last, 1) < _SHORT * self._bookkeeping
+        return last > 0 and self.is_short_within(seconds * max(count / last, 1))
+
+    def is_short_within(self, seconds: float) -> bool:
+        """Return whether bookkeeping is a part of a time."""
+        return seconds < _SHORT * self._bookkeeping
 
     @cached_property
     def _bookkeeping(self) -> float:
@@ -201,6 +223,15 @@ class Program:
         """Compute step by step again, until flat forms are noted."""
         self._flats, self._fused, self._runs = {}, {}, {}
         self.flat_count, self._misses = 0, (0, 0)
+
+    def has_forms(self, count: int) -> bool:
+        """Return whether flat forms for any count can still give some for so many vectors."""
+        return bool(self._forms) and count != self.flat_count
+
+    def forget_forms(self) -> None:
+        """Forget the flat forms for any count."""
+        self._forms = {}
+        self.forget_flat_forms()
 
     def _note(self, count: int) -> None:
         """Prepare for noting flat forms, beside those that there are for so many vectors."""
@@ -236,8 +267,11 @@ class Program:
         if tracer is None:
             self._misses = (count, self._misses[1] + 1)
             return value_of(apply())
-        result, flat = tracer.traced(apply, given)
-        self._flats[number] = flat
+        result, form = tracer.traced(apply, given)
+        if not tracer.for_any_count:
+            self._flats[number] = form and form.at(count)
+        elif form is not None:
+            self._forms[number] = form
         return value_of(result)
 
     def _stacks(self, step: Step, given: Sequence[Any], count: int) -> list[Any]:
@@ -318,20 +352,6 @@ def _in_full(step: Step, given: list[Any], count: int) -> list[Any]:
         if Tensor not in kinds or not is_small:
             return given
     return [each.dense() if isinstance(each, Stack) else each for each in given]
-
-
-def _timed(
-    seconds: dict[int, float],
-    number: int,
-    function: Callable[..., Any],
-    *given: Any,
-    **options: Any,
-) -> Any:
-    """Call a function and note how long it takes."""
-    started = time.perf_counter()
-    found = function(*given, **options)
-    seconds[number] = time.perf_counter() - started
-    return found
 
 
 @dataclass

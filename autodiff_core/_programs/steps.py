@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,3 +87,17 @@ def permutation(
     """Return a step that reorders the dimensions of a result."""
     apply = partial(stack_operators.permute, dims=dims)
     return Step("permute", (source,), tuple(shape), dtype, apply, dims=dims)
+
+
+def timed(
+    seconds: dict[int, float],
+    number: int,
+    function: Callable[..., Any],
+    *given: Any,
+    **options: Any,
+) -> Any:
+    """Apply a step and note how long it takes."""
+    started = time.perf_counter()
+    found = function(*given, **options)
+    seconds[number] = time.perf_counter() - started
+    return found

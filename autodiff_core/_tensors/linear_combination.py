@@ -8,9 +8,6 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-FEW_ELEMENTS = 2**12
-"""For fewer elements, allocating takes less time than finding memory that can be overwritten."""
-
 Coefficient = Tensor | float | None
 """The factor of a tensor, element by element; None stands for one.
 
@@ -85,7 +82,7 @@ def is_without_overlap(tensor: Tensor) -> bool:
 
 
 def _is_free(tensor: Tensor, is_spare: bool) -> bool:
-    return is_spare and tensor.numel() >= FEW_ELEMENTS and is_without_overlap(tensor)
+    return is_spare and is_without_overlap(tensor)
 
 
 def _multiple(tensor: Tensor, coefficient: Coefficient, *, may_overwrite: bool) -> Tensor:

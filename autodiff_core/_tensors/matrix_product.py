@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autodiff_core._tensors.thresholds import reaches
+
 MANY_TERMS = 2**21
 """From this many multiplications on, the overhead of a call of oneDNN, some 10 µs, is small."""
 
@@ -52,8 +54,8 @@ def has_fast_product(tensor: Tensor) -> bool:
 
 
 def _is_for_onednn(rows: Tensor, matrix: Tensor) -> bool:
-    is_large = rows.numel() * matrix.shape[1] >= MANY_TERMS
-    return is_large and has_fast_product(rows) and has_fast_product(matrix)
+    is_fast = has_fast_product(rows) and has_fast_product(matrix)
+    return is_fast and reaches(rows.numel() * matrix.shape[1], MANY_TERMS)
 
 
 def _linear() -> Any:

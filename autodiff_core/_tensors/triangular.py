@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._tensors.matrix_product import has_fast_product, matrix_product
+from autodiff_core._tensors.thresholds import reaches
 
 LARGEST_INVERTED = 128
 """The largest size of a diagonal block whose inverse is formed."""
@@ -117,8 +118,9 @@ class TriangularSystem:
     def _products(self, count: int) -> list[_Step]:
         """Return the steps for a number of right-hand sides; none if substitution is preferable."""
         size = self._matrix.shape[0]
-        is_large = size >= SMALLEST and count >= FEWEST and size * count >= MANY_ELEMENTS
-        if not is_large or not has_fast_product(self._matrix):
+        if size < SMALLEST or not has_fast_product(self._matrix):
+            return []
+        if not reaches(count, FEWEST) or not reaches(size * count, MANY_ELEMENTS):
             return []
         if self._steps is None:
             steps = list(self._substitution(0, self._matrix.shape[0]))

@@ -5,7 +5,6 @@ import torch
 
 from autodiff_core import blocks
 from autodiff_core._programs import flat, program
-from autodiff_core._tensors import linear_combination
 from tests.core.support.cases import MATRICES, assert_same, draw
 from tests.core.support.operators import BATCHED, OF_A_VECTOR, OPERATORS, REFUSED
 
@@ -19,8 +18,6 @@ SHIFTS = [("shifts", 2**18), ("shifts in order", 2**18), ("gather", 2**18)]
 def test_every_rule_gives_the_numbers_of_the_plain_engine(
     name, few_elements, operation, strategy, monkeypatch
 ):
-    # Reuse memory, as for large tensors.
-    monkeypatch.setattr(linear_combination, "FEW_ELEMENTS", 1)
     monkeypatch.setattr(program, "MANY_STEPS", 1)
     monkeypatch.setattr(flat, "FEW_ELEMENTS", few_elements)
     inner = OPERATORS[name]

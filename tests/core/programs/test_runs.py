@@ -23,8 +23,7 @@ def traced():
     """Return a program of which flat forms of dense vectors are noted."""
     vectors = draw(7, 40)
     program = lower(record(steps, (vectors[0],)))
-    with Tracer() as tracer:
-        program.apply([dense_stack(vectors)], 7, tracer=tracer)
+    program.apply([dense_stack(vectors)], 7, tracer=Tracer())
     return program
 
 

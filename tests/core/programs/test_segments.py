@@ -50,8 +50,7 @@ def test_fused_segments_give_the_products(function, shape: tuple[int, ...]) -> N
     program = lower(record(lambda parts: pull(parts[0]), (draw(*shape, seed=1),)))
     vectors = [dense_stack(draw(COUNT, *shape, seed=2))]
     expected = torch.func.vmap(pull)(vectors[0].data)[0]
-    with Tracer() as tracer:
-        program.apply(vectors, COUNT, reuses_memory=False, tracer=tracer)
+    program.apply(vectors, COUNT, reuses_memory=False, tracer=Tracer())
     groups = program.segments()
     found = [segment for group in groups for segment in group]
     assert 2 * sum(len(segment.numbers) for segment in found) > len(program.steps)
@@ -82,8 +81,7 @@ def test_a_program_that_does_not_repeat_has_no_segments() -> None:
     point = draw(6)
     pull = torch.func.vjp(function, point)[1]
     program = lower(record(lambda parts: pull(parts[0]), (draw(6, seed=1),)))
-    with Tracer() as tracer:
-        program.apply([dense_stack(draw(COUNT, 6))], COUNT, tracer=tracer)
+    program.apply([dense_stack(draw(COUNT, 6))], COUNT, tracer=Tracer())
     assert program.segments() == []
 
 
@@ -102,8 +100,7 @@ def test_steps_beside_kernels_overwrite_no_result(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Program, "_applied", noted)
     expected = program.apply(vectors, COUNT)[0]
     assert any(spares)
-    with Tracer() as tracer:
-        program.apply(vectors, COUNT, reuses_memory=False, tracer=tracer)
+    program.apply(vectors, COUNT, reuses_memory=False, tracer=Tracer())
     program.fuse([each for group in program.segments() for each in group])
     program._flats.clear()
     spares.clear()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +10,6 @@ from torch import Tensor
 from autodiff_core import blocks
 from autodiff_core._programs.stack_sums import combine
 from autodiff_core._programs.stacks import Index, Stack
-from autodiff_core._tensors import linear_combination
 from autodiff_core._tensors.linear_combination import Coefficient
 
 COUNT = 3
@@ -58,14 +54,6 @@ def expected(terms: list[tuple[Stack, Coefficient]]) -> Tensor:
         dense = stack.dense().reshape(COUNT, *(1,) * missing, *stack.shape)
         total = total + dense * (1.0 if coefficient is None else coefficient)
     return total
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_elements() -> Iterator[None]:
-    """Reuse memory of any size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear_combination, "FEW_ELEMENTS", 1)
-        yield
 
 
 @settings(deadline=None, max_examples=300)
