@@ -178,6 +178,7 @@ class _Recorder(TorchDispatchMode):
         self._makes_zero_tensors = False
         # The numbers of the calls that take each constant, by its identity.
         self._takers: dict[int, list[int]] = {}
+        self._without_grad: dict[int, Tensor] = {}
         self._new_constants: list[Tensor] = []
         self._by_storage: defaultdict[int, list[Tensor]] = defaultdict(list)
         self.inputs = tuple(self._track(part) for part in vector)
@@ -251,14 +252,21 @@ class _Recorder(TorchDispatchMode):
         return reference
 
     def _constant(self, tensor: Tensor) -> Tensor:
-        """Note that the next call takes a constant, which the map may still modify."""
+        """Note that the next call takes a constant, which the map may still modify.
+
+        Returns:
+            The constant, sharing its memory, as one that requires no gradient: torch copies what is
+            to be multiplied by a matrix that requires one.
+        """
         takers = self._takers.get(id(tensor))
         if takers is None:
             takers = self._takers[id(tensor)] = []
             self._new_constants.append(tensor)
             self._alive.append(tensor)
+            if tensor.requires_grad:
+                self._without_grad[id(tensor)] = tensor.detach()
         takers.append(len(self.calls))
-        return tensor
+        return self._without_grad.get(id(tensor), tensor)
 
     def _keep_constants_of(self, modified: Tensor) -> None:
         """Copy the constants that an in-place operator is about to modify."""
@@ -269,7 +277,8 @@ class _Recorder(TorchDispatchMode):
                 self._by_storage[_storage(constant)].append(constant)
         self._new_constants.clear()
         for constant in self._by_storage.pop(_storage(modified), ()):
-            copies = {id(constant): constant.clone()}
+            noted = self._without_grad.get(id(constant), constant)
+            copies = {id(noted): noted.clone()}
             for number in self._takers.pop(id(constant)):
                 call = self.calls[number]
                 call.args = with_leaves(lambda leaf, c=copies: c.get(id(leaf), leaf), call.args)

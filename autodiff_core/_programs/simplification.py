@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, count
@@ -33,7 +33,7 @@ def simplified(
             step = replace(step, inputs=tuple(same.get(index, index) for index in step.inputs))
         if step.kind == "combine":
             step = _merged(step, merged, uses)
-            whole, others = _joined_parts(step, merged, uses)
+            whole, others = _joined_parts(step, merged, uses, unused)
             if whole is not None and not others.inputs:
                 step = whole
             elif whole is not None:
@@ -115,28 +115,33 @@ def _contracted(step: Step, steps: dict[int, Step], uses: dict[int, int]) -> Ste
 
 
 def _joined_parts(
-    step: Step, steps: dict[int, Step], uses: Counter[int]
+    step: Step, steps: dict[int, Step], uses: Counter[int], unused: Iterator[int]
 ) -> tuple[Step | None, Step]:
     """Join the terms of a sum that are zero but for parts that cover a dimension without overlap.
+
+    Terms with the same part are summed first.
 
     Returns:
         What joins them, None if there are none; and the sum of the other terms.
     """
-    parts: dict[int, list[tuple[int, int, int]]] = {}
+    parts: dict[int, dict[tuple[int, int], list[int]]] = {}
     for index, coefficient in zip(step.inputs, step.coefficients, strict=True):
         inner = steps.get(index)
         is_part = inner is not None and inner.kind == "pad" and inner.shape == step.shape
         if is_part and inner is not None and coefficient is None and uses[index] == 1:
             dim, start, length = inner.dims
-            parts.setdefault(dim, []).append((start, length, index))
+            parts.setdefault(dim, {}).setdefault((start, length), []).append(index)
     for dim, found in parts.items():
-        found.sort()
-        ends = [start + length for start, length, _ in found]
-        covers = [start for start, *_ in found] == [0, *ends[:-1]] and ends[-1] == step.shape[dim]
-        inner = [steps[index] for *_, index in found]
-        if len(found) > 1 and covers and all(each.dtype == step.dtype for each in inner):
-            shapes = [(*step.shape[:dim], n, *step.shape[dim + 1 :]) for _, n, _ in found]
-            own = {index for *_, index in found}
+        places = sorted(found)
+        own = {index for indices in found.values() for index in indices}
+        ends = [start + length for start, length in places]
+        covers = [start for start, _ in places] == [0, *ends[:-1]] and ends[-1] == step.shape[dim]
+        is_alike = all(steps[index].dtype == step.dtype for index in own)
+        if len(places) > 1 and covers and is_alike:
+            sources = [_sum_of_sources(found[each], steps, uses, unused) for each in places]
+            if None in sources:
+                continue
+            shapes = [(*step.shape[:dim], n, *step.shape[dim + 1 :]) for _, n in places]
             rest = [
                 (index, coefficient)
                 for index, coefficient in zip(step.inputs, step.coefficients, strict=True)
@@ -148,11 +153,28 @@ def _joined_parts(
                 step.shape,
                 step.dtype,
             )
-            sources = tuple(each.inputs[0] for each in inner)
             apply = partial(_joined, shapes=shapes, dim=dim)
-            whole = Step("join", sources, step.shape, step.dtype, apply)
-            return whole, others
+            joined = tuple([each for each in sources if each is not None])
+            return Step("join", joined, step.shape, step.dtype, apply), others
     return None, step
+
+
+def _sum_of_sources(
+    indices: Sequence[int], steps: dict[int, Step], uses: Counter[int], unused: Iterator[int]
+) -> int | None:
+    """Append the sum of what some steps pad; return its number, None if the shapes differ."""
+    sources = [steps[index].inputs[0] for index in indices]
+    if len(sources) == 1:
+        return sources[0]
+    first = steps.get(sources[0])
+    if first is None or any(steps.get(each) is None for each in sources):
+        return None
+    if any(steps[each].shape != first.shape for each in sources):
+        return None
+    number = next(unused)
+    steps[number] = combination(sources, [None] * len(sources), first.shape, first.dtype)
+    uses[number] = 1
+    return number
 
 
 def _joined(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from autodiff_core._programs import stack_operators
 from autodiff_core._programs.program import Builder
 from autodiff_core._programs.recording import Call, Reference
 from autodiff_core._programs.rules.exponentials import cut_of_exponential, joined_with_matrix
+from autodiff_core._programs.rules.multiples import with_joined_multiples
 from autodiff_core._programs.rules.registry import (
     Padding,
     Part,
@@ -138,7 +140,11 @@ def _part(builder: Builder, source: Reference, dim: int, taken: range, out: Refe
     shape = (*source.shape[:dim], len(taken), *source.shape[dim + 1 :])
     assert torch.Size(shape).numel() == torch.Size(out.shape).numel()
 
+    is_selected = tuple(out.shape) == (*source.shape[:dim], *source.shape[dim + 1 :])
+
     def apply(stack: Stack) -> Stack:
+        if stack.dim is None and is_selected:
+            return Stack(stack.data.select(dim + 1, taken.start), out.shape)
         return stack_operators.reshape(
             stack_operators.cut(stack, dim, taken.start, taken.stop), out.shape
         )
@@ -202,7 +208,7 @@ def _join(builder: Builder, call: Call) -> Any:
     on_the_way = None if is_stack else joined_with_matrix(builder, call, dim)
     if on_the_way is not None:
         return on_the_way
-    sources, layout = [], []
+    pieces: list[tuple[tuple[int, ...], int | None]] = []
     for part in parts:
         shape = tuple(part.shape)
         if is_stack:
@@ -212,11 +218,13 @@ def _join(builder: Builder, call: Call) -> Any:
             return NotImplemented
         if not isinstance(part, Reference):
             check_zero(part)
-        if is_live(builder, part):
-            layout.append((shape, len(sources)))
-            sources.append(step_of(builder, part))
-        else:
-            layout.append((shape, None))
+        pieces.append((shape, step_of(builder, part) if is_live(builder, part) else None))
+    pieces = with_joined_multiples(builder, pieces, dim, out)
+    if len(pieces) == 1:
+        return pieces[0][1]
+    sources = [number for _, number in pieces if number is not None]
+    places = count()
+    layout = [(shape, None if number is None else next(places)) for shape, number in pieces]
 
     def apply(*stacks: Stack, dims: tuple[int, ...] = ()) -> Stack:
         first = stacks[0]

@@ -71,6 +71,87 @@ def test_parts_that_overlap_or_leave_gaps_are_summed():
         assert "join" not in [step.kind for step in program.steps.values()]
 
 
+def checked(linear_map, *shape):
+    """Return the steps of the program of a map of one tensor, checking its images."""
+    vectors = draw(4, *shape)
+    program = lower(record(linear_map, (vectors[0],)))
+    (images,) = program.apply([dense_stack(vectors)], 4)
+    expected = torch.stack([linear_map((vector,))[0] for vector in vectors])
+    torch.testing.assert_close(images, expected, rtol=1e-14, atol=1e-14)
+    return list(program.steps.values())
+
+
+def test_terms_with_the_same_part_are_summed_before_parts_are_joined():
+    def linear_map(v):
+        pad = torch.ops.aten.slice_backward
+        parts = [
+            pad(v[0][a:b] @ draw(3, 3, seed=seed), [5, 3], 0, a, b, 1)
+            for seed, (a, b) in enumerate(((0, 2), (0, 2), (0, 2), (2, 5)))
+        ]
+        return (parts[0] + parts[1] + parts[2] + parts[3],)
+
+    kinds = [step.kind for step in checked(linear_map, 5, 3)]
+    assert kinds.count("join") == 1
+    assert kinds.count("combine") == 1
+    assert "pad" not in kinds
+
+
+def test_parts_of_other_shapes_than_what_they_pad_are_summed():
+    def linear_map(v):
+        first = torch.ops.aten.slice_backward(v[0][:1].flip(1), [2, 3], 0, 0, 1, 1)
+        same = torch.ops.aten.select_backward(v[0][0].roll(1), [2, 3], 0, 0)
+        last = torch.ops.aten.select_backward(v[0][1].roll(2), [2, 3], 0, 1)
+        return (first + same + last,)
+
+    assert "join" not in [step.kind for step in checked(linear_map, 2, 3)]
+
+
+def test_adjacent_multiples_of_one_result_are_joined_as_one_product():
+    factors = draw(6, seed=1)
+
+    def linear_map(v):
+        x, y = torch.sin(factors[0]) * v[0][0], v[0][1].roll(1)
+        zero = torch.zeros(3, dtype=x.dtype)
+        return (torch.stack([x, -x * 2, (x * factors[:3]).reshape(3), zero, zero, y * 3, y, x]),)
+
+    steps = checked(linear_map, 2, 3)
+    (join,) = [step for step in steps if step.kind == "join"]
+    assert len(join.inputs) == 3
+    assert [step.shape for step in steps if step.kind == "combine"] == [(3,), (3, 3), (2, 3)]
+
+
+def test_pieces_of_a_join_keep_their_factors_in_every_shape_and_dimension():
+    factors = draw(6, seed=1)
+
+    def linear_map(v):
+        x = v[0].roll(1)
+        lines = (x * factors).view(2, 3, 1)
+        zeros = torch.zeros(2, 3, 2, dtype=x.dtype)
+        parts = [lines * factors[:3, None], x.view(2, 3, 1) * 2, zeros, x.view(2, 3, 1)]
+        return (torch.cat(parts, 2),)
+
+    (join,) = [step for step in checked(linear_map, 6) if step.kind == "join"]
+    assert len(join.inputs) == 2
+
+
+def test_a_selection_is_a_factor_of_a_piece():
+    def linear_map(v):
+        x = v[0].roll(1, 0)
+        return (torch.stack([x.tril(), x, x.triu(1) * 3]),)
+
+    assert "join" not in [step.kind for step in checked(linear_map, 3, 3)]
+
+
+def test_many_multiples_of_multiples_are_joined():
+    def linear_map(v):
+        found = [v[0].roll(1)]
+        for _ in range(200):
+            found.append(found[-1] * 0.99)
+        return (torch.stack(found),)
+
+    assert len(checked(linear_map, 2)) <= 3
+
+
 def test_equal_operators_on_equal_constants_are_one_step():
     matrix = draw(4, 4, seed=1)
     assert products_in(lambda v: (v[0] @ matrix - 3 * (v[0] @ matrix.mT.mT).roll(1, 0),)) == 1
@@ -92,3 +173,24 @@ def test_a_constant_that_is_modified_in_between_is_another_one():
         return (first - v[0] @ matrix.mul_(2),)
 
     assert products_in(linear_map) == 2
+
+
+def test_a_constant_that_requires_a_gradient_is_kept_without():
+    matrix = draw(4, 4, seed=1).requires_grad_()
+
+    def linear_map(v):
+        before = v[0] @ matrix.detach().requires_grad_()
+        product = v[0] @ matrix
+        matrix.mul_(2)
+        return (before - product + v[0] @ matrix,)
+
+    with torch.no_grad():
+        recording = record(linear_map, (draw(3, 4),))
+    constants = [each for call in recording.calls for each in call.args if torch.is_tensor(each)]
+    assert constants
+    assert not any(each.requires_grad for each in constants)
+    vectors = draw(5, 3, 4, seed=3)
+    (images,) = lower(recording).apply([dense_stack(vectors)], 5)
+    # The second product was computed before the matrix was doubled.
+    expected = vectors @ matrix.detach()
+    torch.testing.assert_close(images, expected, rtol=1e-14, atol=1e-14)
