@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 from autodiff_core._engines.agreement import LinearMap, Precision, ReportFallback, verify
+from autodiff_core._engines.preparation import preparing
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._tensors.transformations import batched
 from autodiff_core._tensors.vectors import PROBES, Vector, Vectors
@@ -129,11 +130,13 @@ class Batched:
     def _batch(self, vectors: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         if self._is_verified:
             return self._vmapped(vectors.stack(start, stop), stop - start)
-        probe = vectors.probe()
-        self._verify(probe, self._vmapped(probe, PROBES), PROBES)
+        with preparing():
+            probe = vectors.probe()
+            self._verify(probe, self._vmapped(probe, PROBES), PROBES)
         stacks = vectors.stack(start, stop)
         images = self._vmapped(stacks, stop - start)
-        self._verify(stacks, images, stop - start)
+        with preparing():
+            self._verify(stacks, images, stop - start)
         self._is_verified = True
         return images
 

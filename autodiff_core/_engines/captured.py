@@ -24,7 +24,7 @@ from autodiff_core._engines.denormals import (
     scaled_images,
 )
 from autodiff_core._engines.fusion import predictions
-from autodiff_core._engines.preparation import note_preparation
+from autodiff_core._engines.preparation import announce_preparation, preparing
 from autodiff_core._errors import Fallback, first_line, is_out_of_memory
 from autodiff_core._programs.collection import without_collection
 from autodiff_core._programs.flat import Tracer, count_to_note
@@ -203,10 +203,11 @@ class Captured:
         images = self._applied(program, stacks, count)
         program.note_seconds(count, time.perf_counter() - started)
         if not is_verified:
-            self._verify(vectors(), images, count)
+            with preparing():
+                self._verify(vectors(), images, count)
         if program.gains_when_flat and program.lacks_flat_forms(count) and program.is_short(count):
             # The next one of this size notes flat forms.
-            note_preparation()
+            announce_preparation()
         return images
 
     def _by_forms(
@@ -221,13 +222,13 @@ class Captured:
         None if that is not right for this count: an operator can depend on it in ways that the
         sizes of its tensors do not tell.
         """
-        note_preparation()
         started = time.perf_counter()
         try:
             with without_collection():
                 images = self._computed(program, stacks, count, derives=True)
             program.note_seconds(count, time.perf_counter() - started)
-            self._verify(vectors(), images, count)
+            with preparing():
+                self._verify(vectors(), images, count)
         except Exception as error:
             if is_out_of_memory(error) or isinstance(error, Warning):
                 raise
@@ -239,15 +240,15 @@ class Captured:
         self, program: Program, stacks: Sequence[Stack], count: int
     ) -> tuple[Tensor, ...]:
         """Apply a program, note flat steps, and compare their images with those of the others."""
-        note_preparation()
         generator = torch.Generator().manual_seed(count)
         weights = torch.randn(count, generator=generator, dtype=torch.float64)
-        with without_collection():
-            images = program.apply(stacks, count, tracer=Tracer())
-        with torch.no_grad():
+        with preparing(), torch.no_grad():
+            with without_collection():
+                images = program.apply(stacks, count, tracer=Tracer())
             expected = [image for image in combination(weights, images) if image is not None]
             del images
-            images = self._applied(program, stacks, count)
+        images = self._applied(program, stacks, count)
+        with preparing(), torch.no_grad():
             given = combination(weights, images)
             # The same numbers in the same order.
             again = partial(list, expected)
@@ -322,7 +323,7 @@ class Captured:
         if index not in self._programs:
             places = range(len(self._space)) if index is None else (index,)
             parts = [stack[0] for stack in self._random(places, 1, seed=6)]
-            with torch.no_grad(), without_collection():
+            with preparing(), torch.no_grad(), without_collection():
                 recording = self._recorded(places, parts)
                 program = lower(recording)
                 images = self._probed(program, places, parts)
@@ -339,7 +340,6 @@ class Captured:
                     meets = has_denormals([image[0] for image in images])
                     program.meets_denormals = meets and not has_denormal_constants(recording)
             self._programs[index] = program
-            note_preparation()
         return self._programs[index]
 
     def _probed(

@@ -1,33 +1,55 @@
-"""Tell those who time chunks that a chunk has prepared for the next ones as well."""
+"""Tell those who time chunks what of their time prepares for later ones."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from autodiff_core._engines.listening import listening
 
 
 @dataclass
 class Preparation:
-    """Whether an engine has prepared for chunks to come.
+    """What engines prepare while a chunk is computed.
 
     Attributes:
-        happened: Whether it has.
+        measuring: Makes the context in which an engine prepares for chunks to come.
+        happened: Whether one has.
+        continues: Whether the next chunk of the same size prepares for others as well.
     """
 
+    measuring: Callable[[], AbstractContextManager[Any]]
     happened: bool = False
+    continues: bool = False
 
 
 _noted: list[Preparation] = []
 
 
-def noting_preparation() -> AbstractContextManager[Preparation]:
-    """Yield what says whether a chunk that is computed in the body prepares for others."""
-    return listening(_noted, Preparation())
+def noting_preparation(
+    measuring: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> AbstractContextManager[Preparation]:
+    """Yield what says whether a chunk that is computed in the body prepares for others.
+
+    Args:
+        measuring: Makes the context in which an engine prepares, to take its time, for example.
+    """
+    return listening(_noted, Preparation(measuring))
 
 
-def note_preparation() -> None:
-    """Tell all who ask that this chunk takes longer than the next ones of its size."""
+@contextmanager
+def preparing() -> Iterator[None]:
+    """Enter the contexts of all who ask: the body takes time that later chunks do not take."""
+    with ExitStack() as contexts:
+        for each in _noted:
+            each.happened = True
+            contexts.enter_context(each.measuring())
+        yield
+
+
+def announce_preparation() -> None:
+    """Tell all who ask that the next chunk of this size prepares for others."""
     for each in _noted:
-        each.happened = True
+        each.continues = True

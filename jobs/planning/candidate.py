@@ -23,13 +23,14 @@ class Growth:
         costs: What was measured.
         sizes: The chunk sizes that are still to be measured.
         worse: How many of the last chunks were slower per line than a smaller one.
-        prepares_sizes: Whether the engine prepares for each chunk size by itself.
+        first_of_a_size: How many times as long as the next the first chunk of a size has taken, at
+            most; None before a batch was measured twice.
     """
 
     costs: Costs
     sizes: list[int]
     worse: int = 0
-    prepares_sizes: bool = False
+    first_of_a_size: float | None = None
 
 
 @dataclass

@@ -30,7 +30,8 @@ class Trial:
         peak_bytes: The peak of memory meanwhile.
         waited: The seconds, beside those, that it waited for a processor.
         share: Of a sum over data, the share of the terms that was computed to tell the time.
-        prepares: Whether the engine prepared for later chunks of this size meanwhile.
+        preparing: The seconds, beside those, in which the engine prepared for later chunks.
+        continues: Whether the next chunk of this size prepares for later ones as well.
     """
 
     chunk_size: int
@@ -38,7 +39,8 @@ class Trial:
     peak_bytes: int
     waited: float = 0.0
     share: float = 1.0
-    prepares: bool = False
+    preparing: float = 0.0
+    continues: bool = False
 
     @property
     def line_seconds(self) -> float:
@@ -52,7 +54,7 @@ class Trial:
     @property
     def spent(self) -> float:
         """The seconds that the measurement itself has taken."""
-        return self.seconds * self.share
+        return self.seconds * self.share + self.preparing
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Costs:
                     min(trial.seconds, each.seconds),
                     trial.peak_bytes or each.peak_bytes,
                     share=trial.share,
+                    preparing=trial.preparing,
                 )
         trials = sorted([*others, trial], key=lambda each: each.chunk_size)
         return replace(self, trials=tuple(trials))

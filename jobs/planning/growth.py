@@ -81,13 +81,18 @@ def _decide_on_recording(
 
     Batches of that engine, which may make recording needless, are measured as long as the next one
     takes less time than recording. Where another strategy is recorded, its run is the one that
-    counts.
+    counts. In a run so long that recording takes a small share in any case, a first batch tells
+    whether to compare the plain engine with the recorded program afterwards.
     """
+    limits = search.thresholds
     while growth.sizes and search.job.chunk_size is None and not search.has_recorded:
-        trials, chunk_size = growth.costs.trials, growth.sizes[0]
+        chunk_size, last = growth.sizes[0], growth.costs.trials[-1]
+        is_first = len(growth.costs.trials) == 1
+        recording = search.seconds_to_record(candidate)
+        is_long = recording <= limits.share * search.run_seconds
         # The first batch is verified, besides.
-        lines = chunk_size + (search.thresholds.lines_to_verify if len(trials) == 1 else 0)
-        if trials[-1].spent_on(lines) > search.seconds_to_record(candidate):
+        lines = chunk_size + limits.lines_to_verify * is_first
+        if (is_long and not is_first) or last.spent_on(lines) > recording:
             break
         if not _is_worth_trying(search, candidate, growth, chunk_size, remaining):
             break
@@ -103,8 +108,21 @@ def _decide_on_recording(
     sizes = _sizes(search, candidate, growth.costs)
     if sizes[:2] == [1, LADDER] and LADDER * line <= search.budget.bytes - search.occupied:
         del sizes[0]  # a program for one line at a time never pays; it may take less memory
-    # Smaller chunks of a recorded program pay no more than those of the plain engine.
-    growth.sizes = [each for each in sizes if LADDER * each >= best]
+    # Smaller chunks of a recorded program pay no more than those of the plain engine, or of the
+    # other strategy, which takes about as much memory.
+    best = max([best, *_sizes_of_others(search, candidate)])
+    growth.sizes = [each for each in sizes if LADDER * each >= best] or sizes[-1:]
+
+
+def _sizes_of_others(search: Search, candidate: Candidate) -> list[int]:
+    """Return the best chunk size of each recorded program, where memory is no concern."""
+    memory = search.budget.bytes // LADDER
+    sizes = [
+        other.measured.best_chunk(memory)
+        for other in search.measured
+        if other is not candidate and other.plain is not None
+    ]
+    return [size for size in sizes if size]
 
 
 def _measure_memory(search: Search, candidate: Candidate, growth: Growth, remaining: int) -> None:
@@ -154,7 +172,7 @@ def _measure_size(
     search: Search, candidate: Candidate, growth: Growth, chunk_size: int, remaining: int
 ) -> None:
     """Measure chunks of one size; of several the fastest counts."""
-    limits, first_seconds = search.thresholds, 0.0
+    limits, first_seconds, looks = search.thresholds, 0.0, list[float]()
     search.tell(candidate.strategy, chunk_size)
     measured = f"({candidate.opened.engine} engine) was measured with {chunk_size} at a time"
     trying_strategy(search.job, candidate.strategy, measured, chunk_size)
@@ -164,8 +182,6 @@ def _measure_size(
         is_smallest = len(costs.trials) <= 1 and chunk_size == costs.smallest
         by = measuring if repetition == 0 or is_smallest else timing
         trial = measure_chunk(search.job, candidate, chunk_size, by, repetition)
-        # What prepares for later chunks of a size, of each size, is lost if another is chosen.
-        growth.prepares_sizes |= trial.prepares and bool(costs.trials)
         search.computed += trial.spent
         search.waited += trial.waited
         has_loaded = len(sys.modules) > loaded
@@ -177,15 +193,22 @@ def _measure_size(
         if not costs.trials:
             first_seconds = trial.seconds
             costs = replace(costs, opening_bytes=max(costs.opening_bytes, trial.peak_bytes))
-        costs = costs.with_trial(trial)
+        # Verifying batches, and recording, happen once.
+        happens_once = candidate.opened.engine == "plain" or not before.trials
+        costs = costs.with_trial(replace(trial, preparing=0.0) if happens_once else trial)
         if chunk_size == 1:
             costs = costs.with_first(first_seconds)
         growth.costs = candidate.costs = costs
-        if not is_measured_again(search, candidate, trial, before, repetition, remaining):
-            break
+        looks.append(trial.seconds)
+        if repetition == 1 and chunk_size > costs.smallest and not trial.preparing:
+            longer = looks[0] / max(looks[1], sys.float_info.min)
+            growth.first_of_a_size = max(growth.first_of_a_size or 0.0, longer)
+        is_last = not is_measured_again(search, candidate, trial, before, repetition, remaining)
         # What opens a strategy, tells whether to record, and records leaves the time for chunks.
-        is_free = candidate.recording == UNDECIDED or len(costs.trials) == 1
-        search.spent += 0.0 if is_free else _lost(search, candidate, trial)
+        if candidate.recording != UNDECIDED and len(costs.trials) > 1:
+            search.spent += trial.preparing if is_last else _lost(search, candidate, trial)
+        if is_last:
+            break
 
 
 def _lost(search: Search, candidate: Candidate, trial: Trial) -> float:
@@ -251,10 +274,10 @@ def _promises_more(
     save as much as makes a size the choice. And the chunks that are kept of the size before are
     computed anew.
     """
-    limits, best = search.thresholds, search.run_seconds
+    limits, best, smaller = search.thresholds, search.run_seconds, costs.trials[-1]
     small = limits.share * best
     cost = repeated = limits.repetitions * seconds
     if is_kept:
-        lost = sum(map(len, kept_lines(candidate.stream))) * costs.trials[-1].line_seconds
+        lost = sum(map(len, kept_lines(candidate.stream))) * smaller.line_seconds
         cost = max(min(repeated, small), lost if lost > limits.seconds_anyway else 0.0)
     return repeated <= small or best - costs.promised_seconds >= cost

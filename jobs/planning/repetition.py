@@ -35,9 +35,8 @@ def is_measured_again(
         return False
     if _is_settled(search, candidate, trial, before, repetition):
         return False
-    # A chunk that prepares for others says little of them: it was in vain without another. One that
-    # disappoints would end the search.
-    if trial.prepares or disappoints:
+    # What the next chunk prepares makes it faster. One that disappoints would end the search.
+    if trial.continues or disappoints:
         return True
     return search.affords(trial.spent, remaining, is_kept=run_keeps(search, candidate))
 
@@ -54,7 +53,7 @@ def _is_settled(
     again = lines_of_trial(candidate.opened, size, repetition + 1)
     if again in kept_lines(candidate.stream):
         return True
-    if trial.prepares:
+    if trial.continues:
         return False
     # In a few milliseconds all is measured twice: what is first takes its memory from the system.
     if trial.seconds > limits.seconds_anyway:
@@ -63,14 +62,15 @@ def _is_settled(
         if smaller and all(is_worse(each, [trial], limits.worse) for each in smaller):
             return True
         # No second look makes up for what is far behind, which another strategy or, after the first
-        # batch, a smaller chunk tells.
-        is_behind = len(smaller) > 1 and is_worse(trial, smaller, limits.first_of_a_size)
+        # batch, a smaller chunk tells, whose own first look took so many times longer.
+        growth = candidate.growth
+        known = None if growth is None else growth.first_of_a_size
+        longer = limits.first_of_a_size if known is None else max(known, limits.worse)
+        is_behind = len(smaller) > 1 and is_worse(trial, smaller, longer)
         if is_behind or is_far_behind(search, candidate, costs):
             return True
-    # The first chunk verifies the batching as well (a single line is no batch, except at many
-    # points), and a recorded program takes its memory from the system.
-    is_new = candidate.opened.engine == "captured" or len(costs.trials) <= 2
-    if repetition == 0 and (size == 1 or is_new):
+    # A recorded program adapts to a size, and takes the memory of a first chunk from the system.
+    if repetition == 0 and (size == 1 or candidate.opened.engine == "captured"):
         return False
     return trial.seconds > limits.lasting_seconds or repetition + 1 >= limits.repetitions
 
@@ -91,12 +91,11 @@ def run_keeps(search: Search, candidate: Candidate) -> bool:
 
     To prepare a recorded program for each chunk size may take longer than the chunk.
     """
-    stream, growth = candidate.stream, candidate.growth
-    if not isinstance(stream, Keeping):
+    stream, costs = candidate.stream, candidate.costs
+    if not isinstance(stream, Keeping) or costs is None:
         return False
-    keeps = stream.engine == "plain"
-    if stream.engine == "captured" and growth is not None:
-        keeps = bool(growth.costs.trials) and not growth.prepares_sizes
+    is_prepared = not costs.trials[-1].preparing
+    keeps = stream.engine == "plain" or (stream.engine == "captured" and is_prepared)
     return keeps and candidate is search.fastest()
 
 

@@ -11,7 +11,7 @@ import torch
 from autodiff_core import Block, noting_preparation
 from jobs.functions.failures import explaining_failures
 from jobs.job import Job
-from jobs.machine.measurement import Measurement, limited_memory, measuring
+from jobs.machine.measurement import Measurement, limited_memory, measuring, timing
 from jobs.machine.process_memory import resident_memory
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
@@ -48,8 +48,16 @@ def measure_chunk(
     if not any(len(each) == chunk_size for each in kept_lines(stream)):
         forget_kept(stream)
     forget_lines(stream, lines)
+    prepared: list[Measurement] = []
+
+    @contextmanager
+    def preparing() -> Iterator[None]:
+        with timing(job.device) as part:
+            yield
+        prepared.append(part)
+
     with (
-        noting_preparation() as preparation,
+        noting_preparation(preparing) as preparation,
         by(job.device) as found,
         explaining_failures(job.function),
     ):
@@ -58,8 +66,16 @@ def measure_chunk(
         _handle(job, stream, block)
     if share == 1.0:
         keep(stream, block)
-    seconds, prepares = found.seconds / share, preparation.happened
-    return Trial(chunk_size, seconds, found.peak_bytes, found.waited, share, prepares)
+    in_vain = min(sum(part.seconds for part in prepared), found.seconds)
+    return Trial(
+        chunk_size,
+        (found.seconds - in_vain) / share,
+        found.peak_bytes,
+        found.waited,
+        share,
+        in_vain,
+        preparation.continues,
+    )
 
 
 def lines_of_trial(stream: Stream, chunk_size: int, number: int) -> range:

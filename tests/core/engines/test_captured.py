@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from autodiff_core import blocks, noting_preparation
+from autodiff_core import blocks
 from autodiff_core._engines import captured
 from autodiff_core._engines.agreement import require_agreement
 from autodiff_core._programs.program import Program
@@ -288,26 +288,6 @@ def test_flat_steps_and_others_give_the_same_numbers(strategy, monkeypatch):
 
     assert torch.equal(matrix(True), matrix(False))
     assert_same(matrix(True), torch.func.jacrev(func)(x), 1e-10)
-
-
-def test_a_chunk_says_whether_it_prepares_for_others(monkeypatch):
-    monkeypatch.setattr(Program, "is_short", lambda program, count: program._last_chunk[0] == count)
-
-    def func(x):
-        for _ in range(20):
-            x = torch.tanh(x.roll(1)) * x
-        return x
-
-    stream = blocks(
-        func, draw(12), operation="jacobian", strategy="vectorize", chunk_size=3, engine="captured"
-    )
-    found = []
-    for start in range(0, 12, 3):
-        with noting_preparation() as preparation:
-            stream.block(start, start + 3)
-        found.append(preparation.happened)
-    # It records, notes flat steps for chunks of any size, and computes.
-    assert found == [True, False, False, False]
 
 
 def test_the_time_of_the_last_chunk_tells_whether_chunks_are_short():

@@ -68,11 +68,11 @@ def measured(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
         def trial(job: Job, candidate: Candidate, chunk_size: int, *others: object) -> Trial:
             strategy = candidate.strategy
-            # The very first chunk verifies the batching.
+            # The very first chunk loads what the others need.
             first = 0.0 if strategy in dict(tried) else 0.2
             taken = seconds[strategy.replace("-", "_")](chunk_size)
             tried.append((strategy, chunk_size))
-            return Trial(chunk_size, first + taken, 2**20, prepares=first > 0)
+            return Trial(chunk_size, first + taken, 2**20, continues=first > 0)
 
         monkeypatch.setattr(growth, "measure_chunk", trial)
         # Times by engine are another test's.
