@@ -41,6 +41,7 @@ from jobs.records.status_file import StatusFile
 from jobs.reporting.terminal import Display
 from jobs.streams.kept import kept_lines
 from jobs.streams.nonfinite import NonFinite
+from jobs.streams.stream import block_end
 from jobs.verification.verdict import contradiction
 from outputs import (
     BackgroundWriter,
@@ -286,17 +287,23 @@ def _writer(
 def _kept(prepared: Prepared) -> list[range]:
     """Return the lines of the blocks that planning has computed and the run can use.
 
-    Those of a size that was not chosen are used where that takes no more memory than the plan
-    shows. The engines that prepare a program for each chunk size would have to prepare more of
-    them, where these blocks are not whole chunks that the run would compute.
+    Larger ones than were chosen are written in chunks of that size, where to hold them takes no
+    more memory than the plan shows. The engines that prepare a program for each chunk
+    size would have to prepare more of them, where these blocks are not whole chunks that the run
+    would compute.
     """
     stream, decision = prepared.stream, prepared.decision
     size, most = decision.chunk_size, (1 + THRESHOLDS.share_of_peak) * decision.peak_bytes
-    lines = [
-        each
-        for each in kept_lines(stream)
-        if len(each) <= size or decision.costs.peak_bytes(len(each)) <= most
-    ]
+    lines: list[range] = []
+    for each in kept_lines(stream):
+        if len(each) <= size or decision.costs.peak_bytes(len(each)) <= most:
+            lines.append(each)
+        elif decision.peak_bytes + len(each) * decision.costs.line_bytes <= most:
+            start = each.start
+            while start < each.stop:
+                end = min(block_end(prepared.facts, start, size), each.stop)
+                lines.append(range(start, end))
+                start = end
     if stream is None or stream.engine not in ("captured", "compiled"):
         return lines
     return [each for each in lines if len(each) % size == 0 and each.start % size == 0]

@@ -16,7 +16,7 @@ from jobs.job import Job
 from jobs.machine.device_copies import copies_to_host
 from jobs.machine.measurement import Measurement, release_memory, timing
 from jobs.records.announcements import trying_strategy
-from jobs.streams.kept import forget_kept, kept_lines
+from jobs.streams.kept import forget_kept, holds, kept_lines
 from jobs.streams.nonfinite import Entries, entries_not_finite
 from jobs.streams.stream import Stream, stored_dtype, to_numpy
 from jobs.verification.check import Check
@@ -56,7 +56,7 @@ class LocalSource:
         failure: Exception | None = None
         while failure is None and not is_leaving() and (lines := remaining.take()) is not None:
             reason, found = None, None
-            is_computed = lines in kept_lines(self._stream)
+            is_computed = any(holds(each, lines) for each in kept_lines(self._stream))
             if not is_computed:
                 forget_kept(self._stream)
             self._announce(lines, remaining.facts.axis)

@@ -48,8 +48,8 @@ class Trial:
         return self.seconds / self.chunk_size
 
     def spent_on(self, lines: int) -> float:
-        """Return what so many lines would take in a trial as this one took for its own."""
-        return lines * self.spent / self.chunk_size
+        """Return what so many lines would take in a trial that prepares as much as this one."""
+        return lines * self.line_seconds * self.share + self.preparing
 
     @property
     def spent(self) -> float:

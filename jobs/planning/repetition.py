@@ -94,9 +94,9 @@ def run_keeps(search: Search, candidate: Candidate) -> bool:
     stream, costs = candidate.stream, candidate.costs
     if not isinstance(stream, Keeping) or costs is None:
         return False
-    is_prepared = not costs.trials[-1].preparing
-    keeps = stream.engine == "plain" or (stream.engine == "captured" and is_prepared)
-    return keeps and candidate is search.fastest()
+    last = costs.trials[-1]
+    is_prepared = stream.engine == "captured" and last.preparing <= last.seconds
+    return (stream.engine == "plain" or is_prepared) and candidate is search.fastest()
 
 
 def is_worse(trial: Trial, others: Sequence[Trial], factor: float) -> bool:

@@ -26,12 +26,29 @@ class Keeping:
         self._blocks[range(block.start, block.stop)] = replace(block, fallbacks=())
 
     def taken(self, start: int, stop: int) -> Block | None:
-        """Return a block that is kept, once."""
-        return self._blocks.pop(range(start, stop), None)
+        """Return lines of a block that is kept, once."""
+        held = next((each for each in self._blocks if holds(each, range(start, stop))), None)
+        if held is None:
+            return None
+        block = self._blocks.pop(held)
+        for rest in filter(len, (range(held.start, start), range(stop, held.stop))):
+            self._blocks[rest] = _part(block, rest)
+        return _part(block, range(start, stop))
 
     def forget(self) -> None:
         """Free the blocks that are kept."""
         self._blocks.clear()
+
+
+def holds(lines: range, others: range) -> bool:
+    """Return whether lines contain others."""
+    return lines.start <= others.start and others.stop <= lines.stop
+
+
+def _part(block: Block, lines: range) -> Block:
+    start, stop = lines.start - block.start, lines.stop - block.start
+    pieces = tuple(piece[start:stop] for piece in block.pieces)
+    return replace(block, start=lines.start, stop=lines.stop, pieces=pieces)
 
 
 def kept_lines(stream: Stream | None) -> list[range]:

@@ -12,6 +12,7 @@ from jobs.execution.block_sources import Remaining
 from jobs.execution.chunk_size import ChunkSize
 from jobs.job import Job
 from jobs.machine.memory import Budget
+from jobs.planning import search
 from jobs.planning.candidate import Candidate
 from jobs.planning.trials import measure_chunk
 from jobs.streams.kept import forget_kept, keep, kept_lines
@@ -79,6 +80,20 @@ def test_a_block_is_kept_once() -> None:
     forget_kept(derivative)
     assert kept_lines(derivative) == []
     torch.testing.assert_close(derivative.block(2, 4).values, block.values)
+
+
+def test_a_part_of_a_block_that_is_kept_is_taken_once() -> None:
+    derivative = stream()
+    block = derivative.block(2, 8)
+    marked = replace(block, pieces=tuple(piece + 1 for piece in block.pieces))
+    keep(derivative, marked)
+    torch.testing.assert_close(derivative.block(4, 6).values, marked.values[2:4])
+    assert kept_lines(derivative) == [range(2, 4), range(6, 8)]
+    torch.testing.assert_close(derivative.block(4, 6).values, block.values[2:4])
+    # Lines that are kept in part are computed.
+    torch.testing.assert_close(derivative.block(5, 8).values, block.values[3:])
+    torch.testing.assert_close(derivative.block(6, 8).values, marked.values[4:])
+    assert kept_lines(derivative) == [range(2, 4)]
 
 
 def test_kept_columns_of_a_hessian_are_its_rows() -> None:
@@ -153,5 +168,27 @@ def test_what_planning_measures_last_is_not_computed_again(
     sizes = [len(each) for each in computed]
     last = computed[: sizes.index(max(sizes)) + 1][-1]
     assert computed.count(last) == 1
+    expected = torch.func.jacrev(job.function.function)(*job.first_point)
+    np.testing.assert_allclose(result[...], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
+def test_larger_blocks_than_were_chosen_are_not_computed_again(
+    strategy: str,
+    run_job: Callable[..., Result],
+    resolved: Resolve,
+    computed: list[range],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "choose_chunk", lambda *given: (16, "as a test has it"))
+    chosen = "op=jacobian", "function=burgers", f"strategy={strategy}", "compile=never"
+    job = resolved(*chosen, "function.n=400")
+    result = run_job(job)
+    kept = max(computed, key=len)
+    # A single line is recomputed to compare it.
+    after = [each for each in computed[computed.index(kept) + 1 :] if len(each) > 1]
+    assert len(kept) > 16
+    assert sorted([*kept, *(line for each in after for line in each)]) == list(range(400))
+    assert max(map(len, after), default=16) == 16
     expected = torch.func.jacrev(job.function.function)(*job.first_point)
     np.testing.assert_allclose(result[...], expected, rtol=1e-10, atol=1e-10)
