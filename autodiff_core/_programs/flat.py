@@ -35,39 +35,29 @@ _COUNTS = (3, 5, 7)
 """Small primes, of which sizes are seldom multiples."""
 
 # torch's own functions are called in less time than its operators, which they call.
+_DEFAULTS = (
+    *("addcmul", "bmm", "cat", "clone", "constant_pad_nd", "cumsum", "diagonal", "flip"),
+    *("index_select", "mm", "neg", "permute", "roll", "t", "unsqueeze"),
+)
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    **{getattr(_aten, name).default: getattr(torch, name) for name in _DEFAULTS},
     _aten.add.Tensor: torch.add,
     _aten.sub.Tensor: torch.sub,
     _aten.mul.Tensor: torch.mul,
-    _aten.neg.default: torch.neg,
-    _aten.add.out: torch.add,
-    _aten.addcmul.default: torch.addcmul,
-    _aten.addcmul.out: torch.addcmul,
-    _aten.mm.default: torch.mm,
-    _aten.bmm.default: torch.bmm,
-    _aten.cat.default: torch.cat,
-    _aten.roll.default: torch.roll,
-    _aten.view.default: Tensor.view,
-    _aten.permute.default: torch.permute,
-    _aten.select.int: torch.select,
-    _aten.unsqueeze.default: torch.unsqueeze,
-    _aten.transpose.int: torch.transpose,
-    _aten.t.default: torch.t,
-    _aten._unsafe_view.default: Tensor.view,
-    _aten.clone.default: torch.clone,
-    _aten.diagonal.default: torch.diagonal,
-    _aten.index_select.default: torch.index_select,
-    _aten.flip.default: torch.flip,
-    _aten.cumsum.default: torch.cumsum,
-    _aten.constant_pad_nd.default: torch.constant_pad_nd,
     _aten.mul.Scalar: torch.mul,
     _aten.div.Tensor: torch.div,
-    _aten.new_zeros.default: Tensor.new_zeros,
-    _aten.copy_.default: Tensor.copy_,
+    _aten.add.out: torch.add,
+    _aten.addcmul.out: torch.addcmul,
+    _aten.view.default: Tensor.view,
+    _aten._unsafe_view.default: Tensor.view,
+    _aten.select.int: torch.select,
+    _aten.transpose.int: torch.transpose,
     _aten.expand.default: Tensor.expand,
+    _aten.new_zeros.default: Tensor.new_zeros,
     _aten.sum.dim_IntList: torch.sum,
     _aten.mul_.Tensor: Tensor.mul_,
     _aten.add_.Tensor: Tensor.add_,
+    _aten.copy_.default: Tensor.copy_,
 }
 
 
@@ -85,6 +75,16 @@ def value_of(result: Stack | tuple[Tensor, ...]) -> Any:
         return result.spread().data
     is_small = result.count * math.prod(result.shape) < FEW_ELEMENTS
     return result.dense() if is_small and isinstance(result.support, Tensor) else result
+
+
+def value_of_source(stack: Stack, *, is_cut_up: bool) -> Any:
+    """Return the value of an argument: all one-hot vectors are written out if it is cut up.
+
+    Of fewer vectors some parts are zero, and so are the steps that need these alone.
+    """
+    size = math.prod(stack.shape)
+    is_whole = stack.diagonal and stack.count == size and size**2 < FEW_ELEMENTS
+    return stack.dense() if is_whole and is_cut_up else value_of(stack)
 
 
 def as_stack(value: Any) -> Any:

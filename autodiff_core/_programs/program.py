@@ -19,11 +19,12 @@ from autodiff_core._programs.flat import (
     as_stack,
     flats_at,
     value_of,
+    value_of_source,
 )
 from autodiff_core._programs.recording import UncapturableError
 from autodiff_core._programs.runs import runs
 from autodiff_core._programs.segments import Segment, segments
-from autodiff_core._programs.simplification import simplified, uses_of
+from autodiff_core._programs.simplification import cut_up, simplified, uses_of
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import NOT_LINEAR, Step, timed
 
@@ -74,6 +75,7 @@ class Program:
     _runs: dict[int, Segment] = field(default_factory=dict)
     _misses: tuple[int, int] = (0, 0)
     _last_chunk: tuple[int, float] = (0, 0.0)
+    _cut_up: frozenset[int] = frozenset()
     _placed: dict[int, int] = field(default_factory=dict)
     _spare: dict[int, tuple[bool, ...]] = field(default_factory=dict)
 
@@ -116,7 +118,10 @@ class Program:
         if derives:
             flats = {**flats_at(self._forms, count), **flats}
         inside: frozenset[int] = frozenset()
-        results: dict[int, Any] = {-1 - i: value_of(stack) for i, stack in enumerate(stacks)}
+        results = {
+            -1 - i: value_of_source(stack, is_cut_up=-1 - i in self._cut_up)
+            for i, stack in enumerate(stacks)
+        }
         images: Sequence[Tensor] | None = None
         for number, step, inputs, finished in self._order:
             segment = together.get(number)
@@ -315,6 +320,7 @@ class Program:
                 number = self.steps[number].inputs[0]
             if number in self.steps and self.steps[number].takes_memory:
                 self._placed[number] = place
+        self._cut_up = cut_up(self.steps)
         last: dict[int, int] = {}
         for number, step in self.steps.items():
             for index in (*step.inputs, number):

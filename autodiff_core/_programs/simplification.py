@@ -18,6 +18,9 @@ from autodiff_core._programs.stacks import Stack
 from autodiff_core._programs.steps import Step, combination, permutation
 from autodiff_core._tensors.linear_combination import Coefficient, composed, numeric
 
+_MANY_PARTS = 3
+"""So many parts take less time to cut from one-hot vectors that are written out."""
+
 
 def simplified(
     steps: dict[int, Step], outputs: Sequence[int | None]
@@ -244,6 +247,19 @@ def _selection_of_the_smaller(
         return constant.reshape(-1)[positions].reshape(step.shape)
 
     return replace(step, kind="cut" if is_range else "gather", apply=apply, selects=selects)
+
+
+def cut_up(steps: dict[int, Step]) -> frozenset[int]:
+    """Return the results of which many parts are used, and nothing else."""
+    kinds: dict[int, list[str]] = {}
+    for step in steps.values():
+        for index in step.inputs:
+            kinds.setdefault(index, []).append(step.kind)
+    return frozenset(
+        index
+        for index, found in kinds.items()
+        if len(found) >= _MANY_PARTS and set(found) == {"cut"}
+    )
 
 
 def uses_of(steps: dict[int, Step], outputs: Sequence[int | None]) -> Counter[int]:

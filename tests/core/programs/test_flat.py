@@ -89,6 +89,23 @@ def test_one_hot_vectors_are_written_out_for_an_operator_under_vmap_and_for_a_de
     assert [program.steps[number].kind for number in noted] == ["general", "combine"]
 
 
+def test_all_one_hot_vectors_of_what_is_cut_up_are_written_out() -> None:
+    def linear_map(vector: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, y, z = vector[0].split(2)
+        return (torch.cat([5 * x + 2 * y, y * 3, z.flip(0)]),)
+
+    basis = torch.eye(6, dtype=torch.float64)
+    program = lower(record(linear_map, (basis[0],)))
+    expected = torch.stack([linear_map((each,))[0] for each in basis])
+    for start, stop in ((0, 2), (2, 5), (0, 6)):
+        (images,) = program.apply([one_hot(start, stop, basis[0])], stop - start, tracer=Tracer())
+        assert_same(images, expected[start:stop])
+        noted = [number for number, form in program._flats.items() if form]
+        # Of fewer vectors, parts can be known to be zero.
+        is_cut = any(program.steps[number].kind == "cut" for number in noted)
+        assert is_cut == (stop - start == 6)
+
+
 def test_a_step_that_takes_one_tensor_twice_has_no_flat_form() -> None:
     data = draw(3, 2)
     tracer = Tracer()
