@@ -23,4 +23,5 @@ def noting_thresholds() -> Iterator[list[tuple[int, int]]]:
     try:
         yield found
     finally:
-        _listeners.pop()
+        # Another thread may note as well, and lists of the same thresholds are equal.
+        _listeners[:] = [each for each in _listeners if each is not found]
