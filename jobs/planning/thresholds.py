@@ -13,7 +13,8 @@ class Thresholds:
         share: Probing takes at most this share of the predicted run.
         share_of_short_runs: The share of a short run, beyond `seconds_anyway`.
         seconds_anyway: Seconds that probing may always take.
-        seconds_of_planning: Seconds for which a user may wait for a plan whose blocks are kept.
+        seconds_of_planning: Seconds that measured chunks may take whose blocks the run keeps: with
+            what opens strategies, a user waits for half a second.
         seconds_at_most: Upper limit in seconds on the trials of a short run.
         lasting_seconds: Chunks shorter than this are measured repeatedly and the fastest counts:
             the first one takes its memory from the system.
@@ -65,7 +66,7 @@ class Thresholds:
     share: float = 0.05
     share_of_short_runs: float = 0.25
     seconds_anyway: float = 0.01
-    seconds_of_planning: float = 0.5
+    seconds_of_planning: float = 0.4
     seconds_at_most: float = 2.0
     lasting_seconds: float = 0.2
     repetitions: int = 2
