@@ -1,4 +1,4 @@
-"""Who times a chunk is told what of it prepares for later ones."""
+"""What of a chunk prepares for later ones is announced to those who time it."""
 
 from contextlib import contextmanager
 
