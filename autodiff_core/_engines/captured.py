@@ -222,14 +222,17 @@ class Captured:
         None if that is not right for this count: an operator can depend on it in ways that the
         sizes of its tensors do not tell.
         """
-        started = time.perf_counter()
         try:
-            with without_collection():
-                images = self._computed(program, stacks, count, derives=True)
+            with preparing(), without_collection():
+                program.derive(count)
+            started = time.perf_counter()
+            images = self._computed(program, stacks, count)
             program.note_seconds(count, time.perf_counter() - started)
-            with preparing():
+            with preparing(), without_collection():
                 self._verify(vectors(), images, count)
+                program.keep_derived()
         except Exception as error:
+            program.forget_flat_forms()
             if is_out_of_memory(error) or isinstance(error, Warning):
                 raise
             program.forget_forms()
@@ -266,14 +269,14 @@ class Captured:
         return self._computed(program, stacks, count)
 
     def _computed(
-        self, program: Program, stacks: Sequence[Stack], count: int, *, derives: bool = False
+        self, program: Program, stacks: Sequence[Stack], count: int
     ) -> tuple[Tensor, ...]:
         memory = self._memory(program, count)
         if program.meets_denormals:
-            images = scaled_images(program, stacks, count, memory, derives=derives)
+            images = scaled_images(program, stacks, count, memory)
             if images is not None:
                 return images
-        return program.apply(stacks, count, memory, derives=derives)
+        return program.apply(stacks, count, memory)
 
     def _probe(self, places: Sequence[int], count: int) -> list[Tensor]:
         """Return a stack of a one-hot vector of the largest tensor and of random ones.

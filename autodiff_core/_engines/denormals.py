@@ -73,12 +73,7 @@ def can_be_scaled(program: Program) -> bool:
 
 
 def scaled_images(
-    program: Program,
-    stacks: Sequence[Stack],
-    count: int,
-    memory: Memory | None,
-    *,
-    derives: bool = False,
+    program: Program, stacks: Sequence[Stack], count: int, memory: Memory | None
 ) -> tuple[Tensor, ...] | None:
     """Return the images of vectors that are scaled in between; None if a number overflows.
 
@@ -87,12 +82,11 @@ def scaled_images(
         stacks: The vectors.
         count: How many vectors there are.
         memory: As in `Program.apply`.
-        derives: As there.
     """
     scale = max(_SCALES[step.dtype] for step in program.steps.values())
     larger = [replace(stack, data=stack.data * scale) for stack in stacks]
     with _flushing():
-        images = program.apply(larger, count, memory, derives=derives)
+        images = program.apply(larger, count, memory)
     # An infinite element stays infinite, or makes the sum NaN.
     if not all(math.isfinite(image.sum()) for image in images):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs.flat import (
-    FEW_ELEMENTS,
     Flat,
     Form,
     Tracer,
@@ -26,7 +24,7 @@ from autodiff_core._programs.runs import runs
 from autodiff_core._programs.segments import Segment, segments
 from autodiff_core._programs.simplification import cut_up, simplified, uses_of
 from autodiff_core._programs.stacks import Stack
-from autodiff_core._programs.steps import NOT_LINEAR, Step, timed
+from autodiff_core._programs.steps import NOT_LINEAR, Step, in_full, timed
 
 Memory = Callable[[], Sequence[Tensor]]
 """Returns memory for the images of a program; called when the first image is computed."""
@@ -70,6 +68,7 @@ class Program:
     meets_denormals: bool = False
     _order: list[tuple[int, Step, tuple[int, ...], list[int]]] = field(default_factory=list)
     _forms: dict[int, Form] = field(default_factory=dict)
+    _derived: dict[int, Flat] = field(default_factory=dict)
     _flats: dict[int, Flat | None] = field(default_factory=dict)
     _fused: dict[int, Segment] = field(default_factory=dict)
     _runs: dict[int, Segment] = field(default_factory=dict)
@@ -88,7 +87,6 @@ class Program:
         *,
         reuses_memory: bool = True,
         tracer: Tracer | None = None,
-        derives: bool = False,
     ) -> tuple[Tensor, ...]:
         """Return the images of stacked vectors, without autograd history.
 
@@ -101,13 +99,11 @@ class Program:
             reuses_memory: Whether a sum may overwrite terms that no other step uses.
             tracer: Notes the flat forms that are missing, for this count or for any; None uses
                 those that there are.
-            derives: Whether to take the flat forms that are missing from those for any count, and
-                keep those that were used.
 
         Returns:
             For each tensor of the image one of shape (count, *shape).
         """
-        prepares = derives or (tracer is not None and not tracer.for_any_count)
+        prepares = tracer is not None and not tracer.for_any_count
         if prepares:
             self._note(count)
         if count != self._misses[0]:
@@ -115,8 +111,9 @@ class Program:
         is_noted = count == self.flat_count
         flats, fused = (self._flats, self._fused) if is_noted else ({}, {})
         together = fused or (self._runs if is_noted and reuses_memory else {})
+        derives = is_noted and bool(self._derived)
         if derives:
-            flats = {**flats_at(self._forms, count), **flats}
+            flats = {**self._derived, **flats}
         inside: frozenset[int] = frozenset()
         results = {
             -1 - i: value_of_source(stack, is_cut_up=-1 - i in self._cut_up)
@@ -134,7 +131,7 @@ class Program:
                 continue
             given = [results[index] for index in inputs]
             if step.kind in ("general", "combine"):
-                given = _in_full(step, given, count)
+                given = in_full(step, given, count)
             flat = flats.get(number)
             if flat is not None and flat.fits(given):
                 results[number] = flat.result(given)
@@ -152,9 +149,7 @@ class Program:
                 results[number] = self._applied(number, given, count, spare, tracer)
             for index in finished:
                 del results[index]
-        if derives and self._misses[1] > len(self._flats):
-            self.forget_forms()  # these vectors lie otherwise in memory
-        elif prepares:
+        if prepares:
             self._runs = runs(self._order, self._flats, self.outputs)
         if memory is None:
             return self._images(results, count)
@@ -226,12 +221,25 @@ class Program:
 
     def forget_flat_forms(self) -> None:
         """Compute step by step again, until flat forms are noted."""
-        self._flats, self._fused, self._runs = {}, {}, {}
+        self._derived, self._flats, self._fused, self._runs = {}, {}, {}, {}
         self.flat_count, self._misses = 0, (0, 0)
 
     def has_forms(self, count: int) -> bool:
         """Return whether flat forms for any count can still give some for so many vectors."""
         return bool(self._forms) and count != self.flat_count
+
+    def derive(self, count: int) -> None:
+        """Take flat forms for so many vectors from those for any; the next chunk tries them."""
+        self._note(count)
+        self._derived = flats_at(self._forms, count)
+
+    def keep_derived(self) -> None:
+        """Keep the derived flat forms that were used, unless most steps could use none."""
+        self._derived = {}
+        if self._misses[1] > len(self._flats):
+            self.forget_forms()  # these vectors lie otherwise in memory
+        else:
+            self._runs = runs(self._order, self._flats, self.outputs)
 
     def forget_forms(self) -> None:
         """Forget the flat forms for any count."""
@@ -343,21 +351,6 @@ class Program:
         """Return whether a result has memory of its own and is not a view of another one."""
         step = self.steps.get(number)
         return step is not None and step.kind in _MAKES_NEW and not step.is_one_term_as_it_is
-
-
-def _in_full(step: Step, given: list[Any], count: int) -> list[Any]:
-    """Return the inputs of a step with zeros written out where knowing them saves nothing.
-
-    An operator under vmap makes no use of them, and a sum with dense stacks has none.
-    """
-    kinds = set(map(type, given))
-    if Stack not in kinds:
-        return given
-    if step.kind == "combine":
-        is_small = count * math.prod(step.shape) < FEW_ELEMENTS
-        if Tensor not in kinds or not is_small:
-            return given
-    return [each.dense() if isinstance(each, Stack) else each for each in given]
 
 
 @dataclass

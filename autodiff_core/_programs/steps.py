@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from autodiff_core._programs import stack_operators, stack_sums
+from autodiff_core._programs.flat import FEW_ELEMENTS
 from autodiff_core._programs.stacks import Stack
 from autodiff_core._tensors.linear_combination import Coefficient, is_selection, numeric
 
@@ -87,6 +89,21 @@ def permutation(
     """Return a step that reorders the dimensions of a result."""
     apply = partial(stack_operators.permute, dims=dims)
     return Step("permute", (source,), tuple(shape), dtype, apply, dims=dims)
+
+
+def in_full(step: Step, given: list[Any], count: int) -> list[Any]:
+    """Return the inputs of a step with zeros written out where knowing them saves nothing.
+
+    An operator under vmap makes no use of them, and a sum with dense stacks has none.
+    """
+    kinds = set(map(type, given))
+    if Stack not in kinds:
+        return given
+    if step.kind == "combine":
+        is_small = count * math.prod(step.shape) < FEW_ELEMENTS
+        if Tensor not in kinds or not is_small:
+            return given
+    return [each.dense() if isinstance(each, Stack) else each for each in given]
 
 
 def timed(

@@ -143,7 +143,11 @@ def noted(program: Program, count: int, like: Tensor) -> list[Tensor]:
     vectors = draw(3, *like.shape, seed=4)
     program.apply([dense_stack(vectors)], 3, tracer=Tracer(for_any_count=True))
     vectors = draw(count, *like.shape, seed=5)
-    given = program.apply([dense_stack(vectors)], count, derives=True)
+    program.derive(count)
+    given = program.apply([dense_stack(vectors)], count)
+    program.keep_derived()
+    for image, other in zip(given, program.apply([dense_stack(vectors)], count), strict=True):
+        assert torch.equal(image, other)
     program.forget_flat_forms()
     expected = program.apply([dense_stack(vectors)], count)
     for image, other in zip(given, expected, strict=True):
