@@ -200,7 +200,7 @@ def _measure_size(
             costs = costs.with_first(first_seconds)
         growth.costs = candidate.costs = costs
         looks.append(trial.seconds)
-        if repetition == 1 and chunk_size > costs.smallest and not trial.preparing:
+        if len(looks) == 2 and chunk_size > costs.smallest and not trial.preparing:
             longer = looks[0] / max(looks[1], sys.float_info.min)
             growth.first_of_a_size = max(growth.first_of_a_size or 0.0, longer)
         is_last = not is_measured_again(search, candidate, trial, before, repetition, remaining)

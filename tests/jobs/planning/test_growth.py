@@ -1,5 +1,6 @@
 """What is measured of a strategy, and what is not because it could decide nothing."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -143,6 +144,26 @@ def test_first_looks_that_take_longer_ask_for_a_second_at_the_next_size(
     job = resolved("op=jacobian", "function=brusselator", "function.n=16", "compile=never")
     decide(job, Budget(2**34, "as a test has it"), strategy="vectorize")
     assert tried.count(16) == looks
+
+
+def test_a_chunk_that_loaded_modules_is_no_look(
+    resolved: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def trial(job: Job, candidate: Candidate, chunk_size: int, *others: object) -> Trial:
+        is_first = chunk_size not in tried
+        tried.append(chunk_size)
+        if chunk_size == 4 and is_first:
+            monkeypatch.setitem(sys.modules, "loaded_by_a_test", sys)
+            return Trial(chunk_size, 5.0, 2**20)
+        return Trial(chunk_size, 1e-3, 2**20)
+
+    monkeypatch.setattr(growth, "measure_chunk", trial)
+    job = resolved("op=jacobian", "function=brusselator", "function.n=16", "compile=never")
+    decision = decide(job, Budget(2**34, "as a test has it"), strategy="vectorize")
+    assert tried.count(4) == 3
+    assert decision.costs.line_seconds(4) < 1.0
 
 
 @pytest.fixture
