@@ -185,9 +185,14 @@ class Search:
         Args:
             candidate: The candidate; its stream is open.
         """
-        limits = self.thresholds
-        share = limits.share_to_record_another if self.has_recorded else limits.share_to_record
-        return self.seconds_to_record(candidate) <= share * self.run_seconds
+        limits, seconds = self.thresholds, self.seconds_to_record(candidate)
+        if self.has_recorded:
+            return seconds <= limits.share_to_record_another * self.run_seconds
+        if seconds <= limits.share_to_record * self.run_seconds:
+            return True
+        # A few lines are computed before.
+        is_for_many = candidate.measured.lines > limits.lines_of_python_to_record
+        return is_for_many and seconds <= limits.seconds_to_record_anyway
 
     def seconds_to_record(self, candidate: Candidate) -> float:
         """Return how long recording takes, about.

@@ -34,6 +34,8 @@ class Thresholds:
             their operators computes (4 to 33 were measured).
         share_to_record: Recording takes at most this share of the run of the plain engine. It saves
             a half in the median of many functions, and sometimes nothing.
+        seconds_to_record_anyway: It may take these seconds in shorter runs too: nobody notices a
+            tenth of a second beside the start of a job.
         share_to_record_another: It takes at most this share of the run where another strategy is
             recorded, which seldom takes much longer.
         plain_behind: The plain engine is not tried beside a recorded program if a line took it so
@@ -77,6 +79,7 @@ class Thresholds:
     lines_to_record: int = 5
     lines_of_python_to_record: int = 24
     share_to_record: float = 0.5
+    seconds_to_record_anyway: float = 0.1
     share_to_record_another: float = 0.1
     plain_behind: float = 2.0
     evaluations_to_open: int = 3

@@ -67,7 +67,9 @@ def test_a_function_gives_the_file_of_the_command(
     strategy: str, command_line: Any, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whether a program is recorded depends on times, and rounding on that.
-    monkeypatch.setattr(search, "THRESHOLDS", replace(THRESHOLDS, share_to_record=0.0))
+    monkeypatch.setattr(
+        search, "THRESHOLDS", replace(THRESHOLDS, share_to_record=0.0, seconds_to_record_anyway=0.0)
+    )
     (directory / "springs.py").write_text(SOURCE)
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(SOURCE, names)

@@ -115,7 +115,11 @@ def test_each_block_of_a_matrix_records_where_the_run_affords_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (directory / "counted.py").write_text(COUNTED)
-    monkeypatch.setattr(search, "THRESHOLDS", replace(THRESHOLDS, share_to_record=share))
+    monkeypatch.setattr(
+        search,
+        "THRESHOLDS",
+        replace(THRESHOLDS, share_to_record=share, seconds_to_record_anyway=0.0),
+    )
     target = ("function.target=counted:of_tensors", "function.point=counted:tensors")
     job = resolved("op=hessian", "structure=blocks", "function=python", *target)
     decision = decide(job, BUDGET, strategy="vectorize")
@@ -138,8 +142,6 @@ def test_a_whole_job_with_its_checks_evaluates_a_few_times(
     run_job: Callable[..., Result],
 ) -> None:
     result = run_job(*options(operation, function))
-    assert "not recorded in so short a run" in result.execution["plan"]["strategy_reason"]
-    assert result.execution["engine"] == "plain"
     # One serves planning and all blocks. The stages of the function take one, differences of it
     # up to four, and the products by other routes two.
     assert calls(directory) <= 6, result.execution["plan"]["strategy_reason"]

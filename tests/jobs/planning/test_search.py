@@ -76,7 +76,7 @@ def measured(resolved: Resolve, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
         monkeypatch.setattr(growth, "measure_chunk", trial)
         # Times by engine are another test's.
-        never = replace(THRESHOLDS, share_to_record=0.0)
+        never = replace(THRESHOLDS, share_to_record=0.0, seconds_to_record_anyway=0.0)
         monkeypatch.setattr(search, "THRESHOLDS", never)
         options = ("op=jacobian", "function=brusselator", f"function.n={n}", "compile=never")
         job, budget = resolved(*options), Budget(2**34, "as a test has it")
