@@ -12,6 +12,29 @@ from jobs.streams.single import SingleStream
 from jobs.units import duration
 
 
+def return_to_plain(search: Search, chosen: Candidate) -> str:
+    """Let the plain engine compute if it was faster before recording, and return that in words.
+
+    Args:
+        search: The search.
+        chosen: The candidate.
+
+    Returns:
+        An empty string if the recorded program computes.
+    """
+    costs, before, budget = chosen.measured, chosen.plain, search.budget.bytes
+    recorder = None if chosen.stream is None else chosen.stream.recorder
+    if recorder is None or before is None or search.job.compile == "always":
+        return ""
+    best, recorded = before.best_chunk(budget), costs.best_chunk(budget)
+    if best is None or recorded is None or before.seconds(best) >= costs.seconds(recorded):
+        return ""
+    recorder.record(False)
+    slower = chosen.seconds_of_a_line
+    chosen.engine, chosen.costs, chosen.plain = "plain", before, None
+    return f"not recorded, which gives {slower}"
+
+
 def try_plain(search: Search, chosen: Candidate, chunk_size: int) -> str:
     """Let the plain engine compute if its chunks are faster, and return that in words.
 

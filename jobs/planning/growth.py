@@ -279,5 +279,6 @@ def _promises_more(
     cost = repeated = limits.repetitions * seconds
     if is_kept:
         lost = sum(map(len, kept_lines(candidate.stream))) * smaller.line_seconds
-        cost = max(min(repeated, small), lost if lost > limits.seconds_anyway else 0.0)
-    return repeated <= small or best - costs.promised_seconds >= cost
+        cost = max(min(repeated, small), lost if lost > limits.brief_seconds else 0.0)
+    anyway = limits.seconds_anyway - search.spent if search.has_choice else 0.0
+    return repeated <= max(small, anyway) or best - costs.promised_seconds >= cost

@@ -38,7 +38,9 @@ def is_measured_again(
     # What the next chunk prepares makes it faster. One that disappoints would end the search.
     if trial.continues or disappoints:
         return True
-    return search.affords(trial.spent, remaining, is_kept=run_keeps(search, candidate))
+    # What was prepared, is.
+    seconds = trial.seconds * trial.share
+    return search.affords(seconds, remaining, is_kept=run_keeps(search, candidate))
 
 
 def _is_settled(
@@ -56,7 +58,7 @@ def _is_settled(
     if trial.continues:
         return False
     # In a few milliseconds all is measured twice: what is first takes its memory from the system.
-    if trial.seconds > limits.seconds_anyway:
+    if trial.seconds > limits.brief_seconds:
         # One that is much better than smaller ones leads to a larger one, as it is.
         smaller = [each for each in before.trials if each.chunk_size < size]
         if smaller and all(is_worse(each, [trial], limits.worse) for each in smaller):

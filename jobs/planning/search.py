@@ -25,7 +25,7 @@ from jobs.planning.chunk_choice import choose_chunk, largest_chunk, too_large
 from jobs.planning.compilation import may_compile, try_compiling
 from jobs.planning.cost import Costs
 from jobs.planning.decision import Decision
-from jobs.planning.engines import try_plain
+from jobs.planning.engines import return_to_plain, try_plain
 from jobs.planning.growth import grow, start_growth
 from jobs.planning.thresholds import THRESHOLDS
 from jobs.planning.trials import within_budget
@@ -87,10 +87,13 @@ def _decide(search: Search, strategy: str, started: float) -> Decision:
     if not search.measured:
         raise _nothing_measured(search)
     chosen = search.fastest()
+    returned = return_to_plain(search, chosen)
     chunk_size, chunk_reason = choose_chunk(search, chosen)
     reason = "as requested" if strategy != "auto" else _reason(search, chosen)
     if chosen.recording not in ("", UNDECIDED):
         reason += f"; {chosen.recording}"
+    if returned:
+        reason += f"; {returned}"
     with failing_strategy(chosen.strategy):
         if chosen.stream is not None and (note := try_plain(search, chosen, chunk_size)):
             reason += f"; {note}"

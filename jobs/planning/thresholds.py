@@ -34,8 +34,9 @@ class Thresholds:
             their operators computes (4 to 33 were measured).
         share_to_record: Recording takes at most this share of the run of the plain engine. It saves
             a half in the median of many functions, and sometimes nothing.
-        seconds_to_record_anyway: It may take these seconds in shorter runs too: nobody notices a
-            tenth of a second beside the start of a job.
+        seconds_to_record_anyway: It may take these seconds in shorter runs of many lines too:
+            a tenth of a second is not noticed beside the start of a job.
+        brief_seconds: Chunks shorter than this are measured twice in any case.
         share_to_record_another: It takes at most this share of the run where another strategy is
             recorded, which seldom takes much longer.
         plain_behind: The plain engine is not tried beside a recorded program if a line took it so
@@ -67,7 +68,7 @@ class Thresholds:
 
     share: float = 0.05
     share_of_short_runs: float = 0.25
-    seconds_anyway: float = 0.01
+    seconds_anyway: float = 0.03
     seconds_of_planning: float = 0.4
     seconds_at_most: float = 2.0
     lasting_seconds: float = 0.2
@@ -80,6 +81,7 @@ class Thresholds:
     lines_of_python_to_record: int = 24
     share_to_record: float = 0.5
     seconds_to_record_anyway: float = 0.1
+    brief_seconds: float = 0.01
     share_to_record_another: float = 0.1
     plain_behind: float = 2.0
     evaluations_to_open: int = 3

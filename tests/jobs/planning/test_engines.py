@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from jobs.job import Job
 from jobs.machine.memory import Budget
-from jobs.planning import engines, search
-from jobs.planning.candidate import Candidate
+from jobs.planning import engines, growth, search
+from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
 from jobs.planning.search import decide
 from jobs.planning.thresholds import THRESHOLDS
@@ -59,6 +60,44 @@ def test_the_faster_engine_computes(
     assert measured[0] == "plain"
     assert decision.stream.engine == expected
     assert ("not recorded, which gives" in decision.strategy_reason) == (expected == "plain")
+    names: dict[str, Callable[..., torch.Tensor]] = {}
+    exec(FUNCTION, names)
+    rows = torch.func.jacrev(names["steps"])(names["point"]())
+    block = decision.stream.block(40, 60)
+    torch.testing.assert_close(block.values, rows[40:60], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("faster", ["plain", "captured"])
+def test_what_was_faster_before_recording_computes(
+    faster: str,
+    directory: Path,
+    resolved: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (directory / "stepping.py").write_text(FUNCTION)
+    monkeypatch.setattr(search, "THRESHOLDS", replace(THRESHOLDS, share_to_record=1e9))
+    # Batches of the plain engine take less, and the run is not so long that they do not matter.
+    monkeypatch.setattr(Search, "seconds_to_record", lambda *_: 0.2)
+    measure = growth.measure_chunk
+    measured: list[tuple[str, int]] = []
+
+    def trial(job: Job, candidate: Candidate, chunk_size: int, *others: Any) -> Trial:
+        found = measure(job, candidate, chunk_size, *others)
+        engine = candidate.opened.engine
+        measured.append((engine, chunk_size))
+        line = 1e-3 if engine == faster else 2e-3
+        return replace(found, seconds=line * chunk_size**0.5)
+
+    monkeypatch.setattr(growth, "measure_chunk", trial)
+    # Not even a chunk is measured to compare them.
+    monkeypatch.setattr(search, "try_plain", lambda *_: "")
+    target = ("function.target=stepping:steps", "function.point=stepping:point")
+    job = resolved("op=jacobian", "compile=never", "function=python", *target)
+    decision = decide(job, Budget(2**33, "tests"), strategy="vectorize")
+    assert {engine for engine, _ in measured} == {"plain", "captured"}
+    assert decision.stream.engine == faster
+    assert decision.chunk_size == 300
+    assert ("not recorded, which gives" in decision.strategy_reason) == (faster == "plain")
     names: dict[str, Callable[..., torch.Tensor]] = {}
     exec(FUNCTION, names)
     rows = torch.func.jacrev(names["steps"])(names["point"]())

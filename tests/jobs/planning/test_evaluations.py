@@ -97,7 +97,8 @@ def test_recording_evaluates_no_function_in_reverse_mode(
     long_run = replace(THRESHOLDS, share_to_record=1e9)
     monkeypatch.setattr(search, "THRESHOLDS", long_run)
     # Of so small a function the plain engine may be measured to be faster.
-    monkeypatch.setattr(search, "try_plain", lambda *_: "")
+    for compare in ("try_plain", "return_to_plain"):
+        monkeypatch.setattr(search, compare, lambda *_: "")
     job = resolved(*options(operation, function))
     before = calls(directory)
     decision = decide(job, BUDGET, strategy="vectorize")
