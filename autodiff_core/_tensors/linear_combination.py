@@ -91,7 +91,9 @@ def _multiple(tensor: Tensor, coefficient: Coefficient, *, may_overwrite: bool) 
     if not isinstance(coefficient, Tensor):
         if coefficient == -1:
             return tensor.neg_() if may_overwrite else -tensor
-        return tensor.mul_(coefficient) if may_overwrite else tensor * coefficient
+        if may_overwrite and not _makes_complex(tensor, coefficient):
+            return tensor.mul_(coefficient)
+        return tensor * coefficient
     is_alike = coefficient.dtype == tensor.dtype
     if may_overwrite and is_alike and _fits_within(coefficient.shape, tensor.shape):
         return tensor.mul_(coefficient)
@@ -117,7 +119,13 @@ def _added(
         if out is not None and not _fits_within(coefficient.shape, out.shape):
             out = None
         return torch.addcmul(total, tensor, coefficient, out=out)
+    if coefficient is not None and _makes_complex(tensor, coefficient):
+        return total + tensor * coefficient
     return torch.add(total, tensor, alpha=1 if coefficient is None else coefficient, out=out)
+
+
+def _makes_complex(tensor: Tensor, coefficient: complex) -> bool:
+    return isinstance(coefficient, complex) and not tensor.is_complex()
 
 
 def _fits_within(part: Sequence[int], whole: Sequence[int]) -> bool:

@@ -220,8 +220,8 @@ def _join(builder: Builder, call: Call) -> Any:
             check_zero(part)
         pieces.append((shape, step_of(builder, part) if is_live(builder, part) else None))
     pieces = with_joined_multiples(builder, pieces, dim, out)
-    if len(pieces) == 1:
-        return pieces[0][1]
+    if len(pieces) < len(parts) and len(pieces) == 1:
+        return pieces[0][1]  # a single part of a stack has another shape
     sources = [number for _, number in pieces if number is not None]
     places = count()
     layout = [(shape, None if number is None else next(places)) for shape, number in pieces]

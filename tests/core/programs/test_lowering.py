@@ -194,3 +194,18 @@ def test_a_constant_that_requires_a_gradient_is_kept_without():
     # The second product was computed before the matrix was doubled.
     expected = vectors @ matrix.detach()
     torch.testing.assert_close(images, expected, rtol=1e-14, atol=1e-14)
+
+
+def test_a_stack_of_one_result_has_a_dimension_more():
+    def linear_map(v):
+        return (torch.stack([torch.sin(v[0])], 1) * 2,)
+
+    checked(linear_map, 2, 3)
+
+
+def test_multiples_of_real_results_by_complex_numbers_are_new_results():
+    def linear_map(v):
+        turned = v[0].roll(1) * v[0].new_tensor([1, 2, 3])
+        return (turned * (1 + 0.5j) + v[0].flip(0) * 2j,)
+
+    checked(linear_map, 2, 3)
