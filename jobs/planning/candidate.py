@@ -186,9 +186,8 @@ class Search:
             candidate: The candidate; its stream is open.
         """
         limits, seconds = self.thresholds, self.seconds_to_record(candidate)
-        if self.has_recorded:
-            return seconds <= limits.share_to_record_another * self.run_seconds
-        if seconds <= limits.share_to_record * self.run_seconds:
+        share = limits.share_to_record_another if self.has_recorded else limits.share_to_record
+        if seconds <= share * self.run_seconds:
             return True
         # A few lines are computed before.
         is_for_many = candidate.measured.lines > limits.lines_of_python_to_record
