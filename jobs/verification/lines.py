@@ -89,6 +89,7 @@ class Lines:
         parts = (slice(0, self._skipped), slice(self._skipped, None))
         noise = cache(lambda: self._noise_along(line))
         self._weights = torch.cat([self._balanced(line, noise, part) for part in parts])
+        self._by_pullback = None  # it has the weights from before
 
     def claim_of_gradient(self) -> Claim:
         """Return what the gradient says of the function, for second order."""

@@ -113,3 +113,16 @@ def _assert_same(one: Path, other: Path, but: tuple[str, ...]) -> None:
     assert [name for name in first if first[name] != second[name]] == []
     assert {"hessian", "jacobian"} & {*first}
     assert any(name.startswith("point/") for name in first)
+
+
+def test_a_right_hessian_by_columns_is_not_contradicted_where_one_entry_hides_the_others() -> None:
+    def energy(x: torch.Tensor) -> torch.Tensor:
+        return (500 * x[0].sin() * x.cos().sum()) ** 2 + (x @ x).exp() * 1e-6
+
+    point = torch.linspace(0, 0.1, 20, dtype=torch.float64)
+    options: Any = {"strategy": "forward-mode", "verify": "sample", "progress": "quiet"}
+    with pytest.warns(UserWarning, match="finite differences of the function agree"):
+        result = jobs.compute("hessian", energy, point, **options)
+    with result:
+        expected = torch.autograd.functional.hessian(energy, point)
+        torch.testing.assert_close(torch.as_tensor(result[:, :]), expected)
