@@ -105,6 +105,14 @@ class Linearization(ABC):
         apply = self.pullback if self.axis is Axis.ROWS else self.pushforward
         return apply(vectors, start, stop)
 
+    def release(self) -> None:
+        """Free the graph of autograd, without which nothing can be computed any more.
+
+        Engines refer to the linearization, which refers to them: without this, what the graph holds
+        lasts until Python collects cycles.
+        """
+        self.outputs = tuple(output.detach() for output in self.outputs)
+
     def precision(self) -> torch.dtype:
         """Return the least precise dtype that the derivative runs through.
 

@@ -43,6 +43,11 @@ class ReverseLoop(Linearization):
         with explained(self.name), torch.enable_grad():
             self.outputs = request.function(*request.primals)
 
+    def release(self) -> None:
+        """Free the graphs, as `Linearization.release` says."""
+        super().release()
+        self._transposed = None
+
     def pullback(self, cotangents: Vectors, start: int, stop: int) -> tuple[Tensor, ...]:
         """Return vector-Jacobian products by backward passes; see `Linearization.pullback`."""
         with self._explained():

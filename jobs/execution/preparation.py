@@ -132,6 +132,7 @@ def prepare(
         job = routes.with_observed()
         check = _check(job, decision.stream, routes)
         probes = check.probes() or (_earlier_probes(job, decision.stream) if begun else None)
+        routes.evaluations.forget()
         decision, check = rows_by_symmetry(job, decision, check, axis)
         description = replace(
             description,

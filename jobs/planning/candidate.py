@@ -162,13 +162,16 @@ class Search:
         """Bytes of memory that the open streams hold, about."""
         return memory_in_use(self.job.device) - self.occupied
 
-    def affords(self, seconds: float, remaining: int, *, is_kept: bool = False) -> bool:
+    def affords(
+        self, seconds: float, remaining: int, *, is_kept: bool = False, is_opening: bool = False
+    ) -> bool:
         """Return whether there is time for another probe: a share of the run as now predicted.
 
         Args:
             seconds: How long the probe takes.
             remaining: How many strategies share the time that is left.
             is_kept: Whether the run keeps its block, so that only the user waits for it.
+            is_opening: Whether it opens another strategy, which may load parts of torch.
         """
         limits = self.thresholds
         run = self.run_seconds
@@ -176,7 +179,8 @@ class Search:
             return True
         # Where nothing is left to choose, probes only serve the prediction.
         share = limits.share_of_short_runs if self.has_choice else limits.share
-        short = min(limits.seconds_at_most, limits.seconds_anyway + share * run)
+        anyway = limits.seconds_to_open_anyway if is_opening else limits.seconds_anyway
+        short = min(limits.seconds_at_most, anyway + share * run)
         return self.spent + seconds <= max(limits.share * run, short) / remaining
 
     def affords_recording(self, candidate: Candidate) -> bool:

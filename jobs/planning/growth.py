@@ -280,5 +280,7 @@ def _promises_more(
     if is_kept:
         lost = sum(map(len, kept_lines(candidate.stream))) * smaller.line_seconds
         cost = max(min(repeated, small), lost if lost > limits.brief_seconds else 0.0)
-    anyway = limits.seconds_anyway - search.spent if search.has_choice else 0.0
+    # A recorded program has been paid for.
+    is_free = candidate.plain is not None and search.has_choice
+    anyway = limits.seconds_anyway - search.spent if is_free else 0.0
     return repeated <= max(small, anyway) or best - costs.promised_seconds >= cost

@@ -322,7 +322,7 @@ def _is_hopeless(search: Search, candidate: Candidate, passes: int, other: int) 
     opening = max(
         limits.lines_to_open * line, limits.evaluations_to_open * evaluation, best.first_seconds
     )
-    if search.affords(opening, remaining=1):
+    if search.affords(opening, remaining=1, is_opening=True):
         return False
     candidate.note = "not tried in so short a run"
     return True

@@ -12,7 +12,8 @@ class Thresholds:
     Attributes:
         share: Probing takes at most this share of the predicted run.
         share_of_short_runs: The share of a short run, beyond `seconds_anyway`.
-        seconds_anyway: Seconds that probing may always take.
+        seconds_to_open_anyway: Seconds that opening another strategy may always take.
+        seconds_anyway: Seconds that measuring chunks may always take.
         seconds_of_planning: Seconds that measured chunks may take whose blocks the run keeps: with
             what opens strategies, a user waits for half a second.
         seconds_at_most: Upper limit in seconds on the trials of a short run.
@@ -68,6 +69,7 @@ class Thresholds:
 
     share: float = 0.05
     share_of_short_runs: float = 0.25
+    seconds_to_open_anyway: float = 0.01
     seconds_anyway: float = 0.03
     seconds_of_planning: float = 0.4
     seconds_at_most: float = 2.0

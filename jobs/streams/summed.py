@@ -161,9 +161,11 @@ def _value_and_product(
     pieces = stream.block(0, 1).pieces
     linearized, shapes = stream.linearized, stream.columns.shapes
     is_second_order = linearized.operation.is_second_order
-    gradient = linearized.linearization.outputs if is_second_order else ()
+    value, gradient = stream.value, linearized.linearization.outputs if is_second_order else ()
+    # Weights in double precision may be among what the graph holds.
+    linearized.linearization.release()
     return (
-        stream.value,
+        value,
         tuple(each.detach() for each in gradient),
         tuple(a.reshape(shape) for a, shape in zip(pieces, shapes, strict=True)),
     )

@@ -306,6 +306,11 @@ class Evaluations:
             self._widest = wide or given
         return self._widest
 
+    def forget(self) -> None:
+        """Free what `widest` widened: functions that refer to themselves keep this alive."""
+        if self._widest is not None and isinstance(self._widest.mode, Widening):
+            self._widest.mode.forget()
+
     def values_at(self, centre: Centre) -> list[Tensor]:
         """Evaluate at a centre, in its mode."""
         with centre.mode:

@@ -61,6 +61,10 @@ class Widening(TorchFunctionMode):
         # evaluation makes for itself is gone with it.
         self._constants = WeakIdKeyDictionary()
 
+    def forget(self) -> None:
+        """Free what was widened: all weights of a network, in twice their bytes."""
+        self._constants.clear()
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call a function of torch with everything widened."""
         kwargs = kwargs or {}

@@ -13,6 +13,7 @@ from torch import nn
 import jobs
 from jobs.planning import search
 from jobs.planning.thresholds import THRESHOLDS
+from outputs import Result
 
 SOURCE = """
 import torch
@@ -123,6 +124,7 @@ def test_a_right_hessian_by_columns_is_not_contradicted_where_one_entry_hides_th
     options: Any = {"strategy": "forward-mode", "verify": "sample", "progress": "quiet"}
     with pytest.warns(UserWarning, match="finite differences of the function agree"):
         result = jobs.compute("hessian", energy, point, **options)
+    assert isinstance(result, Result)
     with result:
         expected = torch.autograd.functional.hessian(energy, point)
         torch.testing.assert_close(torch.as_tensor(result[:, :]), expected)

@@ -14,6 +14,7 @@ from jobs.job import Job
 from jobs.machine.memory import Budget
 from jobs.planning import search
 from jobs.planning.candidate import Candidate
+from jobs.planning.thresholds import THRESHOLDS
 from jobs.planning.trials import measure_chunk
 from jobs.streams.kept import forget_kept, keep, kept_lines
 from jobs.streams.single import SingleStream
@@ -115,6 +116,13 @@ def test_the_chunks_that_are_measured_are_those_of_the_run(size: int, starts: li
 
 
 @pytest.fixture
+def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a program is recorded depends on times: here none is."""
+    never = replace(THRESHOLDS, share_to_record=0.0, seconds_to_record_anyway=0.0)
+    monkeypatch.setattr(search, "THRESHOLDS", never)
+
+
+@pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[range]:
     """The lines of all blocks that are computed."""
     found: list[range] = []
@@ -159,6 +167,7 @@ def test_a_job_computes_each_line_of_a_given_chunk_once(
     np.testing.assert_allclose(result[...], expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.usefixtures("unrecorded")
 def test_what_planning_measures_last_is_not_computed_again(
     run_job: Callable[..., Result], resolved: Resolve, computed: list[range]
 ) -> None:
@@ -172,6 +181,7 @@ def test_what_planning_measures_last_is_not_computed_again(
     np.testing.assert_allclose(result[...], expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.usefixtures("unrecorded")
 @pytest.mark.parametrize("strategy", ["vectorize", "forward-mode"])
 def test_larger_blocks_than_were_chosen_are_not_computed_again(
     strategy: str,
