@@ -193,8 +193,8 @@ class Search:
         share = limits.share_to_record_another if self.has_recorded else limits.share_to_record
         if seconds <= share * self.run_seconds:
             return True
-        # A few lines are computed before.
-        is_for_many = candidate.measured.lines > limits.lines_of_python_to_record
+        # A few lines are computed before: it evaluates them, and verifies as many.
+        is_for_many = candidate.measured.lines > 2 * limits.lines_to_record
         return is_for_many and seconds <= limits.seconds_to_record_anyway
 
     def seconds_to_record(self, candidate: Candidate) -> float:
