@@ -227,9 +227,5 @@ class Search:
 
     def fastest(self) -> Candidate:
         """Return the measured candidate that is fastest within the memory budget."""
-
-        def seconds(candidate: Candidate) -> float:
-            best = candidate.measured.best_chunk(self.budget.bytes)
-            return float("inf") if best is None else candidate.measured.seconds(best)
-
-        return min(self.measured, key=seconds)
+        budget = self.budget.bytes
+        return min(self.measured, key=lambda each: each.measured.best_seconds(budget))

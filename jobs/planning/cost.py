@@ -205,6 +205,11 @@ class Costs:
         fastest = min(map(self.seconds, fitting))
         return next(size for size in fitting if self.seconds(size) <= _CLOSE * fastest)
 
+    def best_seconds(self, budget: int) -> float:
+        """Return the seconds of the run in chunks of the best size; infinite if none fits."""
+        best = self.best_chunk(budget)
+        return math.inf if best is None else self.seconds(best)
+
     def fits(self, chunk_size: int, budget: int) -> bool:
         """Return whether a chunk stays within a budget of bytes and the time limit per block."""
         is_short = chunk_size * self.line_seconds(chunk_size) <= _LONGEST_BLOCK_SECONDS

@@ -26,8 +26,7 @@ def return_to_plain(search: Search, chosen: Candidate) -> str:
     recorder = None if chosen.stream is None else chosen.stream.recorder
     if recorder is None or before is None or search.job.compile == "always":
         return ""
-    best, recorded = before.best_chunk(budget), costs.best_chunk(budget)
-    if best is None or recorded is None or before.seconds(best) >= costs.seconds(recorded):
+    if not chosen.fits(budget) or before.best_seconds(budget) >= costs.best_seconds(budget):
         return ""
     recorder.record(False)
     slower = chosen.seconds_of_a_line

@@ -172,7 +172,7 @@ def _measure_size(
     search: Search, candidate: Candidate, growth: Growth, chunk_size: int, remaining: int
 ) -> None:
     """Measure chunks of one size; of several the fastest counts."""
-    limits, first_seconds, looks = search.thresholds, 0.0, list[float]()
+    limits, looks = search.thresholds, list[float]()
     search.tell(candidate.strategy, chunk_size)
     measured = f"({candidate.opened.engine} engine) was measured with {chunk_size} at a time"
     trying_strategy(search.job, candidate.strategy, measured, chunk_size)
@@ -191,15 +191,14 @@ def _measure_size(
             continue
         before = costs
         if not costs.trials:
-            first_seconds = trial.seconds
             costs = replace(costs, opening_bytes=max(costs.opening_bytes, trial.peak_bytes))
         # Verifying batches, and recording, happen once.
         happens_once = candidate.opened.engine == "plain" or not before.trials
         costs = costs.with_trial(replace(trial, preparing=0.0) if happens_once else trial)
-        if chunk_size == 1:
-            costs = costs.with_first(first_seconds)
-        growth.costs = candidate.costs = costs
         looks.append(trial.seconds)
+        if chunk_size == 1:
+            costs = costs.with_first(looks[0])
+        growth.costs = candidate.costs = costs
         if len(looks) == 2 and chunk_size > costs.smallest and not trial.preparing:
             longer = looks[0] / max(looks[1], sys.float_info.min)
             growth.first_of_a_size = max(growth.first_of_a_size or 0.0, longer)

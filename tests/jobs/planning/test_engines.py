@@ -13,6 +13,7 @@ from jobs.machine.memory import Budget
 from jobs.planning import engines, growth, search
 from jobs.planning.candidate import Candidate, Search
 from jobs.planning.cost import Trial
+from jobs.planning.decision import Decision
 from jobs.planning.search import decide
 from jobs.planning.thresholds import THRESHOLDS
 
@@ -25,6 +26,20 @@ def steps(x):
     return x
 def point(): return torch.linspace(0, 1, 300, dtype=torch.float64)
 """
+
+
+def _planned(resolved: Callable[..., Job]) -> Decision:
+    target = ("function.target=stepping:steps", "function.point=stepping:point")
+    job = resolved("op=jacobian", "compile=never", "function=python", *target)
+    return decide(job, Budget(2**33, "tests"), strategy="vectorize")
+
+
+def _assert_right(decision: Decision) -> None:
+    names: dict[str, Callable[..., torch.Tensor]] = {}
+    exec(FUNCTION, names)
+    rows = torch.func.jacrev(names["steps"])(names["point"]())
+    block = decision.stream.block(40, 60)
+    torch.testing.assert_close(block.values, rows[40:60], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -54,17 +69,11 @@ def test_the_faster_engine_computes(
         return replace(found, seconds=plain if engine == "plain" else recorded)
 
     monkeypatch.setattr(engines, "measure_chunk", trial)
-    target = ("function.target=stepping:steps", "function.point=stepping:point")
-    job = resolved("op=jacobian", "compile=never", "function=python", *target)
-    decision = decide(job, Budget(2**33, "tests"), strategy="vectorize")
+    decision = _planned(resolved)
     assert measured[0] == "plain"
     assert decision.stream.engine == expected
     assert ("not recorded, which gives" in decision.strategy_reason) == (expected == "plain")
-    names: dict[str, Callable[..., torch.Tensor]] = {}
-    exec(FUNCTION, names)
-    rows = torch.func.jacrev(names["steps"])(names["point"]())
-    block = decision.stream.block(40, 60)
-    torch.testing.assert_close(block.values, rows[40:60], rtol=1e-12, atol=1e-14)
+    _assert_right(decision)
 
 
 @pytest.mark.parametrize("faster", ["plain", "captured"])
@@ -91,15 +100,9 @@ def test_what_was_faster_before_recording_computes(
     monkeypatch.setattr(growth, "measure_chunk", trial)
     # Not even a chunk is measured to compare them.
     monkeypatch.setattr(search, "try_plain", lambda *_: "")
-    target = ("function.target=stepping:steps", "function.point=stepping:point")
-    job = resolved("op=jacobian", "compile=never", "function=python", *target)
-    decision = decide(job, Budget(2**33, "tests"), strategy="vectorize")
+    decision = _planned(resolved)
     assert {engine for engine, _ in measured} == {"plain", "captured"}
     assert decision.stream.engine == faster
     assert decision.chunk_size >= 64
     assert ("not recorded, which gives" in decision.strategy_reason) == (faster == "plain")
-    names: dict[str, Callable[..., torch.Tensor]] = {}
-    exec(FUNCTION, names)
-    rows = torch.func.jacrev(names["steps"])(names["point"]())
-    block = decision.stream.block(40, 60)
-    torch.testing.assert_close(block.values, rows[40:60], rtol=1e-12, atol=1e-14)
+    _assert_right(decision)
